@@ -1,0 +1,1 @@
+"""The control plane: kopf handlers, discovery, status and leadership."""

@@ -1,0 +1,1 @@
+"""The custom resource as plain data: spec and status models, and the CRD that is generated from them."""

@@ -1,0 +1,1 @@
+"""The data plane. It knows no Kubernetes and no web framework."""

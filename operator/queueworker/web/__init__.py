@@ -1,0 +1,1 @@
+"""The HTTP face: health, readiness, status, metrics and the documentation pages."""
