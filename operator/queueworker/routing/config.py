@@ -1,0 +1,68 @@
+"""What a router is told: the object's spec with its secrets resolved, and where its executors are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from queueworker.resource.spec import QueueWorkerSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Intent(StrEnum):
+    """What the object asks of its router. Everything but ROUTE drains, then pulls nothing and stays warm."""
+
+    ROUTE = "Routing"
+    STANDBY = "Standby"
+    SUSPEND = "Suspended"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One executor: its name in status and metrics, and the URL in front of `/execute` and `/health`."""
+
+    name: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouterConfig:
+    """All that a running router may be told anew with `Router.apply`.
+
+    `group` names the journals that belong together: the routers of one group recover each other's
+    tasks, so it is the same before and after a restart (`namespace/name` of the object).
+    """
+
+    group: str
+    spec: QueueWorkerSpec
+    redis_url: str
+    api_key: str | None = field(default=None, repr=False)
+
+    @property
+    def intent(self) -> Intent:
+        return intent(self.spec)
+
+
+def intent(spec: QueueWorkerSpec) -> Intent:
+    """Suspension is stronger than the migration flags; `forceLegacyQueue` is stronger than the percentage."""
+    if spec.suspend:
+        return Intent.SUSPEND
+    if spec.migration.celery_percent >= 100 and not spec.migration.force_legacy_queue:
+        return Intent.STANDBY
+    return Intent.ROUTE
+
+
+def static_endpoints(spec: QueueWorkerSpec) -> Sequence[Endpoint] | None:
+    """The executors that the spec itself names, or None when a Service's endpoints have to be watched."""
+    executors = spec.executors
+    if executors.service is not None:
+        return None
+    if executors.endpoints:
+        return [Endpoint(url.split("://", 1)[1].rstrip("/"), url.rstrip("/")) for url in executors.endpoints]
+    base = executors.base_url.rstrip("/")
+    return [
+        Endpoint(f"executor-{i}", f"{base}-{i}:{executors.port}") for i in range(1, executors.count + 1)
+    ]
