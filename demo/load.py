@@ -1,0 +1,217 @@
+"""A load generator: submits tasks to the queue service, at a rate or as many as it can, and counts what was
+taken.
+
+Submitting is repeated with the same `eval_id` until the queue has answered it, so that an outage of the queue
+costs time and no task. Only what the queue acknowledged is counted.
+"""
+
+import asyncio
+import itertools
+import random
+import signal
+import sys
+import uuid
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import httpx
+import typer
+
+GRACE_SECONDS = 5.0
+"""After the stop, how long a task whose submission is under way is still tried: it may be in the queue
+already.
+"""
+
+_QUICK = (
+    "print('hello from', {index})",
+    "print(sum(range({index} % 1000)))",
+    "import math\nprint(math.factorial({index} % 50))",
+    "print('\\n'.join(str(line) for line in range({index} % 200)))",
+    "import json\nprint(json.dumps({{'task': {index}}}))",
+)
+_SLOW = "import time\ntime.sleep(0.2)\nprint('slow', {index})"
+_FAILING = "raise ValueError('task {index} fails on purpose')"
+
+
+class LoadError(Exception):
+    """The queue refused a task in a way that no repetition cures: a wrong key, a malformed task."""
+
+
+def code_for(index: int, fail_percent: float, chance: random.Random) -> str:
+    """The Python of one task: mostly quick prints, one in twenty slow, and `fail_percent` of them raise."""
+    if chance.random() * 100 < fail_percent:
+        return _FAILING.format(index=index)
+    if chance.random() < 0.05:
+        return _SLOW.format(index=index)
+    return chance.choice(_QUICK).format(index=index)
+
+
+def retry_delay(attempt: int, retry_after: str | None) -> float:
+    """Seconds to wait before the next try: what the queue asked for, or 0.1, 0.2, 0.4 …; 2 at most."""
+    if retry_after is not None and retry_after.isdecimal():
+        return min(float(retry_after), 2.0)
+    return float(min(0.1 * 2 ** min(attempt, 10), 2.0))
+
+
+class _Submitter:
+    def __init__(self, client: httpx.AsyncClient, stop: asyncio.Event) -> None:
+        self._client = client
+        self._stop = stop
+
+    async def pause(self, seconds: float) -> None:
+        """Sleep, but no longer than until the stop."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+        except TimeoutError:
+            pass
+
+    async def submit(self, task: dict[str, Any]) -> bool:
+        """True once the queue has the task, False when it did not before the stop and its grace.
+
+        Raises `LoadError` when the queue refuses the task for good.
+        """
+        deadline: float | None = None
+        clock = asyncio.get_running_loop().time
+        for attempt in itertools.count():
+            retry_after = None
+            try:
+                answer = await self._client.post("/tasks", json=task)
+            except httpx.TransportError:
+                pass  # perhaps taken, perhaps not: the same id again is the same task
+            else:
+                if answer.is_success:
+                    return True
+                if answer.status_code != 429 and answer.status_code < 500:
+                    raise LoadError(
+                        f"queue {self._client.base_url} answered {answer.status_code}: {answer.text[:200]}"
+                    )
+                retry_after = answer.headers.get("Retry-After")
+            if self._stop.is_set():
+                deadline = deadline or clock() + GRACE_SECONDS
+                if clock() >= deadline:
+                    return False
+                await asyncio.sleep(0.1)
+            else:
+                await self.pause(retry_delay(attempt, retry_after))
+        raise AssertionError("unreachable")
+
+
+async def run_load(
+    queue_url: str,
+    *,
+    rate: float | None = None,
+    count: int | None = None,
+    fail_percent: float = 10,
+    task_timeout: int = 30,
+    concurrency: int = 8,
+    api_key: str | None = None,
+    prefix: str | None = None,
+    seed: int | None = None,
+    stop: asyncio.Event | None = None,
+    on_submitted: Callable[[int], None] | None = None,
+) -> int:
+    """Submit tasks until `count` of them are, or `stop` is set; returns how many the queue took.
+
+    `rate` is in tasks a second (None: as fast as the queue answers), `task_timeout` in seconds,
+    `fail_percent` from 0 to 100. The ids are `{prefix}-000000` and on, with a prefix of their own for each
+    call when none is given. `on_submitted` hears the number after each; it is the way to know it when this
+    coroutine is cancelled. With neither `count` nor `stop`, it goes on until it is cancelled. Raises
+    `LoadError` when the queue refuses the tasks for good, and `ValueError` for a rate that is not positive.
+    """
+    if rate is not None and rate <= 0:
+        raise ValueError(f"rate: must be positive, not {rate}")
+    stop = stop or asyncio.Event()
+    prefix = prefix or f"load-{uuid.uuid4().hex[:8]}"
+    chance = random.Random(seed)
+    clock = asyncio.get_running_loop().time
+    start = clock()
+    indexes = itertools.count() if count is None else iter(range(count))
+    submitted = 0
+
+    async def lane(submitter: _Submitter) -> None:
+        nonlocal submitted
+        while not stop.is_set():
+            index = next(indexes, None)
+            if index is None:
+                return
+            if rate is not None:
+                await submitter.pause(start + index / rate - clock())
+                if stop.is_set():
+                    return
+            task = {
+                "eval_id": f"{prefix}-{index:06d}",
+                "code": code_for(index, fail_percent, chance),
+                "language": "python",
+                "engine": "docker",
+                "timeout": task_timeout,
+                "priority": 1,
+            }
+            if await submitter.submit(task):
+                submitted += 1
+                if on_submitted is not None:
+                    on_submitted(submitted)
+
+    headers = {"X-API-Key": api_key} if api_key else {}
+    async with httpx.AsyncClient(base_url=queue_url, headers=headers, timeout=10, trust_env=False) as client:
+        submitter = _Submitter(client, stop)
+        try:
+            async with asyncio.TaskGroup() as lanes:
+                for _ in range(concurrency):
+                    lanes.create_task(lane(submitter))
+        except* LoadError as refusals:
+            raise refusals.exceptions[0] from None
+    return submitted
+
+
+cli = typer.Typer(add_completion=False)
+
+
+@cli.command()
+def main(
+    queue_url: Annotated[
+        str, typer.Option(envvar="QUEUE_SERVICE_URL", help="The queue service.")
+    ] = "http://127.0.0.1:8081",
+    rate: Annotated[float, typer.Option(help="Tasks a second; 0: as fast as the queue answers.")] = 10,
+    count: Annotated[int, typer.Option(help="Tasks in all; 0: until SIGTERM or Ctrl-C.")] = 0,
+    fail_percent: Annotated[
+        float, typer.Option(min=0, max=100, help="The share of tasks that raise, in percent.")
+    ] = 10,
+    task_timeout: Annotated[int, typer.Option(min=1, help="The timeout of each task, in seconds.")] = 30,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at once.")] = 8,
+    api_key: Annotated[
+        str, typer.Option(envvar="QUEUE_API_KEY", help="Key for X-API-Key; empty: none.")
+    ] = "",
+    prefix: Annotated[str, typer.Option(help="What the ids begin with; empty: unique to this run.")] = "",
+    seed: Annotated[int | None, typer.Option(help="Seed of the mix of tasks, to repeat one.")] = None,
+) -> None:
+    """Submit tasks to the queue, and end with the line submitted=N."""
+
+    async def run() -> int:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        return await run_load(
+            queue_url,
+            rate=rate or None,
+            count=count or None,
+            fail_percent=fail_percent,
+            task_timeout=task_timeout,
+            concurrency=concurrency,
+            api_key=api_key or None,
+            prefix=prefix or None,
+            seed=seed,
+            stop=stop,
+        )
+
+    try:
+        submitted = asyncio.run(run())
+    except (LoadError, ValueError) as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(1) from error
+    print(f"submitted={submitted}", flush=True)
+
+
+if __name__ == "__main__":
+    cli()
