@@ -253,7 +253,7 @@ def create_app(
     tasks: TaskQueue | None = None, *, api_key: str | None = None, empty: EmptyAnswer = EmptyAnswer.NULL
 ) -> ASGIApp:
     """The queue service as an ASGI application; `tasks` is its memory, a new one by default."""
-    handlers = _Handlers(tasks or TaskQueue(), empty)
+    handlers = _Handlers(TaskQueue() if tasks is None else tasks, empty)
     app = Starlette(
         routes=[
             Route("/tasks/next", handlers.next, methods=["GET"]),
