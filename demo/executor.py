@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import orjson
 import typer
@@ -43,6 +43,7 @@ PUBLISH_SECONDS = 30.0
 """How long an outcome is tried to be published before it is given up."""
 
 _PR_SET_PDEATHSIG = 1
+_T = TypeVar("_T")
 _log = logging.getLogger("executor")
 
 
@@ -116,7 +117,7 @@ class Sandbox:
             cwd=directory,
             env={"PATH": os.defpath, "HOME": directory, "TMPDIR": directory, "PYTHONUTF8": "1"},
             start_new_session=True,
-            preexec_fn=_in_child(self._limits.memory),  # fork is safe here: this process has one thread
+            preexec_fn=_in_child(self._limits.memory),  # it takes no lock that a thread could hold
         )
         if self.verdict is not None:
             self._kill_group()  # it was condemned while it was being born
@@ -211,7 +212,7 @@ class Executor:
         self._publisher = publisher
         self._running = 0
         self._sandboxes: set[Sandbox] = set()
-        self._later: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._numbers = itertools.count(1)
         self._stopping = False
 
@@ -228,8 +229,8 @@ class Executor:
     async def close(self) -> None:
         """After `stop`: wait until every process is reaped and, in the later kind, its outcome published."""
         self.stop()
-        if self._later:
-            await asyncio.wait(self._later, timeout=5)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
         if self._publisher is not None:
             await self._publisher.close()
 
@@ -247,13 +248,17 @@ class Executor:
         self._sandboxes.add(sandbox)
         # A task of its own: it runs to its end and its process is reaped, even where the client goes away.
         started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        work = asyncio.create_task(self._work(sandbox, eval_id, code, timeout, started))
+        work = self._keep(asyncio.create_task(self._work(sandbox, eval_id, code, timeout, started)))
         if self._publisher is None:
             return answer(await asyncio.shield(work))
-        later = asyncio.create_task(self._publish(self._publisher, work))
-        self._later.add(later)
-        later.add_done_callback(self._later.discard)
+        self._keep(asyncio.create_task(self._publish(self._publisher, work)))
         return answer(self._result(eval_id, "running", "", "", 0, await started))
+
+    def _keep(self, task: asyncio.Task[_T]) -> asyncio.Task[_T]:
+        """The loop alone would let go of a task whose handler was cancelled."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _publish(self, publisher: Publisher, work: asyncio.Task[dict[str, Any]]) -> None:
         await publisher.publish(await work)

@@ -16,7 +16,7 @@ class Events:
     """What a subscriber of every evaluation channel hears."""
 
     def __init__(self, redis: Redis) -> None:
-        self._pubsub = redis.pubsub(ignore_subscribe_messages=True)
+        self._pubsub = redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
         self._pubsub.subscribe("evaluation:completed", "evaluation:failed", "evaluation:running")
         self._messages: list[dict[str, Any]] = []
 
