@@ -63,6 +63,4 @@ def static_endpoints(spec: QueueWorkerSpec) -> Sequence[Endpoint] | None:
     if executors.endpoints:
         return [Endpoint(url.split("://", 1)[1].rstrip("/"), url.rstrip("/")) for url in executors.endpoints]
     base = executors.base_url.rstrip("/")
-    return [
-        Endpoint(f"executor-{i}", f"{base}-{i}:{executors.port}") for i in range(1, executors.count + 1)
-    ]
+    return [Endpoint(f"executor-{i}", f"{base}-{i}:{executors.port}") for i in range(1, executors.count + 1)]

@@ -1,14 +1,78 @@
-"""The router: pulls tasks, gives each to an executor, reports and publishes the outcome, and loses none."""
+"""The router: pulls tasks, gives each to an executor, reports and publishes the outcome, and loses none.
+
+Each task has a lane, an asyncio task of its own, which begins with the pull:
+
+    reserve a slot → pull → choose → execute → report → publish
+
+Lanes start while there are free slots and the queue gives tasks: one after an idle time, then twice as
+many each time that one finds a task, so that a backlog fills every slot within a few round trips and an
+empty queue is asked once an interval. A lane that pulled is never cancelled before its task is in the journal.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
+from uuid import uuid4
+
+from queueworker.resource.spec import JournalPolicy, Recovery, WhenUnavailable
+from queueworker.routing import entries
+from queueworker.routing.backoff import exponential
+from queueworker.routing.completions import Completions
+from queueworker.routing.config import Intent
+from queueworker.routing.entries import State
+from queueworker.routing.journal import Journal
+from queueworker.routing.pool import Executor, ExecutorPool, NoExecutors
+from queueworker.routing.queue import QueueClient
+from queueworker.routing.snapshot import Counters, Phase, Snapshot
+from queueworker.routing.task import (
+    InvalidAnswer,
+    InvalidTask,
+    Outcome,
+    Task,
+    event,
+    excerpt,
+    execute_body,
+    outcome_of,
+    parse_result,
+    parse_task,
+    running_event,
+)
+from queueworker.routing.transport import HttpTransport, NotSent, TimedOut, TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from queueworker.routing.config import Endpoint, RouterConfig
-    from queueworker.routing.snapshot import Snapshot
+    from queueworker.routing.transport import Transport
+
+log = logging.getLogger(__name__)
+
+
+class Fenced(Exception):
+    """Another router has taken the task over: nothing more is to be done for it here."""
+
+
+class Again(NamedTuple):
+    """Try another attempt, after so many seconds."""
+
+    after: float = 0.0
+
+
+# An executor ends a task at its timeout and then answers: it gets this much longer to do so.
+EXECUTE_MARGIN_SECONDS = 10.0
+# Reports that the queue refuses wait in memory; above this many (beyond the slots) nothing new is pulled.
+MAX_STUCK_REPORTS = 64
+MAX_WINDOW = 1024
+DEPTH_PERIOD_SECONDS = 15.0
+HOUSEKEEPING_SECONDS = 1.0
+MINUTE_SECONDS = 60.0
+CLOSING_SECONDS = 3.0
 
 
 class Router:
@@ -25,14 +89,586 @@ class Router:
         *,
         worker_id: str,
         on_transition: Callable[[], None] = lambda: None,
-    ) -> None: ...
+        transport: Transport | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._config = config
+        self._endpoints = endpoints
+        self._worker_id = worker_id
+        self._on_transition = on_transition
+        self._clock = clock
+        self._transport = transport or HttpTransport()
+        self._counters = Counters()
+        self._tasks: dict[str, Task] = {}
+        """Handed to us and not reported yet."""
+        self._recovered: deque[Task] = deque()
+        """Taken over, waiting for a slot; they go before new pulls."""
+        self._lanes: set[asyncio.Task[None]] = set()
+        self._pulling = 0
+        self._window = 0
+        """Pulls that may be under way at once; 0 between an empty answer and the next poll."""
+        self._poll_timer: asyncio.TimerHandle | None = None
+        self._phase = Phase.STARTING
+        self._stopping = False
+        self._final = False
+        self._drained = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._started = False
+        self._last_task_time: float | None = None
+        self._depth: int | None = None
+        self._samples: deque[tuple[float, int]] = deque()
+        self._chores: set[asyncio.Task[None]] = set()
+        self._pool = ExecutorPool(
+            config.spec,
+            self._transport,
+            rng=rng or random.Random(),
+            clock=clock,
+            on_free=self._kick,
+            on_change=self._changed,
+        )
+        self._queue = self._make_queue(config.spec.queue.url)
+        self._queues = {config.spec.queue.url: self._queue}
+        self._journal = self._make_journal()
+        self._completions = Completions(config.redis_url)
 
-    async def run(self) -> None: ...
+    # --- what it is told
 
-    def apply(self, config: RouterConfig) -> None: ...
+    async def run(self) -> None:
+        """Route until `stop()` has drained the router. Raises nothing that a peer could cause."""
+        self._started = True
+        try:
+            await self._journal.start()
+            if not self._journal.writable:
+                log.warning("%s: %s", self._config.group, self._journal.link.message)
+            self._pool.set_endpoints(self._endpoints)
+            self._settle_phase()
+            self._open_window()
+            await self._housekeep()
+        finally:
+            await self._close()
 
-    def set_endpoints(self, endpoints: Sequence[Endpoint]) -> None: ...
+    def apply(self, config: RouterConfig) -> None:
+        """Take a changed configuration; what is in flight is neither lost nor started again.
 
-    def snapshot(self) -> Snapshot: ...
+        Tasks of another queue URL, and of another Redis, are finished where they came from.
+        """
+        before, self._config = self._config, config
+        if config == before:
+            return
+        if config.spec.queue.url != before.spec.queue.url:
+            self._queue = self._queues.get(config.spec.queue.url) or self._make_queue(config.spec.queue.url)
+            self._queues[config.spec.queue.url] = self._queue
+            self._depth = None
+            self._window = 0
+        if config.api_key != before.api_key:
+            self._queue.set_key(config.api_key)
+        if config.redis_url != before.redis_url and self._started:
+            self._chore(self._move_journal())
+        self._pool.apply(config.spec)
+        self._settle_phase()
+        self._open_window()
+        self._changed()
 
-    async def stop(self) -> None: ...
+    def set_endpoints(self, endpoints: Sequence[Endpoint]) -> None:
+        """Make the pool hold exactly these executors."""
+        self._endpoints = endpoints
+        if self._started:
+            self._pool.set_endpoints(endpoints)
+
+    async def stop(self, *, final: bool = False) -> None:
+        """Drain, for at most `drainSeconds`: what is not done by then stays in the journal for the successor.
+
+        `final`: there will be none (the object is deleted), so what is not done is reported as failed.
+        """
+        self._stopping = True
+        self._final = final
+        self._settle_phase()
+        await self._stopped.wait() if self._started else None
+
+    def snapshot(self) -> Snapshot:
+        queue = self._queue
+        return Snapshot(
+            group=self._config.group,
+            worker_id=self._worker_id,
+            intent=self._config.intent,
+            phase=self._phase,
+            executors=self._pool.snapshot(),
+            queue=queue.link,
+            events=self._journal.events_link,
+            journal=self._journal.link,
+            queue_url=queue.url,
+            queue_depth=self._depth,
+            consecutive_errors=queue.gate.consecutive_errors,
+            last_task_time=self._last_task_time,
+            in_flight=len(self._tasks),
+            events_buffered=self._journal.buffered_events,
+            per_minute=self._counters.routed - (self._samples[0][1] if self._samples else 0),
+            counters=self._counters,
+        )
+
+    # --- lanes
+
+    def _kick(self) -> None:
+        """Start as many lanes as may run now. Called whenever a slot, a task or a permission may have come."""
+        pool = self._pool
+        while pool.can_reserve and not self._stopping:
+            if self._recovered:
+                pool.reserve()
+                self._start_lane(self._carry(self._recovered.popleft()))
+            elif self._may_pull():
+                pool.reserve()
+                self._pulling += 1
+                self._start_lane(self._pull_and_carry())
+            else:
+                return
+
+    def _may_pull(self) -> bool:
+        return (
+            self._pulling < self._window
+            and self._phase is Phase.ROUTING
+            and (self._journal.writable or self._config.spec.routing.journal is JournalPolicy.PREFERRED)
+            and self._queue.stuck < MAX_STUCK_REPORTS
+            and self._queue.gate.take_turn()
+        )
+
+    def _start_lane(self, work: Coroutine[Any, Any, None]) -> None:
+        lane = asyncio.create_task(work)
+        self._lanes.add(lane)
+        lane.add_done_callback(self._lane_done)
+
+    def _lane_done(self, lane: asyncio.Task[None]) -> None:
+        self._lanes.discard(lane)
+        if not lane.cancelled() and lane.exception() is not None:
+            log.error("%s: a lane broke", self._config.group, exc_info=lane.exception())
+        if self._phase is not Phase.ROUTING:
+            self._settle_phase()
+
+    async def _pull_and_carry(self) -> None:
+        task: Task | None = None
+        try:
+            task = await self._pull()
+        finally:
+            self._pulling -= 1
+            if task is None:
+                self._pool.unreserve()
+        if task is None:
+            self._pause_polling()
+            return
+        if self._window < MAX_WINDOW:
+            self._window *= 2
+        self._take(task, self._journal)
+        self._kick()
+        await self._carry(task)
+
+    async def _pull(self) -> Task | None:
+        """The next task that is to be routed; None when there is nothing to do until the next poll."""
+        while not self._stopping:
+            queue = self._queue
+            if self._clock() > self._journal.lease_until:
+                await self._journal.ask()
+            try:
+                task = await queue.pull()
+            except InvalidTask as error:
+                log.warning("%s: queue %s: %s", self._config.group, queue.url, error)
+                if error.eval_id is not None and error.eval_id not in self._tasks:
+                    self._refuse(error.eval_id, queue, str(error), self._journal)
+                continue
+            if task is None or task.eval_id not in self._tasks:
+                return task
+            self._counters.duplicates += 1
+        return None
+
+    def _take(self, task: Task, journal: Journal) -> None:
+        task.journal = journal
+        self._tasks[task.eval_id] = task
+
+    def _refuse(self, eval_id: str, queue: QueueClient, error: str, journal: Journal) -> None:
+        """Report a task as failed that cannot be routed as it came."""
+        outcome = Outcome(completed=False, error=error)
+        task = Task(eval_id, "", None, "", "", b"null", queue, self._clock(), outcome=outcome)
+        self._take(task, journal)
+        self._start_lane(self._carry(task))
+
+    async def _carry(self, task: Task) -> None:
+        """Take the task to its report. Until it is reported it stays in the journal, whatever happens here."""
+        task.lane = asyncio.current_task()
+        try:
+            await self._settle(task, task.outcome or await self._execute(task))
+        except Fenced:
+            log.warning("%s: task %s was taken over by another router", self._config.group, task.eval_id)
+        except Exception as error:
+            log.exception("%s: task %s met a defect of the router", self._config.group, task.eval_id)
+            await self._settle(task, Outcome(completed=False, error=f"the router failed: {error!r}"))
+        except asyncio.CancelledError:
+            if self._final:
+                await self._give_up(task)
+            raise
+        finally:
+            if self._tasks.get(task.eval_id) is task:
+                del self._tasks[task.eval_id]
+
+    async def _fence(self, task: Task) -> None:
+        """Called before whatever others would see. Raises `Fenced` when the task is another router's by now."""
+        journal = task.journal
+        assert journal is not None
+        if self._clock() > journal.lease_until:
+            await journal.ask()
+        if journal.fenced and task.journal is journal:
+            raise Fenced
+
+    async def _execute(self, task: Task) -> Outcome:
+        """Give the task to executors until one has answered for it, or `retry` and the grace are used up."""
+        timeout = task.timeout or self._config.spec.routing.task_timeout_seconds
+        body = execute_body(task, timeout)
+        pool = self._pool
+        reserved = True
+        # Whether the journal may hold `pulled` for it: then `executing` has to be there before an executor is asked.
+        noted = task.recovered
+
+        def waits() -> None:
+            nonlocal reserved, noted
+            if reserved:
+                reserved = False
+                pool.unreserve()
+            noted = True
+            self._note(task, State.PULLED)
+
+        while True:
+            try:
+                executor = await pool.acquire(task, waits)
+            except NoExecutors as error:
+                self._counters.attempts_failed += 1
+                return Outcome(completed=False, error=str(error))
+            finally:
+                if reserved:
+                    reserved = False
+                    pool.unreserve()
+            try:
+                self._note(task, State.EXECUTING, executor.name)
+                if noted and task.journal is not None:
+                    await task.journal.durable()
+                await self._fence(task)
+                result = await self._attempt(task, executor, body, timeout)
+            finally:
+                pool.release(executor)
+            if isinstance(result, Outcome):
+                return result
+            noted = True
+            if result.after:
+                await self._used(task, asyncio.sleep(result.after))
+
+    def _note(self, task: Task, state: State, executor: str = "") -> None:
+        assert task.journal is not None
+        task.journal.put(task.eval_id, entries.encode_task(state, task.queue.url, task.raw, task.attempt, executor))
+
+    async def _attempt(self, task: Task, executor: Executor, body: bytes, timeout: int) -> Outcome | Again:
+        """One `POST /execute`, and for an executor that answers `running` the wait for its outcome."""
+        counters = self._counters
+        expected: asyncio.Future[Outcome] | None = None
+        if executor.later is not False:
+            # It may answer `running`: listen before it is asked, so that no outcome is missed.
+            await self._completions.listen()
+            expected = self._completions.expect(task.eval_id)
+        started = self._clock()
+        try:
+            limit = timeout + EXECUTE_MARGIN_SECONDS
+            status, answer = await self._transport.post(executor.execute_url, body, limit)
+            if status != 200:
+                counters.attempts_failed += 1
+                return self._rejected(task, executor, status, answer)
+            result = parse_result(answer)
+            executor.later = result.get("status") == "running"
+            if not executor.later:
+                return outcome_of(result, answer)
+            self._publish_running(task, result, timeout)
+            if expected is None:
+                await self._completions.listen()
+                expected = self._completions.expect(task.eval_id)
+            async with asyncio.timeout(limit):
+                return await expected
+        except TransportError as error:
+            counters.attempts_failed += 1
+            if expected is not None and expected.done():
+                return expected.result()
+            return self._broken(task, executor, error)
+        except InvalidAnswer as error:
+            counters.attempts_failed += 1
+            return Outcome(completed=False, error=f"executor {executor.name} {error}")
+        except TimeoutError:
+            counters.attempts_failed += 1
+            return Outcome(completed=False, error=f"no outcome of the task was published within {limit:.0f} s")
+        finally:
+            seconds = self._clock() - started
+            task.executor_seconds += seconds
+            counters.execution.observe(seconds)
+            if expected is not None:
+                self._completions.forget(task.eval_id)
+
+    def _publish_running(self, task: Task, result: dict[str, Any], timeout: int) -> None:
+        assert task.journal is not None
+        task.journal.publish(*running_event(task.eval_id, result, timeout))
+
+    async def _used(self, task: Task, wait: Coroutine[Any, Any, None]) -> None:
+        """Wait, and count it as the executor's time: it is no overhead of ours."""
+        started = self._clock()
+        await wait
+        task.executor_seconds += self._clock() - started
+
+    def _broken(self, task: Task, executor: Executor, error: TransportError) -> Outcome | Again:
+        """No answer came. What provably did not start goes on at once; the rest is ambiguous."""
+        if isinstance(error, NotSent):
+            self._pool.broke(executor, f"cannot be reached at {error}")
+            return Again()
+        if isinstance(error, TimedOut):
+            self._pool.check(executor)
+        else:
+            self._pool.broke(executor, f"broke the connection at {error}")
+        return self._again(task, f"executor {executor.name}: {error}")
+
+    def _rejected(self, task: Task, executor: Executor, status: int, answer: bytes) -> Outcome | Again:
+        text = f"Executor rejected task: {excerpt(answer)}"  # the legacy worker's words
+        executors = self._config.spec.executors
+        if status in {429, 503}:
+            self._pool.refused(executor)
+            waited = self._clock() - task.pulled_at - task.executor_seconds
+            if executors.when_unavailable is WhenUnavailable.HOLD or waited <= executors.unavailable_grace_seconds:
+                return Again()
+        elif status >= 500:
+            return self._again(task, text)
+        return Outcome(completed=False, error=text)
+
+    def _again(self, task: Task, error: str) -> Outcome | Again:
+        """After an ambiguous failure: another attempt after its backoff, if `retry` allows one."""
+        retry = self._config.spec.routing.retry
+        if task.attempt >= retry.attempts:
+            return Outcome(completed=False, error=error)
+        delay = exponential(task.attempt, retry.backoff_seconds, retry.max_backoff_seconds)
+        task.attempt += 1
+        self._counters.retried += 1
+        return Again(delay)
+
+    async def _settle(self, task: Task, outcome: Outcome) -> None:
+        """Make the outcome durable, report it, publish it: in this order, whatever dies in between."""
+        counters = self._counters
+        assert task.journal is not None
+        task.outcome = outcome
+        task.journal.put(task.eval_id, entries.encode_outcome(task.queue.url, outcome))
+        await task.journal.durable()
+        await self._fence(task)
+        taken = await task.queue.report(task.eval_id, outcome, self._changed)
+        if taken is None:
+            counters.reports_unknown += 1
+        final = taken or outcome
+        if final.completed:
+            counters.completed += 1
+        else:
+            counters.failed += 1
+        self._last_task_time = time.time()
+        counters.overhead.observe(self._clock() - task.pulled_at - task.executor_seconds)
+        task.journal.finish(task.eval_id, *(() if outcome.published else (event(task.eval_id, final),)))
+
+    async def _give_up(self, task: Task) -> None:
+        """Nobody will come after this router: what could not be finished is reported as failed."""
+        outcome = task.outcome or Outcome(completed=False, error="the QueueWorker was deleted before the task ended")
+        with contextlib.suppress(TimeoutError, Fenced):
+            async with asyncio.timeout(CLOSING_SECONDS):
+                await self._settle(task, outcome)
+
+    # --- polling
+
+    def _open_window(self) -> None:
+        if self._window == 0:
+            self._window = 1
+        if self._poll_timer is not None:
+            self._poll_timer.cancel()
+            self._poll_timer = None
+        self._kick()
+
+    def _pause_polling(self) -> None:
+        """The queue had nothing, or could not be asked: ask again in an interval, once."""
+        self._window = 0
+        if self._poll_timer is None and not self._stopping:
+            interval = self._config.spec.queue.poll_interval_seconds
+            self._poll_timer = asyncio.get_running_loop().call_later(interval, self._poll)
+
+    def _poll(self) -> None:
+        self._poll_timer = None
+        self._open_window()
+
+    # --- recovery
+
+    def _on_recovered(self, journal: Journal, found: dict[str, bytes]) -> None:
+        """Take over what a dead router left: finish what was executed, route the rest as `recovery` says."""
+        for eval_id, raw in found.items():
+            if eval_id in self._tasks:
+                continue
+            self._counters.recovered += 1
+            try:
+                task = self._revive(eval_id, entries.decode(raw))
+            except (entries.UnreadableEntry, InvalidTask, InvalidAnswer) as error:
+                self._chore(journal.quarantine(eval_id, raw))
+                text = f"the journal's entry of the task cannot be read ({error})"
+                self._refuse(eval_id, self._queue, text, journal)
+                continue
+            self._take(task, journal)
+            if task.outcome is not None:
+                self._start_lane(self._carry(task))
+            else:
+                self._recovered.append(task)
+        log.info("%s: took over %d tasks of a router that died", self._config.group, len(found))
+        self._kick()
+
+    def _revive(self, eval_id: str, entry: entries.Entry) -> Task:
+        queue = self._queues.get(entry.queue_url)
+        if queue is None:
+            queue = self._queues[entry.queue_url] = self._make_queue(entry.queue_url)
+        now = self._clock()
+        if entry.outcome is not None:
+            return Task(eval_id, "", None, "", "", b"null", queue, now, recovered=True, outcome=entry.outcome)
+        task = parse_task(entry.task, queue, now)
+        if task is None or task.eval_id != eval_id:
+            raise InvalidAnswer("it holds no task of that id")
+        task.recovered = True
+        task.attempt = entry.attempt
+        if entry.state is State.EXECUTING and self._config.spec.routing.recovery is Recovery.FAIL:
+            task.outcome = Outcome(
+                completed=False, error=f"the router died while executor {entry.executor} ran the task"
+            )
+        return task
+
+    def _on_fenced(self, journal: Journal, unseen: dict[str, bytes]) -> None:
+        """Another router has what our journal held: let go of that, and go on as another instance with the rest.
+
+        A pull in flight goes on: whatever it brings was never in the journal.
+        """
+        if journal is self._journal:
+            self._journal = self._make_journal()
+            self._chore(self._journal.start())
+        for task in [t for t in self._tasks.values() if t.journal is journal]:
+            if task.eval_id in unseen:
+                task.journal = self._journal
+                self._journal.put(task.eval_id, unseen[task.eval_id])
+            elif task.lane is not None:
+                task.lane.cancel()
+            else:
+                del self._tasks[task.eval_id]
+        self._recovered = deque(t for t in self._recovered if t.eval_id in self._tasks)
+        self._chore(journal.close())
+
+    async def _move_journal(self) -> None:
+        """Another Redis: new tasks use it at once, those in flight stay in the journal they are in."""
+        old, old_completions = self._journal, self._completions
+        journal = self._make_journal()
+        await journal.start()
+        self._journal = journal
+        self._completions = Completions(self._config.redis_url)
+        self._kick()
+        while any(task.journal is old for task in self._tasks.values()):
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)
+        await old_completions.close()
+        await old.close()
+
+    # --- life
+
+    async def _housekeep(self) -> None:
+        """Once a second: samples, the queue's depth, and the end, when it has come."""
+        depth_at = float("-inf")
+        while not self._stopping:
+            now = self._clock()
+            self._samples.append((now, self._counters.routed))
+            while now - self._samples[0][0] > MINUTE_SECONDS:
+                self._samples.popleft()
+            if now - depth_at >= DEPTH_PERIOD_SECONDS and self._queue.gate.open:
+                depth_at = now
+                self._chore(self._measure_depth())
+            if self._completions.listening and self._pool.knows_all_kinds:
+                await self._completions.stop()
+            for queue in [q for url, q in self._queues.items() if q is not self._queue]:
+                if not any(task.queue is queue for task in self._tasks.values()):
+                    queue.gate.close()
+                    del self._queues[queue.url]
+            self._kick()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._drained.wait(), HOUSEKEEPING_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._drained.wait(), self._config.spec.routing.drain_seconds)
+
+    async def _measure_depth(self) -> None:
+        self._depth = await self._queue.depth()
+
+    async def _close(self) -> None:
+        self._stopping = True
+        self._counters.pulls_lost += self._pulling
+        if self._poll_timer is not None:
+            self._poll_timer.cancel()
+        for lane in list(self._lanes):
+            lane.cancel()
+        if self._lanes:
+            await asyncio.wait(self._lanes, timeout=2 * CLOSING_SECONDS)
+        await self._pool.close()
+        await self._completions.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._journal.close(), CLOSING_SECONDS)
+        for queue in self._queues.values():
+            queue.gate.close()
+        for chore in list(self._chores):
+            chore.cancel()
+        await self._transport.close()
+        self._phase = Phase.STOPPED
+        self._stopped.set()
+        self._changed()
+
+    def _settle_phase(self) -> None:
+        """Routing, draining or idle: from the intent, and from what is still in flight."""
+        busy = bool(self._lanes)
+        if self._stopping:
+            phase = Phase.DRAINING
+            if not busy:
+                self._drained.set()
+        else:
+            match self._config.intent:
+                case Intent.ROUTE:
+                    phase = Phase.ROUTING
+                case Intent.STANDBY | Intent.SUSPEND:
+                    phase = Phase.DRAINING if busy else Phase.IDLE
+                case other:
+                    assert_never(other)
+        if phase is not self._phase:
+            self._phase = phase
+            self._changed()
+
+    def _changed(self) -> None:
+        self._on_transition()
+
+    def _chore(self, work: Coroutine[Any, Any, None]) -> None:
+        chore = asyncio.create_task(work)
+        self._chores.add(chore)
+        chore.add_done_callback(self._chores.discard)
+
+    def _make_queue(self, url: str) -> QueueClient:
+        return QueueClient(
+            url,
+            self._config.api_key,
+            self._transport,
+            self._counters,
+            on_turn=self._kick,
+            on_link=self._changed,
+            clock=self._clock,
+        )
+
+    def _make_journal(self) -> Journal:
+        return Journal(
+            self._config.redis_url,
+            self._config.group,
+            f"{self._worker_id}:{uuid4().hex[:12]}",
+            self._counters,
+            clock=self._clock,
+            on_recovered=self._on_recovered,
+            on_fenced=self._on_fenced,
+            on_link=self._journal_link_changed,
+        )
+
+    def _journal_link_changed(self) -> None:
+        self._changed()
+        self._kick()

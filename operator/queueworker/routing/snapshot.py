@@ -43,7 +43,25 @@ class Link:
         return self.reason is LinkReason.CONNECTED
 
 
-BUCKETS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+BUCKETS_SECONDS = (
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+    30,
+    60,
+    300,
+)
 
 
 class Histogram:
@@ -69,7 +87,7 @@ class Counters:
     polls_empty: int = 0
     polls_failed: int = 0
     pulls_lost: int = 0
-    """Polls whose answer never reached us: a task may have been popped and lost. The one window that no client can close."""
+    """Polls whose answer never reached us: each may have popped a task, the one loss that no client can prevent."""
     pulled: int = 0
     """Tasks that the queue handed to us."""
     duplicates: int = 0

@@ -1,0 +1,452 @@
+"""What is in flight, written to Redis, so that a router's death loses nothing; and the events, in the same stream.
+
+Keys, all of one group (`{group}` is a hash tag: one slot in a cluster):
+
+    queueworker:{group}:instances        set of the instances that may have left something
+    queueworker:{group}:lease:<id>       the instance lives while this exists; its value numbers its batches
+    queueworker:{group}:journal:<id>     hash: eval_id → entry
+    queueworker:{group}:fenced:<id>      the instance was taken over: whatever it still writes is refused
+    queueworker:{group}:quarantine       hash: entries that could not be read, kept for a person
+
+Every instance has an id of its own, new at each start. Whoever renews its lease also looks for
+instances without one and takes their journal over whole, in one script: two cannot both get it.
+
+Everything that one instance writes goes through one stream of batches, in order, each a script that
+first checks the lease: entries, published events, and the removal of what is done. A batch that is
+late (its connection hung, and another has been written since) is refused by its number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
+
+from queueworker.routing.backoff import exponential
+from queueworker.routing.snapshot import Link, LinkReason
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from queueworker.routing.snapshot import Counters
+
+log = logging.getLogger(__name__)
+
+LEASE_SECONDS = 6.0
+BEAT_SECONDS = 2.0
+OPERATION_TIMEOUT_SECONDS = 2.0
+RECONNECT_MOST_SECONDS = 5.0
+FENCED_KEPT_SECONDS = 86_400
+MAX_BUFFERED_EVENTS = 10_000
+MAX_BUFFERED_BYTES = 64 * 1024 * 1024
+# A batch gathers for this long when the last one was large; a lone write does not wait.
+GATHER_SECONDS = 0.001
+GATHER_ABOVE = 8
+
+_BATCH = """
+local lease = redis.call('GET', KEYS[1])
+if not lease then
+  if redis.call('EXISTS', KEYS[2]) == 1 then return 'FENCED' end
+  return 'NOLEASE'
+end
+if tonumber(ARGV[1]) <= tonumber(lease) then return 'STALE' end
+local set = redis.pcall('SET', KEYS[1], ARGV[1], 'KEEPTTL')
+-- out of memory is no reason to hold back events and removals; a replica that refuses writes is
+if type(set) == 'table' and set.err and not string.find(set.err, 'OOM') then return redis.error_reply(set.err) end
+local i = 2
+for _ = 1, tonumber(ARGV[i]) do
+  redis.call('PUBLISH', ARGV[i + 1], ARGV[i + 2])
+  i = i + 2
+end
+i = i + 1
+for _ = 1, tonumber(ARGV[i]) do
+  redis.call('HDEL', KEYS[3], ARGV[i + 1])
+  i = i + 1
+end
+i = i + 1
+for _ = 1, tonumber(ARGV[i]) do
+  local r = redis.pcall('HSET', KEYS[3], ARGV[i + 1], ARGV[i + 2])
+  if type(r) == 'table' and r.err then return r.err end
+  i = i + 2
+end
+return 'OK'
+"""
+
+_BEAT = """
+local base, me, ttl = ARGV[1], ARGV[2], ARGV[3]
+if redis.call('EXISTS', base .. 'fenced:' .. me) == 1 then return {'FENCED'} end
+local answer = {'OK'}
+if redis.call('PEXPIRE', base .. 'lease:' .. me, ttl) == 0 then
+  redis.call('SADD', base .. 'instances', me)
+  redis.call('SET', base .. 'lease:' .. me, ARGV[5], 'PX', ttl)
+  answer[1] = 'NEW'
+end
+for _, id in ipairs(redis.call('SMEMBERS', base .. 'instances')) do
+  if id ~= me and redis.call('EXISTS', base .. 'lease:' .. id) == 0 then
+    local left = redis.call('HGETALL', base .. 'journal:' .. id)
+    for i = 1, #left, 2 do
+      if redis.call('HSETNX', base .. 'journal:' .. me, left[i], left[i + 1]) == 1 then
+        answer[#answer + 1] = left[i]
+        answer[#answer + 1] = left[i + 1]
+      end
+    end
+    redis.call('SET', base .. 'fenced:' .. id, me, 'EX', ARGV[4])
+    redis.call('DEL', base .. 'journal:' .. id)
+    redis.call('SREM', base .. 'instances', id)
+  end
+end
+return answer
+"""
+
+_LEAVE = """
+local base, me = ARGV[1], ARGV[2]
+redis.call('DEL', base .. 'lease:' .. me)
+if redis.call('HLEN', base .. 'journal:' .. me) == 0 then redis.call('SREM', base .. 'instances', me) end
+return redis.call('HLEN', base .. 'journal:' .. me)
+"""
+
+
+class Journal:
+    """The journal and the event stream of one instance, on one Redis.
+
+    While Redis is away nothing blocks: entries of what is in flight are kept and written when it is
+    back, events are buffered (bounded), and `writable` is False.
+
+    `on_recovered` gets the entries of a dead instance. `on_fenced` is called when this instance was
+    declared dead itself, with the entries that no successor can have seen, because they never reached
+    Redis: those are still ours to carry. `on_link` is called when a link changed.
+    """
+
+    def __init__(
+        self,
+        redis_url: str,
+        group: str,
+        instance: str,
+        counters: Counters,
+        *,
+        clock: Callable[[], float],
+        on_recovered: Callable[[Journal, dict[str, bytes]], None],
+        on_fenced: Callable[[Journal, dict[str, bytes]], None],
+        on_link: Callable[[], None],
+    ) -> None:
+        self.redis_url = redis_url
+        self.instance = instance
+        self.link = Link()
+        self.events_link = Link()
+        """As `link`, but for publishing: a Redis out of memory still publishes."""
+        self.fenced = False
+        self._base = f"queueworker:{{{group}}}:"
+        self._keys = [f"{self._base}{kind}:{instance}" for kind in ("lease", "fenced", "journal")]
+        self._counters = counters
+        self._clock = clock
+        self._on_recovered = on_recovered
+        self._on_fenced = on_fenced
+        self._on_link = on_link
+        self._redis: Redis = Redis.from_url(
+            redis_url,
+            socket_timeout=OPERATION_TIMEOUT_SECONDS,
+            socket_connect_timeout=OPERATION_TIMEOUT_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+            health_check_interval=0,
+        )
+        self._batch_script = self._redis.register_script(_BATCH)
+        self._beat_script = self._redis.register_script(_BEAT)
+        self._entries: dict[str, bytes] = {}
+        """What the journal should hold."""
+        self._sets: dict[str, None] = {}
+        """Entries that are not written yet."""
+        self._dels: dict[str, None] = {}
+        self._stored: set[str] = set()
+        """Entries that Redis holds, or may hold."""
+        self._confirmed: set[str] = set()
+        """Entries that Redis has said it holds."""
+        self._events: deque[tuple[str, bytes]] = deque()
+        self._event_bytes = 0
+        self._number = 0
+        self._written: list[asyncio.Future[None]] = []
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._failures = 0
+        self._uncertain = False
+        """A beat's answer was lost: it may have taken entries over that we have not seen."""
+        self._asking = asyncio.Lock()
+        self.lease_until = float("-inf")
+        """On the monotonic clock: past this, `ask` before doing anything that others would see."""
+
+    # --- for the router's hot path: nothing here waits, but `durable`
+
+    @property
+    def writable(self) -> bool:
+        return self.link.ok
+
+    @property
+    def buffered_events(self) -> int:
+        return len(self._events)
+
+    def put(self, eval_id: str, entry: bytes) -> None:
+        """Write the entry soon; a later one for the same id takes its place."""
+        self._entries[eval_id] = entry
+        self._sets[eval_id] = None
+        self._wake.set()
+
+    async def durable(self) -> None:
+        """Return when all that was put is written, or at once while it cannot be: see `writable`."""
+        if not self.link.ok:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._written.append(future)
+        self._wake.set()
+        await future
+
+    def finish(self, eval_id: str, *events: tuple[str, bytes]) -> None:
+        """Publish the events, then forget the entry."""
+        for item in events:
+            self.publish(*item)
+        self._entries.pop(eval_id, None)
+        self._sets.pop(eval_id, None)
+        if eval_id in self._stored:
+            self._dels[eval_id] = None
+        self._wake.set()
+
+    def publish(self, channel: str, payload: bytes) -> None:
+        """Publish soon, in the order of the calls. While Redis is away the oldest are dropped above a bound."""
+        self._events.append((channel, payload))
+        self._event_bytes += len(payload)
+        while len(self._events) > MAX_BUFFERED_EVENTS or (
+            self._event_bytes > MAX_BUFFERED_BYTES and len(self._events) > 1
+        ):
+            self._event_bytes -= len(self._events.popleft()[1])
+            self._counters.events_dropped += 1
+        self._wake.set()
+
+    async def ask(self) -> None:
+        """Past `lease_until`, find out whether somebody took our tasks over while we were not running (frozen, say).
+
+        While Redis cannot be asked nothing is known, and routing goes on, as `journal: Preferred` says.
+        """
+        async with self._asking:
+            if self._clock() > self.lease_until and self.link.ok:
+                await self._beat()
+
+    # --- life
+
+    async def start(self) -> None:
+        """Take the lease and what dead instances left; give up waiting for Redis after a moment, and go on trying."""
+        await self._beat()
+        self._tasks = [
+            asyncio.create_task(self._write_for_ever(), name=f"journal {self.instance}"),
+            asyncio.create_task(self._beat_for_ever(), name=f"lease {self.instance}"),
+        ]
+
+    async def quarantine(self, eval_id: str, entry: bytes) -> None:
+        """Set an unreadable entry aside for a person; `finish` then takes it out of the journal."""
+        with contextlib.suppress(RedisError, OSError):
+            await _wait(self._redis.hset(f"{self._base}quarantine", eval_id, entry))  # type: ignore[arg-type]
+        log.error(
+            "journal entry of %s cannot be read; it is set aside in the Redis hash %squarantine",
+            eval_id,
+            self._base,
+        )
+
+    async def flush(self) -> bool:
+        """Wait until everything is written; False when it cannot be."""
+        while self._sets or self._dels or self._events:
+            if not self.link.ok or self.fenced:
+                return False
+            await self.durable()
+        return True
+
+    async def close(self) -> None:
+        """Write what is left and give the lease up: a successor may take what remains at once."""
+        if not self.fenced:
+            await self.flush()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._release_waiters()
+        if not self.fenced:
+            with contextlib.suppress(RedisError, OSError):
+                await _wait(self._redis.eval(_LEAVE, 0, self._base, self.instance))
+        with contextlib.suppress(RedisError, OSError):
+            await self._redis.aclose()
+
+    # --- the stream of batches
+
+    async def _write_for_ever(self) -> None:
+        last = 0
+        while True:
+            await self._wake.wait()
+            if last > GATHER_ABOVE:
+                await asyncio.sleep(GATHER_SECONDS)
+            self._wake.clear()
+            last = len(self._sets) + len(self._dels) + len(self._events)
+            if not last:
+                self._release_waiters()
+                continue
+            if not await self._write():
+                self._wake.set()
+                await asyncio.sleep(exponential(self._failures, 0.25, RECONNECT_MOST_SECONDS))
+
+    async def _write(self) -> bool:
+        """One batch. Returns whether Redis took it; if not, all of it is to be written again."""
+        sets, self._sets = self._sets, {}
+        dels, self._dels = self._dels, {}
+        events, self._events = self._events, deque()
+        event_bytes, self._event_bytes = self._event_bytes, 0
+        waiting, self._written = self._written, []
+        self._number += 1
+        args: list[Any] = [self._number, len(events)]
+        for item in events:
+            args += item
+        args.append(len(dels))
+        args += dels
+        args.append(len(sets))
+        for eval_id in sets:
+            args += (eval_id, self._entries[eval_id])
+        self._stored.update(sets)
+        problem = ""
+        try:
+            answer = (await self._batch_script(self._keys, args)).decode()
+        except (RedisError, OSError) as error:
+            problem = self._failed(error)
+            answer = ""
+        if answer == "OK":
+            self._counters.events_published += len(events)
+            gone = dels.keys() - sets.keys() - self._sets.keys()
+            self._stored -= gone
+            self._confirmed -= gone
+            self._confirmed.update(sets)
+            self._succeeded()
+        elif answer not in {"", "FENCED", "NOLEASE", "STALE"}:
+            # the events and removals were done, an entry was not: Redis is out of memory
+            self._counters.events_published += len(events)
+            events.clear()
+            dels.clear()
+            event_bytes = 0
+            problem = self._failed(RedisError(answer), publishes=True)
+        if answer == "OK":
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+            return True
+        self._put_back(sets, dels, events, event_bytes)
+        self._written = waiting + self._written
+        if answer == "FENCED":
+            self._become_fenced()
+        elif answer in {"NOLEASE", "STALE"}:
+            await self._beat()
+            return self.link.ok
+        if problem or self.fenced:
+            self._release_waiters()
+        return False
+
+    def _put_back(
+        self, sets: Iterable[str], dels: Iterable[str], events: deque[tuple[str, bytes]], event_bytes: int
+    ) -> None:
+        self._sets = {eval_id: None for eval_id in [*sets, *self._sets] if eval_id in self._entries}
+        self._dels = dict.fromkeys([*dels, *self._dels])
+        # entries that finished while the batch was on its way may have been written by it after all
+        for eval_id in sets:
+            if eval_id not in self._entries:
+                self._dels[eval_id] = None
+        newer, self._events = self._events, events
+        self._event_bytes += event_bytes
+        self._events.extend(newer)
+
+    def _release_waiters(self) -> None:
+        waiting, self._written = self._written, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    # --- the lease
+
+    async def _beat_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            await self._beat()
+
+    async def _beat(self) -> None:
+        """Renew the lease; take over what dead instances left."""
+        if self.fenced:
+            return
+        asked = self._clock()
+        try:
+            answer: list[bytes] = await self._beat_script(
+                args=[self._base, self.instance, int(LEASE_SECONDS * 1000), FENCED_KEPT_SECONDS, self._number]
+            )
+            fields = answer[1:]
+            if self._uncertain:
+                held: dict[bytes, bytes] = await _wait(self._redis.hgetall(self._keys[2]))
+                fields = [x for pair in held.items() if pair[0].decode() not in self._stored for x in pair]
+        except (RedisError, OSError) as error:
+            self._uncertain = True
+            self._failed(error)
+            return
+        self._uncertain = False
+        if answer[0] == b"FENCED":
+            self._become_fenced()
+            return
+        self.lease_until = asked + LEASE_SECONDS
+        if answer[0] == b"NEW":
+            # the first beat; or Redis has forgotten us, and all that we had written with us
+            self._sets = dict.fromkeys(self._entries)
+            self._wake.set()
+        self._succeeded()
+        taken = {
+            fields[i].decode("utf-8", "surrogateescape"): fields[i + 1]
+            for i in range(0, len(fields), 2)
+            if fields[i].decode("utf-8", "surrogateescape") not in self._entries
+        }
+        if taken:
+            self._entries.update(taken)
+            self._stored.update(taken)
+            self._confirmed.update(taken)
+            self._on_recovered(self, taken)
+
+    def _become_fenced(self) -> None:
+        if not self.fenced:
+            self.fenced = True
+            log.warning("instance %s was declared dead and its tasks were taken over", self.instance)
+            self._release_waiters()
+            self._on_fenced(self, {i: e for i, e in self._entries.items() if i not in self._confirmed})
+
+    # --- the link
+
+    def _failed(self, error: Exception, *, publishes: bool = False) -> str:
+        self._failures += 1
+        self._counters.journal_errors += 1
+        refused = isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError)
+        reason = LinkReason.AUTHENTICATION_FAILED if refused else LinkReason.CONNECTION_FAILED
+        message = f"Redis {_without_password(self.redis_url)}: {error or type(error).__name__}"
+        self._set_links(Link(reason, message), Link(LinkReason.CONNECTED) if publishes else Link(reason, message))
+        self._release_waiters()
+        return message
+
+    def _succeeded(self) -> None:
+        self._failures = 0
+        if not self.link.ok:
+            self._set_links(Link(LinkReason.CONNECTED), Link(LinkReason.CONNECTED))
+
+    def _set_links(self, link: Link, events_link: Link) -> None:
+        changed = (link.reason, events_link.reason) != (self.link.reason, self.events_link.reason)
+        self.link, self.events_link = link, events_link
+        if changed:
+            self._on_link()
+
+
+def _without_password(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+async def _wait(answer: Awaitable[Any] | Any) -> Any:
+    """redis-py's commands are typed as sync or async at once."""
+    return await answer

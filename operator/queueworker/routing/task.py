@@ -1,0 +1,174 @@
+"""A task and its outcome, and how the wire spells them (docs/wire.md). Pure: bytes in, values out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import orjson
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from queueworker.routing.journal import Journal
+    from queueworker.routing.queue import QueueClient
+
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*\Z")
+_EXCERPT_CHARS = 300
+
+CHANNEL_COMPLETED = "evaluation:completed"
+CHANNEL_FAILED = "evaluation:failed"
+CHANNEL_RUNNING = "evaluation:running"
+
+
+class InvalidTask(Exception):
+    """What the queue handed out cannot be routed. `eval_id` is None when not even a report is possible."""
+
+    def __init__(self, message: str, eval_id: str | None = None) -> None:
+        super().__init__(message)
+        self.eval_id = eval_id
+
+
+class InvalidAnswer(Exception):
+    """An executor's or a queue's answer is not what docs/wire.md says. The message shows its beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a task ended. `result` is the executor's answer, byte for byte; None when no executor answered."""
+
+    completed: bool
+    error: str = ""
+    result: bytes | None = None
+    published: bool = False
+    """The executor has published this outcome itself (the later kind does): report it, publish nothing."""
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """A task that the queue handed to us, from its pull to its report. `queue` is who wants to hear of it."""
+
+    eval_id: str
+    code: str
+    timeout: int | None
+    """Seconds, as the task brought it; None when it brought none that makes sense."""
+    language: str
+    engine: str
+    raw: bytes
+    queue: QueueClient
+    pulled_at: float
+    """On the router's monotonic clock, seconds."""
+    attempt: int = 1
+    recovered: bool = False
+    outcome: Outcome | None = None
+    """Set when the journal of a dead router already knew how it ended."""
+    journal: Journal | None = None
+    """Where its entry is. It stays there to the end, also when the object moves to another Redis."""
+    lane: asyncio.Task[None] | None = None
+    executor_seconds: float = 0.0
+    """Time that executors and retries' backoffs used: what is not the router's overhead."""
+
+
+def excerpt(body: bytes) -> str:
+    """The beginning of a body, fit for an error message."""
+    text = body[: 4 * _EXCERPT_CHARS].decode("utf-8", "replace")
+    return text if len(text) <= _EXCERPT_CHARS else text[:_EXCERPT_CHARS] + "…"
+
+
+def parse_task(body: bytes, queue: QueueClient, now: float) -> Task | None:
+    """The answer of `GET /tasks/next`; None when the queue is empty (`null`, `{}` or no body at all).
+
+    Raises `InvalidAnswer` when it is no task at all (HTML from a proxy, say) and `InvalidTask` when
+    it is one that cannot be routed.
+    """
+    if not body or body == b"null":
+        return None
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidAnswer(f"no JSON: {excerpt(body)}") from error
+    if not data and data != 0:
+        return None
+    if not isinstance(data, dict):
+        raise InvalidAnswer(f"no task object: {excerpt(body)}")
+    eval_id = data.get("eval_id")
+    if not isinstance(eval_id, str) or eval_id in {"", ".", ".."}:
+        # "." and ".." cannot stand in a URL's path: no report could ever reach the queue
+        raise InvalidTask(f"a task whose eval_id is {eval_id!r} can be neither run nor reported")
+    code = data.get("code")
+    if not isinstance(code, str):
+        raise InvalidTask("the task has no code, or its code is no string", eval_id)
+    timeout = data.get("timeout")
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout < 1:
+        timeout = None
+    return Task(
+        eval_id,
+        code,
+        None if timeout is None else int(timeout),
+        str(data.get("language", "")),
+        str(data.get("engine", "")),
+        body,
+        queue,
+        now,
+    )
+
+
+def execute_body(task: Task, timeout: int) -> bytes:
+    """The body of `POST /execute`; `timeout` in seconds."""
+    return orjson.dumps({"eval_id": task.eval_id, "code": task.code, "timeout": timeout})
+
+
+def parse_result(body: bytes) -> dict[str, Any]:
+    """The executor's result object. Raises `InvalidAnswer`."""
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidAnswer(f"answered no JSON: {excerpt(body)}") from error
+    if not isinstance(data, dict):
+        raise InvalidAnswer(f"answered no result object: {excerpt(body)}")
+    return data
+
+
+def outcome_of(result: dict[str, Any], raw: bytes) -> Outcome:
+    """`completed` completes the task; everything else fails it with the result's own error, as ever."""
+    if result.get("status") == "completed":
+        return Outcome(completed=True, result=raw)
+    error = result.get("error")
+    return Outcome(completed=False, error=str(error) if error else "Execution failed", result=raw)
+
+
+def path_id(eval_id: str) -> str:
+    """An eval_id as a segment of a URL's path."""
+    return eval_id if _PLAIN_ID.match(eval_id) else quote(eval_id, safe="")
+
+
+def report_body(outcome: Outcome) -> bytes:
+    """The body of the report. The result is spliced in as it came: it can be megabytes, and it was JSON already."""
+    if outcome.completed:
+        return b'{"output":' + (outcome.result or b"null") + b"}"
+    return orjson.dumps({"error": outcome.error})
+
+
+def event(eval_id: str, outcome: Outcome) -> tuple[str, bytes]:
+    """Channel and payload of the outcome's event."""
+    head = b'{"eval_id":' + orjson.dumps(eval_id)
+    if outcome.completed:
+        return CHANNEL_COMPLETED, head + b',"result":' + (outcome.result or b"null") + b"}"
+    head += b',"error":' + orjson.dumps(outcome.error)
+    if outcome.result is not None:
+        head += b',"result":' + outcome.result
+    return CHANNEL_FAILED, head + b"}"
+
+
+def running_event(eval_id: str, result: dict[str, Any], timeout: int) -> tuple[str, bytes]:
+    """What is published when an executor of the later kind has taken the task. `timeout` in seconds."""
+    return CHANNEL_RUNNING, orjson.dumps(
+        {
+            "eval_id": eval_id,
+            "executor_id": result.get("executor_id"),
+            "container_id": result.get("container_id"),
+            "timeout": timeout,
+        }
+    )
