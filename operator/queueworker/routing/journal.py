@@ -248,7 +248,7 @@ class Journal:
     async def quarantine(self, eval_id: str, entry: bytes) -> None:
         """Set an unreadable entry aside for a person; `finish` then takes it out of the journal."""
         with contextlib.suppress(RedisError, OSError):
-            await _wait(self._redis.hset(f"{self._base}quarantine", eval_id, entry))  # type: ignore[arg-type]
+            await _wait(self._redis.hset(f"{self._base}quarantine", eval_id, entry))
         log.error(
             "journal entry of %s cannot be read; it is set aside in the Redis hash %squarantine",
             eval_id,
