@@ -252,7 +252,7 @@ class Executor:
         if self._publisher is None:
             return answer(await asyncio.shield(work))
         self._keep(asyncio.create_task(self._publish(self._publisher, work)))
-        return answer(self._result(eval_id, "running", "", "", 0, await started))
+        return answer(self._result(eval_id, "running", container=await started))
 
     def _keep(self, task: asyncio.Task[_T]) -> asyncio.Task[_T]:
         """The loop alone would let go of a task whose handler was cancelled."""
@@ -270,14 +270,14 @@ class Executor:
             if self._settings.fast:
                 started.set_result(f"fast-{next(self._numbers)}")
                 await asyncio.sleep(self._settings.delay)
-                return self._result(eval_id, "completed", "ok\n", "", 0, started.result())
+                return self._result(eval_id, "completed", output="ok\n", container=started.result())
             try:
                 with tempfile.TemporaryDirectory(prefix="task-", ignore_cleanup_errors=True) as directory:
                     await sandbox.start(directory)
                     started.set_result(str(sandbox.pid))
                     code_, stdout, stderr = await sandbox.run(code, timeout)
             except OSError as error:
-                return self._result(eval_id, "failed", "", f"The task could not be started: {error}", 1, "")
+                return self._result(eval_id, "failed", error=f"The task could not be started: {error}", exit_code=1)
             if self._settings.delay:
                 await asyncio.sleep(self._settings.delay)
             return self._outcome(eval_id, sandbox, code_, stdout, stderr)
@@ -287,9 +287,7 @@ class Executor:
             self._sandboxes.discard(sandbox)
             self._running -= 1
 
-    def _outcome(
-        self, eval_id: str, sandbox: Sandbox, exit_code: int, stdout: bytes, stderr: bytes
-    ) -> dict[str, Any]:
+    def _outcome(self, eval_id: str, sandbox: Sandbox, exit_code: int, stdout: bytes, stderr: bytes) -> dict[str, Any]:
         output, error = stdout.decode(errors="replace"), stderr.decode(errors="replace")
         if sandbox.verdict is not None:
             status, error = sandbox.verdict, sandbox.reason
@@ -301,13 +299,15 @@ class Executor:
             status = "completed"
         if exit_code < 0:
             exit_code = 128 - exit_code  # as shells and container engines tell it
-        result = self._result(eval_id, status, output, error, exit_code, str(sandbox.pid))
+        result = self._result(
+            eval_id, status, output=output, error=error, exit_code=exit_code, container=str(sandbox.pid)
+        )
         if sandbox.truncated:
             result["truncated"] = True
         return result
 
     def _result(
-        self, eval_id: str, status: str, output: str, error: str, exit_code: int, container_id: str
+        self, eval_id: str, status: str, *, output: str = "", error: str = "", exit_code: int = 0, container: str = ""
     ) -> dict[str, Any]:
         return {
             "eval_id": eval_id,
@@ -316,7 +316,7 @@ class Executor:
             "error": error,
             "exit_code": exit_code,
             "executor_id": self._settings.executor_id,
-            "container_id": container_id,
+            "container_id": container,
         }
 
     async def health(self, _request: Request) -> Response:
@@ -366,6 +366,7 @@ cli = typer.Typer(add_completion=False)
 
 @cli.command()
 def main(
+    *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes any free one.")] = 8083,
     executor_id: Annotated[
@@ -375,9 +376,7 @@ def main(
     memory_mb: Annotated[int, typer.Option(min=32, help="Address space of one task, in MiB.")] = 512,
     max_output_bytes: Annotated[
         int,
-        typer.Option(
-            min=1, help="What is kept of stdout, and of stderr; a task that writes 8 times it is killed."
-        ),
+        typer.Option(min=1, help="What is kept of stdout, and of stderr; a task that writes 8 times it is killed."),
     ] = 10 * MIB,
     delay_ms: Annotated[int, typer.Option(min=0, help="Milliseconds to wait before each answer.")] = 0,
     fast: Annotated[

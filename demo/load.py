@@ -83,9 +83,7 @@ class _Submitter:
                 if answer.is_success:
                     return True
                 if answer.status_code != 429 and answer.status_code < 500:
-                    raise LoadError(
-                        f"queue {self._client.base_url} answered {answer.status_code}: {answer.text[:200]}"
-                    )
+                    raise LoadError(f"queue {self._client.base_url} answered {answer.status_code}: {answer.text[:200]}")
                 retry_after = answer.headers.get("Retry-After")
             if self._stop.is_set():
                 deadline = deadline or clock() + GRACE_SECONDS
@@ -169,6 +167,7 @@ cli = typer.Typer(add_completion=False)
 
 @cli.command()
 def main(
+    *,
     queue_url: Annotated[
         str, typer.Option(envvar="QUEUE_SERVICE_URL", help="The queue service.")
     ] = "http://127.0.0.1:8081",
@@ -179,9 +178,7 @@ def main(
     ] = 10,
     task_timeout: Annotated[int, typer.Option(min=1, help="The timeout of each task, in seconds.")] = 30,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at once.")] = 8,
-    api_key: Annotated[
-        str, typer.Option(envvar="QUEUE_API_KEY", help="Key for X-API-Key; empty: none.")
-    ] = "",
+    api_key: Annotated[str, typer.Option(envvar="QUEUE_API_KEY", help="Key for X-API-Key; empty: none.")] = "",
     prefix: Annotated[str, typer.Option(help="What the ids begin with; empty: unique to this run.")] = "",
     seed: Annotated[int | None, typer.Option(help="Seed of the mix of tasks, to repeat one.")] = None,
 ) -> None:

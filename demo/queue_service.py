@@ -276,6 +276,7 @@ cli = typer.Typer(add_completion=False)
 
 @cli.command()
 def main(
+    *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes any free one.")] = 8081,
     api_key: Annotated[

@@ -80,9 +80,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve(
-    app: ASGIApp, listener: socket.socket, on_stop: Callable[[], None] | None, grace: int
-) -> None:
+async def _serve(app: ASGIApp, listener: socket.socket, on_stop: Callable[[], None] | None, grace: int) -> None:
     config = uvicorn.Config(
         app, access_log=False, log_level="warning", timeout_graceful_shutdown=grace, timeout_keep_alive=75
     )

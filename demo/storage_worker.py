@@ -143,9 +143,7 @@ def summarize(database: Path) -> Summary:
         raise FileNotFoundError(f"{database}: no such database; has the storage worker run?")
     counts: Counter[str] = Counter()
     with contextlib.closing(sqlite3.connect(database, timeout=10)) as connection:
-        rows = connection.execute(
-            "SELECT channel, count(*), sum(deliveries - 1) FROM events GROUP BY channel"
-        )
+        rows = connection.execute("SELECT channel, count(*), sum(deliveries - 1) FROM events GROUP BY channel")
         duplicates = 0
         for channel, ids, repeated in rows:
             counts[channel] = ids
@@ -226,9 +224,7 @@ class StorageWorker:
         event = parse_event(message["channel"].decode(), message["data"], time.time())
         if event is None:
             self.malformed += 1
-            _log.warning(
-                "a message on %s names no eval_id: %.100r", message["channel"].decode(), message["data"]
-            )
+            _log.warning("a message on %s names no eval_id: %.100r", message["channel"].decode(), message["data"])
             return
         if not self._pending:
             self._flush_at = now + BATCH_SECONDS

@@ -234,9 +234,7 @@ def test_sigterm_answers_what_runs_as_killed_and_leaves_no_process() -> None:
 def test_a_sigkilled_executor_takes_its_tasks_along() -> None:
     with demo_process("executor", "--port", "0") as process, process.client() as executor:
         with pytest.raises(httpx.ReadTimeout):
-            executor.post(
-                "/execute", json={"eval_id": "a", "code": "import time; time.sleep(60)"}, timeout=0.5
-            )
+            executor.post("/execute", json={"eval_id": "a", "code": "import time; time.sleep(60)"}, timeout=0.5)
         (child,) = children(process.process.pid)
         process.process.send_signal(signal.SIGKILL)
         process.process.wait()
@@ -244,9 +242,7 @@ def test_a_sigkilled_executor_takes_its_tasks_along() -> None:
 
 
 async def test_fast_answers_after_the_delay_and_runs_nothing(tmp_path: Path) -> None:
-    with demo_process(
-        "executor", "--port", "0", "--fast", "--delay-ms", "200", "--max-concurrent", "20"
-    ) as process:
+    with demo_process("executor", "--port", "0", "--fast", "--delay-ms", "200", "--max-concurrent", "20") as process:
         task = {"eval_id": "one", "code": f"open({str(tmp_path / 'ran')!r}, 'w')", "timeout": 5}
         async with httpx.AsyncClient(base_url=process.url, trust_env=False) as client:
             began = time.monotonic()

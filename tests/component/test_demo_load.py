@@ -57,9 +57,7 @@ async def troubled_queue(answers: list[str]) -> AsyncIterator[tuple[str, list[st
         server.close()
 
 
-async def test_count_tasks_are_submitted_each_with_an_id_of_its_own(
-    service: DemoProcess, queue: httpx.Client
-) -> None:
+async def test_count_tasks_are_submitted_each_with_an_id_of_its_own(service: DemoProcess, queue: httpx.Client) -> None:
     heard: list[int] = []
     before = queue.get("/account").json()["submitted"]
     assert await run_load(service.url, count=50, on_submitted=heard.append) == 50
@@ -82,9 +80,7 @@ async def test_the_rate_is_kept(service: DemoProcess, queue: httpx.Client) -> No
     assert 0.95 <= time.monotonic() - began < 3
 
 
-async def test_the_stop_ends_it_with_the_number_that_the_queue_took(
-    service: DemoProcess, queue: httpx.Client
-) -> None:
+async def test_the_stop_ends_it_with_the_number_that_the_queue_took(service: DemoProcess, queue: httpx.Client) -> None:
     stop = asyncio.Event()
     load = asyncio.create_task(run_load(service.url, rate=100, stop=stop))
     await asyncio.sleep(0.3)

@@ -85,9 +85,7 @@ def test_an_empty_queue_answers_null(queue: httpx.Client) -> None:
     assert answer.headers["content-type"] == "application/json"
 
 
-@pytest.mark.parametrize(
-    ("option", "status", "body"), [("null", 200, b"null"), ("204", 204, b""), ("empty", 200, b"")]
-)
+@pytest.mark.parametrize(("option", "status", "body"), [("null", 200, b"null"), ("204", 204, b""), ("empty", 200, b"")])
 def test_an_empty_queue_answers_as_other_implementations_do(option: str, status: int, body: bytes) -> None:
     with (
         demo_process("queue_service", "--port", "0", "--empty-answer", option) as process,
@@ -222,9 +220,7 @@ def test_a_repeated_submission_makes_no_second_task(queue: httpx.Client) -> None
         ("/tasks/one/fail", b'{"error": null}'),
     ],
 )
-def test_a_malformed_request_is_refused_and_changes_nothing(
-    queue: httpx.Client, path: str, body: bytes
-) -> None:
+def test_a_malformed_request_is_refused_and_changes_nothing(queue: httpx.Client, path: str, body: bytes) -> None:
     submit(queue, "one")
     before = account(queue)
     answer = queue.post(path, content=body)
@@ -236,9 +232,7 @@ def test_a_malformed_request_is_refused_and_changes_nothing(
 
 def test_a_result_of_20_megabytes_is_taken(queue: httpx.Client) -> None:
     submit(queue, "one")
-    answer = queue.post(
-        "/tasks/one/complete", json={"output": {"status": "completed", "output": "x" * 20_000_000}}
-    )
+    answer = queue.post("/tasks/one/complete", json={"output": {"status": "completed", "output": "x" * 20_000_000}})
     assert answer.json() == {"status": "completed"}
 
 
@@ -256,9 +250,9 @@ def test_every_call_needs_the_key_when_there_is_one() -> None:
         ]
         for headers in ({}, {"X-API-Key": "wrong"}):
             with process.client(headers=headers) as stranger:
-                assert {
-                    call: stranger.request(*call, json=TASK).status_code for call in calls
-                } == dict.fromkeys(calls, 401)
+                assert {call: stranger.request(*call, json=TASK).status_code for call in calls} == dict.fromkeys(
+                    calls, 401
+                )
                 assert stranger.get("/health").status_code == 200
         with process.client(headers={"X-API-Key": "secret"}) as friend:
             assert submit(friend, "one").status_code == 200

@@ -54,9 +54,7 @@ def rows(database: Path) -> list[tuple[Any, ...]]:
         ).fetchall()
 
 
-def test_what_is_published_after_its_first_line_is_stored(
-    worker: DemoProcess, redis: Redis, database: Path
-) -> None:
+def test_what_is_published_after_its_first_line_is_stored(worker: DemoProcess, redis: Redis, database: Path) -> None:
     failed = {"status": "failed", "output": "", "exit_code": 1}
     assert worker.first_line == f"subscribed to {COMPLETED}, {FAILED}, {RUNNING}"
     publish(redis, RUNNING, eval_id="a", executor_id="executor-1", container_id="7", timeout=30)
@@ -73,9 +71,7 @@ def test_what_is_published_after_its_first_line_is_stored(
     assert summarize(database) == Summary(completed=1, failed=2, running=1, distinct=3, duplicates=0)
 
 
-def test_a_second_delivery_is_counted_and_changes_nothing(
-    worker: DemoProcess, redis: Redis, database: Path
-) -> None:
+def test_a_second_delivery_is_counted_and_changes_nothing(worker: DemoProcess, redis: Redis, database: Path) -> None:
     publish(redis, COMPLETED, eval_id="a", result=RESULT)
     publish(redis, COMPLETED, eval_id="a", result={**RESULT, "output": "other"})
     publish(redis, FAILED, eval_id="a", error="no")
@@ -100,9 +96,7 @@ def test_a_burst_of_events_is_stored_whole(worker: DemoProcess, redis: Redis, da
     pipeline = redis.pipeline(transaction=False)
     for number in range(3000):
         pipeline.publish(COMPLETED, json.dumps({"eval_id": f"task-{number}", "result": RESULT}))
-    pipeline.publish(
-        FAILED, json.dumps({"eval_id": "large", "error": "x", "result": {"output": "y" * 5_000_000}})
-    )
+    pipeline.publish(FAILED, json.dumps({"eval_id": "large", "error": "x", "result": {"output": "y" * 5_000_000}}))
     pipeline.execute()
     wait_until(lambda: summarize(database).distinct == 3001, "3001 outcomes")
     assert summarize(database) == Summary(3000, 1, 0, 3001, 0)
@@ -141,9 +135,7 @@ def test_it_survives_a_restart_of_redis(database: Path) -> None:
         server.stop()
         server.start()
         with Redis.from_url(server.url) as redis:
-            wait_until(
-                lambda: publish(redis, COMPLETED, eval_id="after", result=RESULT) == 1, "subscribed again", 5
-            )
+            wait_until(lambda: publish(redis, COMPLETED, eval_id="after", result=RESULT) == 1, "subscribed again", 5)
         wait_until(lambda: len(rows(database)) == 2, "the event after the outage")
         assert worker.stop() == 0
     assert summarize(database) == Summary(completed=2, failed=0, running=0, distinct=2, duplicates=0)
