@@ -172,7 +172,7 @@ def test_health_and_capacity_of_an_idle_executor(executor: httpx.Client) -> None
 
 def test_more_than_it_can_run_at_once_is_429_and_no_slot_is_lost(executor: httpx.Client) -> None:
     with ThreadPoolExecutor() as threads:
-        slow = [threads.submit(execute, executor, "import time; time.sleep(1.5)") for _ in range(2)]
+        slow = [threads.submit(execute, executor, "import time; time.sleep(0.8)") for _ in range(2)]
         wait_until(lambda: not executor.get("/capacity").json()["can_accept"], "both slots are taken")
         assert executor.get("/capacity").json()["available_slots"] == 0
         health = executor.get("/health")

@@ -112,7 +112,7 @@ async def test_an_outage_of_the_queue_costs_no_task() -> None:
         url = process.url
         process.stop()
     load = asyncio.create_task(run_load(url, count=5))
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.3)
     assert not load.done()
     with (
         demo_process("queue_service", "--port", url.rpartition(":")[2]) as process,
