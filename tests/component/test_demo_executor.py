@@ -231,8 +231,13 @@ def test_sigterm_answers_what_runs_as_killed_and_leaves_no_process() -> None:
         assert not alive(pid)
 
 
-def test_a_sigkilled_executor_takes_its_tasks_along() -> None:
-    with demo_process("executor", "--port", "0") as process, process.client() as executor:
+def test_a_sigkilled_executor_takes_its_tasks_along(tmp_path: Path) -> None:
+    with (
+        demo_process(
+            "executor", "--port", "0", env={"TMPDIR": str(tmp_path)}
+        ) as process,  # its tasks' directories stay
+        process.client() as executor,
+    ):
         with pytest.raises(httpx.ReadTimeout):
             executor.post("/execute", json={"eval_id": "a", "code": "import time; time.sleep(60)"}, timeout=0.5)
         (child,) = children(process.process.pid)
