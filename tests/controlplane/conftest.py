@@ -1,0 +1,64 @@
+"""A real kube-apiserver for a whole test run (one a worker under xdist), and a namespace for each test."""
+
+from __future__ import annotations
+
+import subprocess
+import uuid
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from demo.control_plane import binaries
+from demo.control_plane.redis_server import RedisServer
+from demo.control_plane.server import ControlPlane
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Kubectl(Protocol):
+    """Runs kubectl as the cluster's admin."""
+
+    def __call__(
+        self, *args: str, input: str | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[ControlPlane]:
+    with ControlPlane() as plane:
+        yield plane
+
+
+@pytest.fixture(scope="session")
+def kubectl(control_plane: ControlPlane) -> Kubectl:
+    binary, config = binaries.kubectl(), control_plane.admin_kubeconfig
+
+    def run(*args: str, input: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [binary, "--kubeconfig", config, *args],
+            input=input,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"kubectl {' '.join(args)} failed: {done.stderr}{done.stdout}")
+        return done
+
+    return run
+
+
+@pytest.fixture
+def namespace(kubectl: Kubectl) -> str:
+    """A namespace of the test's own. There is no garbage collection here: it goes with the server."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    kubectl("create", "namespace", name)
+    return name
+
+
+@pytest.fixture(scope="session")
+def shared_redis() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
