@@ -1,0 +1,129 @@
+"""The CustomResourceDefinition, made from the models. Pure: no file, no cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from queueworker.resource import names
+from queueworker.resource.spec import QueueWorkerSpec
+from queueworker.resource.status import QueueWorkerStatus
+
+_READY = ".status.conditions[?(@.type=='Ready')]"
+
+_COLUMNS = [
+    ("Ready", "string", f"{_READY}.status", 0, "Whether the router does what the spec asks for."),
+    ("Status", "string", f"{_READY}.reason", 0, "What the router does, or why it does not."),
+    ("Executors", "string", ".status.executors.summary", 0, "Healthy executors of those in the pool."),
+    ("Routed", "integer", ".status.tasks.routed", 0, "Tasks reported to the queue."),
+    ("Failed", "integer", ".status.tasks.failed", 0, "Tasks reported as failed."),
+    ("Per-min", "integer", ".status.tasks.perMinute", 0, "Tasks reported in the last minute."),
+    ("Migration", "string", ".status.migration.phase", 0, "Where the move to Celery stands."),
+    ("Age", "date", ".metadata.creationTimestamp", 0, "Time since the object was made."),
+    ("Strategy", "string", ".spec.routing.strategy", 1, "How executors are chosen."),
+    ("Queue", "string", ".spec.queue.url", 1, "The queue's URL."),
+    ("In-flight", "integer", ".status.tasks.inFlight", 1, "Tasks pulled and not reported yet."),
+    ("Message", "string", f"{_READY}.message", 1, "Why, in a sentence."),
+]
+
+
+def crd() -> dict[str, Any]:
+    """The whole object, ready to be applied."""
+    spec = structural(QueueWorkerSpec.model_json_schema(by_alias=True))
+    spec["description"] = "What is wanted: a queue, the executors that work on it, and the rules between them."
+    status = structural(QueueWorkerStatus.model_json_schema(by_alias=True, mode="validation"), defaults=False)
+    status["description"] = "What the operator saw. It writes this; nobody else should."
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{names.PLURAL}.{names.GROUP}"},
+        "spec": {
+            "group": names.GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": names.KIND,
+                "listKind": f"{names.KIND}List",
+                "plural": names.PLURAL,
+                "singular": names.SINGULAR,
+                "shortNames": [names.SHORT_NAME],
+                "categories": [names.CATEGORY],
+            },
+            "versions": [
+                {
+                    "name": names.VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {
+                        "status": {},
+                        "scale": {
+                            "specReplicasPath": ".spec.executors.count",
+                            "statusReplicasPath": ".status.executors.desired",
+                            "labelSelectorPath": ".status.selector",
+                        },
+                    },
+                    "additionalPrinterColumns": [
+                        {"name": name, "type": kind, "jsonPath": path, "priority": priority, "description": text}
+                        for name, kind, path, priority, text in _COLUMNS
+                    ],
+                    "schema": {
+                        "openAPIV3Schema": {
+                            "description": "Routes tasks from a legacy HTTP queue to a pool of executors.",
+                            "type": "object",
+                            "properties": {
+                                "apiVersion": {"type": "string"},
+                                "kind": {"type": "string"},
+                                "metadata": {"type": "object"},
+                                "spec": spec | {"default": {}},
+                                "status": status,
+                            },
+                        }
+                    },
+                }
+            ],
+        },
+    }
+
+
+def structural(schema: dict[str, Any], *, defaults: bool = True) -> dict[str, Any]:
+    """A pydantic JSON schema as Kubernetes wants it: without references, titles, nulls and `additionalProperties`.
+
+    With `defaults`, every nested object that needs no field of its user defaults to `{}`, so that its
+    own fields' defaults apply.
+    """
+    return _node(schema, schema.get("$defs", {}), defaults)
+
+
+def _node(node: dict[str, Any], known: dict[str, Any], defaults: bool) -> dict[str, Any]:
+    merged = dict(node)
+    while True:
+        if "$ref" in merged:
+            target = known[merged.pop("$ref").rsplit("/", 1)[1]]
+            merged = target | merged
+        elif "anyOf" in merged:
+            (some,) = [branch for branch in merged.pop("anyOf") if branch.get("type") != "null"]
+            merged = some | merged
+        elif "allOf" in merged:
+            (some,) = merged.pop("allOf")
+            merged = some | merged
+        else:
+            break
+    for noise in ("title", "$defs", "additionalProperties"):
+        merged.pop(noise, None)
+    default = merged.pop("default", None)
+    if merged.get("type") == "object":
+        merged["properties"] = {
+            name: _node(child, known, defaults) for name, child in merged.get("properties", {}).items()
+        }
+        if defaults and isinstance(default, dict):
+            merged["default"] = {}
+    elif defaults and default is not None and merged.get("type") != "array":
+        merged["default"] = default
+    if merged.get("type") == "array":
+        merged["items"] = _node(merged["items"], known, defaults)
+        merged.setdefault("x-kubernetes-list-type", "atomic")
+    if merged.get("type") == "integer":
+        merged["format"] = "int64"
+    if merged.get("type") == "string" and "enum" not in merged and merged.get("format") != "date-time":
+        merged.setdefault("maxLength", 1024)
+    if "const" in merged:
+        merged["enum"] = [merged.pop("const")]
+    return dict(sorted(merged.items()))

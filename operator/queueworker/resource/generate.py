@@ -1,0 +1,89 @@
+"""Writes every file that is made from the models, or with `--check` says which of them are out of date."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from queueworker.resource.crd import crd
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).parents[3]
+_HEADER = "# Made by `make generate` from operator/queueworker/resource; do not edit.\n"
+
+
+def crd_yaml() -> str:
+    return _HEADER + yaml.safe_dump(crd(), sort_keys=False, width=120, allow_unicode=True)
+
+
+def reference() -> str:
+    """docs/reference.md: every field of spec and status."""
+    schema = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+    lines = [
+        "<!-- Made by `make generate` from operator/queueworker/resource; do not edit. -->",
+        "# QueueWorker reference",
+        "",
+        "`crucible.dev/v1alpha1`, kind `QueueWorker`, short name `qw`. `kubectl explain` says the same.",
+    ]
+    for part in ("spec", "status"):
+        lines += ["", f"## {part}", "", "| field | type | default | bounds | meaning |", "|---|---|---|---|---|"]
+        for path, node in _fields(schema[part], part):
+            default = node.get("default")
+            shown = (
+                "" if default in (None, {}) else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+            )
+            lines.append(f"| `{path}` | {node['type']} | {shown} | {_bounds(node)} | {node.get('description', '')} |")
+    return "\n".join(lines) + "\n"
+
+
+def _fields(node: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, child in node.get("properties", {}).items():
+        where = f"{path}.{name}"
+        yield where, child
+        inner = child["items"] if child["type"] == "array" else child
+        yield from _fields(inner, f"{where}[]" if child["type"] == "array" else where)
+
+
+def _bounds(node: dict[str, Any]) -> str:
+    if "enum" in node:
+        return ", ".join(f"`{value}`" for value in node["enum"])
+    low, high = node.get("minimum"), node.get("maximum")
+    if low is not None:
+        return f"{low} to {high}" if high is not None else f"at least {low}"
+    most = node.get("maxItems")
+    return f"at most {most}" if most else ""
+
+
+TARGETS: dict[str, Callable[[], str]] = {
+    "manifests/crd/queueworkers.crucible.dev.yaml": crd_yaml,
+    "charts/queueworker-operator/files/crd.yaml": crd_yaml,
+    "docs/reference.md": reference,
+}
+
+
+def run(targets: dict[str, Callable[[], str]], *, check: bool) -> int:
+    """Write the targets, or only compare; the number of those that were out of date."""
+    stale = 0
+    for name, make in targets.items():
+        path, text = ROOT / name, make()
+        if path.exists() and path.read_text() == text:
+            continue
+        stale += 1
+        if check:
+            print(f"{name} is out of date: run `make generate` and commit what it writes", file=sys.stderr)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            print(f"wrote {name}")
+    return stale
+
+
+if __name__ == "__main__":
+    checking = "--check" in sys.argv[1:]
+    if run(TARGETS, check=checking) and checking:
+        sys.exit(1)

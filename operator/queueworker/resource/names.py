@@ -1,0 +1,13 @@
+"""The resource's names, in one place."""
+
+GROUP = "crucible.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "QueueWorker"
+PLURAL = "queueworkers"
+SINGULAR = "queueworker"
+SHORT_NAME = "qw"
+CATEGORY = "crucible"
+FINALIZER = f"{GROUP}/drain"
+LABEL_QUEUEWORKER = f"{GROUP}/queueworker"
+SERVICE_NAME_LABEL = "kubernetes.io/service-name"

@@ -1,0 +1,37 @@
+"""Condition types and their reasons, in one place. Reasons are part of the API: people and alerts match on them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ConditionType(StrEnum):
+    READY = "Ready"
+    EXECUTORS_AVAILABLE = "ExecutorsAvailable"
+    QUEUE_REACHABLE = "QueueReachable"
+    EVENTS_PUBLISHED = "EventsPublished"
+    JOURNAL_WRITABLE = "JournalWritable"
+
+
+class Reason(StrEnum):
+    # Ready
+    STARTING = "Starting"
+    ROUTING = "Routing"
+    DRAINING = "Draining"
+    STANDBY = "Standby"
+    SUSPENDED = "Suspended"
+    NO_EXECUTORS = "NoExecutors"
+    QUEUE_UNREACHABLE = "QueueUnreachable"
+    INVALID_SPEC = "InvalidSpec"
+    # ExecutorsAvailable
+    ALL_HEALTHY = "AllHealthy"
+    SOME_UNHEALTHY = "SomeUnhealthy"
+    NONE_HEALTHY = "NoneHealthy"
+    DISCOVERY_FAILED = "DiscoveryFailed"
+    # QueueReachable, EventsPublished, JournalWritable
+    UNKNOWN = "Unknown"
+    CONNECTED = "Connected"
+    CONNECTION_FAILED = "ConnectionFailed"
+    AUTHENTICATION_FAILED = "AuthenticationFailed"
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
+    INVALID_ANSWER = "InvalidAnswer"

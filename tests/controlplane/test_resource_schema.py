@@ -1,0 +1,174 @@
+"""The resource on a real API server: what it takes, what it refuses and in which words, and what it teaches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from queueworker.resource.generate import crd_yaml
+
+if TYPE_CHECKING:
+    from tests.controlplane.conftest import Kubectl
+
+SAMPLES = sorted((Path(__file__).parents[2] / "manifests" / "samples").glob("*.yaml"))
+
+
+def worker(name: str, spec: Any) -> str:
+    meta = {"name": name}
+    return json.dumps({"apiVersion": "crucible.dev/v1alpha1", "kind": "QueueWorker", "metadata": meta, "spec": spec})
+
+
+INVALID: list[tuple[dict[str, Any], str]] = [
+    ({"executors": {"count": -1}}, "spec.executors.count"),
+    ({"executors": {"count": 1001}}, "less than or equal to 1000"),
+    ({"executors": {"count": 1.5}}, "must be of type integer"),
+    ({"executors": {"count": "3"}}, "must be of type integer"),
+    ({"executors": {"port": 0}}, "greater than or equal to 1"),
+    ({"executors": {"port": 70000}}, "less than or equal to 65535"),
+    ({"executors": {"concurrency": 0}}, "spec.executors.concurrency"),
+    ({"executors": {"baseURL": "executor"}}, "must be an http:// or https:// URL"),
+    ({"executors": {"endpoints": ["10.0.0.7:8083"]}}, "must be an http:// or https:// URL"),
+    ({"executors": {"endpoints": ["ftp://10.0.0.7"]}}, "for example http://queue:8081"),
+    ({"executors": {"endpoints": [f"http://e-{i}:1" for i in range(201)]}}, "must have at most 200 items"),
+    (
+        {"executors": {"endpoints": ["http://e:1"], "service": {"name": "executor"}}},
+        "name the executors in one way only",
+    ),
+    ({"executors": {"service": {}}}, "spec.executors.service.name: Required value"),
+    ({"executors": {"service": {"name": "Executor!"}}}, "should match"),
+    ({"executors": {"whenUnavailable": "Wait"}}, 'supported values: "Fail", "Hold"'),
+    ({"executors": {"unavailableGraceSeconds": -1}}, "greater than or equal to 0"),
+    ({"executors": {"healthCheck": {"path": "health"}}}, "spec.executors.healthCheck.path"),
+    ({"executors": {"healthCheck": {"timeoutSeconds": 0}}}, "spec.executors.healthCheck.timeoutSeconds"),
+    ({"queue": {"url": "queue:8081"}}, "must be an http:// or https:// URL with a host"),
+    ({"queue": {"url": "redis://queue:8081"}}, "must be an http:// or https:// URL with a host"),
+    ({"queue": {"url": ""}}, "must be an http:// or https:// URL with a host"),
+    ({"queue": {"apiKeySecretRef": {"name": "key"}}}, "spec.queue.apiKeySecretRef.key: Required value"),
+    ({"queue": {"apiKeySecretRef": {"name": "key", "key": ""}}}, "spec.queue.apiKeySecretRef.key"),
+    ({"queue": {"pollIntervalSeconds": 0}}, "spec.queue.pollIntervalSeconds"),
+    ({"queue": {"pollInterval": "1s"}}, 'unknown field "spec.queue.pollInterval"'),
+    ({"routing": {"strategy": "random"}}, '"Random", "RoundRobin", "LeastLoaded", "Weighted", "Sticky"'),
+    ({"routing": {"stickyKey": "Priority"}}, '"EvalID", "Code", "Language", "Engine"'),
+    ({"routing": {"retry": {"attempts": 0}}}, "spec.routing.retry.attempts"),
+    ({"routing": {"recovery": "Ignore"}}, 'supported values: "Retry", "Fail"'),
+    ({"routing": {"journal": "Off"}}, 'supported values: "Preferred", "Required"'),
+    ({"events": {"redisURL": "http://redis:6379"}}, "must be a redis://, rediss:// or unix:// URL"),
+    (
+        {"events": {"redisURL": "redis://r:1", "redisURLSecretRef": {"name": "r", "key": "url"}}},
+        "give redisURL or redisURLSecretRef, not both",
+    ),
+    ({"migration": {"celeryPercent": 101}}, "less than or equal to 100"),
+    ({"migration": {"celeryPercent": 0.5}}, "must be of type integer"),
+    ({"migration": {"decommissionAfterDays": 30}}, 'unknown field "spec.migration.decommissionAfterDays"'),
+    ({"suspend": "yes"}, "must be of type boolean"),
+    ({"replicas": 3}, 'unknown field "spec.replicas"'),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def crd(kubectl: Kubectl) -> None:
+    kubectl("apply", "-f", "-", input=crd_yaml())
+    kubectl("wait", "--for=condition=Established", "crd/queueworkers.crucible.dev", "--timeout=30s")
+    for _ in range(50):  # for about a second its resources answer 429
+        if kubectl("get", "qw", "-A", check=False).returncode == 0:
+            return
+    kubectl("get", "qw", "-A")
+
+
+@pytest.mark.parametrize(("spec", "words"), INVALID, ids=[json.dumps(spec)[:60] for spec, _ in INVALID])
+def test_an_invalid_object_is_refused_with_words_that_help(
+    kubectl: Kubectl, namespace: str, spec: dict[str, Any], words: str
+) -> None:
+    done = kubectl("apply", "-n", namespace, "--validate=strict", "-f", "-", input=worker("bad", spec), check=False)
+    assert done.returncode != 0
+    assert words in done.stderr
+    assert kubectl("get", "qw", "-n", namespace, "-o", "name").stdout == ""
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
+def test_every_sample_is_taken(kubectl: Kubectl, namespace: str, sample: Path) -> None:
+    assert yaml.safe_load(sample.read_text())["kind"] == "QueueWorker"
+    kubectl("apply", "-n", namespace, "--validate=strict", "-f", str(sample))
+
+
+@pytest.mark.parametrize("spec", [{}, {"queue": {}}, {"executors": {"healthCheck": {}}}])
+def test_defaults_are_filled_in_on_every_level(kubectl: Kubectl, namespace: str, spec: dict[str, Any]) -> None:
+    kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", spec))
+    got = json.loads(kubectl("get", "qw", "legacy", "-n", namespace, "-o", "json").stdout)["spec"]
+    assert got["queue"] == {"url": "http://queue:8081", "pollIntervalSeconds": 1}
+    assert got["executors"]["healthCheck"]["maxAgeSeconds"] == 1
+    assert got["executors"]["count"] == 1
+    assert got["routing"]["retry"] == {"attempts": 1, "backoffSeconds": 1, "maxBackoffSeconds": 30}
+    assert got["migration"] == {"celeryPercent": 50, "forceLegacyQueue": False}
+
+
+def test_an_object_without_a_spec_has_all_defaults(kubectl: Kubectl, namespace: str) -> None:
+    text = '{"apiVersion": "crucible.dev/v1alpha1", "kind": "QueueWorker", "metadata": {"name": "bare"}}'
+    kubectl("apply", "-n", namespace, "-f", "-", input=text)
+    got = json.loads(kubectl("get", "qw", "bare", "-n", namespace, "-o", "json").stdout)
+    assert got["spec"]["routing"]["strategy"] == "Random"
+
+
+def test_explain_has_words_for_every_field(kubectl: Kubectl) -> None:
+    def walk(node: dict[str, Any], path: str) -> list[str]:
+        found = [path] if path else []
+        inner = node["items"] if node["type"] == "array" else node
+        for name, child in inner.get("properties", {}).items():
+            found += walk(child, f"{path}.{name}")
+        return found
+
+    schema = yaml.safe_load(crd_yaml())["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+    paths = walk(schema["spec"], ".spec") + walk(schema["status"], ".status")
+    assert len(paths) > 60
+    explained = kubectl("explain", "queueworker", "--recursive").stdout
+    for path in paths:
+        assert path.rsplit(".", 1)[1] in explained
+    silent = [path for path in paths if not _described(schema, path)]
+    assert silent == []
+    executors = kubectl("explain", "queueworker.spec.executors").stdout
+    assert "Tasks that one executor runs at once, at most. Default: 1." in " ".join(executors.split())
+
+
+def _described(schema: dict[str, Any], path: str) -> bool:
+    node: dict[str, Any] = {"properties": schema}
+    for name in path.strip(".").split("."):
+        node = node.get("items", node)["properties"][name]
+    return bool(node.get("description"))
+
+
+def test_status_is_written_apart_and_read_in_columns(kubectl: Kubectl, namespace: str) -> None:
+    kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", {}))
+    status = {
+        "conditions": [
+            {
+                "type": "Ready",
+                "status": "True",
+                "reason": "Routing",
+                "message": "all well",
+                "observedGeneration": 1,
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }
+        ],
+        "executors": {"desired": 3, "healthy": 2, "summary": "2/3"},
+        "tasks": {"routed": 12, "failed": 1, "perMinute": 7, "inFlight": 2},
+        "migration": {"phase": "Split"},
+    }
+    patch = json.dumps({"status": status})
+    kubectl("patch", "qw", "legacy", "-n", namespace, "--type=merge", "-p", patch)
+    assert "status" not in json.loads(kubectl("get", "qw", "legacy", "-n", namespace, "-o", "json").stdout)
+    kubectl("patch", "qw", "legacy", "-n", namespace, "--subresource=status", "--type=merge", "-p", patch)
+    head, line = kubectl("get", "qw", "-n", namespace).stdout.splitlines()
+    assert head.split() == ["NAME", "READY", "STATUS", "EXECUTORS", "ROUTED", "FAILED", "PER-MIN", "MIGRATION", "AGE"]
+    assert line.split()[:8] == ["legacy", "True", "Routing", "2/3", "12", "1", "7", "Split"]
+    wide = kubectl("get", "qw", "-n", namespace, "-o", "wide").stdout.splitlines()[0].split()
+    assert wide[9:] == ["STRATEGY", "QUEUE", "IN-FLIGHT", "MESSAGE"]
+
+
+def test_scale_sets_the_number_of_executors(kubectl: Kubectl, namespace: str) -> None:
+    kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", {}))
+    kubectl("scale", "qw/legacy", "-n", namespace, "--replicas=3")
+    assert kubectl("get", "qw/legacy", "-n", namespace, "-o", "jsonpath={.spec.executors.count}").stdout == "3"
