@@ -1,0 +1,82 @@
+"""Structured logs on standard error: one line for each event, as text for people or JSON for machines."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+# What every record has; the rest came with `extra=` and belongs to the event.
+_STANDARD = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "color_message"}
+# Under these names kopf says which object an event is about, and how it posts it.
+_KOPF_OBJECT, _KOPF_OWN = "k8s_ref", {"k8s_ref", "k8s_skip", "settings"}
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    found = {k: v for k, v in record.__dict__.items() if k not in _STANDARD and k not in _KOPF_OWN}
+    reference = record.__dict__.get(_KOPF_OBJECT)
+    if isinstance(reference, dict):
+        found["object"] = f"{reference.get('namespace', '')}/{reference.get('name', '')}"
+    return found
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line; `time` is RFC 3339 in UTC."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        event: dict[str, Any] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            event["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode("utf-8", "replace")
+
+
+class TextFormatter(logging.Formatter):
+    """`time LEVEL logger: message key=value`; a traceback, if there is one, on the lines after it."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802
+        return _time(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        fields = "".join(f" {name}={value}" for name, value in _fields(record).items())
+        # What a peer answered may be in a message: it must not be able to forge a line.
+        return (super().formatMessage(record) + fields).replace("\n", "\\n").replace("\r", "\\r")
+
+
+def configure(level: LogLevel, form: LogFormat) -> None:
+    """Make the root logger write so; what was configured before is replaced."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if form is LogFormat.JSON else TextFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # Theirs are about their own machinery: at info they would say something for each connection.
+    for chatty in ("uvicorn", "asyncio", "urllib3", "kubernetes", "aiohttp"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]))

@@ -1,0 +1,259 @@
+"""Prometheus metrics, read from snapshots when they are scraped: the hot path adds to plain integers only.
+
+Every name stands here and nowhere else. Counters start at 0 with each router; Prometheus' `rate()` and
+`increase()` know that. The legacy worker's five key metrics are
+
+- tasks routed per minute: `queueworker_tasks_per_minute`
+- executor health: `queueworker_executor_healthy`
+- failed routing attempts: `queueworker_routing_attempts_failed_total`
+- queue poll rate: `rate(queueworker_queue_polls_total[1m])`
+- event publishing success: `queueworker_events_published_ratio` since the start; over five minutes
+  `rate(queueworker_events_published_total[5m])
+  / (rate(queueworker_events_published_total[5m]) + rate(queueworker_events_dropped_total[5m]))`
+"""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from itertools import accumulate
+from typing import TYPE_CHECKING, NamedTuple
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.registry import Collector
+
+from queueworker.routing.config import Intent
+from queueworker.routing.snapshot import BUCKETS_SECONDS, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from prometheus_client.metrics_core import Metric
+
+    from queueworker.routing.snapshot import Histogram, Snapshot
+    from queueworker.web.source import Source
+
+PREFIX = "queueworker_"
+LABEL = "queueworker"
+"""`namespace/name` of the object; of a worker, the group of its journal."""
+
+_COUNTERS: Sequence[tuple[str, str, Callable[[Snapshot], int]]] = (
+    ("tasks_pulled", "Tasks that the queue handed over.", lambda s: s.counters.pulled),
+    ("tasks_completed", "Tasks reported to the queue as complete.", lambda s: s.counters.completed),
+    ("tasks_failed", "Tasks reported to the queue as failed, whatever the cause.", lambda s: s.counters.failed),
+    ("tasks_retried", "Attempts sent again after an ambiguous failure.", lambda s: s.counters.retried),
+    ("tasks_recovered", "Tasks taken over from the journal of a router that died.", lambda s: s.counters.recovered),
+    (
+        "tasks_duplicates",
+        "Tasks handed over while one of the same eval_id was in flight.",
+        lambda s: s.counters.duplicates,
+    ),
+    (
+        "tasks_invalid",
+        "Tasks that could not be routed as they came (no eval_id, no code, not an object).",
+        lambda s: s.counters.invalid,
+    ),
+    (
+        "routing_attempts_failed",
+        "Attempts to execute a task that an executor refused or broke.",
+        lambda s: s.counters.attempts_failed,
+    ),
+    (
+        "pulls_lost",
+        "Polls whose answer never came: each may have popped a task, the one loss that no client can prevent.",
+        lambda s: s.counters.pulls_lost,
+    ),
+    (
+        "reports_unknown",
+        "Reports that the queue answered with unknown id (it had restarted, or had the report already).",
+        lambda s: s.counters.reports_unknown,
+    ),
+    ("events_published", "Events that Redis took.", lambda s: s.counters.events_published),
+    (
+        "events_dropped",
+        "Events dropped, oldest first, because the buffer was full while Redis was away.",
+        lambda s: s.counters.events_dropped,
+    ),
+    ("journal_errors", "Writes of the journal that failed.", lambda s: s.counters.journal_errors),
+)
+
+_GAUGES: Sequence[tuple[str, str, Callable[[Snapshot], float | None]]] = (
+    ("tasks_per_minute", "Tasks reported to the queue in the last 60 seconds.", lambda s: s.per_minute),
+    ("tasks_in_flight", "Tasks handed over and not reported yet.", lambda s: s.in_flight),
+    ("executors_desired", "Executors in the pool.", lambda s: s.desired),
+    ("executors_healthy", "Executors in the pool whose last health check was good.", lambda s: s.healthy),
+    (
+        "queue_depth",
+        "Tasks that wait in the queue, as it last said; absent before its first answer.",
+        lambda s: s.queue_depth,
+    ),
+    (
+        "queue_consecutive_errors",
+        "Failed exchanges with the queue since the last good one.",
+        lambda s: s.consecutive_errors,
+    ),
+    ("events_buffered", "Events that wait for Redis.", lambda s: s.events_buffered),
+    (
+        "events_published_ratio",
+        "Share of the events since the start that Redis took, of those taken or dropped; 1 while none was dropped.",
+        lambda s: _ratio(s.counters.events_published, s.counters.events_dropped),
+    ),
+    (
+        "last_task_timestamp_seconds",
+        "When a task was last reported, Unix time; absent before the first.",
+        lambda s: s.last_task_time,
+    ),
+)
+
+_HISTOGRAMS: Sequence[tuple[str, str, Callable[[Snapshot], Histogram]]] = (
+    (
+        "task_overhead_seconds",
+        "Seconds from a pull's answer to the report's acknowledgement that no executor used.",
+        lambda s: s.counters.overhead,
+    ),
+    ("execution_seconds", "Seconds from sending a task to an executor to its answer.", lambda s: s.counters.execution),
+)
+
+
+def _ratio(good: int, bad: int) -> float:
+    return good / (good + bad) if bad else 1.0
+
+
+class _Executor(NamedTuple):
+    healthy: bool | None
+    """None when it has left the pool."""
+    in_flight: int
+    capacity: int
+
+
+def _executors(snapshot: Snapshot) -> dict[str, _Executor]:
+    """By name: one that is leaving and its successor may share one, and a sample must be there once only."""
+    found: dict[str, _Executor] = {}
+    for e in snapshot.executors:
+        known = found.get(e.name, _Executor(None, 0, 0))
+        if e.leaving:
+            found[e.name] = known._replace(in_flight=known.in_flight + e.in_flight)
+        else:
+            healthy = e.healthy and known.healthy is not False
+            found[e.name] = _Executor(healthy, known.in_flight + e.in_flight, known.capacity + e.capacity)
+    return found
+
+
+class SnapshotCollector(Collector):
+    """Takes each router's snapshot once a scrape."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def describe(self) -> Iterable[Metric]:
+        """None: the names need no check against another collector, and registering must not take snapshots."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        snapshots = list(self._source.snapshots())
+        yield InfoMetricFamily(PREFIX + "build", "What runs here.", _build())
+        for name, text, count in _COUNTERS:
+            counter = CounterMetricFamily(PREFIX + name, text, labels=[LABEL])
+            for s in snapshots:
+                counter.add_metric([s.group], count(s))
+            yield counter
+        for name, text, read in _GAUGES:
+            gauge = GaugeMetricFamily(PREFIX + name, text, labels=[LABEL])
+            for s in snapshots:
+                value = read(s)
+                if value is not None:
+                    gauge.add_metric([s.group], value)
+            yield gauge
+        for name, text, observed in _HISTOGRAMS:
+            yield _histogram(name, text, [(s.group, observed(s)) for s in snapshots])
+        yield from _polls(snapshots)
+        yield from _pool(snapshots)
+        yield from _states(snapshots)
+
+
+def _histogram(name: str, text: str, observed: Iterable[tuple[str, Histogram]]) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(PREFIX + name, text, labels=[LABEL])
+    bounds = [*(str(float(b)) for b in BUCKETS_SECONDS), "+Inf"]
+    for group, histogram in observed:
+        cumulative = list(zip(bounds, accumulate(histogram.counts), strict=True))
+        family.add_metric([group], buckets=cumulative, sum_value=histogram.sum)
+    return family
+
+
+def _polls(snapshots: Iterable[Snapshot]) -> Iterator[Metric]:
+    """Answered polls only: one that is under way is none of the three yet, and a counter must not go back."""
+    polls = CounterMetricFamily(
+        PREFIX + "queue_polls",
+        "Answered calls of GET /tasks/next, by what came: a task, nothing (empty), or an error (failed).",
+        labels=[LABEL, "result"],
+    )
+    for s in snapshots:
+        polls.add_metric([s.group, "task"], s.counters.pulled)
+        polls.add_metric([s.group, "empty"], s.counters.polls_empty)
+        polls.add_metric([s.group, "failed"], s.counters.polls_failed)
+    yield polls
+
+
+def _pool(snapshots: Iterable[Snapshot]) -> Iterator[Metric]:
+    labels = [LABEL, "executor"]
+    healthy = GaugeMetricFamily(
+        PREFIX + "executor_healthy", "1 when the executor's last health check was good, else 0.", labels=labels
+    )
+    in_flight = GaugeMetricFamily(
+        PREFIX + "executor_in_flight",
+        "Tasks that the executor runs; one that left the pool is here until it has finished.",
+        labels=labels,
+    )
+    capacity = GaugeMetricFamily(
+        PREFIX + "executor_capacity", "Tasks that the executor may run at once.", labels=labels
+    )
+    for s in snapshots:
+        for name, executor in _executors(s).items():
+            in_flight.add_metric([s.group, name], executor.in_flight)
+            if executor.healthy is not None:
+                healthy.add_metric([s.group, name], executor.healthy)
+                capacity.add_metric([s.group, name], executor.capacity)
+    yield from (healthy, in_flight, capacity)
+
+
+def _states(snapshots: Iterable[Snapshot]) -> Iterator[Metric]:
+    links = GaugeMetricFamily(
+        PREFIX + "link_up",
+        "1 when the last exchange with the peer (queue, events, journal) succeeded, else 0.",
+        labels=[LABEL, "peer"],
+    )
+    phases = GaugeMetricFamily(
+        PREFIX + "phase", "1 for the phase that the router is in, 0 for the others.", labels=[LABEL, "phase"]
+    )
+    intents = GaugeMetricFamily(
+        PREFIX + "intent", "1 for what the object asks of its router, 0 for the rest.", labels=[LABEL, "intent"]
+    )
+    for s in snapshots:
+        for peer, link in (("queue", s.queue), ("events", s.events), ("journal", s.journal)):
+            links.add_metric([s.group, peer], link.ok)
+        for phase in Phase:
+            phases.add_metric([s.group, phase], s.phase is phase)
+        for intent in Intent:
+            intents.add_metric([s.group, intent], s.intent is intent)
+    yield from (links, phases, intents)
+
+
+def app_version() -> str:
+    """The installed version; `unknown` where the sources run without an installation."""
+    try:
+        return version("queueworker-operator")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _build() -> dict[str, str]:
+    return {"version": app_version(), "python": platform.python_version()}
+
+
+def registry(source: Source) -> CollectorRegistry:
+    """A registry of its own: the metrics above, and the process's memory, CPU and file descriptors."""
+    found = CollectorRegistry(auto_describe=False)
+    found.register(SnapshotCollector(source))
+    ProcessCollector(registry=found)
+    return found

@@ -1,0 +1,91 @@
+"""Serves the HTTP face in the running loop, and leaves the signals to whoever runs the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from starlette.types import ASGIApp
+
+log = logging.getLogger(__name__)
+
+CLOSING_SECONDS = 2
+"""How long requests that are under way at the end may take."""
+
+
+class CannotListen(Exception):
+    """The address cannot be bound. Its text names the address and the way out."""
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The parent's would end the server at SIGTERM; ours has to outlive the routers that drain then."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+
+@asynccontextmanager
+async def serve(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
+    """Serve until the block ends; gives the port, which is a free one when `port` is 0.
+
+    Enter it first and leave it last: what runs inside the block is served to its end. Raises
+    CannotListen. Every task that kopf finds in its loop at exit and that is younger than itself is
+    cancelled by it, which is one more reason to enter this first.
+    """
+    listener = _listen(host, port)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        log_level=logging.WARNING,
+        timeout_graceful_shutdown=CLOSING_SECONDS,
+        timeout_keep_alive=75,
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]), name="web-server")
+    up = asyncio.create_task(server.up.wait())
+    try:
+        await asyncio.wait({serving, up}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
+        bound = int(listener.getsockname()[1])
+        log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, bound)
+        yield bound
+    finally:
+        up.cancel()
+        server.should_exit = True
+        await serving
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server(
+            (host, port), family=family, backlog=256, dualstack_ipv6=family is socket.AF_INET6 and host == "::"
+        )
+    except (OSError, OverflowError) as error:
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        reason = f"another process has port {port}" if taken else str(error)
+        way_out = "choose another port (PORT for the worker, --port for the operator)"
+        if taken:
+            way_out = f"end that process, or {way_out}"
+        raise CannotListen(f"cannot listen on {host}:{port}: {reason}; {way_out}") from error

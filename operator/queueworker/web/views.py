@@ -1,0 +1,116 @@
+"""From snapshots to what the HTTP face answers. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from queueworker.routing.config import Intent
+from queueworker.routing.snapshot import Link, Phase, Snapshot
+from queueworker.web.models import (
+    EventsStatus,
+    ExecutorStatus,
+    Health,
+    LegacyExecutors,
+    LegacyHealth,
+    LegacyStatus,
+    OperatorHealth,
+    OperatorHealthDetails,
+    PeerStatus,
+    QueueStatus,
+    QueueWorkerStatus,
+    TasksStatus,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def health(snapshot: Snapshot) -> Health:
+    """Starting lasts until an executor's first health check is answered: before that, nothing is known of any."""
+    pool = [e for e in snapshot.executors if not e.leaving]
+    unknown = bool(pool) and all(e.last_check is None for e in pool)
+    if snapshot.phase is Phase.STARTING or (unknown and snapshot.phase is not Phase.STOPPED):
+        return Health.STARTING
+    return _settled(snapshot)
+
+
+def _settled(snapshot: Snapshot) -> Literal[Health.HEALTHY, Health.DEGRADED]:
+    return Health.HEALTHY if snapshot.healthy else Health.DEGRADED
+
+
+def legacy_status(snapshot: Snapshot) -> LegacyStatus:
+    pool = [e for e in snapshot.executors if not e.leaving]
+    return LegacyStatus(
+        worker_id=snapshot.worker_id,
+        status=_settled(snapshot),
+        tasks_routed=snapshot.counters.routed,
+        executors=LegacyExecutors(
+            total=snapshot.desired, healthy=snapshot.healthy, health={e.url: e.healthy for e in pool}
+        ),
+    )
+
+
+def legacy_health(snapshot: Snapshot) -> LegacyHealth:
+    return LegacyHealth(status=health(snapshot), details=legacy_status(snapshot))
+
+
+def operator_health(snapshots: Sequence[Snapshot], *, ready: bool, message: str) -> OperatorHealth:
+    """An operator with no QueueWorker is healthy; one that is not ready is starting (or stands by, or ends)."""
+    states = [health(s) for s in snapshots if s.intent is Intent.ROUTE]
+    settled = Health.DEGRADED if Health.DEGRADED in states else Health.HEALTHY
+    details = OperatorHealthDetails(
+        queue_workers=len(snapshots), healthy=sum(s.healthy > 0 for s in snapshots), message=message
+    )
+    return OperatorHealth(status=settled if ready else Health.STARTING, details=details)
+
+
+def queue_worker_status(snapshot: Snapshot) -> QueueWorkerStatus:
+    counters = snapshot.counters
+    return QueueWorkerStatus(
+        name=snapshot.group,
+        worker_id=snapshot.worker_id,
+        status=health(snapshot),
+        intent=snapshot.intent,
+        phase=snapshot.phase,
+        queue=QueueStatus(
+            **_peer(snapshot.queue),
+            url=snapshot.queue_url,
+            depth=snapshot.queue_depth,
+            consecutive_errors=snapshot.consecutive_errors,
+            last_task_time=snapshot.last_task_time,
+        ),
+        executors=[
+            ExecutorStatus(
+                name=e.name,
+                url=e.url,
+                healthy=e.healthy,
+                in_flight=e.in_flight,
+                capacity=e.capacity,
+                last_check_time=e.last_check,
+                reason=e.reason,
+                leaving=e.leaving,
+            )
+            for e in snapshot.executors
+        ],
+        tasks=TasksStatus(
+            pulled=counters.pulled,
+            routed=counters.routed,
+            completed=counters.completed,
+            failed=counters.failed,
+            retried=counters.retried,
+            recovered=counters.recovered,
+            in_flight=snapshot.in_flight,
+            per_minute=snapshot.per_minute,
+        ),
+        events=EventsStatus(
+            **_peer(snapshot.events),
+            published=counters.events_published,
+            dropped=counters.events_dropped,
+            buffered=snapshot.events_buffered,
+        ),
+        journal=PeerStatus(**_peer(snapshot.journal)),
+    )
+
+
+def _peer(link: Link) -> dict[str, object]:
+    return {"connected": link.ok, "reason": link.reason, "message": link.message}
