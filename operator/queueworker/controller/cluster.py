@@ -1,0 +1,104 @@
+"""The calls to the API server that kopf has no verb for. Effects only; every answer is a sign of life."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING, Any, Self
+
+import aiohttp
+from kubernetes.aio import client, config
+from kubernetes.aio.client.exceptions import ApiException
+
+from queueworker.resource import names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queueworker.resource.spec import SecretKeyRef
+
+REQUEST_SECONDS = 5.0
+# What a call can end with when the API server is away: refused, broken, too slow.
+UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
+FAILED = (ApiException, *UNREACHABLE)
+
+
+class SecretNotFound(Exception):
+    """The Secret, or its key, is not there or not readable. The message names both."""
+
+
+class Cluster:
+    """`async with`; `on_answer` is called whenever the API server answered, whatever it said."""
+
+    def __init__(self, on_answer: Callable[[], None]) -> None:
+        self._on_answer = on_answer
+        self._api: client.ApiClient | None = None
+
+    async def __aenter__(self) -> Self:
+        await config.load_config()  # type: ignore[no-untyped-call]
+        self._api = client.ApiClient()  # type: ignore[no-untyped-call]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._api is not None:
+            await self._api.close()  # type: ignore[no-untyped-call]
+
+    async def secret(self, namespace: str, ref: SecretKeyRef) -> str:
+        """The key's value. Raises `SecretNotFound`, or one of `UNREACHABLE`."""
+        where = f"Secret {namespace}/{ref.name}"
+        try:
+            secret = await self._call(client.CoreV1Api(self._api).read_namespaced_secret, ref.name, namespace)
+        except ApiException as error:
+            if error.status == 404:
+                raise SecretNotFound(f"{where} does not exist: create it, with the key {ref.key}") from error
+            raise SecretNotFound(f"{where} cannot be read: {error.status} {error.reason}") from error
+        value = (secret.data or {}).get(ref.key)
+        if value is None:
+            raise SecretNotFound(f"{where} has no key {ref.key}: add it, or name another key")
+        try:
+            return base64.b64decode(value).decode().strip()
+        except (binascii.Error, UnicodeDecodeError) as error:
+            raise SecretNotFound(f"{where}: the value of {ref.key} is no text") from error
+
+    async def patch_status(self, namespace: str, name: str, status: dict[str, Any]) -> None:
+        """Merge into the object's status. Raises one of `FAILED`."""
+        await self._call(
+            client.CustomObjectsApi(self._api).patch_namespaced_custom_object_status,
+            *(names.GROUP, names.VERSION, namespace, names.PLURAL, name),
+            {"status": status},
+            _content_type="application/merge-patch+json",
+        )
+
+    async def can_watch(self, namespaces: tuple[str, ...]) -> None:
+        """Try a list as the watch will make it. Raises one of `FAILED`: no CRD, no right, no server."""
+        api = client.CustomObjectsApi(self._api)
+        kind = (names.GROUP, names.VERSION)
+        if not namespaces:
+            await self._call(api.list_cluster_custom_object, *kind, names.PLURAL, limit=1)
+        for namespace in namespaces:
+            await self._call(api.list_namespaced_custom_object, *kind, namespace, names.PLURAL, limit=1)
+
+    async def read_lease(self, namespace: str, name: str) -> Any:
+        """The V1Lease; None when there is none yet. Raises one of `FAILED`."""
+        try:
+            return await self._call(client.CoordinationV1Api(self._api).read_namespaced_lease, name, namespace)
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def write_lease(self, namespace: str, lease: Any, *, create: bool) -> Any:
+        """Create or replace, guarded by its resourceVersion. Raises one of `FAILED`; a conflict is ApiException 409."""
+        api = client.CoordinationV1Api(self._api)
+        if create:
+            return await self._call(api.create_namespaced_lease, namespace, lease)
+        return await self._call(api.replace_namespaced_lease, lease.metadata.name, namespace, lease)
+
+    async def _call(self, verb: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        try:
+            answer = await verb(*args, _request_timeout=REQUEST_SECONDS, **options)
+        except ApiException:
+            self._on_answer()
+            raise
+        self._on_answer()
+        return answer
