@@ -36,7 +36,7 @@ class Cluster:
 
     async def __aenter__(self) -> Self:
         await config.load_config()  # type: ignore[no-untyped-call]
-        self._api = client.ApiClient()  # type: ignore[no-untyped-call]
+        self._api = client.ApiClient()
         return self
 
     async def __aexit__(self, *_: object) -> None:

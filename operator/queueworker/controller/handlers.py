@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from queueworker.controller.cluster import Cluster
     from queueworker.controller.options import Registry
 
-log = logging.getLogger(__name__)
+# kopf logs every handled event of every object at INFO
+logging.getLogger("kopf.objects").setLevel(logging.WARNING)
 
 
 def settings() -> kopf.OperatorSettings:

@@ -74,6 +74,8 @@ def _ready(snapshot: Snapshot | None, problems: Problems) -> Finding:
         return kind, "False", Reason.SECRET_NOT_FOUND, secret
     if snapshot is None or snapshot.phase is Phase.STARTING:
         return kind, "False", Reason.STARTING, "the router is starting"
+    if snapshot.desired and all(e.last_check is None for e in snapshot.executors):
+        return kind, "False", Reason.STARTING, "the executors are being asked for their health"
     if snapshot.phase is Phase.DRAINING:
         return kind, "False", Reason.DRAINING, f"{snapshot.in_flight} tasks are being finished; nothing new is pulled"
     match snapshot.intent:
@@ -92,8 +94,10 @@ def _executors(snapshot: Snapshot | None, problems: Problems) -> Finding:
     kind = ConditionType.EXECUTORS_AVAILABLE
     if problems.discovery:
         return kind, "False", Reason.DISCOVERY_FAILED, problems.discovery
-    if snapshot is None:
-        return kind, "Unknown", Reason.UNKNOWN, "the router is not running"
+    if snapshot is None or snapshot.phase is Phase.STARTING:
+        return kind, "Unknown", Reason.UNKNOWN, "the router is not running yet"
+    if snapshot.desired and all(e.last_check is None for e in snapshot.executors):
+        return kind, "Unknown", Reason.UNKNOWN, "no executor has been asked for its health yet"
     if snapshot.healthy == 0:
         return kind, "False", Reason.NONE_HEALTHY, _sick(snapshot) or "there are no executors"
     if snapshot.healthy < snapshot.desired:
