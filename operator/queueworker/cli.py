@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from queueworker.logs import configure
+from queueworker.logs import LogFormat, LogLevel, configure
 from queueworker.settings import InvalidEnvironment, described, load
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ Variables, with their defaults and what they may be:
 """
 
 
-@app.command(help=_WORKER_HELP)
+@app.command(help=_WORKER_HELP, short_help="Route for one queue, with no Kubernetes.")
 def worker() -> None:
     try:
         settings = load(os.environ)
@@ -70,6 +72,99 @@ def worker() -> None:
     _run(run_worker(settings))
 
 
+_OPERATOR_HELP = """Route for every QueueWorker object in Kubernetes.
+
+It uses the service account of its pod, or the current context of KUBECONFIG. Of several replicas, the holder
+of the Lease routes and the others stand by. SIGTERM drains every router; a second signal ends it at once.
+
+\b
+Examples:
+  queueworker operator
+  queueworker operator --namespace team-a --namespace team-b
+  KUBECONFIG=~/.kube/config queueworker operator --lease-namespace default --log-level debug
+  curl http://localhost:8084/status
+"""
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+def _namespaces(given: list[str] | None) -> list[str] | None:
+    for name in given or ():
+        _namespace(name)
+    return given
+
+
+def _namespace(given: str) -> str:
+    if not _DNS_LABEL.fullmatch(given):
+        raise typer.BadParameter(
+            f"{given!r} is no namespace: lower-case letters, digits and hyphens, at most 63 (give several by repeating "
+            "the option)"
+        )
+    return given
+
+
+def _lease(given: str) -> str:
+    if not _DNS_NAME.fullmatch(given):
+        raise typer.BadParameter(f"{given!r} is no name: lower-case letters, digits, hyphens and dots, at most 253")
+    return given
+
+
+def _own_namespace() -> str:
+    """The pod's own, which a service account's token comes with; outside a cluster the one of the manifests."""
+    try:
+        return _OWN_NAMESPACE.read_text().strip()
+    except OSError:
+        return "queueworker-system"
+
+
+@app.command(help=_OPERATOR_HELP)
+def operator(
+    *,
+    namespace: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAMESPACE", help="Watch this namespace; repeatable. None: the whole cluster.", callback=_namespaces
+        ),
+    ] = None,
+    lease_name: Annotated[
+        str, typer.Option(metavar="NAME", help="The Lease that the leading replica holds.", callback=_lease)
+    ] = "queueworker-operator",
+    lease_namespace: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMESPACE",
+            help="The namespace of the Lease.",
+            default_factory=_own_namespace,
+            show_default="the pod's own, else queueworker-system",
+            envvar="POD_NAMESPACE",
+            callback=_namespace,
+        ),
+    ],
+    host: Annotated[str, typer.Option(help="Address that the HTTP face listens on.")] = "0.0.0.0",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Its TCP port; 0 takes any free one.")] = 8084,
+    log_level: Annotated[LogLevel, typer.Option(help="The least level that is logged.")] = LogLevel.INFO,
+    log_format: Annotated[LogFormat, typer.Option(help="How a log line is written.")] = LogFormat.TEXT,
+) -> None:
+    configure(log_level, log_format)
+    from kubernetes.aio.config import ConfigException
+
+    from queueworker.controller.options import OperatorOptions
+    from queueworker.operate import operate
+
+    options = OperatorOptions(
+        namespaces=tuple(dict.fromkeys(namespace or ())), lease_name=lease_name, lease_namespace=lease_namespace
+    )
+    try:
+        _run(operate(options, host, port))
+    except ConfigException as error:
+        print(
+            f"no Kubernetes API server to talk to: {error}; run in a pod, or set KUBECONFIG to a kubeconfig file",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1) from error
+
+
 @app.command()
 def version() -> None:
     """Print the version."""
@@ -80,7 +175,7 @@ def version() -> None:
 
 @app.command()
 def crd() -> None:
-    """Print the CustomResourceDefinition: `queueworker crd | kubectl apply --server-side -f -`."""
+    """Print the CustomResourceDefinition, for kubectl."""
     from queueworker.resource.generate import crd_yaml
 
     print(crd_yaml(), end="")

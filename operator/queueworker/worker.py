@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from queueworker.routing.config import static_endpoints
 from queueworker.routing.router import Router
 from queueworker.routing.snapshot import Phase, Snapshot
+from queueworker.signals import StopSignals
 from queueworker.web.app import Mode, create_app
 from queueworker.web.server import serve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from queueworker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class WorkerSource:
@@ -56,14 +50,12 @@ async def run_worker(settings: WorkerSettings) -> None:
     assert endpoints is not None
     router = Router(config, endpoints, worker_id=process.worker_id)
     source = WorkerSource(router)
-    stop = asyncio.Event()
 
-    def on_signal(name: str) -> None:
+    def on_stop(name: str) -> None:
         log.info("%s: not ready, draining for at most %d s", name, config.spec.routing.drain_seconds)
         source.stopping = True
-        stop.set()
 
-    with stop_signals(on_signal):
+    with StopSignals(on_stop) as signals:
         async with serve(create_app(source, Mode.WORKER), process.host, process.port):
             for note in settings.notes:
                 log.warning(note)
@@ -71,7 +63,7 @@ async def run_worker(settings: WorkerSettings) -> None:
                 "worker %s of %s routes from %s to executors: %d; strategy: %s",
                 *(process.worker_id, config.group, config.spec.queue.url, len(endpoints), config.spec.routing.strategy),
             )
-            await _route(router, stop)
+            await _route(router, signals.stopped)
             log.info("stopped; %d tasks were routed", router.snapshot().counters.routed)
 
 
@@ -84,30 +76,3 @@ async def _route(router: Router, stop: asyncio.Event) -> None:
     if not routing.done():
         await router.stop()
     await routing
-
-
-@contextmanager
-def stop_signals(on_stop: Callable[[str], None]) -> Iterator[None]:
-    """Call `on_stop` with the signal's name at the first SIGTERM or SIGINT; end the process at once at the second.
-
-    The second's exit status is the shell's for that signal, 143 or 130. What was in flight is in the journal.
-    """
-    loop = asyncio.get_running_loop()
-    seen = False
-
-    def handle(number: signal.Signals) -> None:
-        nonlocal seen
-        if seen:
-            log.warning("%s again: ending at once; what is in flight stays in the journal", number.name)
-            logging.shutdown()
-            os._exit(128 + number)
-        seen = True
-        on_stop(number.name)
-
-    for number in SIGNALS:
-        loop.add_signal_handler(number, handle, number)
-    try:
-        yield
-    finally:
-        for number in SIGNALS:
-            loop.remove_signal_handler(number)
