@@ -6,9 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
-UV := $(BIN)/python -m uv
+WORKERS ?= 2
 
-.PHONY: help venv lock lint format verify generate test test-fast test-controlplane demo control-plane clean
+.PHONY: help venv lock generate verify lint format test test-fast test-controlplane test-e2e demo control-plane bench clean
 
 help: ## list what can be done here
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,18 +17,31 @@ venv: $(STAMP) ## make .venv with the project and all its tools
 
 $(STAMP): requirements-dev.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@echo "installing the pinned requirements into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-lock: venv ## pin the dependencies again, with hashes
-	$(BIN)/python -m pip install --quiet uv
-	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements.txt
-	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --group dev -o requirements-dev.txt
+demo: venv ## the whole platform on this machine; DEMO_SECONDS=30 ends by itself, DEMO_CONTEXT=name uses your cluster
+	@$(BIN)/python -m demo
 
-format: venv ## format the code
-	$(BIN)/ruff format .
-	$(BIN)/ruff check --fix .
+control-plane: venv ## ready kube-apiserver, etcd, kubectl and redis-server; prints their directory
+	@$(BIN)/python -m demo.control_plane binaries
+
+test: lint verify test-fast test-controlplane test-e2e ## everything
+
+test-fast: venv ## unit and component tests
+	$(PYTEST) -q -n $(WORKERS) tests/unit tests/component
+
+test-controlplane: venv ## tests that need a real kube-apiserver
+	@$(BIN)/python -m demo.control_plane binaries
+	$(PYTEST) -q -n $(WORKERS) --dist loadfile tests/controlplane
+
+test-e2e: venv ## build the image and run it, where a container engine can run
+	$(PYTEST) -q -rs tests/e2e
+
+bench: venv ## tasks a second of the worker, beside the loop as the legacy worker wrote it
+	@$(BIN)/python -m tests.bench
 
 lint: venv ## style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -36,5 +49,22 @@ lint: venv ## style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-clean: ## remove .venv and every cache in this folder (the binaries' cache under ~/.cache stays)
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .demo
+generate: venv ## write the files that are made from the models: CRD, reference, environment table
+	@$(BIN)/python -m queueworker.resource.generate
+	@$(BIN)/python -m queueworker.settings_reference
+
+verify: venv ## fail when a generated file is out of date
+	@$(BIN)/python -m queueworker.resource.generate --check
+	@$(BIN)/python -m queueworker.settings_reference --check
+
+format: venv ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: venv ## pin the dependencies again, with hashes
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements.txt
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --group dev -o requirements-dev.txt
+
+clean: ## remove .venv and every cache in this folder (the binaries under ~/.cache/queueworker stay)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

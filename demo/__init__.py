@@ -1,1 +1,1 @@
-"""The platform around the router, small and real: queue, executor, storage worker, load, and the local control plane."""
+"""The platform around the router, small and real: queue, executor, storage worker, load, local control plane."""

@@ -1,4 +1,4 @@
-"""Where the control plane's binaries come from: `KUBEBUILDER_ASSETS`, the cache, or a build of the published Go modules."""
+"""Where the binaries come from: `KUBEBUILDER_ASSETS`, the cache, or a build of the published Go modules."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class BinaryError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """A command that can be built: `package` within the Go module in `module`. `about` tells how long the build takes."""
+    """A command that can be built: `package` within the Go module in `module`; `about` says how long it takes."""
 
     name: str
     module: str

@@ -56,6 +56,7 @@ class RedisServer:
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         deadline = time.monotonic() + READY_SECONDS
         with Redis(port=self.port, socket_timeout=1) as client:

@@ -1,13 +1,10 @@
-"""A real kube-apiserver with its etcd, as envtest runs them: RBAC on, every call in an audit log, nothing left behind."""
+"""A real kube-apiserver with its etcd, as envtest runs them: RBAC on, every call audited, nothing left behind."""
 
 from __future__ import annotations
 
 import base64
-import contextlib
-import ctypes
 import json
 import secrets
-import signal
 import socket
 import ssl
 import subprocess
@@ -19,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 import yaml
 
+from demo.children import die_with_parent
 from demo.control_plane import binaries
 
 if TYPE_CHECKING:
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
 READY_SECONDS = 90.0
 OPERATOR_ACCOUNT = ("queueworker-system", "queueworker-operator")
-_PR_SET_PDEATHSIG = 1
 
 _AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
@@ -49,7 +46,7 @@ class ControlPlane:
     def __init__(self, accounts: Sequence[tuple[str, str]] = (OPERATOR_ACCOUNT,)) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="control-plane-")
         self.folder = Path(self._folder.name)
-        self._etcd_port, self._peer_port, self._port = _free_ports(3)
+        self._etcd_port, self._peer_port, self._port = free_ports(3)
         self._tokens = {"admin": secrets.token_urlsafe(24)}
         for namespace, name in accounts:
             self._tokens[f"system:serviceaccount:{namespace}:{name}"] = secrets.token_urlsafe(24)
@@ -177,7 +174,12 @@ class ControlPlane:
     def _run(self, name: str, command: list[str]) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # a Ctrl-C in the terminal is for us: we end it in our order
+                preexec_fn=die_with_parent,
             )
 
     def _end(self, name: str) -> None:
@@ -219,13 +221,7 @@ def _account_groups(user: str) -> list[str]:
     return ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
 
 
-def _die_with_parent() -> None:
-    """Runs in the child: whatever ends us, a SIGKILL too, ends the control plane (Linux only; elsewhere it is left)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Distinct ports that are free now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
