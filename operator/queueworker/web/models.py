@@ -84,7 +84,7 @@ class ExecutorStatus(_Model):
     """One executor of the pool."""
 
     name: str = Field(description="Its name in metrics and conditions.", examples=["executor-1"])
-    url: str = Field(examples=["http://executor-1:8083"])
+    url: str = Field(description="Where tasks are sent.", examples=["http://executor-1:8083"])
     healthy: bool = Field(description="Whether its last health check was good; tasks go to healthy executors only.")
     in_flight: int = Field(description="Tasks that it runs now.")
     capacity: int = Field(description="Tasks that it may run at once.")
@@ -124,7 +124,7 @@ class QueueWorkerStatus(_Model):
 class OperatorStatus(_Model):
     """Every QueueWorker that this operator routes for."""
 
-    queue_workers: list[QueueWorkerStatus]
+    queue_workers: list[QueueWorkerStatus] = Field(description="Ordered by name.")
 
 
 class OperatorHealthDetails(_Model):
@@ -147,7 +147,7 @@ class OperatorHealth(_Model):
 class Probe(_Model):
     """The answer to a probe: 200 when `ok`, else 503."""
 
-    ok: bool
+    ok: bool = Field(description="Whether the answer is yes.")
     reason: str = Field(description="Why, in a sentence.", examples=["routing"])
 
 

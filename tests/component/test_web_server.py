@@ -1,0 +1,106 @@
+"""The HTTP face over real sockets: documentation pages with no internet, a port that is taken, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import socket
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+import pytest
+
+from queueworker.web.app import Mode, create_app
+from queueworker.web.server import CannotListen, serve
+from tests.unit.web_source import FakeSource
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with (
+        serve(create_app(FakeSource(), Mode.OPERATOR), "127.0.0.1", 0) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+async def test_a_documentation_page_has_all_it_needs_from_us(client: httpx.AsyncClient, page: str) -> None:
+    answer = await client.get(page)
+    assert answer.status_code == 200
+    wanted = re.findall(r"""(?:src|href|spec-url)=["']([^"']+)|url: ["']([^"']+)""", answer.text)
+    assets = {urljoin(page, a or b) for a, b in wanted}
+    assert len(assets) >= 3
+    assert "/openapi.json" in assets
+    assert not re.findall(r"https?://|url\(", answer.text)
+    for asset in assets:
+        assert urlsplit(asset).netloc == ""
+        found = await client.get(asset)
+        assert found.status_code == 200, asset
+        assert len(found.content) > 100, asset
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+async def test_a_documentation_page_may_fetch_nothing_elsewhere(client: httpx.AsyncClient, page: str) -> None:
+    """Its scripts could; the browser is told not to let them."""
+    policy = (await client.get(page)).headers["content-security-policy"]
+    sources = policy.removeprefix("default-src ").split()
+    assert set(sources) == {"'self'", "'unsafe-inline'", "'unsafe-eval'", "data:", "blob:"}
+
+
+async def test_a_port_that_is_taken_is_named_with_the_way_out() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CannotListen) as caught:
+            async with serve(create_app(FakeSource()), "127.0.0.1", port):
+                pass
+    assert str(caught.value) == (
+        f"cannot listen on 127.0.0.1:{port}: another process has port {port}; end that process, or choose another "
+        "port (PORT for the worker, --port for the operator)"
+    )
+
+
+async def test_an_address_that_is_not_ours_is_named() -> None:
+    with pytest.raises(CannotListen, match=r"cannot listen on no\.such\.host\.invalid:0: "):
+        async with serve(create_app(FakeSource()), "no.such.host.invalid", 0):
+            pass
+
+
+async def test_the_signals_stay_with_whoever_runs_the_loop() -> None:
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    async with serve(create_app(FakeSource()), "127.0.0.1", 0):
+        assert {n: signal.getsignal(n) for n in before} == before
+
+
+async def test_it_answers_to_the_end_of_the_block_and_not_after() -> None:
+    source = FakeSource()
+    async with serve(create_app(source), "127.0.0.1", 0) as port:
+        url = f"http://127.0.0.1:{port}/readyz"
+        async with httpx.AsyncClient(trust_env=False) as client:
+            assert (await client.get(url)).status_code == 200
+            source.readiness = (False, "draining")
+            await asyncio.sleep(0.05)
+            assert (await client.get(url)).status_code == 503
+    async with httpx.AsyncClient(trust_env=False) as client:
+        with pytest.raises(httpx.ConnectError):
+            await client.get(url)
+
+
+async def test_a_client_that_stays_connected_does_not_hold_up_the_end() -> None:
+    async with asyncio.timeout(5):
+        async with serve(create_app(FakeSource()), "127.0.0.1", 0) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
+async def test_what_breaks_inside_the_block_comes_out_of_it() -> None:
+    with pytest.raises(RuntimeError, match="the router broke"):
+        async with serve(create_app(FakeSource()), "127.0.0.1", 0):
+            raise RuntimeError("the router broke")

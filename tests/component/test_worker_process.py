@@ -1,0 +1,215 @@
+"""`queueworker worker` as a process: against the demo's queue and executors, and a real Redis."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
+
+from tests.component.demo_processes import DemoProcess, demo_process, wait_until
+from tests.component.worker_processes import run_command, worker_process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KEY = "a-key"
+NOWHERE = {"QUEUE_SERVICE_URL": "http://127.0.0.1:9", "EXECUTOR_ENDPOINTS": "http://127.0.0.1:9"}
+
+
+@contextmanager
+def platform(*executor_options: str) -> Iterator[tuple[DemoProcess, DemoProcess]]:
+    """A queue that wants a key, and an executor."""
+    with (
+        demo_process("queue_service", "--port", "0", "--api-key", KEY) as queue,
+        demo_process("executor", "--port", "0", *executor_options) as executor,
+    ):
+        yield queue, executor
+
+
+def legacy(queue: DemoProcess, executor: DemoProcess, redis_url: str) -> dict[str, str]:
+    """The environment, with the journal quick enough for a test."""
+    return {
+        "QUEUE_SERVICE_URL": queue.url,
+        "QUEUE_API_KEY": KEY,
+        "REDIS_URL": redis_url,
+        "EXECUTOR_ENDPOINTS": executor.url,
+        "EXECUTOR_CONCURRENCY": "4",
+    }
+
+
+def submit(queue: DemoProcess, ids: list[str], code: str = "print(6 * 7)") -> None:
+    with queue.client(headers={"X-API-Key": KEY}) as client:
+        for eval_id in ids:
+            client.post("/tasks", json={"eval_id": eval_id, "code": code}).raise_for_status()
+
+
+def account(queue: DemoProcess) -> dict[str, Any]:
+    with queue.client(headers={"X-API-Key": KEY}) as client:
+        found: dict[str, Any] = client.get("/account").json()
+        return found
+
+
+@contextmanager
+def published(redis_url: str) -> Iterator[list[tuple[str, Any]]]:
+    """What is published, by channel and payload, from now on."""
+    seen: list[tuple[str, Any]] = []
+
+    def take(message: dict[str, Any]) -> None:
+        seen.append((message["channel"].decode(), orjson.loads(message["data"])))
+
+    with Redis.from_url(redis_url) as redis, redis.pubsub() as pubsub:
+        pubsub.psubscribe(**{"evaluation:*": take})
+        thread = pubsub.run_in_thread(sleep_time=0.05)
+        try:
+            yield seen
+        finally:
+            thread.stop()
+            thread.join()
+
+
+def test_every_task_is_routed_once_and_the_face_has_the_legacy_shapes(redis_url: str) -> None:
+    ids = [f"task-{i}" for i in range(40)]
+    with platform() as (queue, executor), published(redis_url) as events:
+        submit(queue, ids)
+        with worker_process(**legacy(queue, executor, redis_url), HOSTNAME="worker-7") as worker:
+            wait_until(lambda: account(queue)["completed"] == 40, "40 tasks completed", 30)
+            wait_until(lambda: len(events) == 40, "40 events")
+            wait_until(lambda: worker.get("/status").json()["tasks_routed"] == 40, "40 tasks counted")
+            status, health = worker.get("/status"), worker.get("/health")
+            metrics = worker.get("/metrics").text
+            ready = worker.get("/readyz")
+            worker.signal(signal.SIGTERM)
+            assert worker.wait() == 0
+            assert "40 tasks were routed" in worker.log()
+        totals = account(queue)
+    assert status.json() == {
+        "worker_id": "worker-7",
+        "status": "healthy",
+        "tasks_routed": 40,
+        "executors": {"total": 1, "healthy": 1, "health": {executor.url: True}},
+    }
+    assert health.json() == {"status": "healthy", "service": "queue-worker", "details": status.json()}
+    assert (status.status_code, health.status_code, ready.status_code) == (200, 200, 200)
+    assert totals == {
+        "submitted": 40,
+        "handed_out": 40,
+        "completed": 40,
+        "failed": 0,
+        "cleared": 0,
+        "unknown_reports": 0,
+        "reported_twice": 0,
+    }
+    assert Counter(event["eval_id"] for _, event in events) == Counter(ids)
+    assert {(channel, event["result"]["output"]) for channel, event in events} == {("evaluation:completed", "42\n")}
+    found = {s.name: s.value for f in text_string_to_metric_families(metrics) for s in f.samples}
+    assert found["queueworker_tasks_completed_total"] == 40
+    assert found["queueworker_execution_seconds_count"] == 40
+    assert found["queueworker_tasks_per_minute"] == 40
+
+
+def test_a_worker_that_is_killed_and_starts_again_under_another_name_routes_every_task_once(redis_url: str) -> None:
+    ids = [f"task-{i}" for i in range(60)]
+    with platform("--fast", "--delay-ms", "150") as (queue, executor), published(redis_url) as events:
+        environ = legacy(queue, executor, redis_url)
+        submit(queue, ids)
+        with worker_process(**environ, HOSTNAME="first") as worker:
+            wait_until(lambda: account(queue)["completed"] >= 12, "12 tasks completed")
+            worker.signal(signal.SIGKILL)
+            assert worker.wait() == -signal.SIGKILL
+        left = account(queue)
+        assert left["handed_out"] > left["completed"], "nothing was in flight when the worker was killed"
+        with worker_process(**environ, HOSTNAME="second") as worker:
+            wait_until(lambda: account(queue)["completed"] == 60, "60 tasks completed", 60)
+            wait_until(lambda: {e["eval_id"] for _, e in events} == set(ids), "an event for each task", 30)
+            recovered = {
+                s.name: s.value for f in text_string_to_metric_families(worker.get("/metrics").text) for s in f.samples
+            }["queueworker_tasks_recovered_total"]
+            worker.signal(signal.SIGTERM)
+            assert worker.wait() == 0
+        totals = account(queue)
+    assert (totals["submitted"], totals["completed"], totals["failed"]) == (60, 60, 0)
+    assert recovered >= 1
+    # The one report whose answer the killed worker did not see may have been made twice.
+    assert totals["reported_twice"] + totals["unknown_reports"] <= left["handed_out"] - left["completed"]
+
+
+def test_sigterm_drains_what_runs_and_says_that_it_is_not_ready(redis_url: str) -> None:
+    with platform("--fast", "--delay-ms", "1500") as (queue, executor):
+        submit(queue, ["running", *[f"later-{i}" for i in range(20)]])
+        environ = legacy(queue, executor, redis_url) | {"EXECUTOR_CONCURRENCY": "1"}
+        with worker_process(**environ) as worker:
+            wait_until(lambda: account(queue)["handed_out"] == 1, "the first task handed out")
+            assert worker.get("/readyz").status_code == 200
+            worker.signal(signal.SIGTERM)
+            wait_until(lambda: worker.get("/readyz").status_code == 503, "not ready", 1)
+            assert worker.get("/readyz").json()["reason"] == "the worker was told to stop, and drains"
+            assert worker.get("/livez").status_code == 200
+            assert worker.get("/status").json()["tasks_routed"] == 0
+            assert worker.wait() == 0
+        totals = account(queue)
+    assert (totals["handed_out"], totals["completed"]) == (1, 1)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_the_second_signal_ends_it_at_once(redis_url: str, number: signal.Signals, status: int) -> None:
+    with platform("--fast", "--delay-ms", "20000") as (queue, executor):
+        submit(queue, ["stuck"])
+        with worker_process(**legacy(queue, executor, redis_url)) as worker:
+            wait_until(lambda: account(queue)["handed_out"] == 1, "the task handed out")
+            worker.signal(number)
+            wait_until(lambda: worker.get("/readyz").status_code == 503, "draining", 2)
+            worker.signal(number)
+            assert worker.wait() == status
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_status_0_though_every_peer_is_away(number: signal.Signals) -> None:
+    with worker_process(**NOWHERE, REDIS_URL="redis://127.0.0.1:9", LOG_FORMAT="text") as worker:
+        assert worker.get("/health").json()["service"] == "queue-worker"
+        wait_until(lambda: worker.get("/health").json()["status"] == "degraded", "degraded")
+        assert worker.get("/livez").status_code == 200
+        worker.signal(number)
+        assert worker.wait() == 0
+        assert "Traceback" not in worker.log()
+
+
+def test_logs_are_json_lines_when_asked_for(redis_url: str) -> None:
+    with worker_process(
+        **NOWHERE, REDIS_URL=redis_url, LOG_FORMAT="json", EXECUTOR_PORT="tcp://10.0.0.1:8083"
+    ) as worker:
+        worker.signal(signal.SIGTERM)
+        assert worker.wait() == 0
+        events = [orjson.loads(line) for line in worker.log().splitlines()]
+    assert all({"time", "level", "logger", "message"} <= event.keys() for event in events)
+    messages = [event["message"] for event in events]
+    assert "EXECUTOR_PORT=tcp://10.0.0.1:8083 is ignored: Kubernetes set it for a Service" in messages
+    assert messages[-1] == "stopped; 0 tasks were routed"
+
+
+def test_a_port_that_is_taken_ends_it_with_a_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ended = run_command("worker", **NOWHERE, HOST="127.0.0.1", PORT=port)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith(
+        f"cannot listen on 127.0.0.1:{port}: another process has port {port}"
+    )
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_help_teaches_and_the_worker_loads_no_kubernetes() -> None:
+    helped = run_command("worker", "--help")
+    assert helped.returncode == 0
+    assert "EXECUTOR_CONCURRENCY (1)" in helped.stdout
+    assert "curl http://localhost:8084/status" in helped.stdout
+    assert "--lease-namespace" in run_command("operator", "--help").stdout
+    refused = run_command("operator", "--namespace", "Team_A")
+    assert refused.returncode == 2
+    assert "'Team_A' is no namespace" in refused.stderr
