@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
+import sys
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
@@ -167,6 +170,7 @@ def test_the_second_signal_ends_it_at_once(redis_url: str, number: signal.Signal
             wait_until(lambda: worker.get("/readyz").status_code == 503, "draining", 2)
             worker.signal(number)
             assert worker.wait() == status
+        executor.process.kill()  # it would wait for its task
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -181,9 +185,8 @@ def test_a_signal_ends_it_with_status_0_though_every_peer_is_away(number: signal
 
 
 def test_logs_are_json_lines_when_asked_for(redis_url: str) -> None:
-    with worker_process(
-        **NOWHERE, REDIS_URL=redis_url, LOG_FORMAT="json", EXECUTOR_PORT="tcp://10.0.0.1:8083"
-    ) as worker:
+    environ = NOWHERE | {"REDIS_URL": redis_url, "LOG_FORMAT": "json", "EXECUTOR_PORT": "tcp://10.0.0.1:8083"}
+    with worker_process(**environ) as worker:
         worker.signal(signal.SIGTERM)
         assert worker.wait() == 0
         events = [orjson.loads(line) for line in worker.log().splitlines()]
@@ -198,13 +201,11 @@ def test_a_port_that_is_taken_ends_it_with_a_sentence() -> None:
         port = str(taken.getsockname()[1])
         ended = run_command("worker", **NOWHERE, HOST="127.0.0.1", PORT=port)
     assert ended.returncode == 1
-    assert ended.stderr.splitlines()[-1].startswith(
-        f"cannot listen on 127.0.0.1:{port}: another process has port {port}"
-    )
-    assert "Traceback" not in ended.stderr
+    assert ended.stderr.startswith(f"cannot listen on 127.0.0.1:{port}: another process has port {port}; end that")
+    assert ended.stderr.count("\n") == 1
 
 
-def test_the_help_teaches_and_the_worker_loads_no_kubernetes() -> None:
+def test_the_help_teaches() -> None:
     helped = run_command("worker", "--help")
     assert helped.returncode == 0
     assert "EXECUTOR_CONCURRENCY (1)" in helped.stdout
@@ -213,3 +214,19 @@ def test_the_help_teaches_and_the_worker_loads_no_kubernetes() -> None:
     refused = run_command("operator", "--namespace", "Team_A")
     assert refused.returncode == 2
     assert "'Team_A' is no namespace" in refused.stderr
+
+
+def test_the_worker_loads_no_kubernetes() -> None:
+    """It starts in a fraction of the time, and in half the memory."""
+    code = (
+        "import sys, queueworker.cli, queueworker.worker; "
+        "print(*sorted({m.partition('.')[0] for m in sys.modules} & {'kopf', 'kubernetes', 'aiohttp', 'fastapi'}))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)
+    assert found.stdout.split() == ["fastapi"]
+
+
+def test_the_crd_and_the_version_are_printed() -> None:
+    crd = yaml.safe_load(run_command("crd").stdout)
+    assert (crd["kind"], crd["metadata"]["name"]) == ("CustomResourceDefinition", "queueworkers.crucible.dev")
+    assert run_command("version").stdout.count(".") >= 1

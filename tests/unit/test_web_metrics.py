@@ -168,7 +168,7 @@ def test_every_metric_of_ours_has_a_help_text_and_the_prefix() -> None:
 
 
 def test_openmetrics_parse_too() -> None:
-    text = generate_openmetrics(registry(FakeSource())).decode()
-    found = {f.name: f.type for f in parse_openmetrics(text)}
+    text = generate_openmetrics(registry(FakeSource())).decode()  # type: ignore[no-untyped-call]
+    found = {f.name: f.type for f in parse_openmetrics(text)}  # type: ignore[no-untyped-call]
     assert found["queueworker_tasks_completed"] == "counter"
     assert found["queueworker_build"] == "info"
