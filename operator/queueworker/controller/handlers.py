@@ -69,7 +69,7 @@ def register(registry: kopf.OperatorRegistry, runners: Registry, cluster: Cluste
     )
     def discovered(type: str | None, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf's name for it
         runners.heard()
-        namespace = slices.take(type, _plain(body))
+        namespace = slices.take(type, dict(body))
         for (where, _name), runner in runners.runners.items():
             if where == namespace:
                 runner.endpoints_changed()

@@ -1,0 +1,363 @@
+"""The operator as its users meet it: real processes on a real API server, with only the rights of manifests/rbac."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import yaml
+
+from demo.control_plane.redis_server import RedisServer
+from tests.component.demo_processes import DemoProcess, demo_process
+from tests.controlplane.operating import ROOT, condition, eventually, install, operator, status, worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from demo.control_plane.server import ControlPlane
+    from tests.controlplane.conftest import Kubectl
+    from tests.controlplane.operating import Operator
+
+
+# 127.0.0.1 in a spelling that URLs know and that the API server, which refuses loopback addresses in slices, does not
+LOOPBACK = "0x7f.1"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("operators")
+
+
+@pytest.fixture(scope="module")
+def running(control_plane: ControlPlane, kubectl: Kubectl, folder: Path) -> Iterator[Operator]:
+    """One operator for the tests that do not end it."""
+    install(kubectl)
+    with operator(control_plane, folder) as started:
+        eventually(lambda: _ready(started))
+        yield started
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[DemoProcess]:
+    with demo_process("executor", "--port", "0", "--fast", "--delay-ms", "5", "--max-concurrent", "64") as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def slow_executor() -> Iterator[DemoProcess]:
+    with demo_process("executor", "--port", "0", "--fast", "--delay-ms", "2000", "--max-concurrent", "64") as process:
+        yield process
+
+
+@pytest.fixture
+def queue() -> Iterator[DemoProcess]:
+    with demo_process("queue_service", "--port", "0") as process:
+        yield process
+
+
+def _ready(started: Operator) -> bool:
+    try:
+        return httpx.get(f"{started.url}/readyz", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def submit(queue: DemoProcess, count: int, prefix: str = "t") -> None:
+    with queue.client() as client:
+        for i in range(count):
+            client.post("/tasks", json={"eval_id": f"{prefix}-{i}", "code": "print(1)"}).raise_for_status()
+
+
+def account(queue: DemoProcess) -> dict[str, int]:
+    with queue.client() as client:
+        counts: dict[str, int] = client.get("/account").json()
+        return counts
+
+
+def done(queue: DemoProcess, count: int) -> bool:
+    counts = account(queue)
+    return counts["completed"] + counts["failed"] == count
+
+
+def spec(queue: DemoProcess, redis: RedisServer, *executors: DemoProcess, **more: Any) -> dict[str, Any]:
+    return {
+        "queue": {"url": queue.url},
+        "events": {"redisURL": redis.url},
+        "executors": {"endpoints": [e.url for e in executors], "concurrency": 8},
+    } | more
+
+
+def test_an_object_routes_tasks_and_tells_of_it(
+    running: Operator,
+    kubectl: Kubectl,
+    namespace: str,
+    queue: DemoProcess,
+    executor: DemoProcess,
+    shared_redis: RedisServer,
+) -> None:
+    submit(queue, 50)
+    kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", **spec(queue, shared_redis, executor)))
+    eventually(lambda: done(queue, 50))
+    eventually(lambda: status(kubectl, namespace, "legacy").get("tasks", {}).get("routed") == 50)
+    head, line = kubectl("get", "qw", "-n", namespace).stdout.splitlines()
+    assert dict(zip(head.split(), line.split(), strict=True)) | {"AGE": ""} == {
+        "NAME": "legacy",
+        "READY": "True",
+        "STATUS": "Routing",
+        "EXECUTORS": "1/1",
+        "ROUTED": "50",
+        "FAILED": "0",
+        "PER-MIN": "50",
+        "MIGRATION": "Split",
+        "AGE": "",
+    }
+    described = kubectl("describe", "qw", "legacy", "-n", namespace).stdout
+    assert "routing to 1 of 1 executors" in described
+    assert "Normal  Routing" in described
+    shown = httpx.get(f"{running.url}/status/{namespace}/legacy").json()
+    assert shown["tasks"]["routed"] == 50
+
+
+def test_editing_while_tasks_run_loses_none(
+    running: Operator,
+    kubectl: Kubectl,
+    namespace: str,
+    queue: DemoProcess,
+    executor: DemoProcess,
+    shared_redis: RedisServer,
+) -> None:
+    base = spec(queue, shared_redis, executor)
+    kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", **base))
+    submitting = threading.Thread(target=submit, args=(queue, 600))
+    submitting.start()
+    for strategy in ("LeastLoaded", "Sticky", "RoundRobin", "Weighted"):
+        for concurrency in (1, 16):
+            patch = {"spec": {"routing": {"strategy": strategy}, "executors": {"concurrency": concurrency}}}
+            kubectl("patch", "qw", "legacy", "-n", namespace, "--type=merge", "-p", json.dumps(patch))
+    submitting.join()
+    eventually(lambda: done(queue, 600))
+    counts = account(queue)
+    assert (counts["completed"], counts["reported_twice"], counts["unknown_reports"]) == (600, 0, 0)
+
+
+def test_the_migration_flags_and_suspension_act_within_a_second(
+    running: Operator,
+    kubectl: Kubectl,
+    namespace: str,
+    queue: DemoProcess,
+    executor: DemoProcess,
+    shared_redis: RedisServer,
+) -> None:
+    kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", **spec(queue, shared_redis, executor)))
+    eventually(lambda: condition(kubectl, namespace, "legacy", "Ready")[1] == "Routing")
+
+    def patch(**values: Any) -> None:
+        kubectl("patch", "qw", "legacy", "-n", namespace, "--type=merge", "-p", json.dumps({"spec": values}))
+
+    def is_reason(reason: str) -> bool:
+        return condition(kubectl, namespace, "legacy", "Ready")[1] == reason
+
+    def has_completed(count: int) -> bool:
+        return account(queue)["completed"] == count
+
+    def stays_waiting() -> None:
+        time.sleep(1)
+        polls = _polls(running, namespace)
+        submit(queue, 5, prefix=str(time.monotonic()))
+        time.sleep(2)
+        assert _polls(running, namespace) == polls
+        with queue.client() as client:
+            assert client.get("/status").json()["queued"] == 5
+
+    for off, reason, on in (
+        ({"migration": {"celeryPercent": 100}}, "Standby", {"migration": {"forceLegacyQueue": True}}),
+        ({"suspend": True}, "Suspended", {"suspend": False}),
+    ):
+        before = account(queue)["completed"]
+        patch(**off)
+        eventually(partial(is_reason, reason), 3)
+        stays_waiting()
+        patch(**on)
+        eventually(partial(has_completed, before + 5), 3)
+    assert status(kubectl, namespace, "legacy")["migration"]["phase"] == "Reduction"
+
+
+def _polls(running: Operator, namespace: str) -> float:
+    text = httpx.get(f"{running.url}/metrics").text
+    return sum(
+        float(line.rpartition(" ")[2])
+        for line in text.splitlines()
+        if line.startswith("queueworker_queue_polls_total{") and f"{namespace}/legacy" in line
+    )
+
+
+def test_scaling_changes_the_pool_of_numbered_executors(
+    running: Operator, kubectl: Kubectl, namespace: str, queue: DemoProcess, shared_redis: RedisServer
+) -> None:
+    with demo_process("gateway", "--port", "0") as gateway:
+        numbered = spec(queue, shared_redis) | {"executors": {"count": 1, "baseURL": f"{gateway.url}/executor"}}
+        kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", **numbered))
+
+        def is_summary(text: str) -> bool:
+            return bool(status(kubectl, namespace, "legacy").get("executors", {}).get("summary") == text)
+
+        for count in (3, 1):
+            kubectl("scale", "qw/legacy", "-n", namespace, f"--replicas={count}")
+            eventually(partial(is_summary, f"{count}/{count}"))
+
+
+def test_the_ready_endpoints_of_a_service_are_the_pool(
+    running: Operator,
+    kubectl: Kubectl,
+    namespace: str,
+    queue: DemoProcess,
+    executor: DemoProcess,
+    slow_executor: DemoProcess,
+    shared_redis: RedisServer,
+) -> None:
+    by_service = spec(queue, shared_redis) | {"executors": {"service": {"name": "executor", "port": "http"}}}
+    kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", **by_service))
+    eventually(lambda: condition(kubectl, namespace, "legacy", "ExecutorsAvailable")[1] == "DiscoveryFailed")
+    assert "has no EndpointSlices" in condition(kubectl, namespace, "legacy", "ExecutorsAvailable")[2]
+
+    def write_slice(name: str, process: DemoProcess, ready: bool) -> None:
+        item = {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"name": name, "labels": {"kubernetes.io/service-name": "executor"}},
+            "addressType": "FQDN",
+            "ports": [{"name": "http", "port": int(process.url.rpartition(":")[2])}],
+            "endpoints": [{"addresses": [LOOPBACK], "conditions": {"ready": ready}}],
+        }
+        kubectl("apply", "-n", namespace, "-f", "-", input=yaml.safe_dump(item))
+
+    def pool() -> list[str]:
+        shown = httpx.get(f"{running.url}/status/{namespace}/legacy").json()
+        return sorted(e["url"].replace(LOOPBACK, "127.0.0.1") for e in shown["executors"])
+
+    write_slice("one", executor, ready=True)
+    assert eventually(lambda: pool() == [executor.url]) < 2
+    write_slice("two", slow_executor, ready=True)
+    assert eventually(lambda: pool() == sorted([executor.url, slow_executor.url])) < 2
+    write_slice("one", executor, ready=False)
+    assert eventually(lambda: pool() == [slow_executor.url]) < 2
+    submit(queue, 2)
+    eventually(lambda: done(queue, 2))
+    kubectl("delete", "endpointslice", "two", "-n", namespace)
+    assert eventually(lambda: pool() == []) < 2
+
+
+def test_a_missing_secret_is_named_and_its_creation_resumes(
+    running: Operator, kubectl: Kubectl, namespace: str, executor: DemoProcess, shared_redis: RedisServer
+) -> None:
+    with demo_process("queue_service", "--port", "0", "--api-key", "first") as queue:
+        keyed = spec(queue, shared_redis, executor)
+        keyed["queue"]["apiKeySecretRef"] = {"name": "queue-key", "key": "api-key"}
+        kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", **keyed))
+        eventually(lambda: condition(kubectl, namespace, "legacy", "QueueReachable")[1] == "SecretNotFound")
+        assert "Secret" in condition(kubectl, namespace, "legacy", "Ready")[2]
+        assert f"{namespace}/queue-key does not exist" in condition(kubectl, namespace, "legacy", "Ready")[2]
+        kubectl("create", "secret", "generic", "queue-key", "-n", namespace, "--from-literal=api-key=wrong")
+        eventually(lambda: condition(kubectl, namespace, "legacy", "QueueReachable")[1] == "AuthenticationFailed")
+        with httpx.Client(base_url=queue.url, headers={"X-API-Key": "first"}) as client:
+            client.post("/tasks", json={"eval_id": "a", "code": "1"}).raise_for_status()
+            patch = '{"stringData": {"api-key": "first"}}'
+            kubectl("patch", "secret", "queue-key", "-n", namespace, "-p", patch)
+            eventually(lambda: client.get("/account").json()["completed"] == 1)
+        eventually(lambda: condition(kubectl, namespace, "legacy", "Ready")[1] == "Routing")
+    assert "first" not in json.dumps(status(kubectl, namespace, "legacy"))
+    assert "first" not in running.log.read_text()
+
+
+def test_deletion_drains_and_the_object_is_gone_in_seconds(
+    running: Operator,
+    kubectl: Kubectl,
+    namespace: str,
+    queue: DemoProcess,
+    slow_executor: DemoProcess,
+    shared_redis: RedisServer,
+) -> None:
+    submit(queue, 8)
+    kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", **spec(queue, shared_redis, slow_executor)))
+    eventually(lambda: account(queue)["handed_out"] == 8)
+    started = time.monotonic()
+    kubectl("delete", "qw", "legacy", "-n", namespace, "--timeout=20s")
+    assert time.monotonic() - started < 10
+    assert account(queue)["completed"] == 8
+    assert kubectl("get", "qw", "-n", namespace, "-o", "name").stdout == ""
+
+
+def test_what_cannot_finish_before_deletion_is_reported_as_failed(
+    running: Operator, kubectl: Kubectl, namespace: str, queue: DemoProcess, shared_redis: RedisServer
+) -> None:
+    with demo_process("executor", "--port", "0", "--fast", "--delay-ms", "60000") as stuck:
+        submit(queue, 2)
+        stuck_spec = spec(queue, shared_redis, stuck, routing={"drainSeconds": 1})
+        kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", **stuck_spec))
+        eventually(lambda: account(queue)["handed_out"] == 2)
+        kubectl("delete", "qw", "legacy", "-n", namespace, "--timeout=20s")
+        counts = account(queue)
+    assert (counts["failed"], counts["completed"]) == (2, 0)
+
+
+def test_a_second_operator_takes_over_from_a_killed_leader_and_no_task_is_lost(
+    control_plane: ControlPlane,
+    kubectl: Kubectl,
+    namespace: str,
+    folder: Path,
+    running: Operator,
+    queue: DemoProcess,
+    slow_executor: DemoProcess,
+    shared_redis: RedisServer,
+) -> None:
+    lease = ("--lease-name", f"lease-{namespace}", "--namespace", namespace)
+    body = worker("legacy", **spec(queue, shared_redis, slow_executor))
+    # the shared operator watches the whole cluster: it must not route what these two are for
+    assert running.stop() == 0
+    with operator(control_plane, folder, *lease) as first:
+        eventually(lambda: _ready(first))
+        with operator(control_plane, folder, *lease) as second:
+            kubectl("apply", "-n", namespace, "-f", "-", input=body)
+            submit(queue, 24)
+            eventually(lambda: account(queue)["handed_out"] >= 16)
+            eventually(lambda: _ready(second))
+            assert "standing by" in httpx.get(f"{second.url}/readyz").text
+            first.kill()
+            took = eventually(lambda: "leading" in httpx.get(f"{second.url}/readyz").text, 15)
+            eventually(lambda: done(queue, 24), 30)
+            counts = account(queue)
+            assert (counts["completed"], counts["reported_twice"]) == (24, 0), f"took over after {took:.1f} s"
+            eventually(lambda: status(kubectl, namespace, "legacy").get("tasks", {}).get("recovered", 0) > 0, 30)
+            assert second.stop() == 0
+    held = kubectl("get", "lease", lease[1], "-n", "queueworker-system", "-o", "jsonpath={.spec.holderIdentity}").stdout
+    assert held == "", "a lease that is given up lets the next one lead at once"
+
+
+def test_no_call_was_refused_and_no_right_is_unused(control_plane: ControlPlane, running: Operator) -> None:
+    """Last in this file: it looks back on all that the operators did."""
+    used = set()
+    refused = []
+    for call in control_plane.audit_events():
+        reference = call.get("objectRef") or {}
+        if not call["user"]["username"].endswith(":queueworker-operator") or not reference.get("resource"):
+            continue
+        resource = "/".join(filter(None, [reference["resource"], reference.get("subresource")]))
+        used.add((reference.get("apiGroup", ""), resource, call["verb"]))
+        if call["responseStatus"]["code"] == 403:
+            refused.append(call["requestURI"])
+    assert refused == []
+    granted = {
+        (group, resource, verb)
+        for document in yaml.safe_load_all((ROOT / "manifests" / "rbac" / "role.yaml").read_text())
+        for rule in document.get("rules", [])
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert granted - used == set()
