@@ -48,7 +48,7 @@ async def events(redis_url: str) -> AsyncIterator[list[tuple[str, Any]]]:
     yield seen
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    await pubsub.aclose()
+    await pubsub.aclose()  # type: ignore[no-untyped-call]
     await redis.aclose()
 
 
