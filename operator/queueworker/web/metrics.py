@@ -15,7 +15,6 @@ Every name stands here and nowhere else. Counters start at 0 with each router; P
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,6 +22,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
+from queueworker import __version__
 from queueworker.routing.config import Intent
 from queueworker.routing.snapshot import BUCKETS_SECONDS, Phase
 
@@ -240,11 +240,8 @@ def _states(snapshots: Iterable[Snapshot]) -> Iterator[Metric]:
 
 
 def app_version() -> str:
-    """The installed version; `unknown` where the sources run without an installation."""
-    try:
-        return version("queueworker-operator")
-    except PackageNotFoundError:
-        return "unknown"
+    """The project's version."""
+    return __version__
 
 
 def _build() -> dict[str, str]:
