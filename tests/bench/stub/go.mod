@@ -1,0 +1,3 @@
+module queueworker.crucible.dev/bench/stub
+
+go 1.22
