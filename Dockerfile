@@ -1,33 +1,42 @@
 # The operator's image. With no arguments it runs the worker, as the legacy image did; the Deployment says `operator`.
-# Any Debian or Ubuntu with Python 3.11 or newer will do as base, for example one without a registry in reach:
+# Any Debian or Ubuntu with Python 3.11 or newer will do as base, for example where no registry is in reach:
 #   docker build --build-arg BASE_IMAGE=my-debian .
 ARG BASE_IMAGE=python:3.12-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
+# Debian's python3 comes without pip; Python's own images have it.
+RUN python3 -m pip --version >/dev/null 2>&1 \
+    || { apt-get update -qq && apt-get install -qq --yes --no-install-recommends python3-pip >/dev/null; }
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+# Two environments with no pip in them: one to build the wheel with, and the one that the image takes.
+RUN python3 -m venv --without-pip /opt/build && python3 -m venv --without-pip /opt/queueworker
 WORKDIR /src
-COPY requirements.txt pyproject.toml README.md ./
-COPY operator ./operator
-# `ca`, if given, is a bundle of certificate authorities for a package index with one of its own:
+COPY requirements.txt requirements-build.txt ./
+# `ca`, if given, is a bundle of certificate authorities, for a package index with one of its own:
 #   --secret id=ca,src=/etc/ssl/certs/ca-certificates.crt
-# pip is bootstrapped where the base has none (Debian's python3 comes without it).
-RUN --mount=type=secret,id=ca,required=false \
-    set -e; \
+RUN --mount=type=secret,id=ca \
     if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca SSL_CERT_FILE=/run/secrets/ca; fi; \
-    python3 -m pip --version >/dev/null 2>&1 || { \
-      apt-get update -qq && apt-get install -qq --no-install-recommends -y python3-pip >/dev/null; }; \
-    export PIP_BREAK_SYSTEM_PACKAGES=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore; \
-    python3 -m pip install --quiet --require-hashes --target /app -r requirements.txt; \
-    cp -r operator/queueworker /app/queueworker; \
-    python3 -m compileall -q /app
+    install() { python3 -m pip --python "$1/bin/python" install --quiet --only-binary :all: --require-hashes -r "$2"; }; \
+    install /opt/build requirements-build.txt && install /opt/queueworker requirements.txt
+COPY pyproject.toml README.md ./
+COPY operator ./operator
+RUN /opt/build/bin/hatchling build --target wheel --directory /dist \
+    && python3 -m pip --python /opt/queueworker/bin/python install --quiet --no-index --no-deps /dist/*.whl
 
 FROM ${BASE_IMAGE}
+ARG VERSION=unknown
+ARG REVISION=unknown
 LABEL org.opencontainers.image.title="queueworker-operator" \
-      org.opencontainers.image.description="Routes tasks from a legacy HTTP queue to a pool of executors" \
-      org.opencontainers.image.licenses="Apache-2.0"
-COPY --from=build /app /app
-# nothing is written at run time: the root file system may be read-only
-ENV PYTHONPATH=/app PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+      org.opencontainers.image.description="Routes tasks from a legacy HTTP queue to a pool of executors, and loses none." \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=build /opt/queueworker /opt/queueworker
+# Nothing is written at run time: the root may be read-only.
+ENV PATH=/opt/queueworker/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+# A number: Kubernetes checks runAsNonRoot without reading /etc/passwd. It has no line there, whatever the base, and
+# Python's getpass takes the name from LOGNAME before it looks: kopf asks it who it is.
+ENV LOGNAME=queueworker
 USER 65532:65532
 EXPOSE 8084
-ENTRYPOINT ["python3", "-m", "queueworker.cli"]
+ENTRYPOINT ["queueworker"]
 CMD ["worker"]

@@ -86,7 +86,9 @@ def build(engine: Engine, tag: str, base: str | None = None) -> None:
     """Build the project's Dockerfile. `base` None: the Dockerfile's own; with a private engine, one we make."""
     if base is None and engine.private:
         base = _ready_base(engine)
-    arguments = ["--build-arg", f"BASE_IMAGE={base}"] if base is not None else []
+    arguments = ["--build-arg", f"VERSION={app_version()}", "--build-arg", f"REVISION={_revision()}"]
+    if base is not None:
+        arguments += ["--build-arg", f"BASE_IMAGE={base}"]
     authorities = os.environ.get("SSL_CERT_FILE") or os.environ.get("PIP_CERT")
     if authorities and Path(authorities).is_file():
         arguments += ["--secret", f"id=ca,src={authorities}"]
@@ -94,6 +96,12 @@ def build(engine: Engine, tag: str, base: str | None = None) -> None:
     started = time.monotonic()
     engine.run("build", "--network", "host", "--tag", tag, *arguments, str(ROOT))
     _say(f"built {tag} in {time.monotonic() - started:.0f} s")
+
+
+def _revision() -> str:
+    """The commit that is built; empty outside a checkout."""
+    done = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 def _answers(client: tuple[str, ...]) -> bool:
