@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ from queueworker.web.metrics import app_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
 
 ROOT = Path(__file__).parents[1]
 BASE_TAG = "queueworker-base:bookworm"
@@ -313,16 +315,24 @@ def run_command(
         build(found, tag)
         command = [*found.client, "run", "--rm", "--network", "host", "--read-only", "--stop-timeout", "40"]
         process = subprocess.Popen([*command, *(arguments or ()), tag])
-        while True:
-            try:
-                status = process.wait()
-                break
-            except KeyboardInterrupt:  # the client got it too, and hands it on: the worker drains
-                continue
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:  # the client got it too, and hands it on
+            status = process.wait()
+        finally:
+            if process.poll() is None:
+                process.terminate()  # handed on as well: the worker drains
+                process.wait()
     sys.exit(status)
 
 
+def _end_by_signal(number: int, _frame: FrameType | None) -> None:
+    """So that a SIGTERM too takes the engine away in good order."""
+    sys.exit(128 + number)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _end_by_signal)
     try:
         app()
     except (EngineUnavailable, ImageError) as error:
