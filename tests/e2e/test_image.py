@@ -203,3 +203,13 @@ def test_it_says_what_it_is(container_engine: Engine, image: str) -> None:
     assert config["ExposedPorts"] == {"8084/tcp": {}}
     assert config["Labels"]["org.opencontainers.image.version"] == app_version()
     assert container_engine.run("run", "--rm", image, "version").stdout.strip() == app_version()
+
+
+def test_the_wheel_is_built_with_what_the_developers_have() -> None:
+    """requirements-build.txt is part of requirements-dev.txt, hash for hash."""
+    build_lines, dev_lines = (
+        {line.strip() for line in (ROOT / name).read_text().splitlines() if line.strip() and "#" not in line}
+        for name in ("requirements-build.txt", "requirements-dev.txt")
+    )
+    assert any(line.startswith("hatchling==") for line in build_lines)
+    assert build_lines <= dev_lines, "make it again, as its first lines say"
