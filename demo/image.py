@@ -97,6 +97,8 @@ def build(engine: Engine, tag: str, base: str | None = None) -> None:
     _say(f"building {tag}")
     started = time.monotonic()
     engine.run("build", "--network", "host", "--tag", tag, *arguments, str(ROOT))
+    if engine.private:
+        engine.run("image", "prune", "--force")  # what had this tag before
     _say(f"built {tag} in {time.monotonic() - started:.0f} s")
 
 
