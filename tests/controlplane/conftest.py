@@ -7,6 +7,7 @@ import uuid
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
+from redis import Redis
 
 from demo.control_plane import binaries
 from demo.control_plane.redis_server import RedisServer
@@ -62,3 +63,11 @@ def namespace(kubectl: Kubectl) -> str:
 def shared_redis() -> Iterator[RedisServer]:
     with RedisServer() as server:
         yield server
+
+
+@pytest.fixture
+def redis_url(shared_redis: RedisServer) -> str:
+    """A Redis that holds nothing yet."""
+    with Redis(port=shared_redis.port) as client:
+        client.flushall()
+    return shared_redis.url

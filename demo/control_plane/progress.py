@@ -1,0 +1,30 @@
+"""Lines on stderr, so that whoever waits knows for what: stdout is for answers."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+BEAT_SECONDS = 10.0
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """Something that takes its time. `beat()`, called often, says so every ten seconds."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._started = self._said = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self._started
+
+    def beat(self) -> None:
+        if time.monotonic() - self._said >= BEAT_SECONDS:
+            self._said = time.monotonic()
+            say(f"{self._text} … {self.seconds:.0f} s")
