@@ -10,6 +10,8 @@ from typing import Any
 
 import orjson
 
+from queueworker.redaction import without_credentials
+
 
 class LogLevel(StrEnum):
     DEBUG = "debug"
@@ -54,7 +56,8 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             event["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode("utf-8", "replace")
+        line = orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode("utf-8", "replace")
+        return without_credentials(line)
 
 
 class TextFormatter(logging.Formatter):
@@ -62,6 +65,9 @@ class TextFormatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_credentials(super().format(record))
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802
         return _time(record)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from queueworker.settings import Described
 
 PATH = Path(__file__).parents[2] / "docs" / "environment.md"
-_COMMAND = "python -m queueworker.settings_reference"
+_COMMAND = "make generate"
 
 _HEAD = f"""<!-- Made by `{_COMMAND}` from operator/queueworker/settings.py; do not edit. -->
 # The worker's environment
@@ -51,17 +51,17 @@ def _table(variables: Iterable[Described]) -> list[str]:
     return rows
 
 
-def run(*, check: bool) -> int:
+def run(path: Path = PATH, *, check: bool) -> int:
     """The exit status."""
     text = reference()
-    if PATH.exists() and PATH.read_text() == text:
+    if path.exists() and path.read_text() == text:
         return 0
     if check:
-        print(f"{PATH.name} is out of date: run `{_COMMAND}` and commit what it writes", file=sys.stderr)
+        print(f"docs/{path.name} is out of date: run `{_COMMAND}` and commit what it writes", file=sys.stderr)
         return 1
-    PATH.parent.mkdir(exist_ok=True)
-    PATH.write_text(text)
-    print(f"wrote docs/{PATH.name}")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    print(f"wrote docs/{path.name}")
     return 0
 
 

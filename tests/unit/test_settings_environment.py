@@ -14,6 +14,7 @@ from queueworker.settings import VARIABLES, InvalidEnvironment, described, journ
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 # Fields of the spec that only Kubernetes can give a meaning to, or that other variables decide.
 NOT_IN_THE_ENVIRONMENT = {
@@ -205,6 +206,18 @@ def test_the_reference_has_a_row_for_each_variable_and_is_up_to_date() -> None:
     assert all(f"\n| `{v.name}` | " in text for v in described())
     assert settings_reference.PATH.read_text() == text
     assert settings_reference.run(check=True) == 0
+
+
+def test_a_reference_that_is_out_of_date_is_told_with_the_way_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stale = tmp_path / "environment.md"
+    stale.write_text("old")
+    assert settings_reference.run(stale, check=True) == 1
+    assert "docs/environment.md is out of date: run `make generate`" in capsys.readouterr().err
+    assert stale.read_text() == "old"
+    assert settings_reference.run(stale, check=False) == 0
+    assert settings_reference.run(stale, check=True) == 0
 
 
 def test_every_variable_says_its_meaning_and_what_it_may_be() -> None:

@@ -7,8 +7,10 @@ import sys
 from typing import Any
 
 import orjson
+import pytest
 
 from queueworker.logs import JsonFormatter, TextFormatter
+from queueworker.redaction import without_credentials
 
 
 def record(message: str, *args: object, **extra: Any) -> logging.LogRecord:
@@ -44,3 +46,40 @@ def test_a_message_cannot_forge_a_second_line() -> None:
     line = TextFormatter().format(record("queue answered %s", "x\n2026-01-01 ERROR forged", peer="a"))
     assert "\n" not in line
     assert line.endswith("WARNING queueworker.test: queue answered x\\n2026-01-01 ERROR forged peer=a")
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])
+def test_credentials_in_a_url_are_not_logged(formatter: logging.Formatter) -> None:
+    error = ConnectionError("redis://:hunter2@redis:6379 refused")
+    event = record("queue %s is away", "http://user:hunter2@queue:8081", peer="http://hunter2@other")
+    event.exc_info = (type(error), error, None)
+    line = formatter.format(event)
+    assert "hunter2" not in line
+    assert "queue http://queue:8081 is away" in line
+    assert "redis://redis:6379 refused" in line
+
+
+def test_json_stays_json_when_an_at_sign_stands_in_another_field() -> None:
+    event = record("queue %s", "http://queue", owner="someone@example.org", code='"http://a"@b')
+    found = orjson.loads(JsonFormatter().format(event))
+    assert (found["message"], found["owner"], found["code"]) == (
+        "queue http://queue",
+        "someone@example.org",
+        '"http://a"@b',
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://user:pw@queue:8081/x", "http://queue:8081/x"),
+        ("http://user:p@ss@queue", "http://queue"),
+        ("redis://:pw@[::1]:6379/0", "redis://[::1]:6379/0"),
+        ("two: http://a:b@c, http://d:e@f", "two: http://c, http://f"),
+        ("http://queue/who@where?to=a@b", "http://queue/who@where?to=a@b"),
+        ("nobody@example.org", "nobody@example.org"),
+        ("http://queue:8081", "http://queue:8081"),
+    ],
+)
+def test_only_credentials_are_taken_out(text: str, shown: str) -> None:
+    assert without_credentials(text) == shown

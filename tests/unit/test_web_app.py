@@ -10,7 +10,7 @@ import yaml
 from fastapi.openapi.models import OpenAPI
 
 from queueworker.routing.config import Intent
-from queueworker.routing.snapshot import Counters, Phase
+from queueworker.routing.snapshot import Counters, Link, LinkReason, Phase
 from queueworker.web.app import Mode, create_app
 from tests.unit.web_source import DOWN, FakeSource, executor, snapshot
 
@@ -170,3 +170,18 @@ async def test_every_field_that_is_answered_is_described(mode: Mode) -> None:
         if not ({"description", "$ref", "const"} & node.keys())
     ]
     assert bare == []
+
+
+@pytest.mark.parametrize("mode", Mode)
+async def test_credentials_in_a_url_are_shown_nowhere(mode: Mode) -> None:
+    url = "http://user:hunter2@host:8083"
+    down = Link(LinkReason.CONNECTION_FAILED, f"no answer from {url}/status: refused")
+    pool = (executor(1, url=url, name="user:hunter2@host:8083", reason=f"no answer from {url}/health"),)
+    source = one(queue_url=url, queue=down, events=down, journal=down, executors=pool)
+    texts = [(await get(source, path, mode)).text for path in ("/health", "/status", "/metrics")]
+    single = await get(source, "/status/worker/queue:8081", mode)
+    assert [text for text in [*texts, single.text] if "hunter2" in text] == []
+    assert single.json()["queue"]["url"] == "http://host:8083"
+    assert single.json()["queue"]["message"] == "no answer from http://host:8083/status: refused"
+    assert single.json()["executors"][0]["reason"] == "no answer from http://host:8083/health"
+    assert 'queueworker_executor_healthy{executor="host:8083"' in texts[2]

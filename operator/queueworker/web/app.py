@@ -22,6 +22,7 @@ from queueworker.web.models import (
     Problem,
     QueueWorkerStatus,
 )
+from queueworker.web.source import Public
 
 if TYPE_CHECKING:
     from starlette.middleware.base import RequestResponseEndpoint
@@ -57,6 +58,7 @@ _TAGS = [
 
 def create_app(source: Source, mode: Mode = Mode.OPERATOR) -> FastAPI:
     """The application. It asks `source` on each request and keeps nothing itself."""
+    source = Public(source)
     app: FastAPI = FastAPIOffline(
         title="QueueWorker" if mode is Mode.WORKER else "QueueWorker operator",
         version=metrics.app_version(),
