@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -17,10 +18,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
 from tests.component.demo_processes import DemoProcess, demo_process, wait_until
-from tests.component.worker_processes import run_command, worker_process
+from tests.component.worker_processes import can_have_hosts, run_command, worker_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 KEY = "a-key"
 NOWHERE = {"QUEUE_SERVICE_URL": "http://127.0.0.1:9", "EXECUTOR_ENDPOINTS": "http://127.0.0.1:9"}
@@ -115,6 +117,49 @@ def test_every_task_is_routed_once_and_the_face_has_the_legacy_shapes(redis_url:
     assert found["queueworker_tasks_completed_total"] == 40
     assert found["queueworker_execution_seconds_count"] == 40
     assert found["queueworker_tasks_per_minute"] == 40
+
+
+@pytest.mark.skipif(not can_have_hosts(), reason="no process may have its own /etc/hosts here")
+def test_the_legacy_environment_to_the_letter_uses_all_numbered_executors(redis_url: str, tmp_path: Path) -> None:
+    """`executor-1` and `executor-2` on port 8083, as its users have them: on loopback addresses of the test's own."""
+    ids = [f"task-{i}" for i in range(30)]
+    network = f"127.{64 + os.getpid() // 254 % 128}.{1 + os.getpid() % 254}"
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"127.0.0.1 localhost\n{network}.1 executor-1\n{network}.2 executor-2\n")
+    options = ("--port", "8083", "--fast", "--delay-ms", "20")
+    with (
+        demo_process("queue_service", "--port", "0", "--api-key", KEY) as queue,
+        demo_process("executor", "--host", f"{network}.1", "--executor-id", "one", *options),
+        demo_process("executor", "--host", f"{network}.2", "--executor-id", "two", *options),
+        published(redis_url) as events,
+    ):
+        submit(queue, ids)
+        environ = {
+            "QUEUE_SERVICE_URL": queue.url,
+            "QUEUE_API_KEY": KEY,
+            "REDIS_URL": redis_url,
+            "EXECUTOR_COUNT": "2",
+            "EXECUTOR_BASE_URL": "http://executor",
+            "HOSTNAME": "queue-worker-1",
+            "CELERY_ENABLED": "true",
+            "CELERY_PERCENTAGE": "0.5",
+            "FORCE_LEGACY_QUEUE": "false",
+        }
+        with worker_process(hosts, **environ) as worker:
+            wait_until(lambda: account(queue)["completed"] == 30, "30 tasks completed", 30)
+            wait_until(lambda: len(events) == 30, "30 events")
+            status = worker.get("/status").json()
+            worker.signal(signal.SIGTERM)
+            assert worker.wait() == 0
+        totals = account(queue)
+    assert status["executors"] == {
+        "total": 2,
+        "healthy": 2,
+        "health": {"http://executor-1:8083": True, "http://executor-2:8083": True},
+    }
+    assert (totals["completed"], totals["failed"], totals["reported_twice"], totals["unknown_reports"]) == (30, 0, 0, 0)
+    assert Counter(event["eval_id"] for _, event in events) == Counter(ids)
+    assert {event["result"]["executor_id"] for _, event in events} == {"one", "two"}
 
 
 def test_a_worker_that_is_killed_and_starts_again_under_another_name_routes_every_task_once(redis_url: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ import httpx
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# A mount namespace of its own, in which /etc/hosts is the file $0; it becomes the command, and keeps its process id.
+_WITH_HOSTS = ["unshare", "--map-root-user", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"']
 COMMAND = [str(Path(sys.executable).with_name("queueworker"))]
 START_SECONDS = 20
 STOP_SECONDS = 20
@@ -47,12 +50,23 @@ class WorkerProcess:
         return self.process.wait(STOP_SECONDS)
 
 
+def can_have_hosts() -> bool:
+    """Whether this machine allows a process its own /etc/hosts; some containers do not."""
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run([*_WITH_HOSTS, "/etc/hosts", "true"], capture_output=True, check=False).returncode == 0
+
+
 @contextmanager
-def worker_process(**environ: str) -> Iterator[WorkerProcess]:
-    """On a free port, from when it listens until the end of the block; then it is gone, whatever happened."""
+def worker_process(hosts: Path | None = None, /, **environ: str) -> Iterator[WorkerProcess]:
+    """On a free port, from when it listens until the end of the block; then it is gone, whatever happened.
+
+    `hosts` is what it finds as /etc/hosts, where `can_have_hosts`.
+    """
+    command = [*_WITH_HOSTS, str(hosts), *COMMAND] if hosts else COMMAND
     environ = {"PORT": "0", "HOST": "127.0.0.1"} | environ
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen([*COMMAND, "worker"], env=_BASE | environ, stdout=log, stderr=log)
+        process = subprocess.Popen([*command, "worker"], env=_BASE | environ, stdout=log, stderr=log)
         try:
             worker = WorkerProcess(process, log, "")
             deadline = time.monotonic() + START_SECONDS
