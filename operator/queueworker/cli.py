@@ -13,6 +13,7 @@ import typer
 
 from queueworker.logs import LogFormat, LogLevel, configure
 from queueworker.settings import InvalidEnvironment, described, load
+from queueworker.signals import exit_until_claimed
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -61,6 +62,7 @@ Variables, with their defaults and what they may be:
 
 @app.command(help=_WORKER_HELP, short_help="Route for one queue, with no Kubernetes.")
 def worker() -> None:
+    exit_until_claimed()
     try:
         settings = load(os.environ)
     except InvalidEnvironment as error:
@@ -146,6 +148,7 @@ def operator(
     log_level: Annotated[LogLevel, typer.Option(help="The least level that is logged.")] = LogLevel.INFO,
     log_format: Annotated[LogFormat, typer.Option(help="How a log line is written.")] = LogFormat.TEXT,
 ) -> None:
+    exit_until_claimed()
     configure(log_level, log_format)
     from kubernetes.aio.config import ConfigException
 

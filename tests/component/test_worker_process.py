@@ -229,6 +229,25 @@ def test_a_signal_ends_it_with_status_0_though_every_peer_is_away(number: signal
         assert "Traceback" not in worker.log()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("arguments", [["worker"], ["operator", "--port", "0"]])
+def test_a_signal_while_it_still_imports_ends_it_with_status_0(arguments: list[str], number: signal.Signals) -> None:
+    """As process 1 of a container it would otherwise not even notice. The signal comes with the first import."""
+    code = (
+        "import os, sys\n"
+        "from queueworker import cli\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name in ('fastapi', 'kopf', 'kubernetes'):\n"
+        f"            os.kill(os.getpid(), {number.value})\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        f"sys.argv = {['queueworker', *arguments]}\n"
+        "cli.main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
 def test_logs_are_json_lines_when_asked_for(redis_url: str) -> None:
     environ = NOWHERE | {"REDIS_URL": redis_url, "LOG_FORMAT": "json", "EXECUTOR_PORT": "tcp://10.0.0.1:8083"}
     with worker_process(**environ) as worker:
