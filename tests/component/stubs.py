@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
 
+from demo.control_plane.ports import free_ports
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -38,9 +40,11 @@ class Server:
         app.add_routes(self.routes())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
+        if not self.port:
+            # not one of the ports for outgoing connections, which could take it while this server is away
+            (self.port,) = free_ports(1)
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
         await site.start()
-        self.port = self._runner.addresses[0][1]
         return self
 
     async def stop(self) -> None:
