@@ -69,6 +69,20 @@ async def test_a_task_that_was_pulled_before_a_crash_is_run_and_reported_by_the_
     assert await journal_fields(redis_url) == {}
 
 
+async def test_a_batch_that_came_too_late_is_written_again_at_once(
+    queue: StubQueue, executor: StubExecutor, redis_url: str
+) -> None:
+    async with running(queue, [executor], redis_url) as router:
+        await until(lambda: router.snapshot().journal.ok)
+        async with Redis.from_url(redis_url, decode_responses=True) as redis:
+            (lease,) = await redis.keys(f"{BASE}lease:*")
+            await redis.set(lease, 2, keepttl=True)  # as a beat leaves it that overtook two batches
+        queue.submit("a")
+        await queue.reported(1, timeout=2)
+        await until(lambda: router.snapshot().counters.events_published == 1)
+    assert await journal_fields(redis_url) == {}
+
+
 @pytest.mark.parametrize("recovery", ["Retry", "Fail"])
 async def test_a_task_that_was_executing_is_treated_as_recovery_says(
     queue: StubQueue, executor: StubExecutor, redis_url: str, recovery: str
@@ -169,6 +183,7 @@ async def test_a_router_that_was_declared_dead_lets_go_of_its_tasks_and_keeps_wh
     async with running(queue, [executor], redis_url, executors={"concurrency": 4}) as router:
         await until(lambda: executor.in_flight == 1)
         await until_journal(redis_url, 1)
+        await until(lambda: router.snapshot().journal.ok)
         async with Redis.from_url(redis_url, decode_responses=True) as redis:
             (lease,) = await redis.keys(f"{BASE}lease:*")
             me = str(lease).removeprefix(f"{BASE}lease:")

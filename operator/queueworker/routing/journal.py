@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.connection import HiredisRespSerializer
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
 from queueworker.routing.backoff import exponential
@@ -46,9 +47,8 @@ RECONNECT_MOST_SECONDS = 5.0
 FENCED_KEPT_SECONDS = 86_400
 MAX_BUFFERED_EVENTS = 10_000
 MAX_BUFFERED_BYTES = 64 * 1024 * 1024
-# A batch gathers for this long when the last one was large; a lone write does not wait.
-GATHER_SECONDS = 0.001
-GATHER_ABOVE = 8
+# A lone write does not wait; a batch gathers for longer the more the last one held.
+GATHER = ((48, 0.003), (8, 0.001))
 
 _BATCH = """
 local lease = redis.call('GET', KEYS[1])
@@ -149,7 +149,7 @@ class Journal:
         self._on_recovered = on_recovered
         self._on_fenced = on_fenced
         self._on_link = on_link
-        self._redis: Redis = Redis.from_url(
+        self._redis: Redis = _connect(
             redis_url,
             socket_timeout=OPERATION_TIMEOUT_SECONDS,
             socket_connect_timeout=OPERATION_TIMEOUT_SECONDS,
@@ -283,8 +283,9 @@ class Journal:
         last = 0
         while True:
             await self._wake.wait()
-            if last > GATHER_ABOVE:
-                await asyncio.sleep(GATHER_SECONDS)
+            pause = next((seconds for above, seconds in GATHER if last > above), 0.0)
+            if pause:
+                await asyncio.sleep(pause)
             self._wake.clear()
             last = len(self._sets) + len(self._dels) + len(self._events)
             if not last:
@@ -342,6 +343,7 @@ class Journal:
             self._become_fenced()
         elif answer in {"NOLEASE", "STALE"}:
             await self._beat()
+            self._wake.set()  # all of it is still to be written, under the lease that the beat renewed
             return self.link.ok
         if problem or self.fenced:
             self._release_waiters()
@@ -440,6 +442,19 @@ class Journal:
         self.link, self.events_link = link, events_link
         if changed:
             self._on_link()
+
+
+def _connect(url: str, **options: Any) -> Redis:
+    """A client that packs commands with hiredis: redis-py packs in Python, an argument at a time."""
+    redis: Redis = Redis.from_url(url, **options)
+    base = redis.connection_pool.connection_class
+    packer = HiredisRespSerializer()
+
+    def pack_command(_: object, *args: Any) -> list[bytes]:
+        return list(packer.pack(*args))
+
+    redis.connection_pool.connection_class = type(f"Packed{base.__name__}", (base,), {"pack_command": pack_command})
+    return redis
 
 
 def _without_password(url: str) -> str:
