@@ -73,6 +73,12 @@ class HttpTransport:
             ClientBuilder()
             .no_proxy()
             .follow_redirects(False)
+            .referer(False)
+            # a result is passed on byte for byte: nothing is gained by having it compressed on the way here
+            .gzip(False)
+            .brotli(False)
+            .zstd(False)
+            .deflate(False)
             .connect_timeout(_seconds(CONNECT_TIMEOUT_SECONDS))
             .pool_idle_timeout(_seconds(IDLE_CONNECTION_SECONDS))
             .user_agent("queueworker")
