@@ -31,9 +31,14 @@ def install(kubectl: Kubectl) -> None:
     namespace = OPERATOR_ACCOUNT[0]
     if kubectl("get", "namespace", namespace, check=False).returncode != 0:
         kubectl("create", "namespace", namespace)
+    install_crd(kubectl)
+    kubectl("apply", "-f", str(ROOT / "manifests" / "rbac" / "role.yaml"))
+
+
+def install_crd(kubectl: Kubectl) -> None:
+    """Return when its resources are served: for about a second they answer 429."""
     kubectl("apply", "--server-side", "-f", "-", input=crd_yaml())
     kubectl("wait", "--for=condition=Established", "crd/queueworkers.crucible.dev", "--timeout=30s")
-    kubectl("apply", "-f", str(ROOT / "manifests" / "rbac" / "role.yaml"))
     eventually(lambda: kubectl("get", "qw", "-A", check=False).returncode == 0)
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from queueworker.resource.generate import crd_yaml
+from tests.controlplane.operating import install_crd
 
 if TYPE_CHECKING:
     from tests.controlplane.conftest import Kubectl
@@ -71,12 +72,7 @@ INVALID: list[tuple[dict[str, Any], str]] = [
 
 @pytest.fixture(scope="module", autouse=True)
 def crd(kubectl: Kubectl) -> None:
-    kubectl("apply", "-f", "-", input=crd_yaml())
-    kubectl("wait", "--for=condition=Established", "crd/queueworkers.crucible.dev", "--timeout=30s")
-    for _ in range(50):  # for about a second its resources answer 429
-        if kubectl("get", "qw", "-A", check=False).returncode == 0:
-            return
-    kubectl("get", "qw", "-A")
+    install_crd(kubectl)
 
 
 @pytest.mark.parametrize(("spec", "words"), INVALID, ids=[json.dumps(spec)[:60] for spec, _ in INVALID])
