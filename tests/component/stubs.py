@@ -164,6 +164,8 @@ class StubExecutor(Server):
     most_in_flight: int = 0
     gate: asyncio.Event | None = None
     """While set, and not fired, tasks do not end."""
+    health_gate: asyncio.Event | None = None
+    """While set, and not fired, health checks are not answered."""
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -199,6 +201,8 @@ class StubExecutor(Server):
 
     async def _health(self, request: web.Request) -> web.StreamResponse:
         self.checks += 1
+        if self.health_gate is not None:
+            await self.health_gate.wait()
         return web.json_response({"status": "healthy"}, status=200 if self.healthy else 503)
 
     async def _capacity(self, request: web.Request) -> web.StreamResponse:

@@ -69,6 +69,22 @@ async def test_a_task_that_was_pulled_before_a_crash_is_run_and_reported_by_the_
     assert await journal_fields(redis_url) == {}
 
 
+async def test_a_task_that_waits_for_a_health_check_is_in_the_journal(
+    queue: StubQueue, executor: StubExecutor, redis_url: str
+) -> None:
+    checks = {"periodSeconds": 60, "timeoutSeconds": 60}
+    async with running(queue, [executor], redis_url, executors={"healthCheck": checks}) as router:
+        await until(lambda: router.snapshot().healthy == 1)
+        executor.health_gate = asyncio.Event()
+        await asyncio.sleep(1.1)  # older than maxAgeSeconds: it is asked again before it gets a task
+        queue.submit("a")
+        await until(lambda: queue.handed_out)
+        await asyncio.sleep(0.3)
+        assert list((await journal_fields(redis_url)).values()) == [1]
+        executor.health_gate.set()
+        await queue.reported(1)
+
+
 async def test_a_batch_that_came_too_late_is_written_again_at_once(
     queue: StubQueue, executor: StubExecutor, redis_url: str
 ) -> None:

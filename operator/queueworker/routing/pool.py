@@ -156,7 +156,7 @@ class ExecutorPool:
         """Choose an executor for the task and take one of its slots; `release` gives it back.
 
         The executor's last good health check is no older than `maxAgeSeconds`. `on_wait` is called
-        before the task waits for a slot. Raises `NoExecutors`.
+        before the task waits, for a slot or for a check. Raises `NoExecutors`.
         """
         while True:
             waited = not self._available
@@ -177,6 +177,7 @@ class ExecutorPool:
                 if age > most / 2:
                     self.check(executor)  # asked before it is too old, so that no task waits for the answer
                 return executor
+            on_wait()
             try:
                 good = await self.check(executor)
             except BaseException:
