@@ -18,14 +18,14 @@ from queueworker.routing.task import (
     path_id,
     report_body,
 )
-from queueworker.routing.transport import Answer, NotSent, TransportError
+from queueworker.routing.transport import NotSent, TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from queueworker.routing.snapshot import Counters
     from queueworker.routing.task import Outcome
-    from queueworker.routing.transport import Transport
+    from queueworker.routing.transport import Answer, Transport
 
 # A pull is never cancelled by us, because the queue may have popped a task for it. A queue that accepts
 # the request and then says nothing for this long is given up on, and the loss it may mean is counted.
@@ -162,10 +162,10 @@ class QueueClient:
             return None
         return value if isinstance(value, int) else None
 
-    async def _post_report(self, eval_id: str, outcome: Outcome) -> Answer:
+    def _post_report(self, eval_id: str, outcome: Outcome) -> Awaitable[Answer]:
         verb = "complete" if outcome.completed else "fail"
         url = f"{self._base}/tasks/{path_id(eval_id)}/{verb}"
-        return await self._transport.post(url, report_body(outcome), REPORT_TIMEOUT_SECONDS, self._key)
+        return self._transport.post(url, report_body(outcome), REPORT_TIMEOUT_SECONDS, self._key)
 
     async def _wait_to_report(self, delay: float) -> None:
         self.stuck += 1

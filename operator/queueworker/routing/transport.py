@@ -17,6 +17,8 @@ from pyreqwest.client import ClientBuilder
 from pyreqwest.exceptions import DetailedPyreqwestError, PyreqwestError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from pyreqwest.client import Client
 
 CONNECT_TIMEOUT_SECONDS = 5.0
@@ -49,11 +51,11 @@ class Answer(NamedTuple):
 class Transport(Protocol):
     """What the queue client and the pool need of an HTTP client. Timeouts are in seconds, for the whole exchange."""
 
-    async def get(self, url: str, timeout: float, key: str | None = None) -> Answer:
+    def get(self, url: str, timeout: float, key: str | None = None) -> Awaitable[Answer]:
         """Raises `TransportError`."""
         ...
 
-    async def post(self, url: str, body: bytes, timeout: float, key: str | None = None) -> Answer:
+    def post(self, url: str, body: bytes, timeout: float, key: str | None = None) -> Awaitable[Answer]:
         """`body` is JSON. Raises `TransportError`."""
         ...
 
@@ -86,11 +88,13 @@ class HttpTransport:
             .build()
         )
 
-    async def get(self, url: str, timeout: float, key: str | None = None) -> Answer:
-        return await self._send("GET", url, None, timeout, key)
+    # No coroutines of their own: every level costs each time that a task of the loop goes on.
 
-    async def post(self, url: str, body: bytes, timeout: float, key: str | None = None) -> Answer:
-        return await self._send("POST", url, body, timeout, key)
+    def get(self, url: str, timeout: float, key: str | None = None) -> Awaitable[Answer]:
+        return self._send("GET", url, None, timeout, key)
+
+    def post(self, url: str, body: bytes, timeout: float, key: str | None = None) -> Awaitable[Answer]:
+        return self._send("POST", url, body, timeout, key)
 
     async def _send(self, method: str, url: str, body: bytes | None, timeout: float, key: str | None) -> Answer:
         try:
