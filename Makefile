@@ -7,8 +7,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
+# The cases mostly wait; each worker takes the next one as it comes, those of a minute first.
+FAULT_WORKERS ?= 4
+FAULTS = $(PYTEST) -q -rs -n $(FAULT_WORKERS) --dist load --maxschedchunk 1 tests/faults
 
-.PHONY: help venv lock generate verify lint format test test-fast test-controlplane test-e2e demo control-plane bench clean
+.PHONY: help venv lock generate verify lint format test test-fast test-controlplane test-e2e test-faults reliability demo control-plane bench clean
 
 help: ## list what can be done here
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,7 +31,7 @@ demo: venv ## the whole platform on this machine; DEMO_SECONDS=30 ends by itself
 control-plane: venv ## ready kube-apiserver, etcd, kubectl and redis-server; prints their directory
 	@$(BIN)/python -m demo.control_plane binaries
 
-test: lint verify test-fast test-controlplane test-e2e ## everything
+test: lint verify test-fast test-controlplane test-e2e test-faults ## everything
 
 test-fast: venv ## unit and component tests
 	$(PYTEST) -q -n $(WORKERS) tests/unit tests/component
@@ -39,6 +42,14 @@ test-controlplane: venv ## tests that need a real kube-apiserver
 
 test-e2e: venv ## build the image and run it, where a container engine can run
 	$(PYTEST) -q -rs tests/e2e
+
+test-faults: venv ## every fault that one machine can make, under load; FAULT_WORKERS=4 cases at once
+	@$(BIN)/python -m demo.control_plane binaries
+	$(FAULTS)
+
+reliability: venv ## run the faults, and write docs/reliability.md from the run
+	@$(BIN)/python -m demo.control_plane binaries
+	$(FAULTS) --reliability docs/reliability.md
 
 bench: venv ## tasks a second of the worker, beside the loop as the legacy worker wrote it
 	@$(BIN)/python -m tests.bench

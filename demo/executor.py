@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import orjson
@@ -29,6 +30,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from demo.record import Record
 from demo.serving import EXCEPTION_HANDLERS, answer, int_field, read_object, serve, text_field
 
 MIB = 1024 * 1024
@@ -64,6 +66,8 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     delay: float = 0.0
     fast: bool = False
+    record: Path | None = None
+    """Where each task that was started is noted."""
 
 
 def _in_child(memory: int) -> Callable[[], None]:
@@ -210,6 +214,7 @@ class Executor:
     def __init__(self, settings: Settings, publisher: Publisher | None = None) -> None:
         self._settings = settings
         self._publisher = publisher
+        self._record = Record(settings.record, settings.executor_id)
         self._running = 0
         self._sandboxes: set[Sandbox] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -244,6 +249,7 @@ class Executor:
         if self._running >= self._settings.max_concurrent:
             return answer({"detail": f"Executor at capacity ({self._running} running)"}, 429)
         self._running += 1  # before the first await: two requests never see the same slot free
+        self._record.note("started", eval_id)
         sandbox = Sandbox(self._settings.limits)
         self._sandboxes.add(sandbox)
         # A task of its own: it runs to its end and its process is reaped, even where the client goes away.
@@ -389,6 +395,9 @@ def main(
     redis_url: Annotated[
         str, typer.Option(envvar="REDIS_URL", help="Where --later publishes.")
     ] = "redis://127.0.0.1:6379",
+    record: Annotated[
+        Path | None, typer.Option(help="File to append a line of JSON to for each task that is started.")
+    ] = None,
 ) -> None:
     """An executor: runs the Python that it is sent, within limits, and answers what became of it.
 
@@ -401,6 +410,7 @@ def main(
         limits=Limits(memory=memory_mb * MIB, output=max_output_bytes),
         delay=delay_ms / 1000,
         fast=fast,
+        record=record,
     )
     executor = Executor(settings, Publisher(redis_url) if later else None)
     serve(create_app(executor), host, port, on_stop=executor.stop)

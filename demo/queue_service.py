@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,6 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from demo.record import Record
 from demo.serving import (
     EXCEPTION_HANDLERS,
     BadRequestError,
@@ -80,15 +82,17 @@ class Account:
 class TaskQueue:
     """The FIFO and its account. All calls are synchronous, so that in one event loop each is atomic.
 
-    `remember` bounds how many reported ids are kept to tell a second report from an unknown id.
+    `remember` bounds how many reported ids are kept to tell a second report from an unknown id; `record` notes
+    `handed-out`, `completed`, `failed` and `unknown` (a report of an id that is not there).
     """
 
-    def __init__(self, remember: int = 200_000) -> None:
+    def __init__(self, remember: int = 200_000, record: Record | None = None) -> None:
         self.queued: OrderedDict[str, Task] = OrderedDict()
         self.processing: dict[str, Task] = {}
         self.account = Account()
         self._reported: OrderedDict[str, None] = OrderedDict()
         self._remember = remember
+        self._record = record or Record(None, "queue")
 
     def submit(self, task: Task) -> int:
         """Put a task at the end; returns its position, from 1.
@@ -109,9 +113,10 @@ class TaskQueue:
         eval_id, task = self.queued.popitem(last=False)
         self.processing[eval_id] = task
         self.account.handed_out += 1
+        self._record.note("handed-out", eval_id)
         return task
 
-    def report(self, eval_id: str) -> bool:
+    def report(self, eval_id: str, *, completed: bool) -> bool:
         """Forget a task that was reported; False when it is unknown (never known, or already reported)."""
         known = self.processing.pop(eval_id, None) or self.queued.pop(eval_id, None)
         if known is None:
@@ -119,10 +124,16 @@ class TaskQueue:
                 self.account.reported_twice += 1
             else:
                 self.account.unknown_reports += 1
+            self._record.note("unknown", eval_id)
             return False
         self._reported[eval_id] = None
         if len(self._reported) > self._remember:
             self._reported.popitem(last=False)
+        if completed:
+            self.account.completed += 1
+        else:
+            self.account.failed += 1
+        self._record.note("completed" if completed else "failed", eval_id)
         return True
 
     def position(self, eval_id: str) -> int:
@@ -176,16 +187,14 @@ class _Handlers:
         body = await read_object(request)
         if not isinstance(body.get("output"), dict):
             raise BadRequestError("output: must be the executor's result object")
-        if not self._tasks.report(request.path_params["eval_id"]):
+        if not self._tasks.report(request.path_params["eval_id"], completed=True):
             return answer({"detail": "Task not found"}, 404)
-        self._tasks.account.completed += 1
         return answer({"status": "completed"})
 
     async def fail(self, request: Request) -> Response:
         text_field(await read_object(request), "error")
-        if not self._tasks.report(request.path_params["eval_id"]):
+        if not self._tasks.report(request.path_params["eval_id"], completed=False):
             return answer({"status": "not_found"})
-        self._tasks.account.failed += 1
         return answer({"status": "failed"})
 
     async def show(self, request: Request) -> Response:
@@ -288,12 +297,16 @@ def main(
     remember: Annotated[
         int, typer.Option(min=1, help="Reported ids to remember, to tell a second report in /account.")
     ] = 200_000,
+    record: Annotated[
+        Path | None, typer.Option(help="File to append a line of JSON to for each id handed out and each report.")
+    ] = None,
 ) -> None:
     """The platform's queue service: an in-memory FIFO of tasks over HTTP.
 
     The first line of its output is the address it listens on.
     """
-    serve(create_app(TaskQueue(remember), api_key=api_key or None, empty=empty_answer), host, port)
+    tasks = TaskQueue(remember, Record(record, "queue"))
+    serve(create_app(tasks, api_key=api_key or None, empty=empty_answer), host, port)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,125 @@
+"""What happened in a case: acts that the services recorded, and events as a subscriber saw them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import orjson
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+TAKEN = ("completed", "failed")
+"""A report that the queue took."""
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """`what`: handed-out, completed, failed or unknown (the queue), started (an executor). `at`: monotonic seconds."""
+
+    at: float
+    what: str
+    eval_id: str
+    by: str
+
+
+class Ledger:
+    """The acts that the services append to `path`, read as they come."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._read = 0
+        self._acts: list[Act] = []
+
+    @property
+    def acts(self) -> list[Act]:
+        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
+            file.seek(self._read)
+            data = file.read()
+            whole = data[: data.rfind(b"\n") + 1]
+            self._read += len(whole)
+            self._acts += [Act(**orjson.loads(line)) for line in whole.splitlines()]
+        return self._acts
+
+    def ids(self, *what: str) -> set[str]:
+        return {act.eval_id for act in self.acts if act.what in what}
+
+    def by_id(self, *what: str) -> dict[str, list[Act]]:
+        found: dict[str, list[Act]] = defaultdict(list)
+        for act in self.acts:
+            if act.what in what:
+                found[act.eval_id].append(act)
+        return found
+
+    def reports(self) -> int:
+        """Reports that the queue was sent, known to it or not."""
+        return sum(act.what in {*TAKEN, "unknown"} for act in self.acts)
+
+
+class Events:
+    """A subscriber of the outcome channels, as the storage worker is one: subscribed again as soon as it can be."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._url = redis_url
+        self.seen: list[tuple[str, str]] = []
+        """Channel (without `evaluation:`) and eval_id, in the order of arrival."""
+        self._subscribed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def subscribed(self) -> None:
+        """Return when it is subscribed: after a restart of Redis, before the router may publish again."""
+        await self._subscribed.wait()
+
+    def by_id(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for channel, eval_id in self.seen:
+            found[eval_id].append(channel)
+        return found
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._listen())
+        await self.subscribed()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _listen(self) -> None:
+        while True:
+            with contextlib.suppress(RedisError, OSError):
+                async with Redis.from_url(self._url) as redis, redis.pubsub() as pubsub:
+                    await pubsub.psubscribe("evaluation:*")
+                    async for message in pubsub.listen():
+                        if message["type"] == "psubscribe":
+                            self._subscribed.set()
+                        else:
+                            channel = message["channel"].decode().removeprefix("evaluation:")
+                            self.seen.append((channel, orjson.loads(message["data"])["eval_id"]))
+            self._subscribed.clear()
+            await asyncio.sleep(0.02)
+
+
+class Timeline:
+    """When a fault ended, and when routing made progress again."""
+
+    def __init__(self) -> None:
+        self.ended_at: float | None = None
+
+    def end(self) -> None:
+        self.ended_at = time.monotonic()
+
+    def recovery(self, acts: Iterable[Act]) -> float | None:
+        """Seconds from the fault's end to the next report that the queue took; None when there was none."""
+        assert self.ended_at is not None, "the case made no fault"
+        after = [act.at for act in acts if act.what in TAKEN and act.at > self.ended_at]
+        return min(after) - self.ended_at if after else None
