@@ -126,3 +126,13 @@ def mislabels(by: int) -> Fault:
         exchange.writer.close()
 
     return fault
+
+
+def closes_after_answering() -> Fault:
+    """The answer is whole, and says nothing of the connection's end, which follows it."""
+
+    async def fault(exchange: Exchange) -> None:
+        await exchange.reply((await exchange.forward()).raw)
+        exchange.writer.close()
+
+    return fault

@@ -247,6 +247,8 @@ class HttpProxy(Proxy):
         """Requests by path, spoilt or not."""
         self.spoilt: list[Message] = []
         """The requests that a fault was let loose on, in order."""
+        self.answers: list[Message] = []
+        """What the peer answered to those of them that were forwarded."""
         self.broken: list[str] = []
         """What went wrong in a fault itself: a defect of the test."""
         self._fault: Fault | None = None
@@ -287,6 +289,10 @@ class HttpProxy(Proxy):
             await upstream.drain()
             return await _read(upstream_reader)
 
+        async def send_and_keep(request: Message) -> Message:
+            self.answers.append(answer := await send(request))
+            return answer
+
         for earlier in itertools.count():
             # a peer that dies takes the connection with it, idle or not
             asked = asyncio.ensure_future(_read(reader))
@@ -305,7 +311,7 @@ class HttpProxy(Proxy):
             await self._pass()
             if fault is not None:
                 try:
-                    await fault(Exchange(request, writer, earlier, send))
+                    await fault(Exchange(request, writer, earlier, send_and_keep))
                 except (OSError, EOFError, asyncio.CancelledError):
                     raise
                 except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -24,7 +25,9 @@ from tests.faults.proxy import HttpProxy, Proxy
 from tests.faults.reliability import recovery_class
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    from tests.faults.proxy import Fault
 
 PATIENCE_SECONDS = 45.0
 """For whatever a case waits for: an upper bound on a loaded machine, never a measure."""
@@ -101,6 +104,8 @@ class Rig:
         self._stack = AsyncExitStack()
         self._numbers = 0
         self._loads: list[asyncio.Task[None]] = []
+        self._load: asyncio.Task[None] | None = None
+        self._client = httpx.AsyncClient(timeout=10, trust_env=False, verify=False)
 
     # --- processes
 
@@ -157,8 +162,12 @@ class Rig:
     # --- load
 
     def submit(self, count: int, every: float = 0.05, **fields: Any) -> None:
-        """Numbered tasks, one `every` so many seconds, in the background: the load runs through the fault."""
-        self._loads.append(asyncio.create_task(self._submit(count, every, fields)))
+        """So many numbered tasks, one `every` so many seconds, in the background."""
+        self._loads.append(asyncio.create_task(self._submit(range(count), every, fields)))
+
+    def load(self, every: float = 0.05, **fields: Any) -> None:
+        """As `submit`, until the account is asked for: the load runs through the fault, however long it takes."""
+        self._load = asyncio.create_task(self._submit(itertools.count(), every, fields))
 
     async def progress(self, reports: int = 5) -> None:
         """Return when the queue has got so many reports more than now."""
@@ -172,9 +181,26 @@ class Rig:
             assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s\n{self.logs()}"
             await asyncio.sleep(0.02)
 
+    async def spoil(self, site: Site, fault: Fault, path: str, times: int) -> None:
+        """Let the fault loose on the next so many requests, and return when it was."""
+        before = len(site.proxy.spoilt)
+        site.proxy.spoil(fault, path, times)
+        await self.until(lambda: len(site.proxy.spoilt) == before + times, f"{times} requests of {path} spoilt")
+
     def running(self) -> set[str]:
         """Ids that an executor has started and that are not reported yet."""
         return self.ledger.ids("started") - self.ledger.ids("completed", "failed", "unknown")
+
+    def running_on(self, executor: str) -> set[str]:
+        """As `running`, of one executor."""
+        here = {act.eval_id for act in self.ledger.acts if act.what == "started" and act.by == executor}
+        return here & self.running()
+
+    async def idle(self) -> None:
+        """Return when all that was submitted is reported."""
+        await asyncio.gather(*self._loads)
+        taken = ("completed", "failed", "unknown")
+        await self.until(lambda: len(self.ledger.ids(*taken)) == self._numbers, "all tasks reported")
 
     # --- the fault and the account
 
@@ -190,6 +216,9 @@ class Rig:
     ) -> None:
         """Wait until all is settled, then hold the case to its account. `given` are `Exceptions`."""
         exceptions = Exceptions(**given)
+        if self._load is not None:
+            await self.progress(1)
+            await self._stop_load(self._load)
         async with asyncio.timeout(patience + PATIENCE_SECONDS):
             await asyncio.gather(*self._loads)
         deadline = time.monotonic() + patience
@@ -213,9 +242,13 @@ class Rig:
             recovery_class(seconds),
         )
 
+    async def ask_queue(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """The user's side of the queue, past the proxy."""
+        return await self._client.request(method, self.queue.url + path, headers={"X-API-Key": self.key}, **options)
+
     async def metrics(self, worker: WorkerProcess) -> dict[str, float]:
         """By name; the executors' summed up."""
-        text = (await asyncio.to_thread(worker.get, "/metrics")).text
+        text = (await self._client.get(f"{worker.url}/metrics")).text
         found: dict[str, float] = {}
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
@@ -224,7 +257,7 @@ class Rig:
 
     async def status(self, worker: WorkerProcess | None = None) -> dict[str, Any]:
         """The legacy `/status` of the worker."""
-        found: dict[str, Any] = (await asyncio.to_thread((worker or self.workers[0]).get, "/status")).json()
+        found: dict[str, Any] = (await self._client.get(f"{(worker or self.workers[0]).url}/status")).json()
         return found
 
     def logs(self) -> str:
@@ -236,9 +269,11 @@ class Rig:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for load in self._loads:
+        loads = [*self._loads, *([self._load] if self._load else [])]
+        for load in loads:
             load.cancel()
-        await asyncio.gather(*self._loads, return_exceptions=True)
+        await asyncio.gather(*loads, return_exceptions=True)
+        await self._client.aclose()
         await self._stack.aclose()
         await asyncio.gather(self.queue.close(), *(site.close() for site in self.executors))
         await asyncio.to_thread(self.redis.stop)
@@ -252,27 +287,24 @@ class Rig:
             *("--max-concurrent", str(slots), "--record", str(self.ledger.path)),
         )
 
-    @contextlib.asynccontextmanager
-    async def queue_client(self) -> AsyncIterator[httpx.AsyncClient]:
-        headers = {"X-API-Key": self.key} if self.key else {}
-        async with httpx.AsyncClient(base_url=self.queue.url, headers=headers, timeout=10, trust_env=False) as client:
-            yield client
-
-    async def _submit(self, count: int, every: float, fields: dict[str, Any]) -> None:
-        for _ in range(count):
+    async def _submit(self, numbers: Iterable[int], every: float, fields: dict[str, Any]) -> None:
+        for _ in numbers:
             self._numbers += 1
             task = {"eval_id": f"task-{self._numbers:04}", "code": "print(1)", **fields}
             while True:
                 with contextlib.suppress(httpx.HTTPError):
-                    async with self.queue_client() as client:
-                        (await client.post("/tasks", json=task)).raise_for_status()
+                    (await self.ask_queue("POST", "/tasks", json=task)).raise_for_status()
                     break
-                await asyncio.sleep(0.1)  # the queue is away: so is its user's patience
+                await asyncio.sleep(0.1)  # it is away, and its user asks again
             await asyncio.sleep(every)
 
+    async def _stop_load(self, load: asyncio.Task[None]) -> None:
+        self._load = None
+        load.cancel()
+        await asyncio.gather(load, return_exceptions=True)
+
     async def _unsettled(self, exceptions: Exceptions) -> list[str]:
-        async with self.queue_client() as client:
-            queued = (await client.get("/status")).json()["queued"]
+        queued = (await self.ask_queue("GET", "/status")).json()["queued"]
         waits = [f"{queued} tasks in the queue"] if queued else []
         for worker in self.workers:
             metrics = await self.metrics(worker)
