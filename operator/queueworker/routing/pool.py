@@ -45,7 +45,7 @@ class Executor:
 
     __slots__ = (
         "available", "capacity", "endpoint", "execute_url", "free", "health", "in_flight", "last_check", "last_good",
-        "later", "leaving", "listed_at", "name", "probe", "resting_until", "told_capacity", "watch",
+        "later", "leaving", "listed_at", "name", "probe", "rest", "told_capacity", "watch",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, capacity: int) -> None:
@@ -60,7 +60,8 @@ class Executor:
         self.health = HealthState()
         self.last_good = float("-inf")
         self.last_check: float | None = None
-        self.resting_until = 0.0
+        self.rest: asyncio.TimerHandle | None = None
+        """Ends the moment that it is left alone for, after it refused a task."""
         self.leaving = False
         self.later: bool | None = None
         """Whether it answers `running` and publishes the outcome itself; None until its first answer."""
@@ -99,7 +100,6 @@ class ExecutorPool:
         self._healthy = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._chooser = self._make_chooser()
-        self._timers: set[asyncio.TimerHandle] = set()
 
     # --- what it is told
 
@@ -211,18 +211,11 @@ class ExecutorPool:
 
     def refused(self, executor: Executor) -> None:
         """It answered that it takes no task now: leave it alone for a moment."""
-        executor.resting_until = self._clock() + REFUSAL_REST_SECONDS
+        if executor.rest is not None:
+            executor.rest.cancel()
+        # The timer ends the rest, not the clock: a timer may fire a little before its time.
+        executor.rest = asyncio.get_running_loop().call_later(REFUSAL_REST_SECONDS, self._rested, executor)
         self._refresh(executor)
-        loop = asyncio.get_running_loop()
-
-        def rested() -> None:
-            self._timers.discard(handle)
-            self._refresh(executor)
-            if executor.available and not self._wake_waiting():
-                self._on_free()
-
-        handle = loop.call_later(REFUSAL_REST_SECONDS, rested)
-        self._timers.add(handle)
 
     def check(self, executor: Executor) -> asyncio.Task[bool]:
         """Ask it for its health now; many callers share one request. The result: whether the answer was good."""
@@ -254,8 +247,9 @@ class ExecutorPool:
 
     async def close(self) -> None:
         """Stop the health checks."""
-        for handle in self._timers:
-            handle.cancel()
+        for executor in self._all():
+            if executor.rest is not None:
+                executor.rest.cancel()
         tasks = [t for e in self._all() for t in (e.watch, e.probe) if t is not None]
         for task in tasks:
             task.cancel()
@@ -334,7 +328,7 @@ class ExecutorPool:
             executor.health.healthy
             and not executor.leaving
             and executor.in_flight < executor.capacity
-            and executor.resting_until <= self._clock()
+            and executor.rest is None
         )
         listed = self._available
         if should and not executor.available:
@@ -350,6 +344,12 @@ class ExecutorPool:
         free = executor.capacity - executor.in_flight if should else 0
         self._free += free - executor.free
         executor.free = free
+
+    def _rested(self, executor: Executor) -> None:
+        executor.rest = None
+        self._refresh(executor)
+        if executor.available and not self._wake_waiting():
+            self._on_free()
 
     def _flipped(self, executor: Executor) -> None:
         if not executor.leaving:
