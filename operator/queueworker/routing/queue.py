@@ -14,6 +14,7 @@ from queueworker.routing.task import (
     InvalidTask,
     Task,
     excerpt,
+    is_object,
     parse_task,
     path_id,
     report_body,
@@ -122,6 +123,8 @@ class QueueClient:
         or None when it knows no such id.
         A queue that restarted has forgotten its tasks, and one whose answer was lost has the report
         already: both say that they do not know the id, and in both nothing is left to tell.
+        A 200 with no JSON object is not the queue's: something in front of it has answered (a page that says
+        to come back later), and the report is sent again.
         """
         refusals = 0
         while True:
@@ -136,7 +139,7 @@ class QueueClient:
                 continue
             if not self.gate.open:
                 self.gate.succeeded()
-            if status == 200:
+            if status == 200 and is_object(body):
                 if self.link.reason is LinkReason.CONNECTION_FAILED:
                     self._set_link(LinkReason.CONNECTED)
                 return outcome if outcome.completed or b"not_found" not in body else None

@@ -131,6 +131,14 @@ def parse_result(body: bytes) -> dict[str, Any]:
     return data
 
 
+def is_object(body: bytes) -> bool:
+    """Whether the body is a JSON object."""
+    try:
+        return isinstance(orjson.loads(body), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
 def outcome_of(result: dict[str, Any], raw: bytes) -> Outcome:
     """`completed` completes the task; everything else fails it with the result's own error, as ever."""
     if result.get("status") == "completed":

@@ -1,0 +1,150 @@
+"""A queue that acts and whose answer does not arrive whole, or is wrong, with a load running through it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.faults.http_faults import answers, half_a_chunk, halves, mislabels, resets, response, trickles
+
+if TYPE_CHECKING:
+    from tests.faults.proxy import Fault
+    from tests.faults.rig import Rig
+
+HTML = response(200, b"<html><h1>We will be back soon</h1></html>", "text/html")
+
+
+@pytest.mark.parametrize(
+    ("fault", "what"),
+    [
+        pytest.param(halves(), "in the middle of its answer", id="half an answer"),
+        pytest.param(half_a_chunk(), "in the middle of a chunk", id="half a chunk"),
+        pytest.param(mislabels(+7), "after an answer that is shorter than its Content-Length", id="Content-Length"),
+        pytest.param(resets(forwarded=True), "in place of the answer", id="reset"),
+    ],
+)
+async def test_a_pull_whose_answer_is_cut_off_loses_its_task_and_is_counted(rig: Rig, fault: Fault, what: str) -> None:
+    """Mechanism: `queueworker_pulls_lost_total`. The documented window: the queue has popped, and keeps no lease."""
+    await rig.start()
+    rig.load(0.1)
+    await rig.progress()
+    with rig.fault(f"the queue ends the connection {what} to a pull, twice"):
+        await rig.spoil(rig.queue, fault, "/tasks/next", 2)
+    lost = rig.popped()
+    await rig.account(lost=lost, lost_why="popped into the answers that were cut off")
+    counted = (await rig.metrics(rig.workers[0]))["queueworker_pulls_lost_total"]
+    assert len(lost) <= counted == 2
+
+
+async def test_a_pull_that_broke_before_the_queue_had_it_loses_nothing(rig: Rig) -> None:
+    """Mechanism: it is counted all the same: the router cannot know."""
+    await rig.start()
+    rig.load(0.1)
+    await rig.progress()
+    with rig.fault("the queue resets the connection once a pull is written, and pops nothing"):
+        await rig.spoil(rig.queue, resets(forwarded=False), "/tasks/next", 1)
+    await rig.account()
+    assert (await rig.metrics(rig.workers[0]))["queueworker_pulls_lost_total"] == 1
+
+
+async def test_a_pull_whose_answer_comes_byte_by_byte_loses_nothing(rig: Rig) -> None:
+    """Mechanism: a pull's limit is long: whatever arrives whole within it is a task."""
+    await rig.start()
+    rig.load(0.1)
+    await rig.progress()
+    with rig.fault("the queue answers two pulls with one byte every 20 ms"):
+        await rig.spoil(rig.queue, trickles(0.02), "/tasks/next", 2)
+    await rig.account()
+    assert (await rig.metrics(rig.workers[0]))["queueworker_pulls_lost_total"] == 0
+
+
+async def test_a_report_whose_answer_is_lost_is_taken_once(rig: Rig) -> None:
+    """Mechanism: the report is sent again, and 404 then means that nothing is left to tell."""
+    await rig.start()
+    rig.load(0.1)
+    await rig.progress()
+    with rig.fault("the queue takes a report, and the connection is reset in place of its answer"):
+        await rig.spoil(rig.queue, resets(forwarded=True), "/complete", 1)
+    again = {request.path.split("/")[2] for request in rig.queue.proxy.spoilt}
+    await rig.account(told_again=again)
+    assert not rig.ledger.ids("failed")
+    assert rig.ledger.ids("unknown") == again
+    assert (await rig.metrics(rig.workers[0]))["queueworker_reports_unknown_total"] == 1
+
+
+async def test_a_report_that_broke_before_the_queue_had_it_is_sent_again(rig: Rig) -> None:
+    """Mechanism: a report is tried for ever."""
+    await rig.start()
+    rig.load(0.1)
+    await rig.progress()
+    with rig.fault("the connection to the queue is reset once a report is written, which the queue never has"):
+        await rig.spoil(rig.queue, resets(forwarded=False), "/complete", 1)
+    await rig.account()
+    assert not rig.ledger.ids("failed")
+    assert not rig.ledger.ids("unknown")
+
+
+async def test_an_html_page_in_place_of_a_task_is_no_task(rig: Rig) -> None:
+    """Mechanism: `InvalidAnswer` of a pull; the next poll asks again."""
+    await rig.start()
+    rig.load(0.1)
+    await rig.progress()
+    with rig.fault("something in front of the queue answers pulls with 200 and an HTML page for 3 s"):
+        rig.queue.proxy.spoil(answers(HTML), "/tasks/next")
+        await asyncio.sleep(3)
+        rig.queue.proxy.heal()
+    await rig.account()
+    assert not rig.ledger.ids("failed")
+
+
+async def test_an_html_page_in_answer_to_a_report_does_not_count_as_taken(rig: Rig) -> None:
+    """Mechanism: a report is taken when the queue says so in JSON; else it is sent again."""
+    await rig.start()
+    rig.load(0.1)
+    await rig.progress()
+    with rig.fault("something in front of the queue answers six reports with 200 and an HTML page"):
+        await rig.spoil(rig.queue, answers(HTML), "/complete", 6)
+    await rig.account()
+    assert not rig.ledger.ids("failed")
+
+
+async def test_a_result_that_the_queue_refuses_for_good_is_reported_as_a_failure(rig: Rig) -> None:
+    """Mechanism: a 4xx that is not `not now` turns the result into a failure that says so."""
+    await rig.start()
+    rig.load(0.1)
+    await rig.progress()
+    with rig.fault("the queue answers 413 to two results"):
+        await rig.spoil(rig.queue, answers(response(413)), "/complete", 2)
+    hit = {request.path.split("/")[2] for request in rig.queue.proxy.spoilt}
+    await rig.account()
+    assert rig.ledger.ids("failed") == hit
+
+
+async def test_an_id_handed_out_twice_while_it_is_in_flight_runs_once(rig: Rig) -> None:
+    """Mechanism: a task whose id is in flight is dropped, and counted."""
+    await rig.start(delay=2)
+    rig.submit(1, 0)
+    await rig.until(rig.running, "a task that runs")
+    (eval_id,) = rig.running()
+    task = b'{"eval_id":"%s","code":"print(1)","language":"python","engine":"docker","timeout":30}' % eval_id.encode()
+    rig.load(0.1)
+    with rig.fault("the queue hands out an id that is in flight three times more"):
+        await rig.spoil(rig.queue, answers(response(200, task)), "/tasks/next", 3)
+    await rig.account()
+    assert (await rig.metrics(rig.workers[0]))["queueworker_tasks_duplicates_total"] == 3
+
+
+async def test_an_id_handed_out_again_after_its_report_runs_again_and_is_reported_again(rig: Rig) -> None:
+    """Mechanism: what is reported is forgotten: the queue's word is the only one on what is to be done."""
+    await rig.start()
+    rig.submit(1, 0)
+    await rig.idle()
+    (eval_id,) = rig.ledger.ids("completed")
+    task = b'{"eval_id":"%s","code":"print(1)","language":"python","engine":"docker","timeout":30}' % eval_id.encode()
+    rig.load(0.1)
+    with rig.fault("the queue hands out an id again that was reported"):
+        await rig.spoil(rig.queue, answers(response(200, task)), "/tasks/next", 1)
+    await rig.account(told_again={eval_id}, may_run_twice={eval_id}, twice_why="the id that was handed out again")
+    assert len(rig.ledger.by_id("started")[eval_id]) == 2
