@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 # The cases mostly wait; each worker takes the next one as it comes, those of a minute first.
-FAULT_WORKERS ?= 4
+FAULT_WORKERS ?= 6
 FAULTS = $(PYTEST) -q -rs -n $(FAULT_WORKERS) --dist load --maxschedchunk 1 tests/faults
 
 .PHONY: help venv lock generate verify lint format test test-fast test-controlplane test-e2e test-faults reliability demo control-plane bench clean
@@ -43,7 +43,7 @@ test-controlplane: venv ## tests that need a real kube-apiserver
 test-e2e: venv ## build the image and run it, where a container engine can run
 	$(PYTEST) -q -rs tests/e2e
 
-test-faults: venv ## every fault that one machine can make, under load; FAULT_WORKERS=4 cases at once
+test-faults: venv ## every fault that one machine can make, under load; FAULT_WORKERS=6 cases at once
 	@$(BIN)/python -m demo.control_plane binaries
 	$(FAULTS)
 

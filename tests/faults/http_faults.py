@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -134,5 +135,16 @@ def closes_after_answering() -> Fault:
     async def fault(exchange: Exchange) -> None:
         await exchange.reply((await exchange.forward()).raw)
         exchange.writer.close()
+
+    return fault
+
+
+def changes_key(key: str) -> Fault:
+    """The peer sees this `X-API-Key`: to the client it is as if the peer's key were another."""
+
+    async def fault(exchange: Exchange) -> None:
+        head = re.sub(rb"(?im)^x-api-key: *[^\r]*", b"X-API-Key: " + key.encode(), exchange.request.head)
+        exchange.request = replace(exchange.request, head=head)
+        await exchange.reply((await exchange.forward()).raw)
 
     return fault

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import httpx
+import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
 from demo.control_plane.redis_server import RedisServer
@@ -186,6 +187,11 @@ class Rig:
         before = len(site.proxy.spoilt)
         site.proxy.spoil(fault, path, times)
         await self.until(lambda: len(site.proxy.spoilt) == before + times, f"{times} requests of {path} spoilt")
+
+    def popped(self) -> set[str]:
+        """Ids that the queue handed out into answers that a fault spoilt."""
+        tasks = [orjson.loads(answer.body) for answer in self.queue.proxy.answers if answer.status == 200]
+        return {task["eval_id"] for task in tasks if task}
 
     def running(self) -> set[str]:
         """Ids that an executor has started and that are not reported yet."""
