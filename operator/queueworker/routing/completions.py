@@ -13,13 +13,16 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from queueworker.routing.backoff import exponential
+from queueworker.routing.redis_client import connect
 from queueworker.routing.task import CHANNEL_COMPLETED, CHANNEL_FAILED, Outcome, outcome_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from redis.asyncio import Redis
     from redis.asyncio.client import PubSub
 
 log = logging.getLogger(__name__)
@@ -30,8 +33,9 @@ SUBSCRIBE_SECONDS = 2.0
 class Completions:
     """Listens on the outcome channels while it is wanted, and hands outcomes to whoever waits for the id."""
 
-    def __init__(self, redis_url: str) -> None:
+    def __init__(self, redis_url: str, connect: Callable[..., Redis] = connect) -> None:
         self._url = redis_url
+        self._connect = connect
         self._expected: dict[str, asyncio.Future[Outcome]] = {}
         self._task: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
@@ -71,7 +75,7 @@ class Completions:
     async def _listen_for_ever(self) -> None:
         failures = 0
         while True:
-            redis = Redis.from_url(self._url, socket_connect_timeout=SUBSCRIBE_SECONDS)
+            redis = self._connect(self._url, socket_connect_timeout=SUBSCRIBE_SECONDS)
             try:
                 async with redis.pubsub() as pubsub:
                     await pubsub.subscribe(CHANNEL_COMPLETED, CHANNEL_FAILED)

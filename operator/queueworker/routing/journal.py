@@ -24,17 +24,18 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.connection import HiredisRespSerializer
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
 from queueworker.routing.backoff import exponential
+from queueworker.routing.redis_client import connect
 from queueworker.routing.snapshot import Link, LinkReason
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
+
+    from redis.asyncio import Redis
 
     from queueworker.routing.snapshot import Counters
 
@@ -135,6 +136,7 @@ class Journal:
         on_recovered: Callable[[Journal, dict[str, bytes]], None],
         on_fenced: Callable[[Journal, dict[str, bytes]], None],
         on_link: Callable[[], None],
+        connect: Callable[..., Redis] = connect,
     ) -> None:
         self.redis_url = redis_url
         self.instance = instance
@@ -149,7 +151,7 @@ class Journal:
         self._on_recovered = on_recovered
         self._on_fenced = on_fenced
         self._on_link = on_link
-        self._redis: Redis = _connect(
+        self._redis = connect(
             redis_url,
             socket_timeout=OPERATION_TIMEOUT_SECONDS,
             socket_connect_timeout=OPERATION_TIMEOUT_SECONDS,
@@ -442,19 +444,6 @@ class Journal:
         self.link, self.events_link = link, events_link
         if changed:
             self._on_link()
-
-
-def _connect(url: str, **options: Any) -> Redis:
-    """A client that packs commands with hiredis: redis-py packs in Python, an argument at a time."""
-    redis: Redis = Redis.from_url(url, **options)
-    base = redis.connection_pool.connection_class
-    packer = HiredisRespSerializer()
-
-    def pack_command(_: object, *args: Any) -> list[bytes]:
-        return list(packer.pack(*args))
-
-    redis.connection_pool.connection_class = type(f"Packed{base.__name__}", (base,), {"pack_command": pack_command})
-    return redis
 
 
 def _without_password(url: str) -> str:

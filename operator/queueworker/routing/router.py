@@ -29,6 +29,7 @@ from queueworker.routing.entries import State
 from queueworker.routing.journal import Journal
 from queueworker.routing.pool import Executor, ExecutorPool, NoExecutors
 from queueworker.routing.queue import QueueClient
+from queueworker.routing.redis_client import connect
 from queueworker.routing.snapshot import Counters, Phase, Snapshot
 from queueworker.routing.task import (
     InvalidAnswer,
@@ -47,6 +48,8 @@ from queueworker.routing.transport import HttpTransport, NotSent, TimedOut, Tran
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
+
+    from redis.asyncio import Redis
 
     from queueworker.routing.config import Endpoint, RouterConfig
     from queueworker.routing.transport import Transport
@@ -90,6 +93,7 @@ class Router:
         worker_id: str,
         on_transition: Callable[[], None] = lambda: None,
         transport: Transport | None = None,
+        connect: Callable[..., Redis] = connect,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
@@ -99,6 +103,7 @@ class Router:
         self._on_transition = on_transition
         self._clock = clock
         self._transport = transport or HttpTransport()
+        self._connect = connect
         self._counters = Counters()
         self._tasks: dict[str, Task] = {}
         """Handed to us and not reported yet."""
@@ -130,7 +135,7 @@ class Router:
         self._queue = self._make_queue(config.spec.queue.url)
         self._queues = {config.spec.queue.url: self._queue}
         self._journal = self._make_journal()
-        self._completions = Completions(config.redis_url)
+        self._completions = Completions(config.redis_url, connect)
 
     # --- what it is told
 
@@ -562,7 +567,7 @@ class Router:
         journal = self._make_journal()
         await journal.start()
         self._journal = journal
-        self._completions = Completions(self._config.redis_url)
+        self._completions = Completions(self._config.redis_url, self._connect)
         self._kick()
         while any(task.journal is old for task in self._tasks.values()):
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
@@ -667,6 +672,7 @@ class Router:
             on_recovered=self._on_recovered,
             on_fenced=self._on_fenced,
             on_link=self._journal_link_changed,
+            connect=self._connect,
         )
 
     def _journal_link_changed(self) -> None:
