@@ -42,11 +42,14 @@ class Completions:
 
     async def listen(self) -> None:
         """Subscribe; return when subscribed, or after a moment when Redis is away (it goes on trying)."""
-        if self._task is None:
-            self._settled = asyncio.Event()
-            self._task = asyncio.create_task(self._listen_for_ever(), name="completions")
-            asyncio.get_running_loop().call_later(SUBSCRIBE_SECONDS, self._settled.set)
-        await self._settled.wait()
+        while True:
+            if self._task is None:
+                self._settled = asyncio.Event()
+                self._task = asyncio.create_task(self._listen_for_ever(), name="completions")
+                asyncio.get_running_loop().call_later(SUBSCRIBE_SECONDS, self._settled.set)
+            await self._settled.wait()
+            if self._task is not None:
+                return  # else it was stopped meanwhile, because nobody waited yet
 
     @property
     def listening(self) -> bool:

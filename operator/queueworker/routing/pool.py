@@ -7,6 +7,7 @@ pull in flight will fill; tasks that wait for a slot come before new pulls.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from queueworker.resource.spec import WhenUnavailable
-from queueworker.routing.health import HealthState, period
+from queueworker.routing.health import UNHEALTHY_PERIOD_SECONDS, HealthState, period
 from queueworker.routing.snapshot import ExecutorSnapshot
 from queueworker.routing.strategies import Chooser, chooser
 from queueworker.routing.task import excerpt
@@ -171,21 +172,25 @@ class ExecutorPool:
                 self._refresh(executor)
             if waited and not self._wake_waiting():
                 self._on_free()  # what woke us may have freed more slots than ours
-            age = self._clock() - executor.last_good
-            most = self._health.max_age_seconds
-            if age <= most:
-                if age > most / 2:
-                    self.check(executor)  # asked before it is too old, so that no task waits for the answer
+            if self.fresh(executor):
                 return executor
             on_wait()
             try:
-                good = await self.check(executor)
+                await self._checked(executor)
             except BaseException:
                 self.release(executor)
                 raise
-            if good and executor.health.healthy:
+            if self.fresh(executor):
                 return executor
             self.release(executor)
+
+    def fresh(self, executor: Executor) -> bool:
+        """Whether a task may go to it now: in the pool, healthy, and its last good check not too old."""
+        age = self._clock() - executor.last_good
+        most = self._health.max_age_seconds
+        if age > most / 2 and not executor.leaving:
+            self.check(executor)  # asked before it is too old, so that no task waits for the answer
+        return age <= most and executor.health.healthy and not executor.leaving
 
     def release(self, executor: Executor) -> None:
         executor.in_flight -= 1
@@ -222,6 +227,10 @@ class ExecutorPool:
         if executor.probe is None or executor.probe.done():
             executor.probe = asyncio.create_task(self._probe(executor), name=f"probe {executor.name}")
         return executor.probe
+
+    async def _checked(self, executor: Executor) -> bool:
+        """Ask it and wait. Whoever gives up waiting takes the answer from nobody else."""
+        return await asyncio.shield(self.check(executor))
 
     # --- what it shows
 
@@ -279,16 +288,27 @@ class ExecutorPool:
         while not self._available:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(future)
-            fails = self._spec.executors.when_unavailable is WhenUnavailable.FAIL
             try:
-                async with asyncio.timeout(self._spec.executors.unavailable_grace_seconds if fails else None):
+                async with asyncio.timeout(self._patience()):
                     await future
             except TimeoutError:
                 if self._healthy == 0 and self._spec.executors.when_unavailable is WhenUnavailable.FAIL:
                     raise NoExecutors from None
+            except asyncio.CancelledError:
+                if future.done() and not future.cancelled() and not self._wake_waiting():
+                    self._on_free()  # the slot that woke us is somebody else's now
+                raise
             finally:
-                if not future.done() or future.cancelled():
+                with contextlib.suppress(ValueError):
                     self._waiting.remove(future)
+
+    def _patience(self) -> float | None:
+        """Seconds that a task waits before it asks whether any executor is healthy at all."""
+        executors = self._spec.executors
+        if executors.when_unavailable is WhenUnavailable.HOLD:
+            return None
+        grace = executors.unavailable_grace_seconds
+        return grace if self._healthy == 0 else max(grace, UNHEALTHY_PERIOD_SECONDS)
 
     def _wake_waiting(self) -> bool:
         """Let one task that waits try for a slot. Returns whether one waits."""
@@ -321,6 +341,8 @@ class ExecutorPool:
             executor.watch.cancel()
         if executor.in_flight:
             self._leaving[executor.endpoint] = executor
+        elif executor.probe is not None:
+            executor.probe.cancel()
 
     def _refresh(self, executor: Executor) -> None:
         """Put the executor into the list of the available ones, or take it out; keep the count of free slots."""
@@ -366,7 +388,7 @@ class ExecutorPool:
 
     async def _check_for_ever(self, executor: Executor) -> None:
         while True:
-            await self.check(executor)
+            await self._checked(executor)
             pause = period(executor.health.healthy, self._health.period_seconds)
             # spread, so that many executors are not all asked in the same moment
             await asyncio.sleep(pause * (0.9 + 0.2 * self._rng.random()))

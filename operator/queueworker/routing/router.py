@@ -354,6 +354,11 @@ class Router:
                 if noted and task.journal is not None:
                     await task.journal.durable()
                 await self._fence(task)
+                if executor.later is not False:
+                    # It may answer `running`: listen before it is asked, so that no outcome is missed.
+                    await self._completions.listen()
+                if not pool.fresh(executor):
+                    continue  # it left, failed or fell silent while we waited
                 result = await self._attempt(task, executor, body, timeout)
             finally:
                 pool.release(executor)
@@ -370,11 +375,10 @@ class Router:
     async def _attempt(self, task: Task, executor: Executor, body: bytes, timeout: int) -> Outcome | Again:
         """One `POST /execute`, and for an executor that answers `running` the wait for its outcome."""
         counters = self._counters
+        completions = self._completions
         expected: asyncio.Future[Outcome] | None = None
         if executor.later is not False:
-            # It may answer `running`: listen before it is asked, so that no outcome is missed.
-            await self._completions.listen()
-            expected = self._completions.expect(task.eval_id)
+            expected = completions.expect(task.eval_id)
         started = self._clock()
         try:
             limit = timeout + EXECUTE_MARGIN_SECONDS
@@ -388,8 +392,8 @@ class Router:
                 return outcome_of(result, answer)
             self._publish_running(task, result, timeout)
             if expected is None:
-                await self._completions.listen()
-                expected = self._completions.expect(task.eval_id)
+                await completions.listen()
+                expected = completions.expect(task.eval_id)
             async with asyncio.timeout(limit):
                 return await expected
         except TransportError as error:
@@ -408,7 +412,7 @@ class Router:
             task.executor_seconds += seconds
             counters.execution.observe(seconds)
             if expected is not None:
-                self._completions.forget(task.eval_id)
+                completions.forget(task.eval_id)
 
     def _publish_running(self, task: Task, result: dict[str, Any], timeout: int) -> None:
         assert task.journal is not None

@@ -1,0 +1,62 @@
+"""An asyncio loop whose time is virtual: it jumps to the next timer when nothing is ready. There is no I/O in it."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from typing import Any
+
+# So many rounds of the loop in one moment are a busy loop, and virtual time would stand still for ever.
+MOST_ROUNDS_IN_A_MOMENT = 20_000
+
+
+class TimeStandsStill(BaseException):
+    """Something keeps the loop busy without waiting for anything."""
+
+
+class _Jump(selectors.SelectSelector):
+    """In the place of waiting for I/O: lets the time pass at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1_000.0
+        self._rounds = 0
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        if timeout is None:
+            raise TimeStandsStill("nothing is ready, and no timer will ever be")
+        if timeout > 0:
+            self.now += timeout
+            self._rounds = 0
+        else:
+            self._rounds += 1
+            if self._rounds > MOST_ROUNDS_IN_A_MOMENT:
+                raise TimeStandsStill(f"{self._rounds} rounds of the loop at {self.now}")
+        return []
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """`time()` starts at 1000 s. What went wrong in callbacks and forgotten tasks is kept in `broken`."""
+
+    def __init__(self) -> None:
+        self._jump = _Jump()
+        super().__init__(self._jump)
+        self.broken: list[str] = []
+        self.set_exception_handler(lambda _, context: self.broken.append(f"{context}"))
+
+    def time(self) -> float:
+        return self._jump.now
+
+    def advance(self, seconds: float) -> None:
+        """Run everything that falls due within so many seconds."""
+        self.run_until_complete(asyncio.sleep(seconds))
+
+    def cancel_all(self) -> None:
+        """End every task; what they do on their way out is run."""
+        for _ in range(10):
+            tasks = asyncio.all_tasks(self)
+            if not tasks:
+                return
+            for task in tasks:
+                task.cancel()
+            self.run_until_complete(asyncio.wait(tasks, timeout=30))
