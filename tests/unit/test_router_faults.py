@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from tests.unit.model.scenario import Scenario
 
+A = "redis://a"
+QUEUE = "http://queue-a"
+
+
 # --- health checks that several wait for
 
 
@@ -83,3 +87,33 @@ def test_with_no_grace_a_task_waits_in_peace_while_executors_are_busy() -> None:
         assert s.account.executed["b"] == 1, "it has the only slot when `a` is to be tried again"
         s.advance(20)
         assert s.account.reported == {"a": 1, "b": 1}
+
+
+# --- the queue's turns
+
+
+def test_a_router_that_loses_its_tasks_while_it_tries_the_queue_goes_on_trying() -> None:
+    with Scenario() as s:
+        s.submit("a")
+        for executor in s.world.executors.values():
+            executor.seconds = 3
+        s.advance(2)
+        s.world.queues[QUEUE].mode = "refused"
+        s.advance(7)
+        s.world.queues[QUEUE].mode = "hang"  # the next try hangs, and is the report of `a`
+        s.advance(3)
+        running = s.live[0]
+        assert running.held == {"a"}
+        running.link.cut_off = True
+        successor = s.start()
+        s.advance(8)
+        assert successor.held == {"a"}
+        running.link.cut_off = False
+        s.advance(1)
+        s.kill(successor)
+        s.account.lost.discard("a")
+        s.world.queues[QUEUE].mode = "up"
+        s.submit("b")
+        s.advance(90)
+        assert s.account.reported["b"] == 1
+        assert s.account.reported["a"] == 1

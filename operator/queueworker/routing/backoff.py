@@ -73,6 +73,11 @@ class Gate:
         self.consecutive_errors += 1
         self._schedule(queue_delay(self.consecutive_errors))
 
+    def abandoned(self, epoch: int) -> None:
+        """A request that began in that epoch ended without an answer, or never began: its turn is the next one's."""
+        if not self.open and epoch == self._epoch and self._timer is None:
+            self._offer()
+
     def hurry(self) -> None:
         """Something changed that makes the next try worth while now."""
         if not self.open:
@@ -97,7 +102,11 @@ class Gate:
 
     def _schedule(self, delay: float) -> None:
         self.close()
-        self._timer = asyncio.get_running_loop().call_later(delay, self._offer)
+        self._timer = asyncio.get_running_loop().call_later(delay, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self._offer()
 
     def _offer(self) -> None:
         self._turn = True

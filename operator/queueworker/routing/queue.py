@@ -91,6 +91,9 @@ class QueueClient:
                 counters.pulls_lost += 1
             self._unreachable(epoch, error)
             return None
+        except BaseException:
+            self.gate.abandoned(epoch)
+            raise
         if not self.gate.open:
             self.gate.succeeded()
         if status not in {200, 204}:
@@ -137,6 +140,9 @@ class QueueClient:
             except TransportError as error:
                 self._unreachable(epoch, error)
                 continue
+            except BaseException:
+                self.gate.abandoned(epoch)
+                raise
             if not self.gate.open:
                 self.gate.succeeded()
             if status == 200 and is_object(body):

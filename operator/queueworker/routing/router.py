@@ -224,7 +224,7 @@ class Router:
             elif self._may_pull():
                 pool.reserve()
                 self._pulling += 1
-                self._start_lane(self._pull_and_carry())
+                self._start_lane(self._pull_and_carry(self._queue))
             else:
                 return
 
@@ -249,10 +249,10 @@ class Router:
         if self._phase is not Phase.ROUTING:
             self._settle_phase()
 
-    async def _pull_and_carry(self) -> None:
+    async def _pull_and_carry(self, queue: QueueClient) -> None:
         task: Task | None = None
         try:
-            task = await self._pull()
+            task = await self._pull(queue)
         finally:
             self._pulling -= 1
             if task is None:
@@ -266,10 +266,9 @@ class Router:
         self._kick()
         await self._carry(task)
 
-    async def _pull(self) -> Task | None:
+    async def _pull(self, queue: QueueClient) -> Task | None:
         """The next task that is to be routed; None when there is nothing to do until the next poll."""
-        while not self._stopping:
-            queue = self._queue
+        while self._phase is Phase.ROUTING and queue is self._queue:
             if self._clock() > self._journal.lease_until:
                 await self._journal.ask()
             try:
@@ -282,6 +281,7 @@ class Router:
             if task is None or task.eval_id not in self._tasks:
                 return task
             self._counters.duplicates += 1
+        queue.gate.abandoned(queue.gate.epoch)
         return None
 
     def _take(self, task: Task, journal: Journal) -> None:
