@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from tests.unit.model.scenario import Scenario
+import orjson
+import pytest
 
-A = "redis://a"
+from queueworker.routing import entries
+from queueworker.routing.entries import State
+from tests.unit.model.scenario import GROUP, Scenario
+
+A, B = "redis://a", "redis://b"
 QUEUE = "http://queue-a"
+BASE = f"queueworker:{{{GROUP}}}:"
+
+
+def leave(s: Scenario, eval_id: str, redis: str = A) -> None:
+    """A task in the journal of a router that died."""
+    s.account.handed[eval_id] += 1
+    s.world.queues[QUEUE].known.add(eval_id)
+    task = orjson.dumps({"eval_id": eval_id, "code": "", "timeout": 3})
+    entry = entries.encode_task(State.PULLED, QUEUE, task)
+    s.world.redis[redis].run(b"SADD", f"{BASE}instances".encode(), b"dead")
+    s.world.redis[redis].run(b"HSET", f"{BASE}journal:dead".encode(), eval_id.encode(), entry)
 
 
 # --- health checks that several wait for
@@ -66,6 +82,15 @@ def test_no_task_goes_to_an_executor_that_left_while_it_was_asked_for_its_health
         assert s.account.reported["a"] == 1
 
 
+def test_no_task_goes_to_an_executor_whose_check_grew_old_while_the_subscription_was_made() -> None:
+    with Scenario() as s:
+        s.advance(1)
+        s.world.redis[A].set_mode("hang")
+        s.submit("a")
+        s.advance(5)
+        assert s.account.reported["a"] == 1
+
+
 # --- slots
 
 
@@ -117,3 +142,140 @@ def test_a_router_that_loses_its_tasks_while_it_tries_the_queue_goes_on_trying()
         s.advance(90)
         assert s.account.reported["b"] == 1
         assert s.account.reported["a"] == 1
+
+
+@pytest.mark.parametrize("drain", [0, 30])
+def test_a_pull_that_is_under_way_is_awaited_however_short_the_drain(drain: int) -> None:
+    with Scenario(routing={"drainSeconds": drain}) as s:
+        s.advance(2)
+        s.world.latency = lambda: 0.5  # type: ignore[method-assign]
+        s.submit("a")
+        while not s.account.handed:
+            s.advance(0.01)
+        s.stop(s.live[0])
+        s.start()
+        s.advance(10)
+        assert s.account.reported["a"] == 1
+        assert not s.account.lost
+
+
+# --- the journal
+
+
+def test_entries_that_redis_forgot_are_not_taken_for_a_successors() -> None:
+    with Scenario(executors={"whenUnavailable": "Hold"}) as s:
+        for executor in s.world.executors.values():
+            executor.seconds = 60
+        s.submit("a")
+        s.advance(3)
+        running = s.live[0]
+        assert s.journalled() == {"a"}
+        s.world.redis[A].empty()
+        # the beat takes a new lease; the batch that would write `a` again breaks, and then nothing passes any more
+        s.world.redis[A].faults.extend(["", "broken"])
+        while s.world.redis[A].faults:
+            s.advance(0.001)
+        running.link.cut_off = True
+        successor = s.start()
+        s.advance(10)
+        assert not successor.held
+        running.link.cut_off = False
+        s.advance(30)
+        assert s.account.reported["a"] == 1
+
+
+def test_a_journal_that_is_left_while_it_is_starting_keeps_what_it_has_just_recovered() -> None:
+    s = Scenario()
+    leave(s, "a")
+    s.takeovers += 1
+    with s:
+        s.advance(0)
+        s.apply(events={"redisURL": B})
+        s.advance(30)
+        s.apply(events={"redisURL": A})
+        s.advance(30)
+        assert s.account.executed["a"] == 1
+
+
+def test_events_that_wait_for_redis_outlive_the_loss_of_the_lease() -> None:
+    with Scenario() as s:
+        s.advance(2)
+        running = s.live[0]
+        running.link.cut_off = True
+        s.advance(3)
+        s.submit("a")
+        s.advance(5)
+        assert s.account.reported["a"] == 1
+        s.start()
+        s.advance(8)
+        running.link.cut_off = False
+        s.advance(8)
+        assert s.account.published["a"] == 1
+
+
+def test_events_for_a_redis_that_is_gone_are_published_on_the_one_that_takes_its_place() -> None:
+    with Scenario() as s:
+        s.advance(2)
+        s.world.redis[A].set_mode("refused")
+        s.submit("a")
+        s.advance(5)
+        assert s.account.reported["a"] == 1
+        s.apply(events={"redisURL": B})
+        s.advance(10)
+        assert s.account.published["a"] == 1
+
+
+def test_moving_twice_at_once_ends_on_the_last_redis_and_leaves_nothing_open() -> None:
+    with Scenario() as s:
+        s.world.redis[B].set_mode("hang")
+        s.advance(3)
+        s.apply(events={"redisURL": B})
+        s.apply(events={"redisURL": A})
+        s.advance(30)
+        running = s.live[0]
+        assert running.router._journal.redis_url == A
+        assert [client.server for client in running.clients] == [s.world.redis[A]]
+
+
+def test_stopping_in_the_middle_of_a_move_gives_every_lease_up() -> None:
+    with Scenario(routing={"drainSeconds": 1}) as s:
+        for executor in s.world.executors.values():
+            executor.seconds = 100
+        s.submit("a")
+        s.advance(3)
+        s.apply(events={"redisURL": B})
+        s.stop(s.live[0])
+        assert s.world.redis[A].journals() != {}
+        for url in (A, B):
+            keys = [key for key in s.world.redis[url]._data if b":lease:" in key]
+            assert keys == [], url
+        s.apply(events={"redisURL": A})
+        for executor in s.world.executors.values():
+            executor.seconds = 0.1
+        s.start()
+
+
+def test_what_is_left_is_written_when_redis_falters_during_the_stop() -> None:
+    with Scenario() as s:
+        s.submit("a")
+        for executor in s.world.executors.values():
+            executor.seconds = 1
+        s.advance(1.5)
+        s.world.redis[A].faults.extend(["broken"])
+        stop = s.loop.create_task(s.live[0].router.stop())
+        s.advance(30)
+        assert stop.done()
+        assert s.account.published["a"] == 1
+        s.start()
+
+
+def test_a_final_stop_reports_what_was_recovered_and_never_got_a_slot() -> None:
+    s = Scenario(executors={"whenUnavailable": "Hold"}, routing={"drainSeconds": 1})
+    leave(s, "a")
+    s.set_pool([])
+    with s:
+        s.advance(5)
+        assert s.live[0].held == {"a"}
+        s.stop(s.live[0], final=True)
+        assert s.account.reported["a"] == 1
+        s.start()

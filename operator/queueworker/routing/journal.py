@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 LEASE_SECONDS = 6.0
 BEAT_SECONDS = 2.0
 OPERATION_TIMEOUT_SECONDS = 2.0
+FLUSH_SECONDS = 3.0
 RECONNECT_MOST_SECONDS = 5.0
 FENCED_KEPT_SECONDS = 86_400
 MAX_BUFFERED_EVENTS = 10_000
@@ -144,6 +145,10 @@ class Journal:
         self.events_link = Link()
         """As `link`, but for publishing: a Redis out of memory still publishes."""
         self.fenced = False
+        self._closed = False
+        self.ready = asyncio.Event()
+        """The first beat is done, well or not."""
+        self._heir: Journal | None = None
         self._base = f"queueworker:{{{group}}}:"
         self._keys = [f"{self._base}{kind}:{instance}" for kind in ("lease", "fenced", "journal")]
         self._counters = counters
@@ -192,6 +197,10 @@ class Journal:
     def buffered_events(self) -> int:
         return len(self._events)
 
+    def __contains__(self, eval_id: str) -> bool:
+        """Whether the journal holds an entry of that id, or will."""
+        return eval_id in self._entries
+
     def put(self, eval_id: str, entry: bytes) -> None:
         """Write the entry soon; a later one for the same id takes its place."""
         self._entries[eval_id] = entry
@@ -200,7 +209,7 @@ class Journal:
 
     async def durable(self) -> None:
         """Return when all that was put is written, or at once while it cannot be: see `writable`."""
-        if not self.link.ok:
+        if self.fenced or self._closed or self.link.reason not in {LinkReason.CONNECTED, LinkReason.UNKNOWN}:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._written.append(future)
@@ -242,6 +251,9 @@ class Journal:
     async def start(self) -> None:
         """Take the lease and what dead instances left; give up waiting for Redis after a moment, and go on trying."""
         await self._beat()
+        self.ready.set()
+        if self._closed:
+            return
         self._tasks = [
             asyncio.create_task(self._write_for_ever(), name=f"journal {self.instance}"),
             asyncio.create_task(self._beat_for_ever(), name=f"lease {self.instance}"),
@@ -257,27 +269,44 @@ class Journal:
             self._base,
         )
 
-    async def flush(self) -> bool:
-        """Wait until everything is written; False when it cannot be."""
-        while self._sets or self._dels or self._events:
-            if not self.link.ok or self.fenced:
-                return False
-            await self.durable()
-        return True
+    async def flush(self) -> None:
+        """Wait until everything is written; for `FLUSH_SECONDS`, or less when another has our tasks by now."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await self.durable()  # a batch that is on its way
+                while (self._sets or self._dels or self._events) and not self.fenced:
+                    if not self.link.ok:
+                        await asyncio.sleep(FLUSH_SECONDS / 30)
+                    await self.durable()
+
+    def bequeath(self, heir: Journal) -> None:
+        """Events that this journal has not published yet, and will not, are the heir's to publish."""
+        self._heir = heir
+        if self.fenced or self._closed:
+            while self._events:
+                heir.publish(*self._events.popleft())
+            self._event_bytes = 0
 
     async def close(self) -> None:
-        """Write what is left and give the lease up: a successor may take what remains at once."""
-        if not self.fenced:
+        """Write what is left, if it can be, and give the lease up: a successor may take what remains at once.
+
+        When it is cancelled it still lets go: a lease that lives on would keep what is left from everybody.
+        """
+        try:
             await self.flush()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._release_waiters()
-        if not self.fenced:
+        finally:
+            self._closed = True
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._release_waiters()
+            if self._heir is not None:
+                self.bequeath(self._heir)
+            if not self.fenced:
+                with contextlib.suppress(RedisError, OSError):
+                    await _wait(self._redis.eval(_LEAVE, 0, self._base, self.instance))
             with contextlib.suppress(RedisError, OSError):
-                await _wait(self._redis.eval(_LEAVE, 0, self._base, self.instance))
-        with contextlib.suppress(RedisError, OSError):
-            await self._redis.aclose()
+                await self._redis.aclose()
 
     # --- the stream of batches
 
@@ -320,10 +349,14 @@ class Journal:
         except (RedisError, OSError) as error:
             problem = self._failed(error)
             answer = ""
+        except asyncio.CancelledError:
+            self._put_back(sets, dels, events, event_bytes)
+            self._written = waiting + self._written
+            raise
         if answer == "OK":
             self._counters.events_published += len(events)
-            gone = dels.keys() - sets.keys() - self._sets.keys()
-            self._stored -= gone
+            gone = dels.keys() - sets.keys()
+            self._stored -= gone - self._sets.keys()
             self._confirmed -= gone
             self._confirmed.update(sets)
             self._succeeded()
@@ -341,6 +374,8 @@ class Journal:
             return True
         self._put_back(sets, dels, events, event_bytes)
         self._written = waiting + self._written
+        if self._heir is not None:
+            self.bequeath(self._heir)
         if answer == "FENCED":
             self._become_fenced()
         elif answer in {"NOLEASE", "STALE"}:
@@ -388,13 +423,17 @@ class Journal:
             )
             fields = answer[1:]
             if self._uncertain:
+                # what is ours is asked for before: an entry may go while the answer is on its way
+                ours = set(self._stored)
                 held: dict[bytes, bytes] = await _wait(self._redis.hgetall(self._keys[2]))
-                fields = [x for pair in held.items() if pair[0].decode() not in self._stored for x in pair]
+                fields = [x for pair in held.items() if pair[0].decode() not in ours | self._stored for x in pair]
         except (RedisError, OSError) as error:
             self._uncertain = True
             self._failed(error)
             return
         self._uncertain = False
+        if self._closed:
+            return  # what it has taken over just now is the next one's: it stays in Redis, under our name
         if answer[0] == b"FENCED":
             self._become_fenced()
             return
@@ -402,6 +441,7 @@ class Journal:
         if answer[0] == b"NEW":
             # the first beat; or Redis has forgotten us, and all that we had written with us
             self._sets = dict.fromkeys(self._entries)
+            self._confirmed.clear()
             self._wake.set()
         self._succeeded()
         taken = {

@@ -134,7 +134,9 @@ class Router:
         )
         self._queue = self._make_queue(config.spec.queue.url)
         self._queues = {config.spec.queue.url: self._queue}
-        self._journal = self._make_journal()
+        self._journals: list[Journal] = []
+        """Those that are open: the one in use, and others whose tasks are not done yet."""
+        self._renew_journal()
         self._completions = Completions(config.redis_url, connect)
 
     # --- what it is told
@@ -166,10 +168,9 @@ class Router:
             self._queues[config.spec.queue.url] = self._queue
             self._depth = None
             self._window = 0
-        if config.api_key != before.api_key:
-            self._queue.set_key(config.api_key)
-        if config.redis_url != before.redis_url and self._started:
-            self._chore(self._move_journal())
+        self._queue.set_key(config.api_key)
+        if config.redis_url != self._journal.redis_url:
+            self._move_journal()
         self._pool.apply(config.spec)
         self._settle_phase()
         self._open_window()
@@ -306,8 +307,11 @@ class Router:
             log.exception("%s: task %s met a defect of the router", self._config.group, task.eval_id)
             await self._settle(task, Outcome(completed=False, error=f"the router failed: {error!r}"))
         except asyncio.CancelledError:
+            assert task.journal is not None
             if self._final:
                 await self._give_up(task)
+            elif task.eval_id not in task.journal:
+                self._note(task, State.PULLED)  # for the successor
             raise
         finally:
             if self._tasks.get(task.eval_id) is task:
@@ -552,8 +556,9 @@ class Router:
         A pull in flight goes on: whatever it brings was never in the journal.
         """
         if journal is self._journal:
-            self._journal = self._make_journal()
-            self._chore(self._journal.start())
+            self._renew_journal()
+            self._chore(self._retire(journal))
+        journal.bequeath(self._journal)
         for task in [t for t in self._tasks.values() if t.journal is journal]:
             if task.eval_id in unseen:
                 task.journal = self._journal
@@ -563,20 +568,35 @@ class Router:
             else:
                 del self._tasks[task.eval_id]
         self._recovered = deque(t for t in self._recovered if t.eval_id in self._tasks)
-        self._chore(journal.close())
 
-    async def _move_journal(self) -> None:
+    def _move_journal(self) -> None:
         """Another Redis: new tasks use it at once, those in flight stay in the journal they are in."""
-        old, old_completions = self._journal, self._completions
-        journal = self._make_journal()
-        await journal.start()
-        self._journal = journal
+        old, completions = self._journal, self._completions
+        self._renew_journal()
         self._completions = Completions(self._config.redis_url, self._connect)
-        self._kick()
-        while any(task.journal is old for task in self._tasks.values()):
-            await asyncio.sleep(HOUSEKEEPING_SECONDS)
-        await old_completions.close()
-        await old.close()
+        if self._started:
+            self._chore(self._retire(old, completions))
+        else:
+            self._journals.remove(old)
+
+    def _renew_journal(self) -> None:
+        self._journal = self._make_journal()
+        self._journals.append(self._journal)
+        if self._started:
+            self._chore(self._journal.start())
+
+    async def _retire(self, journal: Journal, completions: Completions | None = None) -> None:
+        """Close a journal that no new task will use, once its last one is done."""
+        try:
+            await journal.ready.wait()  # its first beat may still bring tasks
+            while any(task.journal is journal for task in self._tasks.values()):
+                await asyncio.sleep(HOUSEKEEPING_SECONDS)
+        finally:
+            if completions is not None:
+                await completions.close()
+        journal.bequeath(self._journal)
+        await journal.close()
+        self._journals.remove(journal)
 
     # --- life
 
@@ -608,21 +628,29 @@ class Router:
 
     async def _close(self) -> None:
         self._stopping = True
-        self._counters.pulls_lost += self._pulling
+        self._settle_phase()
         if self._poll_timer is not None:
             self._poll_timer.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING_SECONDS):
+                while self._pulling:  # however short the drain: what the queue has popped must reach the journal
+                    await asyncio.sleep(CLOSING_SECONDS / 100)
+        self._counters.pulls_lost += self._pulling
         for lane in list(self._lanes):
             lane.cancel()
+        if self._final:
+            for task in self._recovered:
+                self._start_lane(self._give_up(task))
         if self._lanes:
             await asyncio.wait(self._lanes, timeout=2 * CLOSING_SECONDS)
         await self._pool.close()
         await self._completions.close()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._journal.close(), CLOSING_SECONDS)
-        for queue in self._queues.values():
-            queue.gate.close()
         for chore in list(self._chores):
             chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
+        await asyncio.gather(*(journal.close() for journal in list(self._journals)))
+        for queue in self._queues.values():
+            queue.gate.close()
         await self._transport.close()
         self._phase = Phase.STOPPED
         self._stopped.set()
