@@ -11,7 +11,7 @@ WORKERS ?= 2
 FAULT_WORKERS ?= 6
 FAULTS = $(PYTEST) -q -rs -n $(FAULT_WORKERS) --dist load --maxschedchunk 1 tests/faults
 
-.PHONY: help venv lock generate verify lint format test test-fast test-controlplane test-e2e test-faults reliability demo control-plane bench clean
+.PHONY: help venv lock generate verify lint format test test-fast test-properties test-controlplane test-e2e test-faults reliability demo control-plane bench clean
 
 help: ## list what can be done here
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test: lint verify test-fast test-controlplane test-e2e test-faults ## everything
 
 test-fast: venv ## unit and component tests
 	$(PYTEST) -q -n $(WORKERS) tests/unit tests/component
+
+test-properties: venv ## hunt for interleavings of faults that break the router; PROPERTY_EXAMPLES=20000 hunts longer
+	PROPERTY_EXAMPLES=$(or $(PROPERTY_EXAMPLES),2000) $(PYTEST) -q tests/unit/test_router_properties.py
 
 test-controlplane: venv ## tests that need a real kube-apiserver
 	@$(BIN)/python -m demo.control_plane binaries

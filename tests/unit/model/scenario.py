@@ -86,6 +86,8 @@ class Scenario:
         self.dead: list[Running] = []
         self.takeovers = 0
         """Each may mean that a task is executed, and reported, once more."""
+        self.emptied: set[str] = set()
+        """What a Redis held, or was about to, when it was emptied."""
         self.attempts = 1
         self.spec: dict[str, Any] = {
             "queue": {"url": "http://queue-a"},
@@ -171,15 +173,24 @@ class Scenario:
         running.link.dead = True
         elsewhere = set().union(*(other.held for other in self.live if other is not running))
         self.account.lost |= running.held - self.journalled() - elsewhere
-        if not running.router.snapshot().journal.ok:
-            self.events_are_gone()
+        if all(journal.link.ok for journal in running.router._journals):
+            self.events_are_gone(self.emptied)
+        else:
+            self.events_are_gone(set(self.account.reported))
         self._gone(running)
         running.run.cancel()
 
-    def events_are_gone(self) -> None:
+    def events_are_gone(self, of: set[str]) -> None:
         """What nobody could write when its router ended."""
         account, journalled = self.account, self.journalled()
-        account.lost |= {i for i in account.reported if not account.published[i] and i not in journalled}
+        account.lost |= {i for i in of if account.reported[i] and not account.published[i] and i not in journalled}
+
+    def empty_redis(self, url: str) -> None:
+        held = set().union(*(running.held for running in self.live))
+        journalled = self.world.redis[url].journalled()
+        self.account.lost |= journalled - held
+        self.emptied |= journalled | held
+        self.world.redis[url].empty()
 
     def stop(self, running: Running, *, final: bool = False, moment: float = 0.0) -> None:
         """Stop it as the operator does, and wait until it has."""
@@ -188,7 +199,7 @@ class Scenario:
         self.loop.advance(moment)
         self.loop.advance(STOPPING_SECONDS)
         if unwell:
-            self.events_are_gone()
+            self.events_are_gone(set(self.account.reported))
             held = set().union(*(other.held for other in self.live if other is not running))
             self.account.lost |= self.known() - self.journalled() - held
         must = self.account.must
