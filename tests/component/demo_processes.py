@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-START_SECONDS = 20
+START_SECONDS = 60
 STOP_SECONDS = 10
 
 

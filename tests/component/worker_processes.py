@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # A mount namespace of its own, in which /etc/hosts is the file $0; it becomes the command, and keeps its process id.
 _WITH_HOSTS = ["unshare", "--map-root-user", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"']
 COMMAND = [str(Path(sys.executable).with_name("queueworker"))]
-START_SECONDS = 20
+START_SECONDS = 60
 STOP_SECONDS = 20
 # What a shell needs, and nothing that a test did not say.
 _BASE = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}

@@ -188,8 +188,10 @@ class Rig:
         site.proxy.spoil(fault, path, times)
         await self.until(lambda: len(site.proxy.spoilt) == before + times, f"{times} requests of {path} spoilt")
 
-    def popped(self) -> set[str]:
-        """Ids that the queue handed out into answers that a fault spoilt."""
+    async def popped(self) -> set[str]:
+        """Ids that the queue handed out into answers that a fault spoilt, once it has answered all of them."""
+        proxy = self.queue.proxy
+        await self.until(lambda: len(proxy.answers) == len(proxy.spoilt), "the queue answered what was spoilt")
         tasks = [orjson.loads(answer.body) for answer in self.queue.proxy.answers if answer.status == 200]
         return {task["eval_id"] for task in tasks if task}
 
@@ -252,6 +254,13 @@ class Rig:
         """The user's side of the queue, past the proxy."""
         return await self._client.request(method, self.queue.url + path, headers={"X-API-Key": self.key}, **options)
 
+    async def metric(self, name: str, least: float = 0) -> float:
+        """The first worker's `queueworker_<name>`, as soon as it is at least so much."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while (value := (await self.metrics(self.workers[0]))[f"queueworker_{name}"]) < least:
+                await asyncio.sleep(0.05)
+        return value
+
     async def metrics(self, worker: WorkerProcess) -> dict[str, float]:
         """By name; the executors' summed up."""
         text = (await self._client.get(f"{worker.url}/metrics")).text
@@ -265,6 +274,12 @@ class Rig:
         """The legacy `/status` of the worker."""
         found: dict[str, Any] = (await self._client.get(f"{(worker or self.workers[0]).url}/status")).json()
         return found
+
+    async def healthy(self, executors: int) -> None:
+        """Return when the worker finds so many executors healthy."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while (await self.status())["executors"]["healthy"] != executors:
+                await asyncio.sleep(0.05)
 
     def logs(self) -> str:
         return "\n".join(f"--- log of worker {i}:\n{w.log()[-6000:]}" for i, w in enumerate(self.workers, 1))

@@ -32,10 +32,9 @@ async def test_a_pull_whose_answer_is_cut_off_loses_its_task_and_is_counted(rig:
     await rig.progress()
     with rig.fault(f"the queue ends the connection {what} to a pull, twice"):
         await rig.spoil(rig.queue, fault, "/tasks/next", 2)
-    lost = rig.popped()
+    lost = await rig.popped()
     await rig.account(lost=lost, lost_why="popped into the answers that were cut off")
-    counted = (await rig.metrics(rig.workers[0]))["queueworker_pulls_lost_total"]
-    assert len(lost) <= counted == 2
+    assert len(lost) <= await rig.metric("pulls_lost_total") == 2
 
 
 async def test_a_pull_that_broke_before_the_queue_had_it_loses_nothing(rig: Rig) -> None:
@@ -46,7 +45,7 @@ async def test_a_pull_that_broke_before_the_queue_had_it_loses_nothing(rig: Rig)
     with rig.fault("the queue resets the connection once a pull is written, and pops nothing"):
         await rig.spoil(rig.queue, resets(forwarded=False), "/tasks/next", 1)
     await rig.account()
-    assert (await rig.metrics(rig.workers[0]))["queueworker_pulls_lost_total"] == 1
+    assert await rig.metric("pulls_lost_total") == 1
 
 
 async def test_a_pull_whose_answer_comes_byte_by_byte_loses_nothing(rig: Rig) -> None:
@@ -57,7 +56,7 @@ async def test_a_pull_whose_answer_comes_byte_by_byte_loses_nothing(rig: Rig) ->
     with rig.fault("the queue answers two pulls with one byte every 20 ms"):
         await rig.spoil(rig.queue, trickles(0.02), "/tasks/next", 2)
     await rig.account()
-    assert (await rig.metrics(rig.workers[0]))["queueworker_pulls_lost_total"] == 0
+    assert await rig.metric("pulls_lost_total") == 0
 
 
 async def test_a_report_whose_answer_is_lost_is_taken_once(rig: Rig) -> None:
@@ -71,7 +70,7 @@ async def test_a_report_whose_answer_is_lost_is_taken_once(rig: Rig) -> None:
     await rig.account(told_again=again)
     assert not rig.ledger.ids("failed")
     assert rig.ledger.ids("unknown") == again
-    assert (await rig.metrics(rig.workers[0]))["queueworker_reports_unknown_total"] == 1
+    assert await rig.metric("reports_unknown_total") == 1
 
 
 async def test_a_report_that_broke_before_the_queue_had_it_is_sent_again(rig: Rig) -> None:
@@ -133,7 +132,7 @@ async def test_an_id_handed_out_twice_while_it_is_in_flight_runs_once(rig: Rig) 
     with rig.fault("the queue hands out an id that is in flight three times more"):
         await rig.spoil(rig.queue, answers(response(200, task)), "/tasks/next", 3)
     await rig.account()
-    assert (await rig.metrics(rig.workers[0]))["queueworker_tasks_duplicates_total"] == 3
+    assert await rig.metric("tasks_duplicates_total") == 3
 
 
 async def test_an_id_handed_out_again_after_its_report_runs_again_and_is_reported_again(rig: Rig) -> None:

@@ -21,9 +21,10 @@ UNAVAILABLE = "No healthy executors available"
 
 async def test_an_executor_killed_mid_task_fails_its_tasks_and_the_other_goes_on(rig: Rig) -> None:
     """Mechanism: a connection that broke after the request was written is ambiguous, and is not sent again."""
-    await rig.start(delay=0.5)
+    await rig.start(delay=1)
     rig.load(0.1)
     await rig.progress()
+    await rig.until(lambda: rig.running_on("executor-1"), "a task on executor-1")
     with rig.fault("SIGKILL of one of two executors while it runs tasks; it stays dead"):
         await rig.executors[0].kill()
     await rig.account()
@@ -49,10 +50,9 @@ async def test_an_executor_frozen_mid_task_finishes_its_tasks_once_when_it_goes_
     await rig.start(delay=0.5)
     rig.load(0.1)
     await rig.until(lambda: rig.running_on("executor-1"), "a task on executor-1")
-    with rig.fault("SIGSTOP of one of two executors for 4 s while it runs tasks, then SIGCONT"):
+    with rig.fault("SIGSTOP of one of two executors until it is found unhealthy, then SIGCONT"):
         rig.executors[0].freeze()
-        await asyncio.sleep(3.5)
-        assert (await rig.status())["executors"]["healthy"] == 1
+        await rig.healthy(1)
         rig.executors[0].thaw()
     await rig.account()
     assert not rig.ledger.ids("failed")
@@ -92,7 +92,7 @@ async def test_an_executor_that_refuses_connections_fails_no_task(rig: Rig) -> N
         await rig.executors[0].proxy.refuse()
         rig.load()
         await rig.progress(40)
-        assert (await rig.metrics(rig.workers[0]))["queueworker_routing_attempts_failed_total"] >= 1
+        await rig.metric("routing_attempts_failed_total", 1)
         await rig.executors[0].proxy.restore()
     await rig.account()
     assert not rig.ledger.ids("failed")
@@ -103,11 +103,10 @@ async def test_an_executor_whose_connects_get_no_answer_fails_no_task(rig: Rig) 
     await rig.start(delay=0.05, HEALTH_CHECK_MAX_AGE_SECONDS="60", HEALTH_CHECK_PERIOD_SECONDS="60")
     rig.submit(20)
     await rig.idle()
-    with rig.fault("connections to one of two idle executors get no answer at all for 6 s"):
+    with rig.fault("connections to one of two idle executors get no answer at all for some 5 s"):
         await rig.executors[0].proxy.drop_connects()
         rig.load()
-        await asyncio.sleep(6)
-        assert (await rig.metrics(rig.workers[0]))["queueworker_routing_attempts_failed_total"] >= 1
+        await rig.metric("routing_attempts_failed_total", 1)
         await rig.executors[0].proxy.restore()
     await rig.account()
     assert not rig.ledger.ids("failed")
@@ -187,11 +186,10 @@ async def test_an_executor_whose_name_stops_resolving_is_found_again_at_another_
     rig.load()
     await rig.progress()
     async with elsewhere:
-        with rig.fault("the executor's name stops resolving for 3 s, then names another address"):
+        with rig.fault("the executor's name stops resolving until it is found unhealthy, then names another address"):
             hosts.write_text("127.0.0.1 localhost\n")
             await site.proxy.refuse()
-            await asyncio.sleep(3)
-            assert (await rig.status())["executors"]["healthy"] == 0
+            await rig.healthy(0)
             hosts.write_text(f"127.0.0.1 localhost\n{elsewhere.host} executor.test\n")
         await rig.account()
     assert len(rig.ledger.ids("failed")) <= 2, "more than the slots that were running a task"
