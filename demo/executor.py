@@ -67,7 +67,7 @@ class Settings:
     delay: float = 0.0
     fast: bool = False
     record: Path | None = None
-    """Where each task that was started is noted."""
+    """Where each task is noted that was `started`, or `refused` for want of a slot."""
 
 
 def _in_child(memory: int) -> Callable[[], None]:
@@ -247,6 +247,7 @@ class Executor:
         if self._stopping:
             return answer({"detail": "Executor is shutting down"}, 503)
         if self._running >= self._settings.max_concurrent:
+            self._record.note("refused", eval_id)
             return answer({"detail": f"Executor at capacity ({self._running} running)"}, 429)
         self._running += 1  # before the first await: two requests never see the same slot free
         self._record.note("started", eval_id)
@@ -396,7 +397,7 @@ def main(
         str, typer.Option(envvar="REDIS_URL", help="Where --later publishes.")
     ] = "redis://127.0.0.1:6379",
     record: Annotated[
-        Path | None, typer.Option(help="File to append a line of JSON to for each task that is started.")
+        Path | None, typer.Option(help="File to append a line of JSON to for each task that is started or refused.")
     ] = None,
 ) -> None:
     """An executor: runs the Python that it is sent, within limits, and answers what became of it.

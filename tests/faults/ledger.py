@@ -23,7 +23,10 @@ TAKEN = ("completed", "failed")
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """`what`: handed-out, completed, failed or unknown (the queue), started (an executor). `at`: monotonic seconds."""
+    """`what`: handed-out, completed, failed or unknown (the queue), started or refused (an executor).
+
+    `at` is in seconds on the machine's monotonic clock.
+    """
 
     at: float
     what: str
@@ -71,6 +74,8 @@ class Events:
         self._url = redis_url
         self.seen: list[tuple[str, str]] = []
         """Channel (without `evaluation:`) and eval_id, in the order of arrival."""
+        self.errors: dict[str, str] = {}
+        """By eval_id, of `evaluation:failed`."""
         self._subscribed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -103,10 +108,15 @@ class Events:
                         if message["type"] == "psubscribe":
                             self._subscribed.set()
                         else:
-                            channel = message["channel"].decode().removeprefix("evaluation:")
-                            self.seen.append((channel, orjson.loads(message["data"])["eval_id"]))
+                            self._take(message["channel"].decode().removeprefix("evaluation:"), message["data"])
             self._subscribed.clear()
             await asyncio.sleep(0.02)
+
+    def _take(self, channel: str, data: bytes) -> None:
+        event = orjson.loads(data)
+        self.seen.append((channel, event["eval_id"]))
+        if channel == "failed":
+            self.errors[event["eval_id"]] = event["error"]
 
 
 class Timeline:

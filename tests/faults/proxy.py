@@ -52,6 +52,9 @@ class Proxy:
         self._swallowing = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._leaving = False
+        self._busy: set[asyncio.StreamWriter] = set()
+        """Both ends of connections with a request under way, as far as that is known."""
 
     @property
     def netloc(self) -> str:
@@ -63,14 +66,20 @@ class Proxy:
 
     # --- faults of connections
 
-    async def refuse(self) -> None:
-        """Connections that are open are reset, and new ones refused, until `restore`."""
-        self._close()
-        self.cut()
+    async def refuse(self, *, finish: bool = False) -> None:
+        """Connections that are open are reset, and new ones refused, until `restore`.
 
-    async def drop_connects(self) -> None:
-        """Connections that are open are reset, and new ones get no answer to their SYN, until `restore`."""
-        await self.refuse()
+        `finish`: requests that the peer has already are answered first, so that nothing is ambiguous.
+        """
+        self._close()
+        self._leaving = finish
+        self.cut()
+        while finish and self._busy:
+            await asyncio.sleep(0.01)
+
+    async def drop_connects(self, *, finish: bool = False) -> None:
+        """As `refuse`, but new connections get no answer to their SYN."""
+        await self.refuse(finish=finish)
         # a backlog that is full: the kernel drops what else comes
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -89,11 +98,12 @@ class Proxy:
 
     def cut(self) -> None:
         """Reset the connections that are open now, on both sides."""
-        for writer in list(self._writers):
+        for writer in self._writers - (self._busy if self._leaving else set()):
             reset(writer)
 
     async def restore(self) -> None:
         """Back to normal. What a black hole swallowed stays lost: its connections are reset."""
+        self._leaving = False
         for sock in self._hole:
             sock.close()
         self._hole.clear()
@@ -116,6 +126,7 @@ class Proxy:
     async def stop(self) -> None:
         for sock in self._hole:
             sock.close()
+        self._leaving = False
         self._close()
         self.cut()
         for task in list(self._tasks):
@@ -306,22 +317,33 @@ class HttpProxy(Proxy):
                 asked.cancel()
                 died.cancel()
                 await asyncio.gather(asked, died, return_exceptions=True)
-            self.seen[request.path] += 1
-            fault = self._due(request)
-            await self._pass()
-            if fault is not None:
-                try:
-                    await fault(Exchange(request, writer, earlier, send_and_keep))
-                except (OSError, EOFError, asyncio.CancelledError):
-                    raise
-                except Exception as error:
-                    self.broken.append(f"{fault}: {error!r}")
-                    raise
-                continue
+            self._busy |= {writer, upstream}
+            try:
+                await self._exchange(Exchange(request, writer, earlier, send_and_keep), send, reader)
+            finally:
+                self._busy -= {writer, upstream}
+            if self._leaving:
+                return
+
+    async def _exchange(
+        self, exchange: Exchange, send: Callable[[Message], Awaitable[Message]], reader: asyncio.StreamReader
+    ) -> None:
+        request = exchange.request
+        self.seen[request.path] += 1
+        fault = self._due(request)
+        await self._pass()
+        if fault is None:
             answer = await self._send_watched(send, request, reader)
             await self._pass()
-            writer.write(answer.raw)
-            await writer.drain()
+            await exchange.reply(answer.raw)
+            return
+        try:
+            await fault(exchange)
+        except (OSError, EOFError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            self.broken.append(f"{fault}: {error!r}")
+            raise
 
     async def _send_watched(
         self, send: Callable[[Message], Awaitable[Message]], request: Message, reader: asyncio.StreamReader

@@ -56,6 +56,7 @@ async def test_a_task_that_an_executor_answers_with_an_error_is_failed_with_its_
     hit = await _spoilt(rig, answers(response(status, b'{"detail": "broken"}')), f"answers {status}")
     await rig.account()
     assert rig.ledger.ids("failed") == hit
+    assert {rig.events.errors[i] for i in hit} == {'Executor rejected task: {"detail": "broken"}'}
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -90,6 +91,7 @@ async def test_a_result_that_is_no_json_fails_its_task(rig: Rig) -> None:
     hit = await _spoilt(rig, answers(page, forwarded=True), "answers 200 with HTML")
     await rig.account()
     assert rig.ledger.ids("failed") == hit
+    assert all("answered no JSON: <html>" in rig.events.errors[i] for i in hit)
 
 
 async def test_a_result_with_nan_fails_its_task_and_reaches_no_subscriber(rig: Rig) -> None:

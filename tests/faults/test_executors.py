@@ -78,6 +78,7 @@ async def test_a_slow_executor_gets_fewer_tasks_and_fails_none(rig: Rig) -> None
         await rig.spoil(rig.executors[0], delays(1.5), "/execute", 4)
     await rig.account()
     assert not rig.ledger.ids("failed")
+    assert not rig.ledger.ids("refused"), "an executor was given more than its slots"
 
 
 async def test_an_executor_that_refuses_connections_fails_no_task(rig: Rig) -> None:
@@ -143,7 +144,9 @@ async def test_all_executors_gone_for_a_minute_fail_what_was_pulled_after_the_gr
         assert rig.ledger.ids("handed-out") == pulled, "pulled while no executor could take a task"
         assert pulled == rig.ledger.ids("completed", "failed"), "what was pulled was not failed after the grace"
         failed = rig.ledger.ids("failed")
-        assert failed - rig.ledger.ids("started"), "no pull was under way"
+        unrun = failed - rig.ledger.ids("started")
+        assert unrun, "no pull was under way"
+        assert {rig.events.errors[i] for i in unrun} == {UNAVAILABLE}
         for site in rig.executors:
             await site.proxy.restore()
     await rig.account()

@@ -21,7 +21,7 @@ async def test_a_queue_away_for_a_minute_gets_every_report_when_it_is_back(rig: 
     await rig.progress(2)
     await rig.until(rig.running, "a task that runs")
     with rig.fault("the queue refuses connections for a minute, while tasks run"):
-        await rig.queue.proxy.refuse()
+        await rig.queue.proxy.refuse(finish=True)
         before = sum(rig.queue.proxy.seen.values())
         await asyncio.sleep(2)
         lost = await rig.metric("pulls_lost_total")  # those that were under way
@@ -35,11 +35,11 @@ async def test_a_queue_away_for_a_minute_gets_every_report_when_it_is_back(rig: 
 
 async def test_a_queue_whose_connects_get_no_answer_loses_no_task(rig: Rig) -> None:
     """Mechanism: a connect that timed out was never sent: no pull is counted as lost, and reports are sent again."""
-    await rig.start(delay=0.5)
-    rig.load(0.1)
+    await rig.start()
+    rig.load(0.2)
     await rig.progress(2)
     with rig.fault("connections to the queue get no answer at all for some 11 s"):
-        await rig.queue.proxy.drop_connects()
+        await rig.queue.proxy.drop_connects(finish=True)
         await rig.metric("queue_consecutive_errors", 1)
         await asyncio.sleep(1)
         lost = await rig.metric("pulls_lost_total")  # those that were under way
@@ -116,6 +116,7 @@ async def test_a_queue_that_lost_its_memory_is_told_of_every_task_and_routing_go
     await rig.progress(2)
     await rig.until(rig.running, "a task that runs")
     with rig.fault("SIGKILL of the queue, which starts again with no memory of what it handed out"):
+        await rig.queue.proxy.refuse(finish=True)  # or what it popped last might be lost
         await rig.queue.kill()
         forgotten = rig.ledger.ids("handed-out") - rig.ledger.ids("completed", "failed")
         await rig.queue.start()
