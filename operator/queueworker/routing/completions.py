@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SUBSCRIBE_SECONDS = 2.0
+RECONNECT_MOST_SECONDS = 1.0
+# What is published while nobody listens is gone, so a connection that died in silence has to be found out.
+SILENCE_SECONDS = 5.0
 
 
 class Completions:
@@ -44,9 +47,8 @@ class Completions:
         """Subscribe; return when subscribed, or after a moment when Redis is away (it goes on trying)."""
         while True:
             if self._task is None:
-                self._settled = asyncio.Event()
+                self._unsettle()
                 self._task = asyncio.create_task(self._listen_for_ever(), name="completions")
-                asyncio.get_running_loop().call_later(SUBSCRIBE_SECONDS, self._settled.set)
             await self._settled.wait()
             if self._task is not None:
                 return  # else it was stopped meanwhile, because nobody waited yet
@@ -75,6 +77,11 @@ class Completions:
         self._expected.clear()
         await self.stop()
 
+    def _unsettle(self) -> None:
+        """Not subscribed: whoever is about to send a task waits, for a moment at most."""
+        settled = self._settled = asyncio.Event()
+        asyncio.get_running_loop().call_later(SUBSCRIBE_SECONDS, settled.set)
+
     async def _listen_for_ever(self) -> None:
         failures = 0
         while True:
@@ -87,16 +94,27 @@ class Completions:
                     await self._receive(pubsub)
             except (RedisError, OSError) as error:
                 failures += 1
-                log.warning("subscription to the outcome channels broke: %s", error)
+                if failures == 1:
+                    log.warning("subscription to the outcome channels broke: %s", error)
+                    if self._settled.is_set():
+                        self._unsettle()
             finally:
                 with contextlib.suppress(RedisError, OSError):
                     await redis.aclose()
-            await asyncio.sleep(exponential(failures, 0.25, 5))
+            await asyncio.sleep(exponential(failures, 0.1, RECONNECT_MOST_SECONDS))
 
     async def _receive(self, pubsub: PubSub) -> None:
-        async for message in pubsub.listen():
-            if message["type"] == "message":
+        """Until the connection breaks. Raises RedisError or OSError."""
+        asked = False
+        while True:
+            message = await pubsub.get_message(timeout=SILENCE_SECONDS)
+            if message is None:
+                if asked:
+                    raise RedisError(f"no answer within {SILENCE_SECONDS:.0f} s")
+                await pubsub.ping()
+            elif message["type"] == "message":
                 self._take(message["channel"].decode(), message["data"])
+            asked = message is None
 
     def _take(self, channel: str, payload: bytes) -> None:
         try:

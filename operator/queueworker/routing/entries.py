@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import orjson
 
+from queueworker.routing.failures import MAX_TASK_BYTES, NO_TASK
 from queueworker.routing.task import Outcome
 
 
@@ -18,43 +19,76 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a successor finds. `task` is the queue's answer as it came; `outcome` is there when executed."""
+    """What a successor finds. `task` is the queue's answer as it came; `outcome` is there when executed.
+
+    Of what was executed the task is there only when it failed, for the record of failed tasks; `doubtful`
+    and `until` are the task's.
+    """
 
     state: State
     queue_url: str
     attempt: int = 1
     executor: str = ""
-    task: bytes = b""
+    task: bytes = NO_TASK
     outcome: Outcome | None = None
+    doubtful: bool = False
+    until: float | None = None
 
 
 class UnreadableEntry(Exception):
     """Not an entry of ours, or damaged."""
 
 
-def encode_task(state: State, queue_url: str, task: bytes, attempt: int = 1, executor: str = "") -> bytes:
-    return orjson.dumps(
-        {
-            "state": state,
-            "queue": queue_url,
+def encode_task(
+    state: State,
+    queue_url: str,
+    task: bytes,
+    attempt: int = 1,
+    executor: str = "",
+    *,
+    doubtful: bool = False,
+    until: float | None = None,
+) -> bytes:
+    entry = {
+        "state": state,
+        "queue": queue_url,
+        "attempt": attempt,
+        "executor": executor,
+        "task": orjson.Fragment(task),
+    }
+    if doubtful:
+        entry["doubtful"] = True
+    if until is not None:
+        entry["until"] = until
+    return orjson.dumps(entry)
+
+
+def encode_outcome(
+    queue_url: str,
+    outcome: Outcome,
+    task: bytes = NO_TASK,
+    attempt: int = 1,
+    executor: str = "",
+    *,
+    doubtful: bool = False,
+) -> bytes:
+    """What a failed task's record needs goes with a failure only: a completed one needs none."""
+    entry = {
+        "state": State.EXECUTED,
+        "queue": queue_url,
+        "completed": outcome.completed,
+        "error": outcome.error,
+        "published": outcome.published,
+        "result": None if outcome.result is None else orjson.Fragment(outcome.result),
+    }
+    if not outcome.completed:
+        entry |= {
+            "doubtful": doubtful,
             "attempt": attempt,
             "executor": executor,
-            "task": orjson.Fragment(task),
+            "task": orjson.Fragment(task if len(task) <= MAX_TASK_BYTES else NO_TASK),
         }
-    )
-
-
-def encode_outcome(queue_url: str, outcome: Outcome) -> bytes:
-    return orjson.dumps(
-        {
-            "state": State.EXECUTED,
-            "queue": queue_url,
-            "completed": outcome.completed,
-            "error": outcome.error,
-            "published": outcome.published,
-            "result": None if outcome.result is None else orjson.Fragment(outcome.result),
-        }
-    )
+    return orjson.dumps(entry)
 
 
 def decode(raw: bytes) -> Entry:
@@ -65,7 +99,16 @@ def decode(raw: bytes) -> Entry:
         if not isinstance(queue_url, str):
             raise UnreadableEntry("its queue is no URL")
         if state is not State.EXECUTED:
-            return Entry(state, queue_url, int(data["attempt"]), str(data["executor"]), orjson.dumps(data["task"]))
+            until = data.get("until")
+            return Entry(
+                state,
+                queue_url,
+                int(data["attempt"]),
+                str(data["executor"]),
+                orjson.dumps(data["task"]),
+                doubtful=state is State.EXECUTING or bool(data.get("doubtful")),
+                until=None if until is None else float(until),
+            )
         result = data["result"]
         outcome = Outcome(
             completed=bool(data["completed"]),
@@ -73,6 +116,8 @@ def decode(raw: bytes) -> Entry:
             result=None if result is None else orjson.dumps(result),
             published=bool(data["published"]),
         )
-        return Entry(state, queue_url, outcome=outcome)
+        attempt, executor = int(data.get("attempt", 1)), str(data.get("executor", ""))
+        task = orjson.dumps(data.get("task"))
+        return Entry(state, queue_url, attempt, executor, task, outcome, bool(data.get("doubtful")))
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise UnreadableEntry(str(error)) from error

@@ -7,6 +7,7 @@ Keys, all of one group (`{group}` is a hash tag: one slot in a cluster):
     queueworker:{group}:journal:<id>     hash: eval_id → entry
     queueworker:{group}:fenced:<id>      the instance was taken over: whatever it still writes is refused
     queueworker:{group}:quarantine       hash: entries that could not be read, kept for a person
+    queueworker:{group}:failed…          the record of failed tasks, see `failures`
 
 Every instance has an id of its own, new at each start. Whoever renews its lease also looks for
 instances without one and takes their journal over whole, in one script: two cannot both get it.
@@ -28,7 +29,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
+from queueworker.routing import failures
 from queueworker.routing.backoff import exponential
+from queueworker.routing.failures import Backlog
 from queueworker.routing.redis_client import connect
 from queueworker.routing.snapshot import Link, LinkReason
 
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
+    from queueworker.routing.failures import FailedTask
     from queueworker.routing.snapshot import Counters
 
 log = logging.getLogger(__name__)
@@ -52,7 +56,9 @@ MAX_BUFFERED_BYTES = 64 * 1024 * 1024
 # A lone write does not wait; a batch gathers for longer the more the last one held.
 GATHER = ((48, 0.003), (8, 0.001))
 
-_BATCH = """
+_BATCH = (
+    failures.LUA
+    + """
 local lease = redis.call('GET', KEYS[1])
 if not lease then
   if redis.call('EXISTS', KEYS[2]) == 1 then return 'FENCED' end
@@ -68,18 +74,27 @@ for _ = 1, tonumber(ARGV[i]) do
   i = i + 2
 end
 i = i + 1
+local first = i + 1
 for _ = 1, tonumber(ARGV[i]) do
   redis.call('HDEL', KEYS[3], ARGV[i + 1])
   i = i + 1
 end
+pcall(ended, first, i)
 i = i + 1
 for _ = 1, tonumber(ARGV[i]) do
   local r = redis.pcall('HSET', KEYS[3], ARGV[i + 1], ARGV[i + 2])
   if type(r) == 'table' and r.err then return r.err end
   i = i + 2
 end
+local kept, problem = pcall(keep, i + 1)
+if not kept then
+  problem = type(problem) == 'table' and problem.err or tostring(problem)
+  if string.find(problem, 'OOM') then return problem end
+  redis.call('DEL', failed, index, bytes)  -- keys of ours that somebody else wrote to: unusable, and not bounded
+end
 return 'OK'
 """
+)
 
 _BEAT = """
 local base, me, ttl = ARGV[1], ARGV[2], ARGV[3]
@@ -151,6 +166,7 @@ class Journal:
         self._heir: Journal | None = None
         self._base = f"queueworker:{{{group}}}:"
         self._keys = [f"{self._base}{kind}:{instance}" for kind in ("lease", "fenced", "journal")]
+        self._keys += failures.keys(self._base)
         self._counters = counters
         self._clock = clock
         self._on_recovered = on_recovered
@@ -176,6 +192,7 @@ class Journal:
         """Entries that Redis has said it holds."""
         self._events: deque[tuple[str, bytes]] = deque()
         self._event_bytes = 0
+        self._records = Backlog()
         self._number = 0
         self._written: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
@@ -216,14 +233,18 @@ class Journal:
         self._wake.set()
         await future
 
-    def finish(self, eval_id: str, *events: tuple[str, bytes]) -> None:
-        """Publish the events, then forget the entry."""
+    def finish(self, eval_id: str, *events: tuple[str, bytes], failed: FailedTask | None = None) -> None:
+        """Publish the events, then forget the entry; keep a record of a failed task."""
         for item in events:
             self.publish(*item)
         self._entries.pop(eval_id, None)
         self._sets.pop(eval_id, None)
         if eval_id in self._stored:
             self._dels[eval_id] = None
+        if failed is not None:
+            self._records.add(failed)
+        elif self._records:
+            self._records.drop(eval_id)
         self._wake.set()
 
     def publish(self, channel: str, payload: bytes) -> None:
@@ -274,18 +295,25 @@ class Journal:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_SECONDS):
                 await self.durable()  # a batch that is on its way
-                while (self._sets or self._dels or self._events) and not self.fenced:
+                while (self._sets or self._dels or self._events or self._records) and not self.fenced:
                     if not self.link.ok:
                         await asyncio.sleep(FLUSH_SECONDS / 30)
                     await self.durable()
 
     def bequeath(self, heir: Journal) -> None:
-        """Events that this journal has not published yet, and will not, are the heir's to publish."""
+        """Events and records that this journal has not written yet, and will not, are the heir's to write."""
         self._heir = heir
         if self.fenced or self._closed:
             while self._events:
                 heir.publish(*self._events.popleft())
             self._event_bytes = 0
+            heir.inherit(self._records.take())
+
+    def inherit(self, records: Backlog) -> None:
+        """Before those of our own: they are older."""
+        if records:
+            self._records.put_back(records)
+            self._wake.set()
 
     async def close(self) -> None:
         """Write what is left, if it can be, and give the lease up: a successor may take what remains at once.
@@ -318,7 +346,7 @@ class Journal:
             if pause:
                 await asyncio.sleep(pause)
             self._wake.clear()
-            last = len(self._sets) + len(self._dels) + len(self._events)
+            last = len(self._sets) + len(self._dels) + len(self._events) + len(self._records)
             if not last:
                 self._release_waiters()
                 continue
@@ -332,6 +360,7 @@ class Journal:
         dels, self._dels = self._dels, {}
         events, self._events = self._events, deque()
         event_bytes, self._event_bytes = self._event_bytes, 0
+        records = self._records.take()
         waiting, self._written = self._written, []
         self._number += 1
         args: list[Any] = [self._number, len(events)]
@@ -342,6 +371,7 @@ class Journal:
         args.append(len(sets))
         for eval_id in sets:
             args += (eval_id, self._entries[eval_id])
+        args += records.arguments()
         self._stored.update(sets)
         problem = ""
         try:
@@ -373,6 +403,7 @@ class Journal:
                     future.set_result(None)
             return True
         self._put_back(sets, dels, events, event_bytes)
+        self._records.put_back(records)
         self._written = waiting + self._written
         if self._heir is not None:
             self.bequeath(self._heir)

@@ -26,6 +26,7 @@ from queueworker.routing.backoff import exponential
 from queueworker.routing.completions import Completions
 from queueworker.routing.config import Intent
 from queueworker.routing.entries import State
+from queueworker.routing.failures import failed_task
 from queueworker.routing.journal import Journal
 from queueworker.routing.pool import Executor, ExecutorPool, NoExecutors
 from queueworker.routing.queue import QueueClient
@@ -300,7 +301,10 @@ class Router:
         """Take the task to its report. Until it is reported it stays in the journal, whatever happens here."""
         task.lane = asyncio.current_task()
         try:
-            await self._settle(task, task.outcome or await self._execute(task))
+            outcome = task.outcome
+            if outcome is None and task.until is not None:
+                outcome = await self._overhear(task)
+            await self._settle(task, outcome or await self._execute(task))
         except Fenced:
             log.warning("%s: task %s was taken over by another router", self._config.group, task.eval_id)
         except Exception as error:
@@ -354,6 +358,7 @@ class Router:
                     reserved = False
                     pool.unreserve()
             try:
+                task.until = time.time() + timeout + EXECUTE_MARGIN_SECONDS if executor.later else None
                 self._note(task, State.EXECUTING, executor.name)
                 if noted and task.journal is not None:
                     await task.journal.durable()
@@ -368,49 +373,62 @@ class Router:
                 pool.release(executor)
             if isinstance(result, Outcome):
                 return result
-            noted = True
+            noted, task.until = True, None
             if result.after:
                 await self._used(task, asyncio.sleep(result.after))
 
     def _note(self, task: Task, state: State, executor: str = "") -> None:
         assert task.journal is not None
-        task.journal.put(task.eval_id, entries.encode_task(state, task.queue.url, task.raw, task.attempt, executor))
+        task.executor = executor or task.executor
+        details = (task.raw, task.attempt, executor)
+        entry = entries.encode_task(state, task.queue.url, *details, doubtful=task.doubtful, until=task.until)
+        task.journal.put(task.eval_id, entry)
 
     async def _attempt(self, task: Task, executor: Executor, body: bytes, timeout: int) -> Outcome | Again:
-        """One `POST /execute`, and for an executor that answers `running` the wait for its outcome."""
-        counters = self._counters
-        completions = self._completions
-        expected: asyncio.Future[Outcome] | None = None
-        if executor.later is not False:
-            expected = completions.expect(task.eval_id)
+        """One `POST /execute`; an executor of the later kind is then waited for."""
+        counters, completions = self._counters, self._completions
+        limit = timeout + EXECUTE_MARGIN_SECONDS
+        doubtful, task.doubtful = task.doubtful, True
+        expected = None if executor.later is False else completions.expect(task.eval_id)
         started = self._clock()
         try:
-            limit = timeout + EXECUTE_MARGIN_SECONDS
-            status, answer = await self._transport.post(executor.execute_url, body, limit)
-            if status != 200:
+            try:
+                status, answer = await self._transport.post(executor.execute_url, body, limit)
+                if status != 200:
+                    counters.attempts_failed += 1
+                    task.doubtful = doubtful or (status >= 500 and status != 503)
+                    return self._rejected(task, executor, status, answer)
+                result = parse_result(answer)
+                executor.later = result.get("status") == "running"
+                if not executor.later:
+                    task.doubtful = False
+                    return outcome_of(result, answer)
+            except NotSent as error:
                 counters.attempts_failed += 1
-                return self._rejected(task, executor, status, answer)
-            result = parse_result(answer)
-            executor.later = result.get("status") == "running"
-            if not executor.later:
-                return outcome_of(result, answer)
-            self._publish_running(task, result, timeout)
-            if expected is None:
-                await completions.listen()
-                expected = completions.expect(task.eval_id)
-            async with asyncio.timeout(limit):
-                return await expected
-        except TransportError as error:
-            counters.attempts_failed += 1
-            if expected is not None and expected.done():
-                return expected.result()
-            return self._broken(task, executor, error)
-        except InvalidAnswer as error:
-            counters.attempts_failed += 1
-            return Outcome(completed=False, error=f"executor {executor.name} {error}")
-        except TimeoutError:
-            counters.attempts_failed += 1
-            return Outcome(completed=False, error=f"no outcome of the task was published within {limit:.0f} s")
+                task.doubtful = doubtful
+                self._pool.broke(executor, f"cannot be reached at {error}")
+                return Again()
+            except TransportError as error:
+                counters.attempts_failed += 1
+                self._broke(executor, error)
+                failure = f"executor {executor.name}: {error}"
+            except InvalidAnswer as error:
+                counters.attempts_failed += 1
+                return Outcome(completed=False, error=f"executor {executor.name} {error}")
+            else:
+                if expected is None:
+                    expected = completions.expect(task.eval_id)
+                    await completions.listen()
+                self._runs_later(task, executor, result, timeout, published=expected.done())
+                failure = f"executor {executor.name}: no outcome of the task was published within {limit:.0f} s"
+            if expected is not None:
+                # Also where the answer was lost: the outcome of one that is known to publish it may come all the same.
+                if executor.later:
+                    await asyncio.wait([expected], timeout=max(0.0, started + limit - self._clock()))
+                if expected.done():
+                    task.doubtful = False
+                    return expected.result()
+            return self._again(task, failure)
         finally:
             seconds = self._clock() - started
             task.executor_seconds += seconds
@@ -418,9 +436,39 @@ class Router:
             if expected is not None:
                 completions.forget(task.eval_id)
 
-    def _publish_running(self, task: Task, result: dict[str, Any], timeout: int) -> None:
+    def _runs_later(
+        self, task: Task, executor: Executor, result: dict[str, Any], timeout: int, *, published: bool
+    ) -> None:
+        """`running`: tell the subscribers, unless its outcome was faster, and the journal, if it is news."""
         assert task.journal is not None
-        task.journal.publish(*running_event(task.eval_id, result, timeout))
+        if not published:
+            task.journal.publish(*running_event(task.eval_id, result, timeout))
+        if task.until is None:
+            task.until = time.time() + timeout + EXECUTE_MARGIN_SECONDS
+            self._note(task, State.EXECUTING, executor.name)
+
+    async def _overhear(self, task: Task) -> Outcome | None:
+        """A later executor had the task when its router died: what it publishes counts, up to the task's end.
+
+        None: the task is to be executed again. The slot that was reserved for it stays so only then.
+        """
+        assert task.until is not None
+        completions, outcome, again = self._completions, None, False
+        expected = completions.expect(task.eval_id)
+        try:
+            await completions.listen()
+            await asyncio.wait([expected], timeout=max(0.0, task.until - time.time()))
+            if expected.done():
+                task.doubtful = False
+                outcome = expected.result()
+            elif self._config.spec.routing.recovery is Recovery.FAIL:
+                outcome = _died_with(task.executor)
+            again = outcome is None
+            return outcome
+        finally:
+            completions.forget(task.eval_id)
+            if not again:
+                self._pool.unreserve()
 
     async def _used(self, task: Task, wait: Coroutine[Any, Any, None]) -> None:
         """Wait, and count it as the executor's time: it is no overhead of ours."""
@@ -428,16 +476,12 @@ class Router:
         await wait
         task.executor_seconds += self._clock() - started
 
-    def _broken(self, task: Task, executor: Executor, error: TransportError) -> Outcome | Again:
-        """No answer came. What provably did not start goes on at once; the rest is ambiguous."""
-        if isinstance(error, NotSent):
-            self._pool.broke(executor, f"cannot be reached at {error}")
-            return Again()
+    def _broke(self, executor: Executor, error: TransportError) -> None:
+        """The request was, or may have been, written, and no answer came."""
         if isinstance(error, TimedOut):
             self._pool.check(executor)
         else:
             self._pool.broke(executor, f"broke the connection at {error}")
-        return self._again(task, f"executor {executor.name}: {error}")
 
     def _rejected(self, task: Task, executor: Executor, status: int, answer: bytes) -> Outcome | Again:
         text = f"Executor rejected task: {excerpt(answer)}"  # the legacy worker's words
@@ -466,7 +510,7 @@ class Router:
         counters = self._counters
         assert task.journal is not None
         task.outcome = outcome
-        task.journal.put(task.eval_id, entries.encode_outcome(task.queue.url, outcome))
+        task.journal.put(task.eval_id, self._executed(task, outcome))
         await task.journal.durable()
         await self._fence(task)
         taken = await task.queue.report(task.eval_id, outcome, self._changed)
@@ -479,7 +523,15 @@ class Router:
             counters.failed += 1
         self._last_task_time = time.time()
         counters.overhead.observe(self._clock() - task.pulled_at - task.executor_seconds)
-        task.journal.finish(task.eval_id, *(() if outcome.published else (event(task.eval_id, final),)))
+        task.journal.finish(
+            task.eval_id,
+            *(() if outcome.published else (event(task.eval_id, final),)),
+            failed=None if final.completed else failed_task(task, final.error, self._last_task_time),
+        )
+
+    def _executed(self, task: Task, outcome: Outcome) -> bytes:
+        details = (task.raw, task.attempt, task.executor)
+        return entries.encode_outcome(task.queue.url, outcome, *details, doubtful=task.doubtful)
 
     async def _give_up(self, task: Task) -> None:
         """Nobody will come after this router: what could not be finished is reported as failed."""
@@ -538,16 +590,17 @@ class Router:
             queue = self._queues[entry.queue_url] = self._make_queue(entry.queue_url)
         now = self._clock()
         if entry.outcome is not None:
-            return Task(eval_id, "", None, "", "", b"null", queue, now, recovered=True, outcome=entry.outcome)
-        task = parse_task(entry.task, queue, now)
+            task: Task | None = Task(eval_id, "", None, "", "", entry.task, queue, now, outcome=entry.outcome)
+        else:
+            task = parse_task(entry.task, queue, now)
         if task is None or task.eval_id != eval_id:
             raise InvalidAnswer("it holds no task of that id")
         task.recovered = True
-        task.attempt = entry.attempt
-        if entry.state is State.EXECUTING and self._config.spec.routing.recovery is Recovery.FAIL:
-            task.outcome = Outcome(
-                completed=False, error=f"the router died while executor {entry.executor} ran the task"
-            )
+        task.attempt, task.executor = entry.attempt, entry.executor
+        task.doubtful, task.until = entry.doubtful, entry.until
+        fails = self._config.spec.routing.recovery is Recovery.FAIL
+        if entry.state is State.EXECUTING and entry.until is None and fails:
+            task.outcome = _died_with(entry.executor)
         return task
 
     def _on_fenced(self, journal: Journal, unseen: dict[str, bytes]) -> None:
@@ -710,3 +763,7 @@ class Router:
     def _journal_link_changed(self) -> None:
         self._changed()
         self._kick()
+
+
+def _died_with(executor: str) -> Outcome:
+    return Outcome(completed=False, error=f"the router died while executor {executor} ran the task")

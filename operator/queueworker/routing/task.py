@@ -61,6 +61,12 @@ class Task:
     pulled_at: float
     """On the router's monotonic clock, seconds."""
     attempt: int = 1
+    executor: str = ""
+    """The one that was asked last; empty while none was."""
+    doubtful: bool = False
+    """An executor was asked, and how that ended is not known: it may have run the task to its end."""
+    until: float | None = None
+    """Unix time up to which an executor of the later kind is waited for; it has the task while this is set."""
     recovered: bool = False
     outcome: Outcome | None = None
     """Set when the journal of a dead router already knew how it ended."""
