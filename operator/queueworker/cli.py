@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from queueworker import failed_cli
 from queueworker.logs import LogFormat, LogLevel, configure
 from queueworker.settings import InvalidEnvironment, described, load
 from queueworker.signals import exit_until_claimed
@@ -32,8 +33,11 @@ In Kubernetes, one router for each QueueWorker object:
   queueworker operator
 With no Kubernetes, one router for one queue:
   QUEUE_SERVICE_URL=http://queue:8081 EXECUTOR_COUNT=3 queueworker worker
+The tasks that failed:
+  queueworker failed list
 """,
 )
+app.add_typer(failed_cli.app, name="failed")
 
 
 def _variables() -> str:
