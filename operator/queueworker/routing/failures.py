@@ -29,8 +29,8 @@ MAX_ERROR_CHARS = 2000
 MAX_TASK_BYTES = 256 * 1024
 NO_TASK = b"null"
 
-# The last three KEYS are those of `keys`. Redis runs a script whole: a write that it refuses for want of memory is
-# each time the first of its kind, so none is ever half done.
+# The last three KEYS are those of `keys`. For want of memory Redis refuses a script's first write only: a record is
+# written whole or not at all.
 LUA = f"""
 local failed, index, bytes = KEYS[#KEYS - 2], KEYS[#KEYS - 1], KEYS[#KEYS]
 
@@ -58,7 +58,9 @@ end
 local function keep(at)
   local count = tonumber(ARGV[at])
   if count == 0 then return end
-  if redis.call('EXISTS', failed) == 0 then redis.call('DEL', index, bytes) end
+  if redis.call('EXISTS', failed) == 0 and redis.call('EXISTS', index, bytes) > 0 then
+    redis.call('DEL', index, bytes)
+  end
   for i = at + 1, at + 3 * count, 3 do
     forget(ARGV[i])
     redis.call('HSET', failed, ARGV[i], ARGV[i + 2])

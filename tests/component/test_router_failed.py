@@ -1,0 +1,298 @@
+"""The record of failed tasks as a router writes it, on a real Redis: bounded, in one batch, and never in the way."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from aiohttp import web
+from redis.asyncio import Redis
+
+from demo.control_plane.redis_server import RedisServer
+from queueworker.failed import FailedTasks
+from queueworker.routing import entries, failures
+from queueworker.routing.entries import State
+from queueworker.routing.failures import FailedTask
+from queueworker.routing.journal import Journal
+from queueworker.routing.snapshot import Counters
+from queueworker.routing.task import Outcome
+from tests.component.running import GROUP, running
+from tests.component.stubs import StubExecutor, StubQueue, result, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+BASE = f"queueworker:{{{GROUP}}}:"
+
+
+@pytest.fixture
+async def queue() -> AsyncIterator[StubQueue]:
+    async with StubQueue() as queue:
+        yield queue
+
+
+@pytest.fixture
+async def executor() -> AsyncIterator[StubExecutor]:
+    async with StubExecutor() as executor:
+        yield executor
+
+
+async def record(redis_url: str) -> dict[str, FailedTask]:
+    """By id, newest first."""
+    tasks = FailedTasks(redis_url, GROUP)
+    try:
+        return {task.eval_id: task async for task in tasks.newest_first()}
+    finally:
+        await tasks.close()
+
+
+async def recorded(redis_url: str, count: int) -> dict[str, FailedTask]:
+    for _ in range(300):
+        found = await record(redis_url)
+        if len(found) == count:
+            return found
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"{len(found)} records, not {count}")
+
+
+async def sizes(redis_url: str) -> tuple[int, int, int, int]:
+    """Records, ids in the index, bytes as counted, and as they are."""
+    async with Redis.from_url(redis_url) as redis:
+        raw = await redis.hvals(f"{BASE}failed")
+        counted = int(await redis.get(f"{BASE}failed:bytes") or 0)
+        return len(raw), await redis.zcard(f"{BASE}failed:index"), counted, sum(map(len, raw))
+
+
+def failure(eval_id: str, **fields: Any) -> web.Response:
+    return web.json_response(result(eval_id, status="failed", error="Traceback", exit_code=1, **fields))
+
+
+async def test_a_failed_task_is_recorded_with_what_it_takes_to_send_it_again(
+    queue: StubQueue, executor: StubExecutor, redis_url: str
+) -> None:
+    executor.answers.extend([failure("a"), "reset", web.Response(status=500, text="oops"), web.Response(text="<html>")])
+    async with running(queue, [executor], redis_url):
+        for i, eval_id in enumerate("abcde", 1):
+            queue.submit(eval_id, priority=7)
+            await queue.reported(i)
+        found = await recorded(redis_url, 4)
+    assert list(found) == ["d", "c", "b", "a"]
+    assert (found["a"].error, found["a"].attempts, found["a"].executor) == ("Traceback", 1, "executor-1")
+    assert found["a"].queue_url == queue.url
+    assert orjson.loads(found["a"].task)["priority"] == 7
+    assert {eval_id: task.ambiguous for eval_id, task in found.items()} == {"a": False, "b": True, "c": True, "d": True}
+    assert {eval_id: task.error for eval_id, task in found.items()} == queue.failed
+
+
+async def test_an_attempt_that_may_have_run_makes_what_comes_after_it_ambiguous_but_for_an_executors_word(
+    queue: StubQueue, executor: StubExecutor, redis_url: str
+) -> None:
+    executor.answers.extend(["reset", web.Response(status=400, text="no"), "reset", failure("b")])
+    retry = {"retry": {"attempts": 2, "backoffSeconds": 0}}
+    async with running(queue, [executor], redis_url, routing=retry):
+        for i, eval_id in enumerate("ab", 1):
+            queue.submit(eval_id)
+            await queue.reported(i)
+        found = await recorded(redis_url, 2)
+    assert [(found[i].attempts, found[i].ambiguous) for i in "ab"] == [(2, True), (2, False)]
+
+
+async def test_what_was_never_asked_of_an_executor_is_not_ambiguous_and_a_refused_result_is(
+    queue: StubQueue, executor: StubExecutor, redis_url: str
+) -> None:
+    queue.report_answers.append(web.Response(status=413, text="too large"))
+    executors = {"unavailableGraceSeconds": 0}
+    async with running(queue, [executor], redis_url, executors=executors) as router:
+        queue.submit("refused")
+        await queue.reported(1)
+        await until(lambda: router.snapshot().in_flight == 0)
+        queue.submit("unavailable")
+        await executor.stop()
+        await queue.reported(2)
+        found = await recorded(redis_url, 2)
+    assert {eval_id: task.ambiguous for eval_id, task in found.items()} == {"unavailable": False, "refused": True}
+    assert found["unavailable"].error == "No healthy executors available"
+
+
+async def test_a_task_that_completes_under_the_same_id_leaves_the_record(
+    queue: StubQueue, executor: StubExecutor, redis_url: str
+) -> None:
+    executor.answers.extend([failure("a"), failure("b"), failure("a")])
+    async with running(queue, [executor], redis_url):
+        for eval_id in "ab":
+            queue.submit(eval_id)
+        await queue.reported(2)
+        first = (await recorded(redis_url, 2))["a"]
+        queue.submit("a")
+        await until(lambda: queue.reports["a"] == 2)
+        for _ in range(100):
+            if (again := (await recorded(redis_url, 2))["a"]).failed_at > first.failed_at:
+                break
+            await asyncio.sleep(0.02)
+        assert again.failed_at > first.failed_at, "a newer failure takes the older one's place"
+        queue.submit("a", "c")
+        assert (await recorded(redis_url, 1)).keys() == {"b"}
+    records, indexed, counted, real = await sizes(redis_url)
+    assert (records, indexed) == (1, 1)
+    assert counted == real
+
+
+async def test_the_record_keeps_its_bounds_and_the_oldest_go_first(redis_url: str) -> None:
+    async with journal(redis_url) as writer:
+        for i in range(failures.MAX_RECORDS + 200):
+            writer.finish(f"t{i}", failed=made(f"t{i}", i))
+            if i % 100 == 0:
+                await writer.durable()
+        assert await writer.flush()
+        found = await record(redis_url)
+        assert list(found) == [f"t{i}" for i in range(failures.MAX_RECORDS + 199, 199, -1)]
+        for i in range(100):
+            writer.finish(f"large{i}", failed=made(f"large{i}", 10_000 + i, b'"' + b"x" * 250_000 + b'"'))
+            if i % 10 == 0:
+                await writer.durable()
+        assert await writer.flush()
+    found = await record(redis_url)
+    records, indexed, counted, real = await sizes(redis_url)
+    assert records == indexed == len(found)
+    assert failures.MAX_RECORDS_BYTES - 300_000 < real == counted <= failures.MAX_RECORDS_BYTES
+    assert list(found)[:3] == ["large99", "large98", "large97"]
+
+
+async def test_a_record_that_somebody_broke_by_hand_is_begun_anew_and_holds_nothing_up(
+    queue: StubQueue, executor: StubExecutor, redis_url: str
+) -> None:
+    async with Redis.from_url(redis_url) as redis:
+        await redis.set(f"{BASE}failed", "oops")
+        await redis.zadd(f"{BASE}failed:index", {"ghost": 1})
+        executor.answers.extend(failure(f"t{i}") for i in range(3))
+        async with running(queue, [executor], redis_url) as router:
+            for i in range(3):
+                queue.submit(f"t{i}")
+                await queue.reported(i + 1)
+                await until(lambda i=i: router.snapshot().counters.events_published == i + 1)  # type: ignore[misc]
+            assert router.snapshot().journal.ok
+            assert (await recorded(redis_url, 2)).keys() == {"t1", "t2"}
+            await redis.delete(f"{BASE}failed")  # the index and the count of bytes are left
+            executor.answers.append(failure("last"))
+            queue.submit("last")
+            assert (await recorded(redis_url, 1)).keys() == {"last"}
+    records, indexed, counted, real = await sizes(redis_url)
+    assert (records, indexed) == (1, 1)
+    assert counted == real
+
+
+async def test_redis_out_of_memory_holds_nothing_up_and_the_record_is_written_when_there_is_room(
+    queue: StubQueue, executor: StubExecutor, own_redis: RedisServer
+) -> None:
+    async with Redis.from_url(own_redis.url) as redis, running(queue, [executor], own_redis.url) as router:
+        await until(lambda: router.snapshot().journal.ok)
+        await redis.config_set("maxmemory", "1")
+        executor.answers.append(failure("a"))
+        queue.submit("a", "b")
+        await queue.reported(2)
+        await until(lambda: router.snapshot().counters.events_published == 2)
+        assert router.snapshot().counters.journal_errors > 0
+        await redis.config_set("maxmemory", "0")
+        assert (await recorded(own_redis.url, 1)).keys() == {"a"}
+
+
+async def test_a_record_alone_that_redis_has_no_memory_for_waits(own_redis: RedisServer) -> None:
+    async with Redis.from_url(own_redis.url) as redis, journal(own_redis.url) as writer:
+        await redis.config_set("maxmemory", "1")
+        writer.finish("a", ("evaluation:failed", b"{}"), failed=made("a", 1))
+        await until(lambda: not writer.writable)
+        assert "OOM" in writer.link.message
+        assert (await record(own_redis.url), writer.buffered_events) == ({}, 0)
+        await redis.config_set("maxmemory", "0")
+        assert (await recorded(own_redis.url, 1)).keys() == {"a"}
+
+
+async def test_what_fails_while_redis_is_away_is_recorded_when_it_is_back(
+    queue: StubQueue, executor: StubExecutor, own_redis: RedisServer
+) -> None:
+    async with running(queue, [executor], own_redis.url) as router:
+        queue.submit("first")
+        await queue.reported(1)
+        own_redis.kill()
+        await until(lambda: not router.snapshot().journal.ok)
+        executor.answers.extend([failure("a"), failure("b")])
+        queue.submit("a", "b")
+        await queue.reported(3)
+        queue.submit("b")  # fails, and completes before the failure could be recorded
+        await until(lambda: queue.reports["b"] == 2)
+        await asyncio.to_thread(own_redis.start)
+        await until(lambda: router.snapshot().journal.ok, 15)
+        assert (await recorded(own_redis.url, 1)).keys() == {"a"}
+
+
+async def test_a_failure_that_a_dead_router_did_not_report_is_recorded_by_its_successor(
+    queue: StubQueue, executor: StubExecutor, redis_url: str
+) -> None:
+    failed = Outcome(completed=False, error="Traceback", result=orjson.dumps(result("a", status="failed")))
+    raw = orjson.dumps({"eval_id": "a", "code": "1"})
+    older = orjson.loads(entries.encode_outcome(queue.url, failed))
+    for name in ("task", "attempt", "executor", "doubtful"):
+        del older[name]  # as the version before wrote it
+    left = {
+        "a": entries.encode_outcome(queue.url, failed, raw, 3, "executor-9", doubtful=True),
+        "older": orjson.dumps(older),
+        "running": entries.encode_task(
+            State.EXECUTING, queue.url, orjson.dumps({"eval_id": "running", "code": "1"}), 1, "executor-9"
+        ),
+    }
+    async with Redis.from_url(redis_url) as redis:
+        await redis.sadd(f"{BASE}instances", "dead")
+        await redis.hset(f"{BASE}journal:dead", mapping=left)  # type: ignore[arg-type]
+    queue.known.update(left)
+    async with running(queue, [executor], redis_url, routing={"recovery": "Fail"}):
+        await queue.reported(3)
+        found = await recorded(redis_url, 3)
+    assert (found["a"].task, found["a"].attempts, found["a"].executor) == (raw, 3, "executor-9")
+    assert found["a"].ambiguous
+    assert (found["older"].kept, found["older"].error) == (False, "Traceback")
+    assert (found["running"].ambiguous, found["running"].executor) == (True, "executor-9")
+    assert orjson.loads(found["running"].task)["eval_id"] == "running"
+
+
+async def test_an_instance_that_was_declared_dead_writes_no_record(redis_url: str) -> None:
+    async with journal(redis_url) as writer, Redis.from_url(redis_url) as redis:
+        await redis.delete(f"{BASE}lease:me")
+        await redis.set(f"{BASE}fenced:me", "successor")
+        writer.finish("a", ("evaluation:failed", b"{}"), failed=made("a", 1))
+        await until(lambda: writer.fenced)
+    assert await record(redis_url) == {}
+
+
+def made(eval_id: str, when: float, task: bytes = b'{"code":"1"}') -> FailedTask:
+    return FailedTask(eval_id, "oops", 1, "executor-1", when, "http://q", False, len(task), task)
+
+
+async def test_closing_waits_for_the_batch_that_is_on_its_way(own_redis: RedisServer) -> None:
+    counters = Counters()
+    async with journal(own_redis.url, counters) as writer:
+        own_redis.pause()
+        writer.publish("evaluation:failed", b"{}")
+        await until(lambda: writer.buffered_events == 0)
+        asyncio.get_running_loop().call_later(0.3, own_redis.resume)
+    assert counters.events_published == 1
+
+
+class journal:  # noqa: N801 -- reads as the context it is
+    """A journal that lives for the block."""
+
+    def __init__(self, redis_url: str, counters: Counters | None = None) -> None:
+        nothing: Any = lambda *_: None  # noqa: E731
+        loop = asyncio.get_running_loop()
+        self._journal = Journal(
+            redis_url, GROUP, "me", counters or Counters(), clock=loop.time,
+            on_recovered=nothing, on_fenced=nothing, on_link=nothing,
+        )  # fmt: skip
+
+    async def __aenter__(self) -> Journal:
+        await self._journal.start()
+        return self._journal
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._journal.close()
