@@ -7,7 +7,7 @@ import asyncio
 import os
 import re
 import sys
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -226,7 +226,6 @@ async def _retry(
 ) -> bool:
     """Whether all that was asked for is with its queue now."""
     from queueworker.failed import Resender, Sent, refusal
-    from queueworker.routing.transport import HttpTransport
 
     async with _record(redis_url, group) as record:
         if wanted is None:
@@ -240,19 +239,17 @@ async def _retry(
         if doubtful and not ambiguous and sys.stdin.isatty():
             question = f"{len(doubtful)} of {len(tasks)} may have run to their end and would run twice; send them too?"
             ambiguous = typer.confirm(question, default=False, err=True)
-        transport = HttpTransport()
-        resender = Resender(record, transport, key, queue_url)
         done = 0
-        for eval_id, task in tasks.items():
-            if task is None:
-                sent = Sent(eval_id, done=False, message=_unknown(eval_id, group))
-            elif reason := refusal(task, ambiguous=ambiguous):
-                sent = Sent(eval_id, done=False, message=f"not sent: {reason}")
-            else:
-                sent = await resender.send(task)
-            done += sent.done
-            print(_plain(f"{eval_id}: {sent.message}"), file=sys.stdout if sent.done else sys.stderr, flush=True)
-        await transport.close()
+        async with aclosing(Resender(record, key, queue_url)) as resender:
+            for eval_id, task in tasks.items():
+                if task is None:
+                    sent = Sent(eval_id, done=False, message=_unknown(eval_id, group))
+                elif reason := refusal(task, ambiguous=ambiguous):
+                    sent = Sent(eval_id, done=False, message=f"not sent: {reason}")
+                else:
+                    sent = await resender.send(task)
+                done += sent.done
+                print(_plain(f"{eval_id}: {sent.message}"), file=sys.stdout if sent.done else sys.stderr, flush=True)
     return done == len(tasks)
 
 
