@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -14,6 +15,7 @@ from redis.asyncio import Redis
 
 from demo.control_plane.redis_server import RedisServer
 from queueworker.routing import entries
+from queueworker.routing.completions import Completions
 from queueworker.routing.entries import State
 from queueworker.routing.router import Router
 from tests.component.demo_processes import demo_process
@@ -211,6 +213,28 @@ async def test_a_redis_that_says_nothing_any_more_is_left_for_a_new_connection(
             await executor.completes("a")
             await queue.reported(1)
         await executor.redis.aclose()
+
+
+async def test_a_subscription_ends_when_it_is_told_to_whatever_redis_does_meanwhile(own_redis: RedisServer) -> None:
+    """A router whose subscription did not end would wait for it for ever, and never stop."""
+    rng = Random(7)
+
+    async def subscribed_for(seconds: float) -> bool:
+        completions = Completions(own_redis.url)
+        listening = asyncio.create_task(completions.listen())
+        await asyncio.sleep(seconds)
+        stopping = asyncio.create_task(completions.stop())
+        ended, _ = await asyncio.wait({stopping}, timeout=15)
+        listening.cancel()
+        return bool(ended)
+
+    all_of_them = [asyncio.create_task(subscribed_for(4 * rng.random())) for _ in range(300)]
+    for _ in range(3):
+        await asyncio.sleep(0.5)
+        own_redis.kill()
+        await asyncio.sleep(0.7)
+        await asyncio.to_thread(own_redis.start)
+    assert all(await asyncio.gather(*all_of_them))
 
 
 @asynccontextmanager

@@ -31,6 +31,7 @@ SUBSCRIBE_SECONDS = 2.0
 RECONNECT_MOST_SECONDS = 1.0
 # What is published while nobody listens is gone, so a connection that died in silence has to be found out.
 SILENCE_SECONDS = 5.0
+CANCEL_AGAIN_SECONDS = 0.5
 
 
 class Completions:
@@ -70,8 +71,10 @@ class Completions:
         """Unsubscribe, unless somebody waits."""
         if self._task is not None and not self._expected:
             task, self._task = self._task, None
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            while not task.done():
+                # redis-py may swallow a cancellation while a subscription reconnects (seen with 8.1.0)
+                task.cancel()
+                await asyncio.wait({task}, timeout=CANCEL_AGAIN_SECONDS)
 
     async def close(self) -> None:
         self._expected.clear()
