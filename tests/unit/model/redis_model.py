@@ -16,7 +16,7 @@ from lupa import lua51
 from redis import exceptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
     from random import Random
 
 OPERATION_TIMEOUT_SECONDS = 2.0
@@ -84,7 +84,7 @@ class RedisModel:
     # --- commands
 
     def run(self, name: bytes, *args: bytes) -> Any:
-        if self.full and name in {b"SET", b"HSET", b"HSETNX", b"SADD"}:
+        if self.full and name in {b"SET", b"HSET", b"HSETNX", b"SADD", b"ZADD", b"INCRBY"}:
             raise exceptions.ResponseError("OOM command not allowed when used memory > 'maxmemory'.")
         now = self._clock()
         for key in [k for k, at in self._expires.items() if at <= now]:
@@ -111,8 +111,8 @@ class RedisModel:
                 raise AssertionError(options)
         return b"OK"
 
-    def _exists(self, key: bytes) -> int:
-        return int(key in self._data)
+    def _exists(self, *keys: bytes) -> int:
+        return sum(key in self._data for key in keys)
 
     def _del(self, *keys: bytes) -> int:
         for key in keys:
@@ -144,6 +144,35 @@ class RedisModel:
 
     def _hdel(self, key: bytes, field: bytes) -> int:
         return int(self._data.get(key, {}).pop(field, None) is not None)
+
+    def _hstrlen(self, key: bytes, field: bytes) -> int:
+        return len(self._data.get(key, {}).get(field, b""))
+
+    def _hmget(self, key: bytes, *fields: bytes) -> list[Any]:
+        return [self._data.get(key, {}).get(field, False) for field in fields]
+
+    def _zadd(self, key: bytes, score: bytes, member: bytes) -> int:
+        return self._hset(key, member, score)
+
+    def _zrem(self, key: bytes, member: bytes) -> int:
+        return self._hdel(key, member)
+
+    def _zcard(self, key: bytes) -> int:
+        return self._hlen(key)
+
+    def _zpopmin(self, key: bytes) -> list[bytes]:
+        members = self._data.get(key, {})
+        if not members:
+            return []
+        oldest: bytes = min(members, key=lambda member: (float(members[member]), member))
+        return [oldest, members.pop(oldest)]
+
+    def _incrby(self, key: bytes, by: bytes) -> int:
+        self._data[key] = str(int(self._data.get(key, 0)) + int(by)).encode()
+        return int(self._data[key])
+
+    def _decrby(self, key: bytes, by: bytes) -> int:
+        return self._incrby(key, str(-int(by)).encode())
 
     def _hlen(self, key: bytes) -> int:
         return len(self._data.get(key, {}))
@@ -288,11 +317,17 @@ class PubSub:
         assert len(channels) == 2
         await self._client._send(lambda: self._client.server.subscribers.append(self._queue))
 
-    async def listen(self) -> AsyncIterator[dict[str, Any]]:
-        while True:
-            message = await self._queue.get()
-            if message is None:
-                raise exceptions.ConnectionError("Connection closed by server.")
-            if self._client.link.dead:
-                await self._client.link.never()
-            yield message
+    async def ping(self) -> None:
+        await self._client._send(lambda: self._queue.put_nowait({"type": "pong", "channel": None, "data": b""}))
+
+    async def get_message(self, timeout: float) -> dict[str, Any] | None:
+        try:
+            async with asyncio.timeout(timeout):
+                message: dict[str, Any] | None = await self._queue.get()
+        except TimeoutError:
+            return None
+        if message is None:
+            raise exceptions.ConnectionError("Connection closed by server.")
+        if self._client.link.dead:
+            await self._client.link.never()
+        return message
