@@ -1,0 +1,46 @@
+"""Who leads: decided by what was seen of the Lease, on the monotonic clock alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from queueworker.controller.leadership import Move, Observed, Record, decide, observe
+
+OURS, THEIRS, FREE = (Record(holder, "1", 8.0) for holder in ("me", "other", ""))
+
+
+@pytest.mark.parametrize(
+    ("observed", "now", "move"),
+    [
+        (None, 0.0, Move.CREATE),
+        (Observed(OURS, 0.0), 0.0, Move.RENEW),
+        (Observed(OURS, 0.0), 1e9, Move.RENEW),
+        (Observed(FREE, 0.0), 0.0, Move.TAKE),
+        (Observed(THEIRS, 100.0), 100.0, Move.WAIT),
+        (Observed(THEIRS, 100.0), 108.0, Move.WAIT),
+        (Observed(THEIRS, 100.0), 108.1, Move.TAKE),
+        (Observed(Record("other", "1", 0.0), 100.0), 100.1, Move.TAKE),
+    ],
+)
+def test_a_lease_is_renewed_taken_or_waited_for(observed: Observed | None, now: float, move: Move) -> None:
+    assert decide(observed, "me", now) is move
+
+
+def test_a_record_that_stays_the_same_keeps_the_time_of_its_first_sight() -> None:
+    first = observe(THEIRS, None, 10.0)
+    assert first == Observed(THEIRS, 10.0)
+    again = observe(Record("other", "1", 8.0), first, 15.0)
+    assert again.since == 10.0
+    renewed = observe(Record("other", "2", 8.0), again, 17.0)
+    assert renewed.since == 17.0
+    assert decide(renewed, "me", 20.0) is Move.WAIT
+
+
+def test_a_leader_that_renews_in_time_is_never_deposed() -> None:
+    seen: Observed | None = None
+    for beat in range(200):
+        now = beat * 1.5
+        seen = observe(Record("other", str(beat // 5), 8.0), seen, now)
+        assert decide(seen, "me", now) is Move.WAIT
+    assert seen is not None
+    assert decide(seen, "me", seen.since + 8.01) is Move.TAKE
