@@ -110,6 +110,7 @@ VARIABLES: tuple[Variable, ...] = (
         parse=_url_list,
     ),
     Variable("EXECUTOR_CONCURRENCY", "executors.concurrency"),
+    Variable("SLOW_START_SECONDS", "executors.slow_start_seconds"),
     Variable("HEALTH_CHECK_PATH", "executors.health_check.path", may_be="a path that begins with / and has no space"),
     Variable("HEALTH_CHECK_TIMEOUT_SECONDS", "executors.health_check.timeout_seconds"),
     Variable("HEALTH_CHECK_PERIOD_SECONDS", "executors.health_check.period_seconds"),

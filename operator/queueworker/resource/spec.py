@@ -185,6 +185,14 @@ class ExecutorsSpec(Model):
         description="A Service whose ready endpoints are the executors, followed by its EndpointSlices. Default: none.",
     )
     concurrency: int = Field(1, ge=1, le=1000, description="Tasks that one executor runs at once, at most. Default: 1.")
+    slow_start_seconds: int = Field(
+        10,
+        ge=0,
+        le=3600,
+        description="Seconds in which an executor that comes, or comes back, to a pool at work goes from one task at "
+        "once to concurrency; 0 gives it all at once. Two periods of the health check by default: it is "
+        "seen to stay up before it has its full share. No effect with concurrency 1. Default: 10.",
+    )
     health_check: HealthCheckSpec = Field(HealthCheckSpec(), description="When an executor counts as healthy.")
     when_unavailable: WhenUnavailable = Field(
         WhenUnavailable.FAIL,

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-import orjson
-
 from queueworker.resource.spec import WhenUnavailable
-from queueworker.routing.health import UNHEALTHY_PERIOD_SECONDS, HealthState, period
-from queueworker.routing.snapshot import ExecutorSnapshot
+from queueworker.routing import outliers, slow_start
+from queueworker.routing.executor import Executor
+from queueworker.routing.health import UNHEALTHY_PERIOD_SECONDS
+from queueworker.routing.probes import Probes
+from queueworker.routing.snapshot import Counters, ExecutorSnapshot
 from queueworker.routing.strategies import Chooser, chooser
-from queueworker.routing.task import excerpt
-from queueworker.routing.transport import TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -32,6 +30,8 @@ if TYPE_CHECKING:
 
 # How long an executor that answered 429 or 503 is left alone.
 REFUSAL_REST_SECONDS = 1.0
+# How much the newest task counts in what a task usually takes.
+USUAL_WEIGHT = 0.05
 
 
 class NoExecutors(Exception):
@@ -39,38 +39,6 @@ class NoExecutors(Exception):
 
     def __init__(self) -> None:
         super().__init__("No healthy executors available")  # the legacy worker's words
-
-
-class Executor:
-    """One executor as the pool sees it. Times are seconds on the monotonic clock, but for `last_check`."""
-
-    __slots__ = (
-        "available", "capacity", "endpoint", "execute_url", "free", "health", "in_flight", "last_check", "last_good",
-        "later", "leaving", "listed_at", "name", "probe", "rest", "told_capacity", "watch",
-    )  # fmt: skip
-
-    def __init__(self, endpoint: Endpoint, capacity: int) -> None:
-        self.endpoint = endpoint
-        self.name = endpoint.name
-        self.execute_url = f"{endpoint.url}/execute"
-        self.capacity = capacity
-        self.told_capacity: int | None = None
-        self.in_flight = 0
-        self.free = 0
-        """Its part of the pool's count of free slots."""
-        self.health = HealthState()
-        self.last_good = float("-inf")
-        self.last_check: float | None = None
-        self.rest: asyncio.TimerHandle | None = None
-        """Ends the moment that it is left alone for, after it refused a task."""
-        self.leaving = False
-        self.later: bool | None = None
-        """Whether it answers `running` and publishes the outcome itself; None until its first answer."""
-        self.available = False
-        """Healthy, in the pool, not resting, with a free slot: exactly when it is in the pool's list."""
-        self.listed_at = -1
-        self.probe: asyncio.Task[bool] | None = None
-        self.watch: asyncio.Task[None] | None = None
 
 
 class ExecutorPool:
@@ -85,28 +53,48 @@ class ExecutorPool:
         clock: Callable[[], float],
         on_free: Callable[[], None],
         on_change: Callable[[], None],
+        counters: Counters | None = None,
     ) -> None:
         self._spec = spec
         self._health = spec.executors.health_check
-        self._transport = transport
         self._rng = rng
         self._clock = clock
         self._on_free = on_free
         self._on_change = on_change
+        self._counters = counters or Counters()
         self._members: dict[Endpoint, Executor] = {}
         self._leaving: dict[Endpoint, Executor] = {}
         self._available: list[Executor] = []
         self._free = 0
         self._reserved = 0
         self._healthy = 0
+        self._up_since = 0.0
+        """Since when there has been a healthy executor without a break."""
+        self._ejected: dict[Executor, None] = {}
+        """The longest ejected first."""
+        self._failing: set[Executor] = set()
+        """Those whose last tasks all failed."""
+        self._usual_seconds = outliers.USUAL_SECONDS
+        """What a task takes that is completed, lately."""
+        self._ramp_timer: asyncio.TimerHandle | None = None
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._chooser = self._make_chooser()
+        self._probes = Probes(
+            spec.executors,
+            transport,
+            rng=rng,
+            clock=clock,
+            on_flip=self._settle,
+            on_capacity=self._capacity_told,
+        )
+        self._timers: set[asyncio.TimerHandle] = set()
 
     # --- what it is told
 
     def apply(self, spec: QueueWorkerSpec) -> None:
         """Take a changed spec: strategy, concurrency and health check act from the next choice on."""
         before, self._spec = self._spec, spec
+        self._probes.spec = spec.executors
         self._health = spec.executors.health_check
         if (before.routing.strategy, before.routing.sticky_key) != (
             spec.routing.strategy,
@@ -119,7 +107,7 @@ class ExecutorPool:
         self._chooser.members(tuple(self._members.values()))
         if before.executors.health_check != self._health:
             for executor in self._members.values():
-                self._watch(executor)
+                self._probes.watch(executor)
 
     def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
         """Make the pool hold exactly these. One that leaves gets no new task and finishes what it runs."""
@@ -176,7 +164,7 @@ class ExecutorPool:
                 return executor
             on_wait()
             try:
-                await self._checked(executor)
+                await self._probes.checked(executor)
             except BaseException:
                 self.release(executor)
                 raise
@@ -190,7 +178,7 @@ class ExecutorPool:
         most = self._health.max_age_seconds
         if age > most / 2 and not executor.leaving:
             self.check(executor)  # asked before it is too old, so that no task waits for the answer
-        return age <= most and executor.health.healthy and not executor.leaving
+        return age <= most and executor.healthy and not executor.leaving
 
     def release(self, executor: Executor) -> None:
         executor.in_flight -= 1
@@ -210,27 +198,55 @@ class ExecutorPool:
 
     def broke(self, executor: Executor, reason: str) -> None:
         """A connection to it failed: it is unhealthy at once, and the next good check brings it back."""
+        if executor.health.healthy:
+            self.failed(executor, reason)
         if executor.health.bad(reason, 1):
-            self._flipped(executor)
-            self._watch(executor)
+            self._settle(executor)
+            self._probes.watch(executor)
+
+    def answered(self, executor: Executor, completed: bool, took: float) -> None:
+        """It gave a task's result, after so many seconds. Call it before `release`."""
+        record = executor.record
+        record.in_a_row = 0
+        if completed:
+            self._usual_seconds += (took - self._usual_seconds) * USUAL_WEIGHT
+            if record.tasks_failed:
+                record.tasks_failed = 0
+                self._failing.discard(executor)
+            return
+        record.tasks_failed += 1
+        if record.tasks_failed < outliers.FAILURES_IN_A_ROW or executor.leaving:
+            return
+        self._failing.add(executor)
+        seconds = outliers.rest(took, self._usual_seconds, len(self._failing), self._healthy)
+        if seconds:
+            executor.in_flight += 1  # in the place of the task, whose slot is given back now
+            self._refresh(executor)
+            self._later(seconds, lambda: self.release(executor))
+
+    def failed(self, executor: Executor, reason: str) -> None:
+        """It failed a task by a fault of its own: so many in a row eject it for a time (see `outliers`)."""
+        if not executor.record.failed() or executor.leaving or not executor.healthy:
+            return
+        if len(self._ejected) + 1 > outliers.at_most(self._healthy + self._sound_ejected()):
+            return
+        seconds = executor.record.eject(self._clock())
+        executor.ejected = f"ejected for {seconds:.0f} s after {executor.record.in_a_row} failures in a row: {reason}"
+        executor.ejection = self._later(seconds, lambda: self._readmit(executor))
+        self._ejected[executor] = None
+        self._counters.ejections += 1
+        self._settle(executor)
 
     def refused(self, executor: Executor) -> None:
         """It answered that it takes no task now: leave it alone for a moment."""
-        if executor.rest is not None:
-            executor.rest.cancel()
+        self._cancel(executor.rest)
         # The timer ends the rest, not the clock: a timer may fire a little before its time.
-        executor.rest = asyncio.get_running_loop().call_later(REFUSAL_REST_SECONDS, self._rested, executor)
+        executor.rest = self._later(REFUSAL_REST_SECONDS, lambda: self._rested(executor))
         self._refresh(executor)
 
     def check(self, executor: Executor) -> asyncio.Task[bool]:
         """Ask it for its health now; many callers share one request. The result: whether the answer was good."""
-        if executor.probe is None or executor.probe.done():
-            executor.probe = asyncio.create_task(self._probe(executor), name=f"probe {executor.name}")
-        return executor.probe
-
-    async def _checked(self, executor: Executor) -> bool:
-        """Ask it and wait. Whoever gives up waiting takes the answer from nobody else."""
-        return await asyncio.shield(self.check(executor))
+        return self._probes.check(executor)
 
     # --- what it shows
 
@@ -244,11 +260,11 @@ class ExecutorPool:
             ExecutorSnapshot(
                 name=e.name,
                 url=e.endpoint.url,
-                healthy=e.health.healthy,
+                healthy=e.healthy,
                 in_flight=e.in_flight,
                 capacity=e.capacity,
                 last_check=e.last_check,
-                reason=e.health.reason,
+                reason=e.health.reason or e.ejected,
                 leaving=e.leaving,
             )
             for e in self._all()
@@ -256,9 +272,8 @@ class ExecutorPool:
 
     async def close(self) -> None:
         """Stop the health checks."""
-        for executor in self._all():
-            if executor.rest is not None:
-                executor.rest.cancel()
+        for handle in self._timers:
+            handle.cancel()
         tasks = [t for e in self._all() for t in (e.watch, e.probe) if t is not None]
         for task in tasks:
             task.cancel()
@@ -274,9 +289,30 @@ class ExecutorPool:
         made.members(tuple(self._members.values()))
         return made
 
+    def _later(self, seconds: float, do: Callable[[], None]) -> asyncio.TimerHandle:
+        def due() -> None:
+            self._timers.discard(handle)
+            do()
+
+        handle = asyncio.get_running_loop().call_later(seconds, due)
+        self._timers.add(handle)
+        return handle
+
+    def _cancel(self, handle: asyncio.TimerHandle | None) -> None:
+        if handle is not None:
+            handle.cancel()
+            self._timers.discard(handle)
+
     def _capacity(self, executor: Executor) -> int:
-        concurrency = self._spec.executors.concurrency
-        return concurrency if executor.told_capacity is None else min(concurrency, executor.told_capacity)
+        """What it may be given at once now: never less than it has already."""
+        slots = self._spec.executors.concurrency
+        if executor.told_capacity is not None:
+            slots = min(slots, executor.told_capacity)
+        if executor.returned_at is None:
+            return slots
+        elapsed = self._clock() - executor.returned_at
+        warm = slow_start.usable(slots, elapsed, self._spec.executors.slow_start_seconds)
+        return min(slots, max(warm, executor.in_flight))
 
     def _choose(self, task: Task) -> Executor:
         chosen = self._chooser.choose(self._available, task)
@@ -327,15 +363,16 @@ class ExecutorPool:
             executor = Executor(endpoint, self._spec.executors.concurrency)
         executor.leaving = False
         self._members[endpoint] = executor
-        if executor.health.healthy:
-            self._healthy += 1
+        self._count(executor)
         self._refresh(executor)
-        self._watch(executor)
+        self._probes.watch(executor)
 
     def _leave(self, executor: Executor) -> None:
         executor.leaving = True
-        if executor.health.healthy:
-            self._healthy -= 1
+        if executor.ejected:
+            self._readmit(executor)
+        self._failing.discard(executor)
+        self._count(executor)
         self._refresh(executor)
         if executor.watch is not None:
             executor.watch.cancel()
@@ -347,7 +384,7 @@ class ExecutorPool:
     def _refresh(self, executor: Executor) -> None:
         """Put the executor into the list of the available ones, or take it out; keep the count of free slots."""
         should = (
-            executor.health.healthy
+            executor.healthy
             and not executor.leaving
             and executor.in_flight < executor.capacity
             and executor.rest is None
@@ -373,57 +410,66 @@ class ExecutorPool:
         if executor.available and not self._wake_waiting():
             self._on_free()
 
-    def _flipped(self, executor: Executor) -> None:
-        if not executor.leaving:
-            self._healthy += 1 if executor.health.healthy else -1
+    def _capacity_told(self, executor: Executor) -> None:
+        executor.capacity = self._capacity(executor)
+        self._refresh(executor)
+        self._chooser.members(tuple(self._members.values()))
+
+    def _settle(self, executor: Executor) -> None:
+        """Its health changed, or it was ejected or taken back."""
+        self._count(executor)
         self._refresh(executor)
         self._on_change()
         if executor.available and not self._wake_waiting():
             self._on_free()
 
-    def _watch(self, executor: Executor) -> None:
-        if executor.watch is not None:
-            executor.watch.cancel()
-        executor.watch = asyncio.create_task(self._check_for_ever(executor), name=f"health of {executor.name}")
-
-    async def _check_for_ever(self, executor: Executor) -> None:
-        while True:
-            await self._checked(executor)
-            pause = period(executor.health.healthy, self._health.period_seconds)
-            # spread, so that many executors are not all asked in the same moment
-            await asyncio.sleep(pause * (0.9 + 0.2 * self._rng.random()))
-
-    async def _probe(self, executor: Executor) -> bool:
-        url = executor.endpoint.url + self._health.path
-        try:
-            status, body = await self._transport.get(url, self._health.timeout_seconds)
-        except TransportError as error:
-            reason = f"no answer from {error}"
+    def _count(self, executor: Executor) -> None:
+        """Keep the number of healthy executors, and what hangs on it: who warms up, and how many may be ejected."""
+        counts = executor.healthy and not executor.leaving
+        if counts is executor.counted:
+            return
+        executor.counted = counts
+        self._healthy += 1 if counts else -1
+        now = self._clock()
+        if counts:
+            if self._healthy == 1:
+                self._up_since = now
+            if slow_start.begins(
+                now - executor.away_since, now - self._up_since, self._spec.executors.slow_start_seconds
+            ):
+                executor.returned_at = now
+                self._ramp_timer = self._ramp_timer or self._later(slow_start.TICK_SECONDS, self._ramp)
+            executor.capacity = self._capacity(executor)
         else:
-            reason = "" if status == 200 else f"{url} answered {status}: {excerpt(body)}"
-        executor.last_check = time.time()
-        if reason:
-            if executor.health.bad(reason, self._health.failure_threshold):
-                self._flipped(executor)
-            return False
-        executor.last_good = self._clock()
-        if not executor.health.healthy and self._spec.executors.concurrency > 1:
-            await self._ask_capacity(executor)
-        if executor.health.good(self._health.success_threshold):
-            self._flipped(executor)
-        return True
+            executor.away_since = now
+            executor.returned_at = None
+            while len(self._ejected) > outliers.at_most(self._healthy + self._sound_ejected()):
+                self._readmit(next(iter(self._ejected)))
 
-    async def _ask_capacity(self, executor: Executor) -> None:
-        """`/capacity` is there on some executors: it lowers what `concurrency` allows, and weighs `Weighted`."""
-        told: int | None = None
-        try:
-            status, body = await self._transport.get(f"{executor.endpoint.url}/capacity", self._health.timeout_seconds)
-            value = orjson.loads(body).get("max_concurrent") if status == 200 else None
-            if isinstance(value, int) and value >= 1:
-                told = value
-        except (TransportError, orjson.JSONDecodeError, AttributeError):
-            pass
-        executor.told_capacity = told
-        executor.capacity = self._capacity(executor)
-        self._refresh(executor)
+    def _ramp(self) -> None:
+        """Give those that warm up the slots that they have come to. With nobody warm to carry the load, all of them."""
+        now, window = self._clock(), self._spec.executors.slow_start_seconds
+        warming = [e for e in self._members.values() if e.returned_at is not None]
+        alone = len(warming) == self._healthy
+        for executor in warming:
+            if alone or (executor.returned_at is not None and now - executor.returned_at >= window):
+                executor.returned_at = None
+            executor.capacity = self._capacity(executor)
+            self._refresh(executor)
+        again = any(e.returned_at is not None for e in warming)
+        self._ramp_timer = self._later(slow_start.TICK_SECONDS, self._ramp) if again else None
         self._chooser.members(tuple(self._members.values()))
+        if not self._wake_waiting():
+            self._on_free()
+
+    def _sound_ejected(self) -> int:
+        return sum(e.health.healthy and not e.leaving for e in self._ejected)
+
+    def _readmit(self, executor: Executor) -> None:
+        """Its ejection is over."""
+        self._cancel(executor.ejection)
+        executor.ejection = None
+        self._ejected.pop(executor, None)
+        executor.ejected = ""
+        executor.record.returned(self._clock())
+        self._settle(executor)

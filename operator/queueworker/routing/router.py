@@ -28,7 +28,7 @@ from queueworker.routing.config import Intent
 from queueworker.routing.entries import State
 from queueworker.routing.failures import failed_task
 from queueworker.routing.journal import Journal
-from queueworker.routing.pool import Executor, ExecutorPool, NoExecutors
+from queueworker.routing.pool import ExecutorPool, NoExecutors
 from queueworker.routing.queue import QueueClient
 from queueworker.routing.redis_client import connect
 from queueworker.routing.snapshot import Counters, Phase, Snapshot
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from queueworker.routing.config import Endpoint, RouterConfig
+    from queueworker.routing.executor import Executor
     from queueworker.routing.transport import Transport
 
 log = logging.getLogger(__name__)
@@ -132,6 +133,7 @@ class Router:
             clock=clock,
             on_free=self._kick,
             on_change=self._changed,
+            counters=self._counters,
         )
         self._queue = self._make_queue(config.spec.queue.url)
         self._queues = {config.spec.queue.url: self._queue}
@@ -402,7 +404,7 @@ class Router:
                 executor.later = result.get("status") == "running"
                 if not executor.later:
                     task.doubtful = False
-                    return outcome_of(result, answer)
+                    return self._answered(executor, outcome_of(result, answer), started)
             except NotSent as error:
                 counters.attempts_failed += 1
                 task.doubtful = doubtful
@@ -414,6 +416,7 @@ class Router:
                 failure = f"executor {executor.name}: {error}"
             except InvalidAnswer as error:
                 counters.attempts_failed += 1
+                self._pool.failed(executor, str(error))
                 return Outcome(completed=False, error=f"executor {executor.name} {error}")
             else:
                 if expected is None:
@@ -427,7 +430,7 @@ class Router:
                     await asyncio.wait([expected], timeout=max(0.0, started + limit - self._clock()))
                 if expected.done():
                     task.doubtful = False
-                    return expected.result()
+                    return self._answered(executor, expected.result(), started)
             return self._again(task, failure)
         finally:
             seconds = self._clock() - started
@@ -476,9 +479,14 @@ class Router:
         await wait
         task.executor_seconds += self._clock() - started
 
+    def _answered(self, executor: Executor, outcome: Outcome, started: float) -> Outcome:
+        self._pool.answered(executor, outcome.completed, self._clock() - started)
+        return outcome
+
     def _broke(self, executor: Executor, error: TransportError) -> None:
         """The request was, or may have been, written, and no answer came."""
         if isinstance(error, TimedOut):
+            self._pool.failed(executor, f"no answer in time at {error}")
             self._pool.check(executor)
         else:
             self._pool.broke(executor, f"broke the connection at {error}")
@@ -492,6 +500,7 @@ class Router:
             if executors.when_unavailable is WhenUnavailable.HOLD or waited <= executors.unavailable_grace_seconds:
                 return Again()
         elif status >= 500:
+            self._pool.failed(executor, f"answered {status}: {excerpt(answer)}")
             return self._again(task, text)
         return Outcome(completed=False, error=text)
 

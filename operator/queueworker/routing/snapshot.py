@@ -104,6 +104,8 @@ class Counters:
     """Tasks taken over from the journal of a router that died."""
     attempts_failed: int = 0
     """Attempts that an executor refused or broke: the legacy worker's failed routing attempts."""
+    ejections: int = 0
+    """Executors left alone for a time because they failed task after task by a fault of their own."""
     reports_unknown: int = 0
     """Reports that the queue answered with unknown id (it had restarted, or had the report already)."""
     events_published: int = 0

@@ -163,6 +163,8 @@ class Sticky:
         self._rankings: dict[int, list[Candidate]] = {}
 
     def members(self, members: Sequence[Candidate]) -> None:
+        if members == self._members:
+            return  # a capacity changed, which moves no key
         self._members = members
         self._hashes = [_mix(crc32(member.name.encode())) for member in members]
         self._rankings.clear()

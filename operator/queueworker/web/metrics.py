@@ -60,6 +60,11 @@ _COUNTERS: Sequence[tuple[str, str, Callable[[Snapshot], int]]] = (
         lambda s: s.counters.attempts_failed,
     ),
     (
+        "executor_ejections",
+        "Executors left alone for a time because they failed task after task by a fault of their own.",
+        lambda s: s.counters.ejections,
+    ),
+    (
         "pulls_lost",
         "Polls whose answer never came: each may have popped a task, the one loss that no client can prevent.",
         lambda s: s.counters.pulls_lost,

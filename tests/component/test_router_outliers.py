@@ -1,0 +1,155 @@
+"""Executors that fail what they are given while their health checks are good, over real HTTP."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp import web
+
+from queueworker.routing import outliers
+from queueworker.routing.outliers import Record
+from tests.component.running import running
+from tests.component.stubs import StubExecutor, StubQueue, result, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from queueworker.routing.router import Router
+    from queueworker.routing.snapshot import ExecutorSnapshot
+
+ANSWERS: dict[str, Callable[[], Any]] = {
+    "500": lambda: web.Response(status=500, text="oops"),
+    "no JSON": lambda: web.Response(text="<html>"),
+    "a broken connection": lambda: "reset",
+}
+
+
+@pytest.fixture
+async def queue() -> AsyncIterator[StubQueue]:
+    async with StubQueue() as server:
+        yield server
+
+
+def seen(router: Router, name: str) -> ExecutorSnapshot:
+    return next(e for e in router.snapshot().executors if e.name == name)
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+async def test_an_executor_that_fails_task_after_task_is_ejected_and_the_reason_is_shown(
+    queue: StubQueue, redis_url: str, answer: str
+) -> None:
+    async with StubExecutor(name="bad") as bad, StubExecutor(name="good", delay=0.05) as good:
+        bad.answers.extend(ANSWERS[answer]() for _ in range(100))
+        queue.submit(*(f"t{i}" for i in range(60)))
+        async with running(queue, [bad, good], redis_url, routing={"strategy": "LeastLoaded"}) as router:
+            await queue.reported(60, timeout=30)
+            shown = seen(router, "bad")
+            snapshot = router.snapshot()
+    assert len(bad.executed) == outliers.FAILURES_IN_A_ROW
+    assert len(queue.failed) == outliers.FAILURES_IN_A_ROW
+    assert not shown.healthy
+    assert shown.reason.startswith("ejected for 10 s after 5 failures in a row: ")
+    assert (snapshot.healthy, snapshot.counters.ejections) == (1, 1)
+
+
+async def test_an_ejected_executor_comes_back_and_one_good_task_makes_it_as_good_as_new(
+    queue: StubQueue, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outliers, "EJECTION_SECONDS", 1.0)
+    async with StubExecutor(name="bad") as bad, StubExecutor(name="good", delay=0.05) as good:
+        bad.answers.extend(web.Response(status=500) for _ in range(6))
+        queue.submit(*(f"t{i}" for i in range(40)))
+        async with running(queue, [bad, good], redis_url, routing={"strategy": "RoundRobin"}) as router:
+            await queue.reported(40, timeout=30)
+            await until(lambda: seen(router, "bad").healthy)
+            queue.submit(*(f"u{i}" for i in range(20)))
+            await queue.reported(60, timeout=30)
+            await until(lambda: router.snapshot().counters.ejections == 2)  # one more failure was enough
+            await until(lambda: seen(router, "bad").healthy)
+            queue.submit(*(f"v{i}" for i in range(20)))
+            await queue.reported(80, timeout=30)
+    assert len(bad.executed) > 6
+    assert len(queue.failed) == 6
+    assert set(queue.reports.values()) == {1}
+
+
+async def test_a_lone_executor_is_never_ejected(queue: StubQueue, redis_url: str) -> None:
+    async with StubExecutor() as executor:
+        executor.answers.extend(web.Response(status=500) for _ in range(20))
+        queue.submit(*(f"t{i}" for i in range(30)))
+        async with running(queue, [executor], redis_url) as router:
+            await queue.reported(30)
+            assert router.snapshot().counters.ejections == 0
+    assert (len(queue.failed), len(queue.completed)) == (20, 10)
+
+
+async def test_a_bad_batch_of_tasks_takes_no_more_than_half_of_the_pool_and_gives_it_back_when_the_rest_dies(
+    queue: StubQueue, redis_url: str
+) -> None:
+    pool = [StubExecutor(name=f"executor-{i}") for i in range(4)]
+    for executor in pool:
+        executor.answers.extend(web.Response(status=500) for _ in range(20))
+        await executor.start()
+    try:
+        queue.submit(*(f"t{i}" for i in range(60)))
+        async with running(
+            queue, pool, redis_url, executors={"healthCheck": {"periodSeconds": 1}}, routing={"strategy": "RoundRobin"}
+        ) as router:
+            await queue.reported(60)
+            assert router.snapshot().counters.ejections == router.snapshot().healthy == 2
+            ejected = {e.name for e in router.snapshot().executors if not e.healthy}
+            for executor in pool:
+                if executor.name not in ejected:
+                    executor.healthy = False
+            await until(lambda: {e.name for e in router.snapshot().executors if e.healthy} & ejected)
+    finally:
+        for executor in pool:
+            await executor.stop()
+
+
+async def test_tasks_that_fail_fast_on_one_executor_alone_do_not_drain_the_queue_into_it(
+    queue: StubQueue, redis_url: str
+) -> None:
+    async with StubExecutor(name="sour") as sour, StubExecutor(name="good", delay=0.1) as good:
+        sour.answers.extend(web.json_response(result("x", status="failed", error="no docker")) for _ in range(1000))
+        queue.submit(*(f"t{i}" for i in range(60)))
+        async with running(
+            queue, [sour, good], redis_url, executors={"concurrency": 4}, routing={"strategy": "LeastLoaded"}
+        ) as router:
+            await queue.reported(60, timeout=30)
+            assert router.snapshot().counters.ejections == 0, "a task's failure is not the executor's"
+            await until(lambda: all(e.in_flight == 0 for e in router.snapshot().executors))
+    assert len(sour.executed) < 40, "half is fair"
+    assert Counter(queue.reports.values()) == {1: 60}
+
+
+def test_each_ejection_is_longer_up_to_a_limit_and_time_without_one_makes_the_next_shorter() -> None:
+    record, now = Record(), 1000.0
+    lengths = []
+    for _ in range(40):
+        lengths.append(record.eject(now))
+        now += lengths[-1]
+        record.returned(now)
+    assert lengths[:3] == [10, 20, 30]
+    assert lengths[-1] == outliers.MOST_EJECTION_SECONDS
+    assert record.eject(now + 10_000) == 10
+
+
+def test_one_failure_is_enough_after_a_return_and_five_at_first() -> None:
+    record = Record()
+    assert [record.failed() for _ in range(5)] == [False] * 4 + [True]
+    record.returned(50.0)
+    assert record.failed()
+
+
+@pytest.mark.parametrize(("healthy", "most"), [(0, 0), (1, 0), (2, 1), (3, 1), (8, 4)])
+def test_at_most_half_of_the_healthy_are_ejected(healthy: int, most: int) -> None:
+    assert outliers.at_most(healthy) == most
+
+
+def test_a_slot_rests_until_a_task_is_usually_done_unless_most_executors_fail_theirs() -> None:
+    assert outliers.rest(took=0.1, usual=5.0, failing=1, healthy=4) == 4.9
+    assert outliers.rest(took=6.0, usual=5.0, failing=1, healthy=4) == 0
+    assert outliers.rest(took=0.1, usual=5.0, failing=3, healthy=4) == 0
