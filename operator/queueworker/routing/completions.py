@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -32,6 +33,8 @@ RECONNECT_MOST_SECONDS = 1.0
 # What is published while nobody listens is gone, so a connection that died in silence has to be found out.
 SILENCE_SECONDS = 5.0
 CANCEL_AGAIN_SECONDS = 0.5
+# An event as it commonly begins: whose it is can be told without reading all of it.
+_HEAD = re.compile(rb'\s*\{\s*"eval_id"\s*:\s*("[^"\\\x00-\x1f\x80-\xff]*")')
 
 
 class Completions:
@@ -120,6 +123,9 @@ class Completions:
             asked = message is None
 
     def _take(self, channel: str, payload: bytes) -> None:
+        head = _HEAD.match(payload)
+        if not self._expected or (head is not None and orjson.loads(head[1]) not in self._expected):
+            return  # somebody else's, and it may be large
         try:
             data: Any = orjson.loads(payload)
             future = self._expected.get(data["eval_id"])

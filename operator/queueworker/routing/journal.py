@@ -31,6 +31,7 @@ from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissi
 
 from queueworker.routing import failures
 from queueworker.routing.backoff import exponential
+from queueworker.routing.bulk import BULK_BYTES, Bulk
 from queueworker.routing.failures import Backlog
 from queueworker.routing.redis_client import connect
 from queueworker.routing.snapshot import Link, LinkReason
@@ -53,6 +54,11 @@ RECONNECT_MOST_SECONDS = 5.0
 FENCED_KEPT_SECONDS = 86_400
 MAX_BUFFERED_EVENTS = 10_000
 MAX_BUFFERED_BYTES = 64 * 1024 * 1024
+# Entries in one batch, at most (or one, when that is larger): a script holds up Redis for everybody.
+MAX_BATCH_BYTES = 8 * 1024 * 1024
+# A larger result is not journalled. Its entry stays `executing` until its event is published: if the router
+# dies before, the task is treated as `routing.recovery` says.
+MAX_RESULT_BYTES = 8 * 1024 * 1024
 # A lone write does not wait; a batch gathers for longer the more the last one held.
 GATHER = ((48, 0.003), (8, 0.001))
 
@@ -193,6 +199,7 @@ class Journal:
         self._events: deque[tuple[str, bytes]] = deque()
         self._event_bytes = 0
         self._records = Backlog()
+        self._bulk = Bulk(redis_url, counters)
         self._number = 0
         self._written: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
@@ -212,7 +219,7 @@ class Journal:
 
     @property
     def buffered_events(self) -> int:
-        return len(self._events)
+        return len(self._events) + len(self._bulk)
 
     def __contains__(self, eval_id: str) -> bool:
         """Whether the journal holds an entry of that id, or will."""
@@ -235,16 +242,29 @@ class Journal:
 
     def finish(self, eval_id: str, *events: tuple[str, bytes], failed: FailedTask | None = None) -> None:
         """Publish the events, then forget the entry; keep a record of a failed task."""
+        large = [item for item in events if len(item[1]) >= BULK_BYTES]
         for item in events:
-            self.publish(*item)
-        self._entries.pop(eval_id, None)
-        self._sets.pop(eval_id, None)
-        if eval_id in self._stored:
-            self._dels[eval_id] = None
+            if item not in large:
+                self.publish(*item)
+        if large:
+            entry = self._entries.get(eval_id)
+            self._bulk.publish(*large[0], lambda: self._forget(eval_id, entry))
+        else:
+            self._forget(eval_id, self._entries.get(eval_id))
         if failed is not None:
             self._records.add(failed)
         elif self._records:
             self._records.drop(eval_id)
+        self._wake.set()
+
+    def _forget(self, eval_id: str, entry: bytes | None) -> None:
+        """Unless another task of that id has taken the entry's place."""
+        if self._entries.get(eval_id) is not entry:
+            return
+        self._entries.pop(eval_id, None)
+        self._sets.pop(eval_id, None)
+        if eval_id in self._stored:
+            self._dels[eval_id] = None
         self._wake.set()
 
     def publish(self, channel: str, payload: bytes) -> None:
@@ -295,6 +315,7 @@ class Journal:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_SECONDS):
                 await self.durable()  # a batch that is on its way
+                await self._bulk.flush()
                 while (self._sets or self._dels or self._events or self._records) and not self.fenced:
                     if not self.link.ok:
                         await asyncio.sleep(FLUSH_SECONDS / 30)
@@ -324,6 +345,7 @@ class Journal:
             await self.flush()
         finally:
             self._closed = True
+            await self._bulk.close()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -356,7 +378,8 @@ class Journal:
 
     async def _write(self) -> bool:
         """One batch. Returns whether Redis took it; if not, all of it is to be written again."""
-        sets, self._sets = self._sets, {}
+        sets, self._sets = self._first_of(self._sets)
+        more = bool(self._sets)
         dels, self._dels = self._dels, {}
         events, self._events = self._events, deque()
         event_bytes, self._event_bytes = self._event_bytes, 0
@@ -398,6 +421,10 @@ class Journal:
             event_bytes = 0
             problem = self._failed(RedisError(answer), publishes=True)
         if answer == "OK":
+            if more:
+                self._written = waiting + self._written
+                self._wake.set()
+                return True
             for future in waiting:
                 if not future.done():
                     future.set_result(None)
@@ -416,6 +443,16 @@ class Journal:
         if problem or self.fenced:
             self._release_waiters()
         return False
+
+    def _first_of(self, sets: dict[str, None]) -> tuple[dict[str, None], dict[str, None]]:
+        """What goes into one batch, and what has to wait for the next."""
+        room = MAX_BATCH_BYTES
+        for count, eval_id in enumerate(sets):
+            room -= len(self._entries[eval_id])
+            if room < 0 and count:
+                ids = [*sets]
+                return dict.fromkeys(ids[:count]), dict.fromkeys(ids[count:])
+        return sets, {}
 
     def _put_back(
         self, sets: Iterable[str], dels: Iterable[str], events: deque[tuple[str, bytes]], event_bytes: int

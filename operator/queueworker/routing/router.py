@@ -27,7 +27,7 @@ from queueworker.routing.completions import Completions
 from queueworker.routing.config import Intent
 from queueworker.routing.entries import State
 from queueworker.routing.failures import failed_task
-from queueworker.routing.journal import Journal
+from queueworker.routing.journal import MAX_RESULT_BYTES, Journal
 from queueworker.routing.pool import ExecutorPool, NoExecutors
 from queueworker.routing.queue import QueueClient
 from queueworker.routing.redis_client import connect
@@ -519,7 +519,8 @@ class Router:
         counters = self._counters
         assert task.journal is not None
         task.outcome = outcome
-        task.journal.put(task.eval_id, self._executed(task, outcome))
+        if outcome.result is None or len(outcome.result) <= MAX_RESULT_BYTES:
+            task.journal.put(task.eval_id, self._executed(task, outcome))
         await task.journal.durable()
         await self._fence(task)
         taken = await task.queue.report(task.eval_id, outcome, self._changed)
