@@ -12,9 +12,14 @@ from redis import Redis
 from demo.control_plane import binaries
 from demo.control_plane.redis_server import RedisServer
 from demo.control_plane.server import ControlPlane
+from tests.component.demo_processes import DemoProcess, demo_process
+from tests.controlplane.operating import eventually, install, is_ready, operator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.controlplane.operating import Operator
 
 
 class Kubectl(Protocol):
@@ -71,3 +76,35 @@ def redis_url(shared_redis: RedisServer) -> str:
     with Redis(port=shared_redis.port) as client:
         client.flushall()
     return shared_redis.url
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("operators")
+
+
+@pytest.fixture(scope="module")
+def running(control_plane: ControlPlane, kubectl: Kubectl, folder: Path) -> Iterator[Operator]:
+    """One operator for the tests that do not end it."""
+    install(kubectl)
+    with operator(control_plane, folder) as started:
+        eventually(lambda: is_ready(started))
+        yield started
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[DemoProcess]:
+    with demo_process("executor", "--port", "0", "--fast", "--delay-ms", "5", "--max-concurrent", "64") as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def slow_executor() -> Iterator[DemoProcess]:
+    with demo_process("executor", "--port", "0", "--fast", "--delay-ms", "2000", "--max-concurrent", "64") as process:
+        yield process
+
+
+@pytest.fixture
+def queue() -> Iterator[DemoProcess]:
+    with demo_process("queue_service", "--port", "0") as process:
+        yield process

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import yaml
 
 from demo.control_plane.server import OPERATOR_ACCOUNT, ControlPlane, free_ports
@@ -21,6 +22,8 @@ from queueworker.resource.generate import crd_yaml
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from demo.control_plane.redis_server import RedisServer
+    from tests.component.demo_processes import DemoProcess
     from tests.controlplane.conftest import Kubectl
 
 ROOT = Path(__file__).parents[2]
@@ -121,3 +124,35 @@ def eventually(check: Callable[[], object], timeout: float = 20) -> float:
             return time.monotonic() - started
         time.sleep(0.1)
     raise AssertionError(f"it did not come to hold within {timeout} s; last: {check()!r}")
+
+
+def is_ready(started: Operator) -> bool:
+    try:
+        return httpx.get(f"{started.url}/readyz", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def submit(queue: DemoProcess, count: int, prefix: str = "t") -> None:
+    with queue.client() as client:
+        for i in range(count):
+            client.post("/tasks", json={"eval_id": f"{prefix}-{i}", "code": "print(1)"}).raise_for_status()
+
+
+def account(queue: DemoProcess) -> dict[str, int]:
+    with queue.client() as client:
+        counts: dict[str, int] = client.get("/account").json()
+        return counts
+
+
+def done(queue: DemoProcess, count: int) -> bool:
+    counts = account(queue)
+    return counts["completed"] + counts["failed"] == count
+
+
+def spec(queue: DemoProcess, redis: RedisServer, *executors: DemoProcess, **more: Any) -> dict[str, Any]:
+    return {
+        "queue": {"url": queue.url},
+        "events": {"redisURL": redis.url},
+        "executors": {"endpoints": [e.url for e in executors], "concurrency": 8},
+    } | more

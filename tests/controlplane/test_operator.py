@@ -9,15 +9,25 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
-import pytest
 import yaml
 
 from demo.control_plane.redis_server import RedisServer
 from tests.component.demo_processes import DemoProcess, demo_process
-from tests.controlplane.operating import ROOT, condition, eventually, install, operator, status, worker
+from tests.controlplane.operating import (
+    ROOT,
+    account,
+    condition,
+    done,
+    eventually,
+    is_ready,
+    operator,
+    spec,
+    status,
+    submit,
+    worker,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from demo.control_plane.server import ControlPlane
@@ -27,70 +37,6 @@ if TYPE_CHECKING:
 
 # 127.0.0.1 in a spelling that URLs know and that the API server, which refuses loopback addresses in slices, does not
 LOOPBACK = "0x7f.1"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("operators")
-
-
-@pytest.fixture(scope="module")
-def running(control_plane: ControlPlane, kubectl: Kubectl, folder: Path) -> Iterator[Operator]:
-    """One operator for the tests that do not end it."""
-    install(kubectl)
-    with operator(control_plane, folder) as started:
-        eventually(lambda: _ready(started))
-        yield started
-
-
-@pytest.fixture(scope="module")
-def executor() -> Iterator[DemoProcess]:
-    with demo_process("executor", "--port", "0", "--fast", "--delay-ms", "5", "--max-concurrent", "64") as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def slow_executor() -> Iterator[DemoProcess]:
-    with demo_process("executor", "--port", "0", "--fast", "--delay-ms", "2000", "--max-concurrent", "64") as process:
-        yield process
-
-
-@pytest.fixture
-def queue() -> Iterator[DemoProcess]:
-    with demo_process("queue_service", "--port", "0") as process:
-        yield process
-
-
-def _ready(started: Operator) -> bool:
-    try:
-        return httpx.get(f"{started.url}/readyz", timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
-def submit(queue: DemoProcess, count: int, prefix: str = "t") -> None:
-    with queue.client() as client:
-        for i in range(count):
-            client.post("/tasks", json={"eval_id": f"{prefix}-{i}", "code": "print(1)"}).raise_for_status()
-
-
-def account(queue: DemoProcess) -> dict[str, int]:
-    with queue.client() as client:
-        counts: dict[str, int] = client.get("/account").json()
-        return counts
-
-
-def done(queue: DemoProcess, count: int) -> bool:
-    counts = account(queue)
-    return counts["completed"] + counts["failed"] == count
-
-
-def spec(queue: DemoProcess, redis: RedisServer, *executors: DemoProcess, **more: Any) -> dict[str, Any]:
-    return {
-        "queue": {"url": queue.url},
-        "events": {"redisURL": redis.url},
-        "executors": {"endpoints": [e.url for e in executors], "concurrency": 8},
-    } | more
 
 
 def test_an_object_routes_tasks_and_tells_of_it(
@@ -321,12 +267,12 @@ def test_a_second_operator_takes_over_from_a_killed_leader_and_no_task_is_lost(
     # the shared operator watches the whole cluster: it must not route what these two are for
     assert running.stop() == 0
     with operator(control_plane, folder, *lease) as first:
-        eventually(lambda: _ready(first))
+        eventually(lambda: is_ready(first))
         with operator(control_plane, folder, *lease) as second:
             kubectl("apply", "-n", namespace, "-f", "-", input=body)
             submit(queue, 24)
             eventually(lambda: account(queue)["handed_out"] >= 16)
-            eventually(lambda: _ready(second))
+            eventually(lambda: is_ready(second))
             assert "standing by" in httpx.get(f"{second.url}/readyz").text
             first.kill()
             took = eventually(lambda: "leading" in httpx.get(f"{second.url}/readyz").text, 15)
