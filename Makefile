@@ -11,7 +11,7 @@ WORKERS ?= 2
 FAULT_WORKERS ?= 6
 FAULTS = $(PYTEST) -q -rs -n $(FAULT_WORKERS) --dist load --maxschedchunk 1 tests/faults
 
-.PHONY: help venv lock generate verify lint format test test-fast test-properties test-controlplane test-e2e test-faults reliability demo control-plane bench clean
+.PHONY: help venv lock generate verify lint format test test-fast test-properties test-controlplane test-e2e test-faults reliability demo control-plane bench bench-balance bench-isolation clean
 
 help: ## list what can be done here
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,12 @@ test-faults: venv ## every fault that one machine can make, under load; FAULT_WO
 reliability: venv ## run the faults, and write docs/reliability.md from the run
 	@$(BIN)/python -m demo.control_plane binaries
 	$(FAULTS) --reliability docs/reliability.md
+
+bench-isolation: venv ## what a misbehaving object does to another one in the same operator
+	@$(BIN)/python -m tests.bench.isolation main
+
+bench-balance: venv ## how the strategies share the work; writes docs/balance.md
+	@$(BIN)/python -m tests.bench.balance
 
 bench: venv ## tasks a second of the worker, beside the loop as the legacy worker wrote it
 	@$(BIN)/python -m tests.bench
