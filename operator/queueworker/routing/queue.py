@@ -75,13 +75,12 @@ class QueueClient:
             self._key_changed = asyncio.Event()
             self.gate.hurry()
 
-    async def pull(self) -> Task | None:
+    async def pull(self, epoch: int) -> Task | None:
         """One `GET /tasks/next`. None: nothing to do now (empty, or an answer that `link` tells of).
 
-        Raises `InvalidTask` for a task that cannot be routed.
+        `epoch` is the gate's when it gave the turn. Raises `InvalidTask` for a task that cannot be routed.
         """
         counters = self._counters
-        epoch = self.gate.epoch
         counters.polls += 1
         try:
             status, body = await self._transport.get(self._next_url, PULL_TIMEOUT_SECONDS, self._key)

@@ -228,7 +228,7 @@ class Router:
             elif self._may_pull():
                 pool.reserve()
                 self._pulling += 1
-                self._start_lane(self._pull_and_carry(self._queue))
+                self._start_lane(self._pull_and_carry(self._queue, self._queue.gate.epoch))
             else:
                 return
 
@@ -253,10 +253,10 @@ class Router:
         if self._phase is not Phase.ROUTING:
             self._settle_phase()
 
-    async def _pull_and_carry(self, queue: QueueClient) -> None:
+    async def _pull_and_carry(self, queue: QueueClient, epoch: int) -> None:
         task: Task | None = None
         try:
-            task = await self._pull(queue)
+            task = await self._pull(queue, epoch)
         finally:
             self._pulling -= 1
             if task is None:
@@ -270,21 +270,25 @@ class Router:
         self._kick()
         await self._carry(task)
 
-    async def _pull(self, queue: QueueClient) -> Task | None:
-        """The next task that is to be routed; None when there is nothing to do until the next poll."""
+    async def _pull(self, queue: QueueClient, epoch: int) -> Task | None:
+        """The next task that is to be routed; None when there is nothing to do until the next poll.
+
+        `epoch` is that of the turn: an outage that came between turn and request is one outage.
+        """
         while self._phase is Phase.ROUTING and queue is self._queue:
             if self._clock() > self._journal.lease_until:
                 await self._journal.ask()
             try:
-                task = await queue.pull()
+                task = await queue.pull(epoch)
             except InvalidTask as error:
                 log.warning("%s: queue %s: %s", self._config.group, queue.url, error)
                 if error.eval_id is not None and error.eval_id not in self._tasks:
                     self._refuse(error.eval_id, queue, str(error), self._journal)
-                continue
-            if task is None or task.eval_id not in self._tasks:
-                return task
-            self._counters.duplicates += 1
+            else:
+                if task is None or task.eval_id not in self._tasks:
+                    return task
+                self._counters.duplicates += 1
+            epoch = queue.gate.epoch
         queue.gate.abandoned(queue.gate.epoch)
         return None
 
