@@ -268,11 +268,15 @@ class Journal:
         self._wake.set()
 
     def publish(self, channel: str, payload: bytes) -> None:
-        """Publish soon, in the order of the calls. While Redis is away the oldest are dropped above a bound."""
+        """Publish soon, in the order of the calls. While Redis is away the oldest are dropped above a bound.
+
+        While it is there nothing is: what gathers during one write is what the lanes finish in that time.
+        """
         self._events.append((channel, payload))
         self._event_bytes += len(payload)
-        while len(self._events) > MAX_BUFFERED_EVENTS or (
-            self._event_bytes > MAX_BUFFERED_BYTES and len(self._events) > 1
+        while not self.events_link.ok and (
+            len(self._events) > MAX_BUFFERED_EVENTS
+            or (self._event_bytes > MAX_BUFFERED_BYTES and len(self._events) > 1)
         ):
             self._event_bytes -= len(self._events.popleft()[1])
             self._counters.events_dropped += 1
