@@ -236,6 +236,8 @@ class Rig:
         await asyncio.sleep(SETTLE_SECONDS)
         problems = findings(self.ledger, self.events, exceptions)
         assert not problems, "\n".join([*problems, self.logs()])
+        for worker in self.workers:
+            assert "Traceback" not in worker.log(), f"the router met a defect of its own:\n{worker.log()}"
         broken = [text for site in (self.queue, *self.executors) for text in site.proxy.broken]
         assert not broken, f"faults that broke themselves: {broken}"
         seconds = self._timeline.recovery(self.ledger.acts)
