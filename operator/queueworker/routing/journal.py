@@ -403,7 +403,7 @@ class Journal:
         problem = ""
         try:
             answer = (await self._batch_script(self._keys, args)).decode()
-        except (RedisError, OSError) as error:
+        except Exception as error:  # whatever it is: this stream must not end, for every report waits for it
             problem = self._failed(error)
             answer = ""
         except asyncio.CancelledError:
@@ -499,7 +499,7 @@ class Journal:
                 ours = set(self._stored)
                 held: dict[bytes, bytes] = await _wait(self._redis.hgetall(self._keys[2]))
                 fields = [x for pair in held.items() if pair[0].decode() not in ours | self._stored for x in pair]
-        except (RedisError, OSError) as error:
+        except Exception as error:
             self._uncertain = True
             self._failed(error)
             return
