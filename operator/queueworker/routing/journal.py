@@ -5,7 +5,8 @@ Keys, all of one group (`{group}` is a hash tag: one slot in a cluster):
     queueworker:{group}:instances        set of the instances that may have left something
     queueworker:{group}:lease:<id>       the instance lives while this exists; its value numbers its batches
     queueworker:{group}:journal:<id>     hash: eval_id → entry
-    queueworker:{group}:fenced:<id>      the instance was taken over: whatever it still writes is refused
+    queueworker:{group}:fenced:<id>      set: the instance was taken over, with these entries (and an empty one);
+                                         whatever it still writes is refused
     queueworker:{group}:quarantine       hash: entries that could not be read, kept for a person
     queueworker:{group}:failed…          the record of failed tasks, see `failures`
 
@@ -104,7 +105,12 @@ return 'OK'
 
 _BEAT = """
 local base, me, ttl = ARGV[1], ARGV[2], ARGV[3]
-if redis.call('EXISTS', base .. 'fenced:' .. me) == 1 then return {'FENCED'} end
+if redis.call('EXISTS', base .. 'fenced:' .. me) == 1 then
+  local taken = redis.pcall('SMEMBERS', base .. 'fenced:' .. me)
+  if taken.err then taken = {} end
+  table.insert(taken, 1, 'FENCED')
+  return taken
+end
 local answer = {'OK'}
 if redis.call('PEXPIRE', base .. 'lease:' .. me, ttl) == 0 then
   redis.call('SADD', base .. 'instances', me)
@@ -114,13 +120,15 @@ end
 for _, id in ipairs(redis.call('SMEMBERS', base .. 'instances')) do
   if id ~= me and redis.call('EXISTS', base .. 'lease:' .. id) == 0 then
     local left = redis.call('HGETALL', base .. 'journal:' .. id)
+    redis.call('SADD', base .. 'fenced:' .. id, '')
     for i = 1, #left, 2 do
+      redis.call('SADD', base .. 'fenced:' .. id, left[i])
       if redis.call('HSETNX', base .. 'journal:' .. me, left[i], left[i + 1]) == 1 then
         answer[#answer + 1] = left[i]
         answer[#answer + 1] = left[i + 1]
       end
     end
-    redis.call('SET', base .. 'fenced:' .. id, me, 'EX', ARGV[4])
+    redis.call('EXPIRE', base .. 'fenced:' .. id, ARGV[4])
     redis.call('DEL', base .. 'journal:' .. id)
     redis.call('SREM', base .. 'instances', id)
   end
@@ -210,6 +218,8 @@ class Journal:
         self._asking = asyncio.Lock()
         self.lease_until = float("-inf")
         """On the monotonic clock: past this, `ask` before doing anything that others would see."""
+        self._beat_ended = float("-inf")
+        """On the monotonic clock: when Redis was last asked for the lease, whatever came of it."""
 
     # --- for the router's hot path: nothing here waits, but `durable`
 
@@ -285,10 +295,12 @@ class Journal:
     async def ask(self) -> None:
         """Past `lease_until`, find out whether somebody took our tasks over while we were not running (frozen, say).
 
-        While Redis cannot be asked nothing is known, and routing goes on, as `journal: Preferred` says.
+        While Redis cannot be asked nothing is known, and routing goes on, as `journal: Preferred` says. That
+        it cannot be is known only of late: a process that was frozen knows nothing, whatever it knew before.
         """
         async with self._asking:
-            if self._clock() > self.lease_until and self.link.ok:
+            now = self._clock()
+            if now > self.lease_until and (self.link.ok or now - self._beat_ended > LEASE_SECONDS):
                 await self._beat()
 
     # --- life
@@ -438,12 +450,12 @@ class Journal:
         self._written = waiting + self._written
         if self._heir is not None:
             self.bequeath(self._heir)
-        if answer == "FENCED":
-            self._become_fenced()
-        elif answer in {"NOLEASE", "STALE"}:
+        if answer in {"FENCED", "NOLEASE", "STALE"}:
+            self.lease_until = float("-inf")
             await self._beat()
             self._wake.set()  # all of it is still to be written, under the lease that the beat renewed
-            return self.link.ok
+            if not self.fenced:
+                return self.link.ok
         if problem or self.fenced:
             self._release_waiters()
         return False
@@ -486,15 +498,17 @@ class Journal:
 
     async def _beat(self) -> None:
         """Renew the lease; take over what dead instances left."""
-        if self.fenced:
-            return
-        asked = self._clock()
+        if not self.fenced:
+            await self._ask_for_lease(self._clock())
+            self._beat_ended = self._clock()
+
+    async def _ask_for_lease(self, asked: float) -> None:
         try:
             answer: list[bytes] = await self._beat_script(
                 args=[self._base, self.instance, int(LEASE_SECONDS * 1000), FENCED_KEPT_SECONDS, self._number]
             )
             fields = answer[1:]
-            if self._uncertain:
+            if self._uncertain and answer[0] != b"FENCED":
                 # what is ours is asked for before: an entry may go while the answer is on its way
                 ours = set(self._stored)
                 held: dict[bytes, bytes] = await _wait(self._redis.hgetall(self._keys[2]))
@@ -507,7 +521,7 @@ class Journal:
         if self._closed:
             return  # what it has taken over just now is the next one's: it stays in Redis, under our name
         if answer[0] == b"FENCED":
-            self._become_fenced()
+            self._become_fenced({field.decode("utf-8", "surrogateescape") for field in fields})
             return
         self.lease_until = asked + LEASE_SECONDS
         if answer[0] == b"NEW":
@@ -527,12 +541,14 @@ class Journal:
             self._confirmed.update(taken)
             self._on_recovered(self, taken)
 
-    def _become_fenced(self) -> None:
+    def _become_fenced(self, taken: set[str]) -> None:
+        """`taken`: what the successor found in our journal, and "" with it; empty when nobody knows."""
         if not self.fenced:
             self.fenced = True
             log.warning("instance %s was declared dead and its tasks were taken over", self.instance)
             self._release_waiters()
-            self._on_fenced(self, {i: e for i, e in self._entries.items() if i not in self._confirmed})
+            seen = taken or self._confirmed
+            self._on_fenced(self, {i: e for i, e in self._entries.items() if i not in seen})
 
     # --- the link
 

@@ -125,6 +125,9 @@ class RedisModel:
         self._expires[key] = self._clock() + int(ms) / 1000
         return 1
 
+    def _expire(self, key: bytes, seconds: bytes) -> int:
+        return self._pexpire(key, str(int(seconds) * 1000).encode())
+
     def _sadd(self, key: bytes, member: bytes) -> int:
         return int(self._data.setdefault(key, {}).setdefault(member, len(self._data[key])) is not None)
 
