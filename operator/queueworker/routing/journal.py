@@ -99,6 +99,7 @@ if not kept then
   if string.find(problem, 'OOM') then return problem end
   redis.call('DEL', failed, index, bytes)  -- keys of ours that somebody else wrote to: unusable, and not bounded
 end
+if type(set) == 'table' and set.err then return set.err end
 return 'OK'
 """
 )
@@ -112,9 +113,17 @@ if redis.call('EXISTS', base .. 'fenced:' .. me) == 1 then
   return taken
 end
 local answer = {'OK'}
-if redis.call('PEXPIRE', base .. 'lease:' .. me, ttl) == 0 then
+local lease = base .. 'lease:' .. me
+local number = redis.call('GET', lease)
+if number then
+  -- written as it is, and first, because Redis looks at its memory before a script's first write only: an answer that
+  -- lets tasks be pulled must know that there is memory for their entries
+  local set = redis.pcall('SET', lease, number, 'KEEPTTL')
+  if set.err then answer[1] = set.err end
+  redis.call('PEXPIRE', lease, ttl)
+else
   redis.call('SADD', base .. 'instances', me)
-  redis.call('SET', base .. 'lease:' .. me, ARGV[5], 'PX', ttl)
+  redis.call('SET', lease, ARGV[5], 'PX', ttl)
   answer[1] = 'NEW'
 end
 for _, id in ipairs(redis.call('SMEMBERS', base .. 'instances')) do
@@ -430,7 +439,7 @@ class Journal:
             self._confirmed.update(sets)
             self._succeeded()
         elif answer not in {"", "FENCED", "NOLEASE", "STALE"}:
-            # the events and removals were done, an entry was not: Redis is out of memory
+            # the events and removals were done, entries were not, or could not have been: Redis is out of memory
             self._counters.events_published += len(events)
             events.clear()
             dels.clear()
@@ -529,7 +538,10 @@ class Journal:
             self._sets = dict.fromkeys(self._entries)
             self._confirmed.clear()
             self._wake.set()
-        self._succeeded()
+        if answer[0] in {b"OK", b"NEW"}:
+            self._succeeded()
+        else:
+            self._failed(RedisError(answer[0].decode()), publishes=True)
         taken = {
             fields[i].decode("utf-8", "surrogateescape"): fields[i + 1]
             for i in range(0, len(fields), 2)
