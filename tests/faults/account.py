@@ -20,6 +20,8 @@ class Exceptions:
 
     lost: Collection[str] = ()
     """The queue handed them out into an answer that never arrived: all of these, and only these, are lost."""
+    unjournaled: Collection[str] = ()
+    """In no journal yet when their router died: all of these, and only these, are lost; they may have run."""
     forgotten: Collection[str] = ()
     """The queue had lost its memory of these by the time of their report: it is made, and answered `unknown`."""
     told_again: Collection[str] = ()
@@ -58,6 +60,9 @@ def findings(ledger: Ledger, events: Events, given: Exceptions) -> list[str]:
         if eval_id in given.lost:
             found.check(not kinds and not runs and not heard, f"{eval_id} is declared lost, and is not")
             continue
+        if eval_id in given.unjournaled:
+            found.check(not kinds and not heard and runs < 2, f"{eval_id} is declared lost with its router, and is not")
+            continue
         found.check(len(kinds) == (eval_id not in given.forgotten), f"{eval_id}: reports that the queue took: {kinds}")
         again = len(unknown.get(eval_id, ()))
         if eval_id in given.forgotten:
@@ -83,7 +88,7 @@ def _check_events(found: Findings, eval_id: str, heard: list[str], kinds: list[s
 
 def unsettled(ledger: Ledger, events: Events, given: Exceptions, in_flight: Mapping[str, float]) -> list[str]:
     """What the end of the case still waits for: an outage's end, a retry, an event on its way."""
-    handed_out = ledger.ids("handed-out") - set(given.lost)
+    handed_out = ledger.ids("handed-out") - {*given.lost, *given.unjournaled}
     reported = ledger.ids(*TAKEN, "unknown")
     heard = {eval_id for channel, eval_id in events.seen if channel != "running"} | set(given.published_elsewhere)
     waits = []

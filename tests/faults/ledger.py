@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
 TAKEN = ("completed", "failed")
@@ -128,8 +128,14 @@ class Timeline:
     def end(self) -> None:
         self.ended_at = time.monotonic()
 
-    def recovery(self, acts: Iterable[Act]) -> float | None:
-        """Seconds from the fault's end to the next report that the queue took; None when there was none."""
+    def recovery(self, acts: Iterable[Act], of: Collection[str] = ()) -> float | None:
+        """Seconds from the fault's end to the next report that the queue took, or to the last one of these ids.
+
+        None when there was none.
+        """
         assert self.ended_at is not None, "the case made no fault"
-        after = [act.at for act in acts if act.what in TAKEN and act.at > self.ended_at]
-        return min(after) - self.ended_at if after else None
+        after = [act for act in acts if act.what in TAKEN and act.at > self.ended_at]
+        theirs = [act.at for act in after if act.eval_id in of]
+        if theirs:
+            return max(theirs) - self.ended_at
+        return min(act.at for act in after) - self.ended_at if after else None

@@ -26,7 +26,7 @@ from tests.faults.proxy import HttpProxy, Proxy
 from tests.faults.reliability import recovery_class
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from tests.faults.proxy import Fault
 
@@ -220,9 +220,18 @@ class Rig:
         self._timeline.end()
 
     async def account(
-        self, *, lost_why: str = "", twice_why: str = "", patience: float = PATIENCE_SECONDS, **given: Any
+        self,
+        *,
+        lost_why: str = "",
+        twice_why: str = "",
+        recovering: Collection[str] = (),
+        patience: float = PATIENCE_SECONDS,
+        **given: Any,
     ) -> None:
-        """Wait until all is settled, then hold the case to its account. `given` are `Exceptions`."""
+        """Wait until all is settled, then hold the case to its account. `given` are `Exceptions`.
+
+        Recovery ends with the last report of the `recovering` ids, if there are any.
+        """
         exceptions = Exceptions(**given)
         if self._load is not None:
             await self.progress(1)
@@ -240,14 +249,15 @@ class Rig:
             assert "Traceback" not in worker.log(), f"the router met a defect of its own:\n{worker.log()}"
         broken = [text for site in (self.queue, *self.executors) for text in site.proxy.broken]
         assert not broken, f"faults that broke themselves: {broken}"
-        seconds = self._timeline.recovery(self.ledger.acts)
+        seconds = self._timeline.recovery(self.ledger.acts, recovering)
         assert seconds is not None, "no task was reported after the fault: the load did not run through it"
         twice = {i for i, acts in self.ledger.by_id("started").items() if len(acts) > 1}
-        assert not exceptions.lost or lost_why, "say why tasks were lost"
+        lost = {*exceptions.lost, *exceptions.unjournaled}
+        assert not lost or lost_why, "say why tasks were lost"
         assert not twice or twice_why, "say why tasks ran twice"
         self.result = (
             "; ".join(self._faults),
-            f"{len(exceptions.lost)}: {lost_why}" if exceptions.lost else "nothing",
+            f"{len(exceptions.lost)}: {lost_why}" if exceptions.lost else lost_why or "nothing",
             twice_why if twice else "nothing",
             recovery_class(seconds),
         )
@@ -271,6 +281,15 @@ class Rig:
             for sample in family.samples:
                 found[sample.name] = found.get(sample.name, 0) + sample.value
         return found
+
+    async def link_up(self, peer: str) -> bool:
+        """Whether the first worker says so of its link to the queue, the journal, or where it publishes events."""
+        text = (await self._client.get(f"{self.workers[0].url}/metrics")).text
+        return any(
+            sample.name == "queueworker_link_up" and sample.labels["peer"] == peer and sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        )
 
     async def status(self, worker: WorkerProcess | None = None) -> dict[str, Any]:
         """The legacy `/status` of the worker."""

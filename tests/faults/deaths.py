@@ -1,0 +1,88 @@
+"""A router's death, and what it left: where each of its tasks was, so that a case can say what may happen to them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+from redis.asyncio import Redis
+
+from tests.faults.ledger import TAKEN
+from tests.faults.redis_proxy import RedisProxy, state_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from tests.component.worker_processes import WorkerProcess
+    from tests.faults.redis_proxy import Point
+    from tests.faults.rig import Rig
+
+WINDOW = "what the router had pulled and not yet written to the journal"
+AMBIGUOUS = "what was executing when the router died: `recovery` is Retry"
+QUIET_SECONDS = 0.3
+"""After a death: time for the queue and the executors to act on what had been sent to them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a dead router left, by id."""
+
+    unjournaled: frozenset[str] = frozenset()
+    """Handed out to it, and in no journal: lost with it."""
+    journal: Mapping[str, str] = field(default_factory=dict)
+    """Id → state, as Redis holds it."""
+    taken: frozenset[str] = frozenset()
+    """In the journal, although the queue has their reports."""
+
+    def in_state(self, *states: str) -> frozenset[str]:
+        return frozenset(eval_id for eval_id, state in self.journal.items() if state in states)
+
+    def exceptions(self) -> dict[str, Any]:
+        """What the account has to allow for it."""
+        again = self.in_state("executing")
+        return {
+            "unjournaled": self.unjournaled,
+            "lost_why": WINDOW if self.unjournaled else "",
+            "may_run_twice": again,
+            "twice_why": AMBIGUOUS if again else "",
+            "told_again": self.taken,
+            "recovering": self.journal.keys(),
+        }
+
+
+@contextlib.asynccontextmanager
+async def watched(rig: Rig) -> AsyncIterator[RedisProxy]:
+    """A way to Redis for one router, that sees its journal."""
+    async with RedisProxy(rig.redis.port) as proxy:
+        yield proxy
+
+
+async def kill_at(rig: Rig, worker: WorkerProcess, point: Point) -> None:
+    """Wait until the point has killed the worker."""
+    await rig.until(lambda: point.reached, f"the router {point.moment} it writes {point.write}")
+    await rig.kill_worker(worker)
+
+
+async def left_by(rig: Rig, *ways: RedisProxy) -> Left:
+    """What the dead routers left, each of which went to Redis by one of these ways. Nothing may be pulling now."""
+    await asyncio.sleep(QUIET_SECONDS)
+    journal = await in_journals(rig)
+    written = journal.keys() | frozenset[str]().union(*(way.written for way in ways))
+    taken = rig.ledger.ids(*TAKEN)
+    return Left(
+        unjournaled=frozenset(rig.ledger.ids("handed-out") - written - taken),
+        journal=journal,
+        taken=frozenset(journal.keys() & taken),
+    )
+
+
+async def in_journals(rig: Rig) -> dict[str, str]:
+    """Id → state, of every journal in Redis."""
+    found = {}
+    async with Redis.from_url(rig.redis.url) as redis:
+        async for key in redis.scan_iter("queueworker:*:journal:*", _type="HASH"):
+            for eval_id, entry in cast("dict[bytes, bytes]", await redis.hgetall(key)).items():
+                found[eval_id.decode()] = state_of(entry)
+    return found

@@ -1,0 +1,218 @@
+"""Redis away, restarted, slow, full, read-only: routing goes on or waits, as `journal` says, and loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from redis.asyncio import Redis
+
+from demo.control_plane.ports import free_ports
+from tests.faults.deaths import kill_at, left_by, watched
+from tests.faults.redis_proxy import Moment, Write
+
+if TYPE_CHECKING:
+    from tests.faults.rig import Rig
+
+
+async def restarted_empty(rig: Rig) -> None:
+    """A Redis that has forgotten everything; the storage worker is back before the router, or events would be lost."""
+    await rig.redis_proxy.refuse()
+    await asyncio.to_thread(rig.redis.kill)
+    await asyncio.to_thread(rig.redis.start)
+    await rig.events.subscribed()
+    await rig.redis_proxy.restore()
+
+
+async def journal_is(rig: Rig, writable: bool) -> None:
+    """Return when the worker says so."""
+    async with asyncio.timeout(45):
+        while await rig.link_up("journal") != writable:
+            await asyncio.sleep(0.1)
+
+
+async def test_redis_is_restarted_and_has_forgotten_everything(rig: Rig) -> None:
+    """Mechanism: batches that failed are written again."""
+    await rig.start()
+    rig.load()
+    await rig.progress()
+    with rig.fault("SIGKILL of Redis, which comes back empty"):
+        await restarted_empty(rig)
+    await journal_is(rig, True)
+    await rig.account()
+
+
+async def test_a_router_is_killed_after_redis_came_back_empty(rig: Rig) -> None:
+    """Mechanism: a lease that is new although we had one means that Redis forgot: the journal is written anew."""
+    await rig.start(worker=False, delay=4, slots=4, TASK_TIMEOUT_SECONDS="60")
+    async with watched(rig) as way:
+        worker = await rig.start_worker(REDIS_URL=way.redis_url)
+        rig.submit(8)
+        await rig.until(lambda: len(way.held) == 8, "eight tasks in the journal")
+        with rig.fault("SIGKILL of Redis, which comes back empty; then of the router, before any task has ended"):
+            await way.refuse()
+            await asyncio.to_thread(rig.redis.kill)
+            way.held.clear()
+            await asyncio.to_thread(rig.redis.start)
+            await rig.events.subscribed()
+            await way.restore()
+            await rig.until(lambda: len(way.held) == 8, "eight tasks in the journal again")
+            await rig.kill_worker(worker)
+            left = await left_by(rig, way)
+        assert not left.unjournaled
+        rig.load(0.5)
+        await rig.start_worker()
+        await rig.account(**left.exceptions())
+
+
+@pytest.mark.minute
+async def test_redis_is_away_for_a_minute_and_routing_goes_on(rig: Rig) -> None:
+    """Mechanism: `journal: Preferred`, and a buffer for events."""
+    await rig.start()
+    rig.load(0.2)
+    await rig.progress()
+    with rig.fault("connections to Redis are refused for a minute"):
+        await rig.redis_proxy.refuse()
+        for _ in range(6):
+            await asyncio.sleep(10)
+            await rig.progress(1)
+        await rig.redis_proxy.restore()
+    await rig.account()
+    assert not rig.ledger.ids("failed")
+
+
+async def test_nothing_is_pulled_while_redis_is_away_and_the_journal_is_required(rig: Rig) -> None:
+    """Mechanism: `journal: Required`."""
+    await rig.start(JOURNAL="Required")
+    rig.load()
+    await rig.progress()
+    with rig.fault("connections to Redis are refused for 8 s, under `journal: Required`"):
+        await rig.redis_proxy.refuse()
+        await journal_is(rig, False)
+        await rig.until(lambda: not rig.running(), "what ran is reported")
+        await asyncio.sleep(0.5)
+        before = rig.ledger.ids("handed-out")
+        await asyncio.sleep(6)
+        assert rig.ledger.ids("handed-out") == before
+        await rig.redis_proxy.restore()
+    await rig.account()
+
+
+async def test_a_router_is_killed_while_redis_is_away_and_the_journal_is_required(rig: Rig) -> None:
+    """Mechanism: as above. What it reported meanwhile, the journal still has: it is run and reported again."""
+    await rig.start(worker=False, delay=1, JOURNAL="Required")
+    async with watched(rig) as way:
+        worker = await rig.start_worker(REDIS_URL=way.redis_url)
+        rig.load(0.1)
+        await rig.progress()
+        with rig.fault("connections to Redis are refused, and then SIGKILL of the router"):
+            await way.refuse()
+            await rig.progress(2)
+            await rig.kill_worker(worker)
+            left = await left_by(rig, way)
+        await rig.start_worker()
+        await rig.account(**left.exceptions())
+
+
+async def test_redis_pauses_its_clients(rig: Rig) -> None:
+    """Mechanism: a time limit on each operation."""
+    await rig.start()
+    rig.load()
+    await rig.progress()
+    async with Redis.from_url(rig.redis.url) as redis:
+        with rig.fault("CLIENT PAUSE of 5 s"):
+            await redis.client_pause(5000)
+            await journal_is(rig, False)
+            await rig.progress(1)
+            await asyncio.sleep(3)
+        await rig.account()
+
+
+async def test_redis_falls_silent_on_open_connections(rig: Rig) -> None:
+    """Mechanism: as above; a batch that Redis may have or not is written again."""
+    await rig.start()
+    rig.load()
+    await rig.progress()
+    with rig.fault("what is sent to Redis vanishes, for 8 s"):
+        rig.redis_proxy.swallow()
+        await journal_is(rig, False)
+        await rig.progress(1)
+        await asyncio.sleep(6)
+        await rig.redis_proxy.restore()
+    await rig.account()
+
+
+async def test_redis_is_slow(rig: Rig) -> None:
+    """Mechanism: batches; a task waits for one write at its end, and a slow one is no failed one."""
+    await rig.start()
+    rig.load()
+    await rig.progress()
+    with rig.fault("whatever is sent to Redis, and its answers, take 0.4 s for 6 s"):
+        rig.redis_proxy.latency = 0.4
+        await asyncio.sleep(6)
+        rig.redis_proxy.latency = 0.0
+    await rig.account()
+    assert (await rig.metrics(rig.workers[0]))["queueworker_journal_errors_total"] == 0
+
+
+@pytest.mark.parametrize("policy", ["Preferred", "Required"])
+async def test_redis_is_out_of_memory_under_journal(rig: Rig, policy: str) -> None:
+    """Mechanism: an entry that is refused is written again; events need no memory, and go on."""
+    await rig.start(JOURNAL=policy)
+    rig.load()
+    await rig.progress()
+    async with Redis.from_url(rig.redis.url) as redis:
+        with rig.fault("CONFIG SET maxmemory 1 for 4 s"):
+            await redis.config_set("maxmemory", 1)
+            await journal_is(rig, False)
+            await asyncio.sleep(0.5)
+            before = rig.ledger.ids("handed-out")
+            heard = len(rig.events.seen)
+            await asyncio.sleep(4)
+            if policy == "Required":
+                assert rig.ledger.ids("handed-out") == before
+            else:
+                assert rig.ledger.ids("handed-out") > before
+                assert len(rig.events.seen) > heard
+            await redis.config_set("maxmemory", 0)
+    await journal_is(rig, True)
+    await rig.account()
+    assert not rig.ledger.ids("failed")
+
+
+async def test_redis_is_a_replica_that_takes_no_writes(rig: Rig) -> None:
+    """Mechanism: a batch that is refused is refused whole, and is written again."""
+    await rig.start()
+    rig.load()
+    await rig.progress()
+    (nobody,) = free_ports(1)
+    async with Redis.from_url(rig.redis.url) as redis:
+        with rig.fault("REPLICAOF a host that is not there, for 8 s: every write answers READONLY"):
+            await redis.replicaof("127.0.0.1", nobody)
+            await journal_is(rig, False)
+            await rig.progress(2)
+            await asyncio.sleep(7)
+            await redis.replicaof("NO", "ONE")
+    await journal_is(rig, True)
+    await rig.account()
+    assert not rig.ledger.ids("failed")
+
+
+async def test_a_router_is_killed_after_redis_refused_its_writes_for_a_while(rig: Rig) -> None:
+    """Mechanism: what could not be written is written as soon as it can be, so that a later crash loses nothing."""
+    await rig.start(worker=False, delay=0.3)
+    async with watched(rig) as way, Redis.from_url(rig.redis.url) as redis:
+        worker = await rig.start_worker(REDIS_URL=way.redis_url)
+        rig.load(0.1)
+        await rig.progress()
+        with rig.fault("CONFIG SET maxmemory 1 for 3 s; then SIGKILL of the router"):
+            await redis.config_set("maxmemory", 1)
+            await journal_is(rig, False)
+            await asyncio.sleep(3)
+            await redis.config_set("maxmemory", 0)
+            await journal_is(rig, True)
+            await kill_at(rig, worker, way.at(Write.EXECUTED, Moment.AFTER, worker.process.kill))
+            left = await left_by(rig, way)
+        await rig.start_worker()
+        await rig.account(**left.exceptions())
