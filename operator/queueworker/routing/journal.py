@@ -8,6 +8,7 @@ Keys, all of one group (`{group}` is a hash tag: one slot in a cluster):
     queueworker:{group}:fenced:<id>      set: the instance was taken over, with these entries (and an empty one);
                                          whatever it still writes is refused
     queueworker:{group}:quarantine       hash: entries that could not be read, kept for a person
+    queueworker:{group}:quarantine:<id>  a journal that was no hash
     queueworker:{group}:failed…          the record of failed tasks, see `failures`
 
 Every instance has an id of its own, new at each start. Whoever renews its lease also looks for
@@ -112,7 +113,7 @@ if redis.call('EXISTS', base .. 'fenced:' .. me) == 1 then
   table.insert(taken, 1, 'FENCED')
   return taken
 end
-local answer = {'OK'}
+local answer = {'OK', ''}
 local lease = base .. 'lease:' .. me
 local number = redis.call('GET', lease)
 if number then
@@ -126,8 +127,17 @@ else
   redis.call('SET', lease, ARGV[5], 'PX', ttl)
   answer[1] = 'NEW'
 end
+local function set_aside(id)
+  local kind = redis.call('TYPE', base .. 'journal:' .. id).ok
+  if kind == 'hash' or kind == 'none' then return false end
+  redis.call('RENAME', base .. 'journal:' .. id, base .. 'quarantine:' .. id)
+  answer[2] = answer[2] .. ' ' .. id
+  return true
+end
+if set_aside(me) and answer[1] == 'OK' then answer[1] = 'NEW' end
 for _, id in ipairs(redis.call('SMEMBERS', base .. 'instances')) do
   if id ~= me and redis.call('EXISTS', base .. 'lease:' .. id) == 0 then
+    set_aside(id)
     local left = redis.call('HGETALL', base .. 'journal:' .. id)
     redis.call('SADD', base .. 'fenced:' .. id, '')
     for i = 1, #left, 2 do
@@ -325,10 +335,10 @@ class Journal:
             asyncio.create_task(self._beat_for_ever(), name=f"lease {self.instance}"),
         ]
 
-    async def quarantine(self, eval_id: str, entry: bytes) -> None:
+    async def quarantine(self, eval_id: str | bytes, entry: bytes) -> None:
         """Set an unreadable entry aside for a person; `finish` then takes it out of the journal."""
         with contextlib.suppress(RedisError, OSError):
-            await _wait(self._redis.hset(f"{self._base}quarantine", eval_id, entry))
+            await _wait(self._redis.hset(f"{self._base}quarantine", mapping={eval_id: entry}))
         log.error(
             "journal entry of %s cannot be read; it is set aside in the Redis hash %squarantine",
             eval_id,
@@ -516,12 +526,13 @@ class Journal:
             answer: list[bytes] = await self._beat_script(
                 args=[self._base, self.instance, int(LEASE_SECONDS * 1000), FENCED_KEPT_SECONDS, self._number]
             )
-            fields = answer[1:]
+            pairs = dict(zip(answer[2::2], answer[3::2], strict=False))
             if self._uncertain and answer[0] != b"FENCED":
                 # what is ours is asked for before: an entry may go while the answer is on its way
                 ours = set(self._stored)
                 held: dict[bytes, bytes] = await _wait(self._redis.hgetall(self._keys[2]))
-                fields = [x for pair in held.items() if pair[0].decode() not in ours | self._stored for x in pair]
+                ours |= self._stored
+                pairs = {field: entry for field, entry in held.items() if _text(field) not in ours}
         except Exception as error:
             self._uncertain = True
             self._failed(error)
@@ -530,9 +541,14 @@ class Journal:
         if self._closed:
             return  # what it has taken over just now is the next one's: it stays in Redis, under our name
         if answer[0] == b"FENCED":
-            self._become_fenced({field.decode("utf-8", "surrogateescape") for field in fields})
+            self._become_fenced({_text(field) for field in answer[1:]})
             return
         self.lease_until = asked + LEASE_SECONDS
+        for instance in answer[1].decode().split():
+            log.error(
+                "the journal of instance %s was no hash; it is set aside as the Redis key %squarantine:%s",
+                *(instance, self._base, instance),
+            )
         if answer[0] == b"NEW":
             # the first beat; or Redis has forgotten us, and all that we had written with us
             self._sets = dict.fromkeys(self._entries)
@@ -542,11 +558,18 @@ class Journal:
             self._succeeded()
         else:
             self._failed(RedisError(answer[0].decode()), publishes=True)
-        taken = {
-            fields[i].decode("utf-8", "surrogateescape"): fields[i + 1]
-            for i in range(0, len(fields), 2)
-            if fields[i].decode("utf-8", "surrogateescape") not in self._entries
-        }
+        await self._take({field: entry for field, entry in pairs.items() if _text(field) not in self._entries})
+
+    async def _take(self, found: dict[bytes, bytes]) -> None:
+        """What was taken over. A field that is no text no queue has handed out: JSON is text."""
+        taken = {}
+        for field, entry in found.items():
+            try:
+                taken[field.decode()] = entry
+            except UnicodeDecodeError:
+                await self.quarantine(field, entry)
+                with contextlib.suppress(RedisError, OSError):
+                    await _wait(self._redis.hdel(self._keys[2], field))
         if taken:
             self._entries.update(taken)
             self._stored.update(taken)
@@ -584,6 +607,10 @@ class Journal:
         self.link, self.events_link = link, events_link
         if changed:
             self._on_link()
+
+
+def _text(field: bytes) -> str:
+    return field.decode("utf-8", "surrogateescape")
 
 
 def _without_password(url: str) -> str:

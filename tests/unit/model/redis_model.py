@@ -128,6 +128,10 @@ class RedisModel:
     def _expire(self, key: bytes, seconds: bytes) -> int:
         return self._pexpire(key, str(int(seconds) * 1000).encode())
 
+    def _type(self, key: bytes) -> Any:
+        kind = b"hash" if isinstance(self._data.get(key), dict) else b"string"
+        return self._lua.table_from({b"ok": kind if key in self._data else b"none"})
+
     def _sadd(self, key: bytes, member: bytes) -> int:
         return int(self._data.setdefault(key, {}).setdefault(member, len(self._data[key])) is not None)
 
@@ -261,7 +265,8 @@ class RedisClient:
         flat = await self._send(lambda: self.server.run(b"HGETALL", key.encode()))
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
-    async def hset(self, key: str, name: str, value: bytes) -> int:
+    async def hset(self, key: str, mapping: dict[str, bytes]) -> int:
+        ((name, value),) = mapping.items()
         return int(await self._send(lambda: self.server.run(b"HSET", key.encode(), name.encode(), value)))
 
     async def aclose(self) -> None:
