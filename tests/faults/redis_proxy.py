@@ -198,7 +198,7 @@ class RedisProxy(Proxy):
             self.written.update(command.batch.sets)
         point = command.point
         if command.beat and answer[0] == b"OK":
-            taken = dict(zip(answer[2::2], answer[3::2], strict=True))
+            taken = dict(zip(answer[3::2], answer[4::2], strict=True))
             self.held.update({eval_id.decode(errors="replace"): state_of(entry) for eval_id, entry in taken.items()})
             if not taken:
                 return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from queueworker.controller.leadership import Move, Observed, Record, decide, observe
+from queueworker.controller.leadership import Move, Observed, Record, decide, deposed, observe
 
 OURS, THEIRS, FREE = (Record(holder, "1", 8.0) for holder in ("me", "other", ""))
 
@@ -44,3 +44,20 @@ def test_a_leader_that_renews_in_time_is_never_deposed() -> None:
         assert decide(seen, "me", now) is Move.WAIT
     assert seen is not None
     assert decide(seen, "me", seen.since + 8.01) is Move.TAKE
+
+
+@pytest.mark.parametrize(
+    ("record", "silence", "rivals", "lost"),
+    [
+        (OURS, 1.0, True, False),
+        (OURS, 3600.0, False, False),
+        (OURS, 8.0, True, False),
+        (OURS, 8.1, True, True),
+        (FREE, 3600.0, False, False),
+        (THEIRS, 0.0, False, True),
+    ],
+)
+def test_a_leader_stops_when_another_leads_and_not_because_the_api_server_is_away(
+    record: Record, silence: float, rivals: bool, lost: bool
+) -> None:
+    assert deposed(Observed(record, 0.0), "me", silence, rivals) is lost

@@ -32,7 +32,9 @@ async def run_operator(
     because a SIGTERM has to drain the routers before kopf is told to stop.
     """
     async with Cluster(registry.heard) as cluster:
-        elector = Elector(cluster, options.lease_namespace, options.lease_name, options.identity)
+        elector = Elector(
+            *(cluster, options.lease_namespace, options.lease_name, options.identity), rivals=registry.has_rivals
+        )
         stopping = asyncio.create_task(stop.wait())
         while not stop.is_set():
             log.info("standing by for the lease %s/%s", options.lease_namespace, options.lease_name)

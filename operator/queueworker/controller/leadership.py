@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DURATION_SECONDS = 8
-RENEW_DEADLINE_SECONDS = 5.0
+REQUEST_DEADLINE_SECONDS = 5.0
 RETRY_SECONDS = 1.5
 
 
@@ -72,14 +72,33 @@ def decide(observed: Observed | None, me: str, now: float) -> Move:
     return Move.WAIT
 
 
+def deposed(observed: Observed | None, me: str, silence: float, rivals: bool) -> bool:
+    """Whether a leader has to stop, which last renewed the Lease `silence` seconds ago.
+
+    Another holder is seen; or the API server is out of reach, and `rivals` route what we route: then it
+    is out of reach for us alone. When it is away for everybody there are none, and routing goes on.
+    """
+    if observed is not None and observed.record.holder not in {me, ""}:
+        return True
+    return silence > DURATION_SECONDS and rivals
+
+
 class Elector:
-    """Holds the Lease for this replica, or waits for it."""
+    """Holds the Lease for this replica, or waits for it. `rivals`: whether others route what this one does."""
 
     def __init__(
-        self, cluster: Cluster, namespace: str, name: str, identity: str, clock: Callable[[], float] = time.monotonic
+        self,
+        cluster: Cluster,
+        namespace: str,
+        name: str,
+        identity: str,
+        *,
+        rivals: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lost = asyncio.Event()
-        """Set when the lease could not be renewed in time: whoever leads must stop."""
+        """Set when another leads: whoever leads must stop."""
+        self._rivals = rivals
         self._cluster = cluster
         self._namespace = namespace
         self._name = name
@@ -112,20 +131,18 @@ class Elector:
 
     async def _renew_for_ever(self) -> None:
         renewed = self._clock()
-        while self._clock() - renewed < RENEW_DEADLINE_SECONDS:
+        while not deposed(self._observed, self._identity, self._clock() - renewed, self._rivals()):
             await asyncio.sleep(RETRY_SECONDS)
             asked = self._clock()
             if await self._try():
                 renewed = asked
-            elif self._observed is not None and self._observed.record.holder not in {self._identity, ""}:
-                break
         log.error("the lease %s/%s was lost", self._namespace, self._name)
         self.lost.set()
 
     async def _try(self) -> bool:
         """One round. Whether the lease is ours now."""
         try:
-            async with asyncio.timeout(RENEW_DEADLINE_SECONDS):
+            async with asyncio.timeout(REQUEST_DEADLINE_SECONDS):
                 lease = await self._cluster.read_lease(self._namespace, self._name)
                 self._observed = None if lease is None else observe(_record(lease), self._observed, self._clock())
                 move = decide(self._observed, self._identity, self._clock())

@@ -46,6 +46,10 @@ class Registry:
     def snapshots(self) -> Iterable[Snapshot]:
         return [snapshot for runner in self.runners.values() if (snapshot := runner.snapshot()) is not None]
 
+    def has_rivals(self) -> bool:
+        """Whether others route what this operator routes, as Redis says."""
+        return any(snapshot.peers for snapshot in self.snapshots())
+
     def live(self) -> tuple[bool, str]:
         """The loop answers: that is all that a restart could mend."""
         return True, "stopping" if self.stopping else "running"

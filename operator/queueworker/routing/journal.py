@@ -113,7 +113,8 @@ if redis.call('EXISTS', base .. 'fenced:' .. me) == 1 then
   table.insert(taken, 1, 'FENCED')
   return taken
 end
-local answer = {'OK', ''}
+local answer = {'OK', '', 0}
+local mine = string.match(me, '^.*:')
 local lease = base .. 'lease:' .. me
 local number = redis.call('GET', lease)
 if number then
@@ -136,7 +137,9 @@ local function set_aside(id)
 end
 if set_aside(me) and answer[1] == 'OK' then answer[1] = 'NEW' end
 for _, id in ipairs(redis.call('SMEMBERS', base .. 'instances')) do
-  if id ~= me and redis.call('EXISTS', base .. 'lease:' .. id) == 0 then
+  local lives = redis.call('EXISTS', base .. 'lease:' .. id) == 1
+  if lives and string.sub(id, 1, #mine) ~= mine then answer[3] = answer[3] + 1 end
+  if id ~= me and not lives then
     set_aside(id)
     local left = redis.call('HGETALL', base .. 'journal:' .. id)
     redis.call('SADD', base .. 'fenced:' .. id, '')
@@ -193,6 +196,8 @@ class Journal:
         self.events_link = Link()
         """As `link`, but for publishing: a Redis out of memory still publishes."""
         self.fenced = False
+        self.peers = 0
+        """Routers of the group that live, as of the last beat; instances of our own worker are none."""
         self._closed = False
         self.ready = asyncio.Event()
         """The first beat is done, well or not."""
@@ -523,10 +528,10 @@ class Journal:
 
     async def _ask_for_lease(self, asked: float) -> None:
         try:
-            answer: list[bytes] = await self._beat_script(
+            answer: list[Any] = await self._beat_script(
                 args=[self._base, self.instance, int(LEASE_SECONDS * 1000), FENCED_KEPT_SECONDS, self._number]
             )
-            pairs = dict(zip(answer[2::2], answer[3::2], strict=False))
+            pairs = dict(zip(answer[3::2], answer[4::2], strict=False))
             if self._uncertain and answer[0] != b"FENCED":
                 # what is ours is asked for before: an entry may go while the answer is on its way
                 ours = set(self._stored)
@@ -544,6 +549,7 @@ class Journal:
             self._become_fenced({_text(field) for field in answer[1:]})
             return
         self.lease_until = asked + LEASE_SECONDS
+        self.peers = int(answer[2])
         for instance in answer[1].decode().split():
             log.error(
                 "the journal of instance %s was no hash; it is set aside as the Redis key %squarantine:%s",

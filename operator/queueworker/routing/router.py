@@ -214,6 +214,7 @@ class Router:
             events_buffered=self._journal.buffered_events,
             per_minute=self._counters.routed - (self._samples[0][1] if self._samples else 0),
             counters=self._counters,
+            peers=self._journal.peers,
         )
 
     # --- lanes

@@ -159,6 +159,8 @@ class Snapshot:
     per_minute: int
     """Tasks reported in the last 60 s."""
     counters: Counters
+    peers: int = 0
+    """Other routers of the group that live: in an operator, those of a leader that came after us."""
 
     @property
     def healthy(self) -> int:
