@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 # The cases mostly wait; each worker takes the next one as it comes, those of a minute first.
 FAULT_WORKERS ?= 6
-FAULTS = $(PYTEST) -q -rs -n $(FAULT_WORKERS) --dist load --maxschedchunk 1 tests/faults
+FAULTS = $(PYTEST) -q -rs -n $(FAULT_WORKERS) --dist loadgroup tests/faults
 
 .PHONY: help venv lock generate verify lint format test test-fast test-properties test-controlplane test-e2e test-faults reliability demo control-plane bench bench-balance bench-isolation clean
 

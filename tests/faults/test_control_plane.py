@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 import yaml
 from redis.asyncio import Redis
 
-from demo.control_plane.server import OPERATOR_ACCOUNT, ControlPlane
-from tests.component.worker_processes import WorkerProcess
-from tests.controlplane.conftest import control_plane, kubectl, namespace  # noqa: F401 - fixtures
-from tests.controlplane.operating import install, operator, worker
+from tests.controlplane import conftest as shared
+from tests.controlplane.operating import install
+from tests.faults.cluster import Cluster
 from tests.faults.http_faults import changes_key
-from tests.faults.proxy import Proxy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
+    from demo.control_plane.server import ControlPlane
     from tests.controlplane.conftest import Kubectl
     from tests.faults.proxy import Exchange
     from tests.faults.rig import Rig
+
+control_plane, kubectl, namespace = shared.control_plane, shared.kubectl, shared.namespace
 
 # one control plane for all of them
 pytestmark = pytest.mark.xdist_group("control-plane")
@@ -33,77 +30,8 @@ pytestmark = pytest.mark.xdist_group("control-plane")
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
 
-class Cluster:
-    """The API server as one case sees it: a namespace of its own, and a way there that can be cut."""
-
-    def __init__(self, rig: Rig, plane: ControlPlane, kubectl: Kubectl, namespace: str, folder: Path) -> None:
-        self.rig = rig
-        self.plane = plane
-        self.kubectl = kubectl
-        self.namespace = namespace
-        self.folder = folder
-
-    def way(self) -> Proxy:
-        """To the API server; its certificate is for 127.0.0.1."""
-        proxy = Proxy(("127.0.0.1", int(self.plane.url.rpartition(":")[2])))
-        proxy.host = "127.0.0.1"
-        return proxy
-
-    def apply(self, **more: Any) -> None:
-        """The object, for the rig's queue, executors and Redis."""
-        spec = {
-            "queue": {"url": self.rig.queue.proxy.url},
-            "events": {"redisURL": self.rig.environ["REDIS_URL"]},
-            "executors": {"endpoints": [site.proxy.url for site in self.rig.executors], "concurrency": 2},
-        }
-        for name, value in more.items():
-            spec[name] = spec.get(name, {}) | value
-        self.kubectl("apply", "-n", self.namespace, "-f", "-", input=worker("legacy", **spec))
-
-    @asynccontextmanager
-    async def operator(self, way: Proxy | None = None, **environ: str) -> AsyncIterator[WorkerProcess]:
-        """An operator for this namespace alone, as the rig's services are: a process with a log and metrics."""
-        config = Path(self.plane.kubeconfig_for(*OPERATOR_ACCOUNT))
-        if way is not None:
-            config = self.folder / f"kubeconfig-{way.port}"
-            direct = Path(self.plane.kubeconfig_for(*OPERATOR_ACCOUNT)).read_text()
-            config.write_text(direct.replace(self.plane.url, f"https://{way.netloc}"))
-        started = operator(
-            self.plane,
-            self.folder,
-            *("--lease-name", f"lease-{self.namespace}", "--namespace", self.namespace),
-            environment={"KUBECONFIG": str(config)} | environ,
-        )
-        running = await asyncio.to_thread(started.__enter__)
-        try:
-            with running.log.open("rb") as log:
-                process = WorkerProcess(running.process, log, running.url)
-                await self.says(process, "")
-                yield process
-        finally:
-            if running.process.poll() is None:
-                running.process.kill()
-            await asyncio.to_thread(started.__exit__, None, None, None)
-
-    async def says(self, process: WorkerProcess, text: str) -> None:
-        """Return when the operator's `/readyz` says so."""
-        async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False) as client:
-            while True:
-                try:
-                    if text in (await client.get(f"{process.url}/readyz")).text:
-                        return
-                except httpx.HTTPError:
-                    assert process.process.poll() is None, process.log()
-                await asyncio.sleep(0.1)
-
-    def lease(self) -> dict[str, Any]:
-        got = self.kubectl("get", "lease", f"lease-{self.namespace}", "-n", OPERATOR_ACCOUNT[0], "-o", "json")
-        found: dict[str, Any] = json.loads(got.stdout)
-        return found
-
-
 @pytest.fixture(scope="session")
-def installed(control_plane: ControlPlane, kubectl: Kubectl) -> ControlPlane:  # noqa: F811
+def installed(control_plane: ControlPlane, kubectl: Kubectl) -> ControlPlane:
     install(kubectl)
     return control_plane
 
@@ -114,7 +42,7 @@ async def cluster(
     installed: ControlPlane,
     kubectl: Kubectl,
     namespace: str,
-    tmp_path: Path,  # noqa: F811
+    tmp_path: Path,
 ) -> Cluster:
     return Cluster(rig, installed, kubectl, namespace, tmp_path)
 
@@ -210,7 +138,7 @@ async def test_the_operators_clock_is_set(rig: Rig, cluster: Cluster, hours: int
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "FAKETIME_DONT_RESET": "1",
     }
-    async with cluster.operator(**fake) as leader:
+    async with cluster.operator(environ=fake) as leader:
         await cluster.says(leader, "leading")
         cluster.apply()
         rig.load(0.1)
