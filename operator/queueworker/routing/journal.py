@@ -356,7 +356,7 @@ class Journal:
             async with asyncio.timeout(FLUSH_SECONDS):
                 await self.durable()  # a batch that is on its way
                 await self._bulk.flush()
-                while (self._sets or self._dels or self._events or self._records) and not self.fenced:
+                while (self._sets or self._dels or self._events or self._records) and not (self.fenced or self._closed):
                     if not self.link.ok:
                         await asyncio.sleep(FLUSH_SECONDS / 30)
                     await self.durable()
@@ -444,6 +444,7 @@ class Journal:
             answer = ""
         except asyncio.CancelledError:
             self._put_back(sets, dels, events, event_bytes)
+            self._records.put_back(records)
             self._written = waiting + self._written
             raise
         if answer == "OK":

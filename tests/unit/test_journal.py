@@ -1,0 +1,256 @@
+"""The journal's scripts and its bookkeeping, on a Redis that lives in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import fakeredis
+import pytest
+
+from queueworker.routing.journal import Journal
+from queueworker.routing.snapshot import Counters, LinkReason
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+BASE = "queueworker:{ns/legacy}:"
+
+
+@dataclass
+class Bench:
+    """Journals of one group on one Redis, and what they told."""
+
+    server: fakeredis.FakeServer = field(default_factory=fakeredis.FakeServer)
+    journals: list[Journal] = field(default_factory=list)
+    recovered: dict[str, bytes] = field(default_factory=dict)
+    unseen: dict[str, bytes] = field(default_factory=dict)
+    now: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.redis = fakeredis.FakeAsyncRedis(server=self.server)
+
+    async def journal(self, instance: str) -> Journal:
+        made = Journal(
+            "redis://fake",
+            "ns/legacy",
+            instance,
+            Counters(),
+            clock=lambda: self.now,
+            on_recovered=lambda _, found: self.recovered.update(found),
+            on_fenced=lambda _, unseen: self.unseen.update(unseen),
+            on_link=lambda: None,
+            connect=lambda *_, **__: fakeredis.FakeAsyncRedis(server=self.server),
+        )
+        await made.start()
+        self.journals.append(made)
+        return made
+
+    async def held(self, instance: str) -> dict[bytes, bytes]:
+        held: dict[bytes, bytes] = await self.redis.hgetall(f"{BASE}journal:{instance}")  # type: ignore[assignment]
+        return held
+
+    async def dies(self, instance: str) -> None:
+        """Its lease runs out."""
+        await self.redis.delete(f"{BASE}lease:{instance}")
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.server.connected = True
+    for journal in bench.journals:
+        await journal.close()
+
+
+async def until(condition: Callable[[], Awaitable[Any]]) -> None:
+    async with asyncio.timeout(5):
+        while not await condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_what_was_put_is_durable_and_a_later_entry_takes_its_place(bench: Bench) -> None:
+    journal = await bench.journal("one")
+    journal.put("a", b"pulled")
+    journal.put("b", b"pulled")
+    journal.put("a", b"executing")
+    await journal.durable()
+    assert await bench.held("one") == {b"a": b"executing", b"b": b"pulled"}
+    assert "a" in journal
+
+
+async def test_many_entries_of_one_moment_go_in_one_batch(bench: Bench) -> None:
+    journal = await bench.journal("one")
+    before = journal._number
+    for i in range(500):
+        journal.put(f"t{i}", b"pulled")
+    await asyncio.gather(*(journal.durable() for _ in range(10)))
+    assert journal._number - before <= 2
+    assert len(await bench.held("one")) == 500
+
+
+async def test_finishing_publishes_and_then_forgets(bench: Bench) -> None:
+    journal = await bench.journal("one")
+    async with bench.redis.pubsub() as listener:
+        await listener.subscribe("evaluation:completed")
+        await listener.get_message(timeout=1)
+        journal.put("a", b"executed")
+        await journal.durable()
+        journal.finish("a", ("evaluation:completed", b"first"), ("evaluation:completed", b"second"))
+        await journal.durable()
+        got = [await listener.get_message(ignore_subscribe_messages=True, timeout=1) for _ in range(2)]
+    assert [message["data"] for message in got if message] == [b"first", b"second"]
+    assert await bench.held("one") == {}
+    assert "a" not in journal
+
+
+async def test_an_entry_that_finished_before_it_was_written_is_never_written(bench: Bench) -> None:
+    journal = await bench.journal("one")
+    journal.put("a", b"pulled")
+    journal.finish("a")
+    await journal.durable()
+    assert await bench.held("one") == {}
+
+
+async def test_a_dead_instances_journal_is_taken_over_whole_and_by_one_only(bench: Bench) -> None:
+    dead = await bench.journal("dead")
+    for i in range(20):
+        dead.put(f"t{i}", b"pulled")
+    await dead.durable()
+    await bench.dies("dead")
+    await asyncio.gather(bench.journal("one"), bench.journal("two"))
+    assert len(bench.recovered) == 20
+    one, two = await bench.held("one"), await bench.held("two")
+    assert sorted(map(len, (one, two))) == [0, 20]
+    assert await bench.held("dead") == {}
+    assert await bench.redis.smembers(f"{BASE}instances") == {b"one", b"two"}
+
+
+async def test_a_live_instances_journal_is_left_alone(bench: Bench) -> None:
+    first = await bench.journal("first")
+    first.put("a", b"pulled")
+    await first.durable()
+    await bench.journal("second")
+    assert bench.recovered == {}
+
+
+async def test_an_instance_that_was_declared_dead_is_refused_and_told_what_nobody_saw(bench: Bench) -> None:
+    frozen = await bench.journal("frozen")
+    frozen.put("seen", b"pulled")
+    await frozen.durable()
+    await bench.dies("frozen")
+    await bench.journal("successor")
+    frozen.put("seen", b"executed")
+    frozen.put("new", b"pulled")
+    await frozen.durable()
+    assert frozen.fenced
+    assert bench.unseen == {"new": b"pulled"}
+    assert await bench.held("successor") == {b"seen": b"pulled"}
+    assert await bench.held("frozen") == {}
+    await asyncio.wait_for(frozen.durable(), 1)
+
+
+async def test_a_lease_that_ran_out_with_nobody_to_notice_is_taken_again(bench: Bench) -> None:
+    journal = await bench.journal("one")
+    journal.put("a", b"pulled")
+    await journal.durable()
+    await bench.dies("one")
+    journal.put("b", b"pulled")
+    await journal.durable()
+    assert not journal.fenced
+    assert await bench.held("one") == {b"a": b"pulled", b"b": b"pulled"}
+
+
+async def test_a_redis_that_lost_everything_gets_everything_again(bench: Bench) -> None:
+    journal = await bench.journal("one")
+    journal.put("a", b"pulled")
+    await journal.durable()
+    await bench.redis.flushall()
+    await journal._beat()
+    await journal.durable()
+    assert await bench.held("one") == {b"a": b"pulled"}
+
+
+async def test_while_redis_is_away_nothing_blocks_and_all_is_written_when_it_is_back(bench: Bench) -> None:
+    journal = await bench.journal("one")
+    bench.server.connected = False
+    journal.put("a", b"pulled")
+    await asyncio.wait_for(journal.durable(), 1)
+    assert journal.link.reason is LinkReason.CONNECTION_FAILED
+    assert not journal.writable
+    journal.put("b", b"pulled")
+    journal.finish("a", ("evaluation:completed", b"{}"))
+    await asyncio.wait_for(journal.durable(), 1)
+    assert journal.buffered_events == 1
+    bench.server.connected = True
+
+    async def written() -> bool:
+        return await bench.held("one") == {b"b": b"pulled"} and journal.buffered_events == 0
+
+    await until(written)
+    assert journal.writable
+    assert journal._counters.events_published == 1
+    assert journal._counters.events_dropped == 0
+
+
+async def test_the_oldest_events_are_dropped_above_the_bound_and_counted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("queueworker.routing.journal.MAX_BUFFERED_EVENTS", 3)
+    journal = await bench.journal("one")
+    bench.server.connected = False
+    for i in range(5):
+        journal.publish("evaluation:completed", b"%d" % i)
+    assert [payload for _, payload in journal._events] == [b"2", b"3", b"4"]
+    assert journal._counters.events_dropped == 2
+
+
+async def test_closing_gives_the_lease_up_and_keeps_what_is_not_done(bench: Bench) -> None:
+    journal = await bench.journal("one")
+    journal.put("a", b"pulled")
+    journal.put("b", b"pulled")
+    journal.finish("b")
+    await journal.close()
+    assert not await bench.redis.exists(f"{BASE}lease:one")
+    assert await bench.held("one") == {b"a": b"pulled"}
+    await bench.journal("two")
+    assert bench.recovered == {"a": b"pulled"}
+
+
+async def test_an_empty_journal_leaves_nothing_behind(bench: Bench) -> None:
+    await (await bench.journal("one")).close()
+    assert await bench.redis.keys("*") == []
+
+
+async def test_a_close_that_is_cancelled_still_lets_the_lease_go(bench: Bench) -> None:
+    journal = await bench.journal("one")
+    journal._sets["a"] = None
+    journal._entries["a"] = b"pulled"
+    for task in journal._tasks:
+        task.cancel()  # nobody writes: it would wait for its whole time
+    closing = asyncio.create_task(journal.close())
+    await asyncio.sleep(0.05)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert not await bench.redis.exists(f"{BASE}lease:one")
+
+
+async def test_an_entry_that_cannot_be_read_is_set_aside(bench: Bench) -> None:
+    journal = await bench.journal("one")
+    await journal.quarantine("a", b"{not json")
+    assert await bench.redis.hgetall(f"{BASE}quarantine") == {b"a": b"{not json"}
+
+
+async def test_events_that_a_journal_cannot_publish_any_more_are_its_heirs(bench: Bench) -> None:
+    old = await bench.journal("old")
+    await bench.dies("old")
+    heir = await bench.journal("heir")
+    old.publish("evaluation:completed", b"{}")
+    await old.durable()
+    assert old.fenced
+    old.bequeath(heir)
+    await heir.durable()
+    assert (old.buffered_events, heir._counters.events_published) == (0, 1)
