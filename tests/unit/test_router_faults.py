@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import orjson
 import pytest
 
@@ -142,6 +144,18 @@ def test_a_router_that_loses_its_tasks_while_it_tries_the_queue_goes_on_trying()
         s.advance(90)
         assert s.account.reported["b"] == 1
         assert s.account.reported["a"] == 1
+
+
+def test_a_queue_that_is_moved_back_to_is_asked_with_the_key_of_now() -> None:
+    with Scenario() as s:
+        s.advance(1)
+        router, config = s.live[0].router, s.live[0].config
+        s.apply(queue={"url": "http://queue-b"})
+        for url, key in ((QUEUE, "old"), ("http://queue-b", "new"), (QUEUE, "new")):
+            s.spec["queue"]["url"] = url
+            s.loop.call_soon(router.apply, replace(config, spec=s.config().spec, api_key=key))
+            s.advance(0)
+        assert (router._queue.url, router._queue._key) == (QUEUE, "new")
 
 
 @pytest.mark.parametrize("drain", [0, 30])
