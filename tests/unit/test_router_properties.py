@@ -65,16 +65,25 @@ class Routers(RuleBasedStateMachine):
 
     # --- tasks, and time
 
+    def then(self, moment: float) -> None:
+        """Some time passes, and more often than not there is something to do."""
+        for _ in range(self.s.rng.choice((0, 1, 3))):
+            self.submit("a")
+        self.s.advance(moment)
+
+    def submit(self, queue: str) -> None:
+        self.ids += 1
+        self.s.submit(f"t{self.ids}", queue=queue)
+
     @rule(count=st.integers(1, 6), moment=moments, queue=st.sampled_from("aaab"))
     def tasks_arrive(self, count: int, moment: float, queue: str) -> None:
         for _ in range(count):
-            self.ids += 1
-            self.s.submit(f"t{self.ids}", queue=queue)
-        self.s.advance(moment)
+            self.submit(queue)
+        self.then(moment)
 
     @rule(moment=moments)
     def time_passes(self, moment: float) -> None:
-        self.s.advance(moment)
+        self.then(moment)
 
     # --- the queue
 
@@ -83,17 +92,17 @@ class Routers(RuleBasedStateMachine):
     def the_queue_hands_an_id_out_twice(self, which: int, moment: float) -> None:
         handed = sorted(self.s.account.handed)
         self.s.submit(handed[which % len(handed)])
-        self.s.advance(moment)
+        self.then(moment)
 
     @rule(mode=st.sampled_from(QUEUE_MODES), moment=moments)
     def the_queue_changes(self, mode: str, moment: float) -> None:
         self.s.world.queues["http://queue-a"].mode = mode
-        self.s.advance(moment)
+        self.then(moment)
 
     @rule(faults=st.lists(st.sampled_from(QUEUE_FAULTS), min_size=1, max_size=3), moment=moments)
     def the_queue_falters(self, faults: list[str], moment: float) -> None:
         self.s.world.queues["http://queue-a"].faults.extend(faults)
-        self.s.advance(moment)
+        self.then(moment)
 
     @rule(moment=moments)
     def the_queue_restarts_and_forgets(self, moment: float) -> None:
@@ -101,25 +110,25 @@ class Routers(RuleBasedStateMachine):
         self.s.account.forgotten |= queue.known
         queue.known.clear()
         queue.waiting.clear()
-        self.s.advance(moment)
+        self.then(moment)
 
     # --- executors
 
     @rule(which=executors, mode=st.sampled_from(EXECUTOR_MODES), moment=moments)
     def an_executor_changes(self, which: int, mode: str, moment: float) -> None:
         self.s.world.executors[f"http://executor-{which}"].mode = mode
-        self.s.advance(moment)
+        self.then(moment)
 
     @rule(mode=st.sampled_from(EXECUTOR_MODES), moment=moments)
     def all_executors_change(self, mode: str, moment: float) -> None:
         for executor in self.s.world.executors.values():
             executor.mode = mode
-        self.s.advance(moment)
+        self.then(moment)
 
     @rule(pool=st.sets(executors), moment=moments)
     def the_pool_changes(self, pool: set[int], moment: float) -> None:
         self.s.set_pool(pool)
-        self.s.advance(moment)
+        self.then(moment)
 
     # --- Redis
 
@@ -132,53 +141,64 @@ class Routers(RuleBasedStateMachine):
     def redis_changes(self, mode: str, moment: float, which: str) -> None:
         self.s.world.redis[f"redis://{which}"].set_mode(mode)
         self.redis_was_away()
-        self.s.advance(moment)
+        self.then(moment)
 
     @rule(faults=st.lists(st.sampled_from(REDIS_FAULTS), min_size=1, max_size=3), moment=moments)
     def redis_falters(self, faults: list[str], moment: float) -> None:
         self.s.world.redis["redis://a"].faults.extend(faults)
         self.redis_was_away()
-        self.s.advance(moment)
+        self.then(moment)
 
     @rule(full=st.booleans(), moment=moments)
     def redis_is_full(self, full: bool, moment: float) -> None:
         self.s.world.redis["redis://a"].full = full
         self.redis_was_away()
-        self.s.advance(moment)
+        self.then(moment)
 
     @rule(moment=moments)
     def redis_is_emptied(self, moment: float) -> None:
         self.s.empty_redis("redis://a")
         self.redis_was_away()
-        self.s.advance(moment)
+        self.then(moment)
 
     @rule(which=st.integers(0, 3), moment=moments)
     def a_router_is_cut_off_from_redis_or_reaches_it_again(self, which: int, moment: float) -> None:
         link = self.s.live[which % len(self.s.live)].link
         link.cut_off = not link.cut_off
         self.redis_was_away()
-        self.s.advance(moment)
+        self.then(moment)
 
     # --- routers
 
     @rule(which=st.integers(0, 3), pause=moments, moment=moments)
     def a_router_is_killed_and_followed(self, which: int, pause: float, moment: float) -> None:
         self.s.kill(self.s.live[which % len(self.s.live)])
-        self.s.advance(pause)
+        self.then(pause)
         self.s.start()
-        self.s.advance(moment)
+        self.then(moment)
 
     @precondition(lambda self: len(self.s.live) < 2)
     @rule(moment=moments)
     def another_router_joins(self, moment: float) -> None:
         self.s.start()
         self.redis_was_away()
-        self.s.advance(moment)
+        self.then(moment)
 
     @rule(which=st.integers(0, 3), final=st.booleans(), moment=moments)
     def a_router_is_stopped_and_followed(self, which: int, final: bool, moment: float) -> None:
         self.s.stop(self.s.live[which % len(self.s.live)], final=final, moment=moment)
         self.s.start()
+
+    @rule(which=st.integers(0, 3), away=st.sampled_from((7.0, 12.0)), moment=moments)
+    def a_router_loses_its_lease_to_another(self, which: int, away: float, moment: float) -> None:
+        running = self.s.live[which % len(self.s.live)]
+        if len(self.s.live) < 2:
+            self.s.start()
+        self.s.takeovers += 1
+        running.link.cut_off = True
+        self.then(away)
+        running.link.cut_off = False
+        self.then(moment)
 
     # --- the spec
 
@@ -189,12 +209,12 @@ class Routers(RuleBasedStateMachine):
     )
     def concurrency_and_strategy_change(self, concurrency: int, strategy: str, moment: float) -> None:
         self.s.apply(executors={"concurrency": concurrency}, routing={"strategy": strategy})
-        self.s.advance(moment)
+        self.then(moment)
 
     @rule(period=st.integers(1, 5), failures=st.integers(1, 3), moment=moments)
     def health_checks_change(self, period: int, failures: int, moment: float) -> None:
         self.s.apply(executors={"healthCheck": {"periodSeconds": period, "failureThreshold": failures}})
-        self.s.advance(moment)
+        self.then(moment)
 
     @rule(attempts=st.integers(1, 3), journal=st.sampled_from(("Preferred", "Required")))
     def retry_and_journal_policy_change(self, attempts: int, journal: str) -> None:
@@ -203,13 +223,13 @@ class Routers(RuleBasedStateMachine):
     @rule(suspend=st.booleans(), celery=st.sampled_from((50, 100)), moment=moments)
     def suspension_and_migration_change(self, suspend: bool, celery: int, moment: float) -> None:
         self.s.apply(suspend=suspend, migration={"celeryPercent": celery})
-        self.s.advance(moment)
+        self.then(moment)
 
     @rule(queue=st.sampled_from("ab"), redis=st.sampled_from("ab"), moment=moments)
     def queue_and_redis_are_moved(self, queue: str, redis: str, moment: float) -> None:
         self.s.apply(queue={"url": f"http://queue-{queue}"}, events={"redisURL": f"redis://{redis}"})
         self.redis_was_away()
-        self.s.advance(moment)
+        self.then(moment)
 
     # --- what must hold
 

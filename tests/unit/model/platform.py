@@ -124,6 +124,9 @@ class World:
                 account.lost.add(eval_id)
 
     async def report(self, queue: QueueModel, eval_id: str, verb: str, link: Link) -> Answer:
+        if queue.mode == "404":  # it says that it knows no such id: so it is
+            self.account.forgotten.add(eval_id)
+            queue.known.discard(eval_id)
         if queue.mode != "up":
             return await self._unwell(queue.mode)
         fault = queue.faults.popleft() if queue.faults else ""
