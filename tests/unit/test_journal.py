@@ -254,3 +254,14 @@ async def test_events_that_a_journal_cannot_publish_any_more_are_its_heirs(bench
     old.bequeath(heir)
     await heir.durable()
     assert (old.buffered_events, heir._counters.events_published) == (0, 1)
+
+
+async def test_an_heir_that_is_gone_itself_passes_them_on(bench: Bench) -> None:
+    old, gone, last = await bench.journal("old"), await bench.journal("gone"), await bench.journal("last")
+    gone.bequeath(last)
+    await gone.close()
+    await old.close()
+    old.publish("evaluation:completed", b"{}")
+    old.bequeath(gone)
+    await last.durable()
+    assert last._counters.events_published == 1

@@ -283,6 +283,23 @@ def test_what_is_left_is_written_when_redis_falters_during_the_stop() -> None:
         s.start()
 
 
+@pytest.mark.parametrize("away", [9.0, 12.0, 12.7])
+def test_a_lease_that_is_found_lost_during_the_stop_leaves_nothing_open(away: float) -> None:
+    with Scenario(routing={"drainSeconds": 0}) as s:
+        for executor in s.world.executors.values():
+            executor.seconds = 5
+        s.advance(2)
+        first = s.live[0]
+        s.start()
+        first.link.cut_off = True
+        s.advance(away - 1)
+        s.submit("a")
+        s.advance(1)
+        first.link.cut_off = False
+        s.stop(first)
+        s.check()
+
+
 def test_a_final_stop_reports_what_was_recovered_and_never_got_a_slot() -> None:
     s = Scenario(executors={"whenUnavailable": "Hold"}, routing={"drainSeconds": 1})
     leave(s, "a")

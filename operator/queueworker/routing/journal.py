@@ -52,6 +52,7 @@ LEASE_SECONDS = 6.0
 BEAT_SECONDS = 2.0
 OPERATION_TIMEOUT_SECONDS = 2.0
 FLUSH_SECONDS = 3.0
+RECONNECT_FIRST_SECONDS = 0.25
 RECONNECT_MOST_SECONDS = 5.0
 FENCED_KEPT_SECONDS = 86_400
 MAX_BUFFERED_EVENTS = 10_000
@@ -235,6 +236,7 @@ class Journal:
         self._number = 0
         self._written: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._failures = 0
         self._uncertain = False
@@ -352,6 +354,7 @@ class Journal:
 
     async def flush(self) -> None:
         """Wait until everything is written; for `FLUSH_SECONDS`, or less when another has our tasks by now."""
+        self._hurried.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_SECONDS):
                 await self.durable()  # a batch that is on its way
@@ -363,6 +366,8 @@ class Journal:
 
     def bequeath(self, heir: Journal) -> None:
         """Events and records that this journal has not written yet, and will not, are the heir's to write."""
+        while heir._heir is not None and (heir.fenced or heir._closed):
+            heir = heir._heir
         self._heir = heir
         if self.fenced or self._closed:
             while self._events:
@@ -414,7 +419,17 @@ class Journal:
                 continue
             if not await self._write():
                 self._wake.set()
-                await asyncio.sleep(exponential(self._failures, 0.25, RECONNECT_MOST_SECONDS))
+                await self._back_off()
+
+    async def _back_off(self) -> None:
+        """Before Redis is tried again. Whoever flushes has little time: then it is short, and one under way ends."""
+        if self._hurried.is_set():
+            await asyncio.sleep(RECONNECT_FIRST_SECONDS)
+            return
+        delay = exponential(self._failures, RECONNECT_FIRST_SECONDS, RECONNECT_MOST_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay):  # not wait_for, which may swallow a cancellation (before Python 3.12)
+                await self._hurried.wait()
 
     async def _write(self) -> bool:
         """One batch. Returns whether Redis took it; if not, all of it is to be written again."""

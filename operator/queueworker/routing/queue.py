@@ -178,7 +178,8 @@ class QueueClient:
     async def _wait_to_report(self, delay: float) -> None:
         self.stuck += 1
         try:
-            await asyncio.wait_for(self._key_changed.wait(), delay)
+            async with asyncio.timeout(delay):  # not wait_for, which may swallow a cancellation (before Python 3.12)
+                await self._key_changed.wait()
         except TimeoutError:
             pass
         finally:

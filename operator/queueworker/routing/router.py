@@ -627,10 +627,11 @@ class Router:
             self._renew_journal()
             self._chore(self._retire(journal))
         journal.bequeath(self._journal)
+        for eval_id, entry in unseen.items():
+            self._journal.put(eval_id, entry)
         for task in [t for t in self._tasks.values() if t.journal is journal]:
             if task.eval_id in unseen:
                 task.journal = self._journal
-                self._journal.put(task.eval_id, unseen[task.eval_id])
             elif task.lane is not None:
                 task.lane.cancel()
             else:
@@ -664,7 +665,8 @@ class Router:
                 await completions.close()
         journal.bequeath(self._journal)
         await journal.close()
-        self._journals.remove(journal)
+        if journal in self._journals:
+            self._journals.remove(journal)
 
     # --- life
 
@@ -716,7 +718,11 @@ class Router:
         for chore in list(self._chores):
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
-        await asyncio.gather(*(journal.close() for journal in list(self._journals)))
+        while self._journals:  # one that finds its lease lost leaves what only we know to another
+            journals, self._journals = self._journals, []
+            await asyncio.gather(*(journal.close() for journal in journals))
+        for chore in list(self._chores):
+            chore.cancel()
         for queue in self._queues.values():
             queue.gate.close()
         await self._transport.close()
