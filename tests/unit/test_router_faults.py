@@ -269,6 +269,21 @@ def test_stopping_in_the_middle_of_a_move_gives_every_lease_up() -> None:
         s.start()
 
 
+def test_events_outlive_a_move_that_the_stop_follows_at_once() -> None:
+    with Scenario() as s:
+        s.advance(2)
+        s.world.redis[A].set_mode("refused")
+        s.submit("a")
+        s.advance(5)
+        assert s.account.reported["a"] == 1
+        s.apply(events={"redisURL": B})
+        stop = s.loop.create_task(s.live[0].router.stop())
+        s.advance(30)
+        assert stop.done()
+        assert s.account.published["a"] == 1
+        s.start()
+
+
 def test_what_is_left_is_written_when_redis_falters_during_the_stop() -> None:
     with Scenario() as s:
         s.submit("a")

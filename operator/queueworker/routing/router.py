@@ -715,14 +715,17 @@ class Router:
             await asyncio.wait(self._lanes, timeout=2 * CLOSING_SECONDS)
         await self._pool.close()
         await self._completions.close()
+        while self._journals:
+            # The one in use comes last: it writes what others could not. If it finds its lease lost, another follows.
+            closing = [journal for journal in self._journals if journal is not self._journal] or [self._journal]
+            self._journals = [journal for journal in self._journals if journal not in closing]
+            for journal in closing:
+                if journal is not self._journal:
+                    journal.bequeath(self._journal)
+            await asyncio.gather(*(journal.close() for journal in closing))
         for chore in list(self._chores):
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
-        while self._journals:  # one that finds its lease lost leaves what only we know to another
-            journals, self._journals = self._journals, []
-            await asyncio.gather(*(journal.close() for journal in journals))
-        for chore in list(self._chores):
-            chore.cancel()
         for queue in self._queues.values():
             queue.gate.close()
         await self._transport.close()
