@@ -265,3 +265,17 @@ async def test_an_heir_that_is_gone_itself_passes_them_on(bench: Bench) -> None:
     old.bequeath(gone)
     await last.durable()
     assert last._counters.events_published == 1
+
+
+async def test_a_close_waits_for_the_first_batch_after_an_outage(bench: Bench) -> None:
+    journal = await bench.journal("one")
+    bench.server.connected = False
+    journal.publish("evaluation:completed", b"{}")
+    await journal.durable()
+    assert not journal.writable
+    bench.server.connected = True
+    while not journal._writing:
+        await asyncio.sleep(0)
+    assert not journal.writable, "the batch is under way, and has not come back"
+    await journal.close()
+    assert journal._counters.events_published == 1

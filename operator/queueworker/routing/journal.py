@@ -237,6 +237,7 @@ class Journal:
         self._written: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
         self._hurried = asyncio.Event()
+        self._writing = False
         self._tasks: list[asyncio.Task[None]] = []
         self._failures = 0
         self._uncertain = False
@@ -352,6 +353,10 @@ class Journal:
             self._base,
         )
 
+    @property
+    def _unwritten(self) -> bool:
+        return bool(self._writing or self._sets or self._dels or self._events or self._records)
+
     async def flush(self) -> None:
         """Wait until everything is written; for `FLUSH_SECONDS`, or less when another has our tasks by now."""
         self._hurried.set()
@@ -359,7 +364,7 @@ class Journal:
             async with asyncio.timeout(FLUSH_SECONDS):
                 await self.durable()  # a batch that is on its way
                 await self._bulk.flush()
-                while (self._sets or self._dels or self._events or self._records) and not (self.fenced or self._closed):
+                while self._unwritten and not (self.fenced or self._closed):
                     if not self.link.ok:
                         await asyncio.sleep(FLUSH_SECONDS / 30)
                     await self.durable()
@@ -417,7 +422,12 @@ class Journal:
             if not last:
                 self._release_waiters()
                 continue
-            if not await self._write():
+            self._writing = True
+            try:
+                written = await self._write()
+            finally:
+                self._writing = False
+            if not written:
                 self._wake.set()
                 await self._back_off()
 
