@@ -17,6 +17,7 @@ import orjson
 from redis.exceptions import RedisError
 
 from queueworker.routing.backoff import exponential
+from queueworker.routing.cancelling import cancelled
 from queueworker.routing.redis_client import connect
 from queueworker.routing.task import CHANNEL_COMPLETED, CHANNEL_FAILED, Outcome, outcome_of
 
@@ -32,7 +33,6 @@ SUBSCRIBE_SECONDS = 2.0
 RECONNECT_MOST_SECONDS = 1.0
 # What is published while nobody listens is gone, so a connection that died in silence has to be found out.
 SILENCE_SECONDS = 5.0
-CANCEL_AGAIN_SECONDS = 0.5
 # An event as it commonly begins: whose it is can be told without reading all of it.
 _HEAD = re.compile(rb'\s*\{\s*"eval_id"\s*:\s*("[^"\\\x00-\x1f\x80-\xff]*")')
 
@@ -74,10 +74,7 @@ class Completions:
         """Unsubscribe, unless somebody waits."""
         if self._task is not None and not self._expected:
             task, self._task = self._task, None
-            while not task.done():
-                # redis-py may swallow a cancellation while a subscription reconnects (seen with 8.1.0)
-                task.cancel()
-                await asyncio.wait({task}, timeout=CANCEL_AGAIN_SECONDS)
+            await cancelled(task)
 
     async def close(self) -> None:
         self._expected.clear()

@@ -34,6 +34,7 @@ from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissi
 from queueworker.routing import failures
 from queueworker.routing.backoff import exponential
 from queueworker.routing.bulk import BULK_BYTES, Bulk
+from queueworker.routing.cancelling import cancelled
 from queueworker.routing.failures import Backlog
 from queueworker.routing.redis_client import connect
 from queueworker.routing.snapshot import Link, LinkReason
@@ -396,9 +397,7 @@ class Journal:
         finally:
             self._closed = True
             await self._bulk.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await cancelled(*self._tasks)
             self._release_waiters()
             if self._heir is not None:
                 self.bequeath(self._heir)
