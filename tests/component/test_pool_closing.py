@@ -1,0 +1,41 @@
+"""The pool's end, with real HTTP: every health check ends, whatever moment it is in."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from contextlib import AsyncExitStack
+
+from queueworker.resource.spec import QueueWorkerSpec
+from queueworker.routing.config import Endpoint
+from queueworker.routing.pool import ExecutorPool
+from queueworker.routing.transport import HttpTransport
+from tests.component.stubs import StubExecutor
+
+MOMENTS = 100
+EXECUTORS = 8
+STEP_SECONDS = 0.0001
+PATIENCE_SECONDS = 5.0
+
+
+async def test_a_pool_closes_whatever_moment_its_health_checks_are_in() -> None:
+    """A check whose answer came just then swallowed its cancellation and went on for ever: the router never drained."""
+    async with AsyncExitStack() as stack:
+        executors = [await stack.enter_async_context(StubExecutor(f"executor-{i}")) for i in range(EXECUTORS)]
+        endpoints = [Endpoint(executor.name, executor.url) for executor in executors]
+        transport = HttpTransport()
+        for moment in range(MOMENTS):
+            pool = ExecutorPool(
+                QueueWorkerSpec(),
+                transport,
+                rng=random.Random(1),
+                clock=time.monotonic,
+                on_free=lambda: None,
+                on_change=lambda: None,
+            )
+            pool.set_endpoints(endpoints)
+            await asyncio.sleep(moment * STEP_SECONDS)
+            await asyncio.wait_for(pool.close(), PATIENCE_SECONDS)
+            assert not [task for task in asyncio.all_tasks() if task.get_name().startswith(("health of", "probe "))]
+        await transport.close()
