@@ -11,7 +11,7 @@ WORKERS ?= 2
 FAULT_WORKERS ?= 6
 FAULTS = $(PYTEST) -q -rs -n $(FAULT_WORKERS) --dist loadgroup tests/faults
 
-.PHONY: help venv lock generate verify lint format test test-fast test-properties test-controlplane test-e2e test-faults reliability demo control-plane bench bench-balance bench-isolation clean
+.PHONY: help venv lock generate verify lint format test test-fast test-properties test-controlplane test-e2e test-faults reliability demo control-plane bench bench-objects bench-profile bench-smoke bench-balance bench-isolation clean
 
 help: ## list what can be done here
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,8 +60,19 @@ bench-isolation: venv ## what a misbehaving object does to another one in the sa
 bench-balance: venv ## how the strategies share the work; writes docs/balance.md
 	@$(BIN)/python -m tests.bench.balance
 
-bench: venv ## tasks a second of the worker, beside the loop as the legacy worker wrote it
+bench: venv ## the router beside Celery, the legacy loop and the bare client, and all its costs: docs/performance.md
 	@$(BIN)/python -m tests.bench
+
+bench-objects: venv ## 50 to 500 QueueWorkers in one operator, on a real kube-apiserver: docs/performance.md
+	@$(BIN)/python -m demo.control_plane binaries
+	@$(BIN)/python -m tests.bench objects
+
+bench-profile: venv ## where the router's time goes under full load, by py-spy: docs/performance.md
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check py-spy
+	@$(BIN)/python -m tests.bench profile
+
+bench-smoke: venv ## a second of each part of the bench: fails when a contender does not work or loses tasks
+	@$(BIN)/python -m tests.bench --smoke
 
 lint: venv ## style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -84,7 +95,7 @@ format: venv ## format the code
 lock: venv ## pin the dependencies again, with hashes
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements.txt
-	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --group dev -o requirements-dev.txt
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --group dev --group bench -o requirements-dev.txt
 
 clean: ## remove .venv and every cache in this folder (the binaries under ~/.cache/queueworker stay)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,71 @@
+"""What one choice among executors costs, for every strategy."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from itertools import islice
+from typing import TYPE_CHECKING, cast
+
+from queueworker.resource.spec import StickyKey, Strategy
+from queueworker.routing.config import Endpoint
+from queueworker.routing.pool import Executor
+from queueworker.routing.strategies import chooser
+from queueworker.routing.task import Task
+from tests.bench.page import table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from queueworker.routing.queue import QueueClient
+    from queueworker.routing.strategies import Candidate
+    from tests.bench.measure import Bench
+
+TITLE = "A choice"
+COUNTS = (1, 10, 100, 1000)
+FREE = {"all have a free slot": 1.0, "one of ten has": 0.1}
+REPEATS = 7
+TARGET_MICROS = 10.0
+SLOTS = 16
+
+
+def run(bench: Bench) -> str:
+    choices = 20_000 if bench.full else 200
+    tables: list[str] = []
+    worst = 0.0
+    for text, share in FREE.items():
+        rows = []
+        for strategy in Strategy:
+            micros = [choice_micros(strategy, count, share, choices) for count in COUNTS]
+            worst = max(worst, *micros)
+            rows.append((str(strategy), *(f"{m:.2f}" for m in micros)))
+        tables.append(table((text, *(f"{count:,}" for count in COUNTS)), rows))
+    return f"""\
+Microseconds that `choose` takes among so many executors, the median of {REPEATS} runs of {choices:,} choices for as many
+different tasks; the worst is {worst:.1f} µs (wanted: under {TARGET_MICROS:.0f}).
+
+{chr(10).join(tables)}"""
+
+
+def choice_micros(strategy: Strategy, count: int, free: float, choices: int) -> float:
+    rng = random.Random(1)
+    members = [Executor(Endpoint(f"executor-{i}", f"http://executor-{i}:8083"), SLOTS) for i in range(count)]
+    available: Sequence[Candidate] = cast("list[Candidate]", members[: max(1, int(count * free))])
+    for executor in members:
+        executor.available = executor in available
+        executor.in_flight = rng.randrange(SLOTS) if executor.available else SLOTS
+    rng.shuffle(members)
+    strategist = chooser(strategy, StickyKey.CODE, rng)
+    strategist.members(cast("list[Candidate]", members))
+    queue = cast("QueueClient", None)  # no strategy looks at it
+    tasks = [Task(f"t{i}", f"print({i})", None, "python", "docker", b"", queue, 0.0) for i in range(choices)]
+    for task in islice(tasks, 2000):  # sticky ranks a key's executors when it first comes
+        strategist.choose(available, task)
+    took = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        for task in tasks:
+            strategist.choose(available, task)
+        took.append(time.perf_counter() - started)
+    return statistics.median(took) / choices * 1e6
