@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from typing import TYPE_CHECKING, Any, Self
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from queueworker.resource.spec import SecretKeyRef
 
 REQUEST_SECONDS = 5.0
+# When hundreds of objects start at once they all write status: a few at a time, or the server is too slow for all of
+# them, and for the Lease's renewal, which then is lost.
+STATUS_WRITES = 8
 # What a call can end with when the API server is away: refused, broken, too slow.
 UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
 FAILED = (ApiException, *UNREACHABLE)
@@ -33,6 +37,7 @@ class Cluster:
     def __init__(self, on_answer: Callable[[], None]) -> None:
         self._on_answer = on_answer
         self._api: client.ApiClient | None = None
+        self._status_writes = asyncio.Semaphore(STATUS_WRITES)
 
     async def __aenter__(self) -> Self:
         await config.load_config()  # type: ignore[no-untyped-call]
@@ -61,13 +66,14 @@ class Cluster:
             raise SecretNotFound(f"{where}: the value of {ref.key} is no text") from error
 
     async def patch_status(self, namespace: str, name: str, status: dict[str, Any]) -> None:
-        """Merge into the object's status. Raises one of `FAILED`."""
-        await self._call(
-            client.CustomObjectsApi(self._api).patch_namespaced_custom_object_status,
-            *(names.GROUP, names.VERSION, namespace, names.PLURAL, name),
-            {"status": status},
-            _content_type="application/merge-patch+json",
-        )
+        """Merge into the object's status, when its turn has come. Raises one of `FAILED`."""
+        async with self._status_writes:
+            await self._call(
+                client.CustomObjectsApi(self._api).patch_namespaced_custom_object_status,
+                *(names.GROUP, names.VERSION, namespace, names.PLURAL, name),
+                {"status": status},
+                _content_type="application/merge-patch+json",
+            )
 
     async def can_watch(self, namespaces: tuple[str, ...]) -> None:
         """Try a list as the watch will make it. Raises one of `FAILED`: no CRD, no right, no server."""
