@@ -18,6 +18,8 @@ TITLE = "Side by side"
 CONTENDERS = (LEGACY, *CELERIES, ROUTER, *CEILINGS)
 TARGETS = {"legacy": 30.0, "celery": 12.0, "ceiling": 0.8}
 CONNECTIONS = 16
+# So much faster than the fastest contender the stub has to be, to say that it is not the limit.
+HEADROOM = 1.5
 
 
 def run(bench: Bench) -> str:
@@ -38,11 +40,20 @@ def render(medians: dict[Contender, Figure], alone: float, bench: Bench) -> str:
     best = max(CEILINGS, key=lambda c: medians[c].rate)
     ceiling = medians[best]
     rows = [_row(c.name, medians[c], legacy) for c in (LEGACY, *CELERIES, ROUTER, best)]
-    ratios = (
-        ("the legacy loop", router.rate / legacy.rate, TARGETS["legacy"]),
-        ("the best of Celery", router.rate / celery.rate, TARGETS["celery"]),
-        ("the bare client", router.rate / ceiling.rate, TARGETS["ceiling"]),
-    )
+    ratios = [
+        (
+            f"of {name}",
+            f"{router.rate / other.rate:.2f}",
+            f"≥ {wanted:g}: {'met' if router.rate >= wanted * other.rate else 'not met'}",
+            f"{router.cpu_micros / other.cpu_micros:.2f}",
+        )
+        for name, other, wanted in (
+            ("the legacy loop", legacy, TARGETS["legacy"]),
+            ("the best of Celery", celery, TARGETS["celery"]),
+            ("the bare client", ceiling, TARGETS["ceiling"]),
+        )
+    ]
+    limit = "it is not the limit" if alone > HEADROOM * ceiling.rate else "it may be what limits the bare client"
     stub_micros = ceiling.stub_cpu_seconds / ceiling.tasks * 1e6
     return f"""\
 {EXECUTORS} executors that answer at once, {SLOTS} slots in all; {bench.rounds} rounds in turns, {bench.seconds:.0f} s each,
@@ -50,7 +61,7 @@ medians. A task's work is to be had from the queue, to be sent to an executor, t
 redis-server; the router keeps its journal there as well. CPU and memory (proportional set size) are of the whole tree of processes.
 
 {table(("", "tasks/s", "× legacy", "CPU µs/task", "p50 ms", "p99 ms", "MiB"), rows)}
-{table(("this router is", "ratio", "wanted"), [(f"× {n}", f"{r:.2f}", f"≥ {w:g}{' ✓' if r >= w else ''}") for n, r, w in ratios])}
+{table(("this router, in terms", "tasks/s", "wanted", "CPU a task"), ratios)}
 p50 and p99 are of the overhead: from when the stub hands the task out to when it has the report, less the execution.
 At full load all slots are always taken, so that it is little more than slots over tasks/s; half load is below.
 
@@ -62,7 +73,7 @@ At full load all slots are always taken, so that it is little more than slots ov
 * *The bare client* is the router's own HTTP client making the three calls with nothing around them: no journal,
   no events, no pool, no health; the best of {", ".join(c.env["LANES"] for c in CEILINGS)} lanes.
 * *The stub* has one core. It takes {stub_micros:.0f} µs of it for a task (of the bare client), and driven by a client in Go, on
-  this machine's other core, it gave {alone:,.0f} tasks/s, {3 * alone:,.0f} requests/s: it is not the limit.
+  this machine's other core, it gave {alone:,.0f} tasks/s, {3 * alone:,.0f} requests/s: {limit}.
 """
 
 
