@@ -26,7 +26,7 @@ from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.routing.config import Endpoint, RouterConfig
 from queueworker.routing.router import Router
 from queueworker.routing.snapshot import Histogram
-from tests.bench.__main__ import process
+from tests.bench.processes import process
 
 RATE = 200.0
 LARGE = 50_000_000
@@ -152,7 +152,7 @@ def main(seconds: Annotated[float, typer.Option(help="Seconds to count each for.
             redis = stack.enter_context(RedisServer())
             urls = []
             for name in ["good", *([kind] if kind else [])]:
-                child = stack.enter_context(process(sys.executable, "-m", "tests.bench.isolation", "stub", name))
+                child = stack.enter_context(process([sys.executable, "-m", "tests.bench.isolation", "stub", name]))
                 assert child.stdout is not None
                 urls.append(child.stdout.readline().strip())
             bad = urls[1] if kind else None

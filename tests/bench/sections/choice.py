@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from queueworker.resource.spec import StickyKey, Strategy
 from queueworker.routing.config import Endpoint
-from queueworker.routing.pool import Executor
+from queueworker.routing.executor import Executor
 from queueworker.routing.strategies import chooser
 from queueworker.routing.task import Task
 from tests.bench.page import table
