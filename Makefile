@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_VENV := .venv-bench
+BENCH_STAMP := $(BENCH_VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 # The cases mostly wait; each worker takes the next one as it comes, those of a minute first.
@@ -23,6 +25,12 @@ $(STAMP): requirements-dev.txt pyproject.toml
 	@echo "installing the pinned requirements into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(BENCH_STAMP): requirements-bench.txt
+	@test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
+	@echo "installing Celery, to measure it, into $(BENCH_VENV)"
+	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
 	@touch $@
 
 demo: venv ## the whole platform on this machine; DEMO_SECONDS=30 ends by itself, DEMO_CONTEXT=name uses your cluster
@@ -60,7 +68,7 @@ bench-isolation: venv ## what a misbehaving object does to another one in the sa
 bench-balance: venv ## how the strategies share the work; writes docs/balance.md
 	@$(BIN)/python -m tests.bench.balance
 
-bench: venv ## the router beside Celery, the legacy loop and the bare client, and all its costs: docs/performance.md
+bench: venv $(BENCH_STAMP) ## the router beside Celery, the legacy loop and the bare client, and all its costs: docs/performance.md
 	@$(BIN)/python -m tests.bench
 
 bench-objects: venv ## 50 to 500 QueueWorkers in one operator, on a real kube-apiserver: docs/performance.md
@@ -71,7 +79,7 @@ bench-profile: venv ## where the router's time goes under full load, by py-spy: 
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check py-spy
 	@$(BIN)/python -m tests.bench profile
 
-bench-smoke: venv ## a second of each part of the bench: fails when a contender does not work or loses tasks
+bench-smoke: venv $(BENCH_STAMP) ## a second of each part of the bench: fails when a contender does not work or loses tasks
 	@$(BIN)/python -m tests.bench --smoke
 
 lint: venv ## style, types and the direction of imports
@@ -95,7 +103,8 @@ format: venv ## format the code
 lock: venv ## pin the dependencies again, with hashes
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements.txt
-	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --group dev --group bench -o requirements-dev.txt
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --group dev -o requirements-dev.txt
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group bench -o requirements-bench.txt
 
-clean: ## remove .venv and every cache in this folder (the binaries under ~/.cache/queueworker stay)
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+clean: ## remove both environments and every cache in this folder (the binaries under ~/.cache/queueworker stay)
+	rm -rf $(VENV) $(BENCH_VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

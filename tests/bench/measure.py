@@ -91,7 +91,7 @@ class Bench:
             redis.flushall()
             redis.config_resetstat()
         if not contender.pulls:
-            celery_queue.enqueue(self.redis.url, self.enqueued)
+            self._enqueue(contender)
         environment = {
             "QUEUE_SERVICE_URL": stub.url,
             "REDIS_URL": self.redis.url,
@@ -100,6 +100,12 @@ class Bench:
         }
         with process(contender.command, environment | contender.env | env) as running:
             yield running
+
+    def _enqueue(self, contender: Contender) -> None:
+        command = [contender.python, "-m", "tests.bench.contenders.celery_queue", str(self.enqueued)]
+        with process(command, {"REDIS_URL": self.redis.url}) as enqueuing:
+            if enqueuing.wait():
+                raise Unusable("Celery's tasks cannot be enqueued; see above")
 
     def published(self) -> int:
         """PUBLISH commands since the contender started, those in scripts too."""

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
+
+# Celery lives in an environment of its own: `make bench` makes it.
+CELERY_PYTHON = str(Path(__file__).parents[3] / ".venv-bench" / "bin" / "python")
 
 
 @dataclass(frozen=True)
@@ -15,12 +19,13 @@ class Contender:
     pulls: bool = True
     """Whether it pulls from the stub and reports to it; else its tasks are put into its own queue beforehand."""
     publishes: bool = True
+    python: str = sys.executable
     stop_seconds: float = 20.0
     """How long it gets to end after SIGTERM."""
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, "-m", self.module, *self.arguments]
+        return [self.python, "-m", self.module, *self.arguments]
 
 
 SLOTS = 64
@@ -56,6 +61,7 @@ def celery(pool: str, http: str, concurrency: int, prefetch: int) -> Contender:
             "PYTHONWARNINGS": "ignore",  # that it runs as root
         },
         pulls=False,
+        python=CELERY_PYTHON,
         stop_seconds=3.0,  # billiard may wait for half a minute; the account is closed by then
     )
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import itertools
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import orjson
-from celery import Celery
 from redis import Redis
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ _BATCH = 2000
 
 def enqueue(redis_url: str, count: int) -> None:
     """One as Celery itself sends it, and copies of that with ids of their own: sending each would take minutes."""
+    from celery import Celery  # it is in an environment of its own, where this function runs
+
     with Celery(broker=redis_url) as app, Redis.from_url(redis_url) as redis:
         app.send_task(TASK, ("c0", "print(1)", 30), ignore_result=True)
         sample = orjson.loads(redis.lindex(QUEUE, 0) or b"")
@@ -44,3 +47,7 @@ def _copies(sample: dict[str, Any]) -> Iterator[bytes]:
         sample["headers"] |= {"id": task_id, "root_id": task_id}
         sample["properties"] |= {"correlation_id": task_id, "delivery_tag": str(uuid4())}
         yield orjson.dumps(sample)
+
+
+if __name__ == "__main__":
+    enqueue(os.environ["REDIS_URL"], int(sys.argv[1]))
