@@ -39,8 +39,10 @@ class Left:
     def in_state(self, *states: str) -> frozenset[str]:
         return frozenset(eval_id for eval_id, state in self.journal.items() if state in states)
 
-    def exceptions(self) -> dict[str, Any]:
-        """What the account has to allow for it."""
+    def exceptions(self, *, without_journal: bool = False) -> dict[str, Any]:
+        """What the account has to allow for it. `without_journal`: it could not be written for a while before."""
+        early = self.taken - self.in_state("executed")
+        assert without_journal or not early, f"reported before the journal had their outcome: {sorted(early)}"
         again = self.in_state("executing")
         return {
             "unjournaled": self.unjournaled,
