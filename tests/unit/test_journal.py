@@ -72,27 +72,27 @@ async def until(condition: Callable[[], Awaitable[Any]]) -> None:
 
 
 async def test_what_was_put_is_durable_and_a_later_entry_takes_its_place(bench: Bench) -> None:
-    journal = await bench.journal("one")
+    journal = await bench.journal("one:1")
     journal.put("a", b"pulled")
     journal.put("b", b"pulled")
     journal.put("a", b"executing")
     await journal.durable()
-    assert await bench.held("one") == {b"a": b"executing", b"b": b"pulled"}
+    assert await bench.held("one:1") == {b"a": b"executing", b"b": b"pulled"}
     assert "a" in journal
 
 
 async def test_many_entries_of_one_moment_go_in_one_batch(bench: Bench) -> None:
-    journal = await bench.journal("one")
+    journal = await bench.journal("one:1")
     before = journal._number
     for i in range(500):
         journal.put(f"t{i}", b"pulled")
     await asyncio.gather(*(journal.durable() for _ in range(10)))
     assert journal._number - before <= 2
-    assert len(await bench.held("one")) == 500
+    assert len(await bench.held("one:1")) == 500
 
 
 async def test_finishing_publishes_and_then_forgets(bench: Bench) -> None:
-    journal = await bench.journal("one")
+    journal = await bench.journal("one:1")
     async with bench.redis.pubsub() as listener:
         await listener.subscribe("evaluation:completed")
         await listener.get_message(timeout=1)
@@ -102,79 +102,79 @@ async def test_finishing_publishes_and_then_forgets(bench: Bench) -> None:
         await journal.durable()
         got = [await listener.get_message(ignore_subscribe_messages=True, timeout=1) for _ in range(2)]
     assert [message["data"] for message in got if message] == [b"first", b"second"]
-    assert await bench.held("one") == {}
+    assert await bench.held("one:1") == {}
     assert "a" not in journal
 
 
 async def test_an_entry_that_finished_before_it_was_written_is_never_written(bench: Bench) -> None:
-    journal = await bench.journal("one")
+    journal = await bench.journal("one:1")
     journal.put("a", b"pulled")
     journal.finish("a")
     await journal.durable()
-    assert await bench.held("one") == {}
+    assert await bench.held("one:1") == {}
 
 
 async def test_a_dead_instances_journal_is_taken_over_whole_and_by_one_only(bench: Bench) -> None:
-    dead = await bench.journal("dead")
+    dead = await bench.journal("dead:1")
     for i in range(20):
         dead.put(f"t{i}", b"pulled")
     await dead.durable()
-    await bench.dies("dead")
-    await asyncio.gather(bench.journal("one"), bench.journal("two"))
+    await bench.dies("dead:1")
+    await asyncio.gather(bench.journal("one:1"), bench.journal("two:1"))
     assert len(bench.recovered) == 20
-    one, two = await bench.held("one"), await bench.held("two")
+    one, two = await bench.held("one:1"), await bench.held("two:1")
     assert sorted(map(len, (one, two))) == [0, 20]
-    assert await bench.held("dead") == {}
-    assert await bench.redis.smembers(f"{BASE}instances") == {b"one", b"two"}
+    assert await bench.held("dead:1") == {}
+    assert await bench.redis.smembers(f"{BASE}instances") == {b"one:1", b"two:1"}
 
 
 async def test_a_live_instances_journal_is_left_alone(bench: Bench) -> None:
-    first = await bench.journal("first")
+    first = await bench.journal("first:1")
     first.put("a", b"pulled")
     await first.durable()
-    await bench.journal("second")
+    await bench.journal("second:1")
     assert bench.recovered == {}
 
 
 async def test_an_instance_that_was_declared_dead_is_refused_and_told_what_nobody_saw(bench: Bench) -> None:
-    frozen = await bench.journal("frozen")
+    frozen = await bench.journal("frozen:1")
     frozen.put("seen", b"pulled")
     await frozen.durable()
-    await bench.dies("frozen")
-    await bench.journal("successor")
+    await bench.dies("frozen:1")
+    await bench.journal("successor:1")
     frozen.put("seen", b"executed")
     frozen.put("new", b"pulled")
     await frozen.durable()
     assert frozen.fenced
     assert bench.unseen == {"new": b"pulled"}
-    assert await bench.held("successor") == {b"seen": b"pulled"}
-    assert await bench.held("frozen") == {}
+    assert await bench.held("successor:1") == {b"seen": b"pulled"}
+    assert await bench.held("frozen:1") == {}
     await asyncio.wait_for(frozen.durable(), 1)
 
 
 async def test_a_lease_that_ran_out_with_nobody_to_notice_is_taken_again(bench: Bench) -> None:
-    journal = await bench.journal("one")
+    journal = await bench.journal("one:1")
     journal.put("a", b"pulled")
     await journal.durable()
-    await bench.dies("one")
+    await bench.dies("one:1")
     journal.put("b", b"pulled")
     await journal.durable()
     assert not journal.fenced
-    assert await bench.held("one") == {b"a": b"pulled", b"b": b"pulled"}
+    assert await bench.held("one:1") == {b"a": b"pulled", b"b": b"pulled"}
 
 
 async def test_a_redis_that_lost_everything_gets_everything_again(bench: Bench) -> None:
-    journal = await bench.journal("one")
+    journal = await bench.journal("one:1")
     journal.put("a", b"pulled")
     await journal.durable()
     await bench.redis.flushall()
     await journal._beat()
     await journal.durable()
-    assert await bench.held("one") == {b"a": b"pulled"}
+    assert await bench.held("one:1") == {b"a": b"pulled"}
 
 
 async def test_while_redis_is_away_nothing_blocks_and_all_is_written_when_it_is_back(bench: Bench) -> None:
-    journal = await bench.journal("one")
+    journal = await bench.journal("one:1")
     bench.server.connected = False
     journal.put("a", b"pulled")
     await asyncio.wait_for(journal.durable(), 1)
@@ -187,7 +187,7 @@ async def test_while_redis_is_away_nothing_blocks_and_all_is_written_when_it_is_
     bench.server.connected = True
 
     async def written() -> bool:
-        return await bench.held("one") == {b"b": b"pulled"} and journal.buffered_events == 0
+        return await bench.held("one:1") == {b"b": b"pulled"} and journal.buffered_events == 0
 
     await until(written)
     assert journal.writable
@@ -199,8 +199,10 @@ async def test_the_oldest_events_are_dropped_above_the_bound_and_counted(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("queueworker.routing.journal.MAX_BUFFERED_EVENTS", 3)
-    journal = await bench.journal("one")
+    journal = await bench.journal("one:1")
     bench.server.connected = False
+    journal.put("a", b"pulled")
+    await journal.durable()
     for i in range(5):
         journal.publish("evaluation:completed", b"%d" % i)
     assert [payload for _, payload in journal._events] == [b"2", b"3", b"4"]
@@ -208,24 +210,24 @@ async def test_the_oldest_events_are_dropped_above_the_bound_and_counted(
 
 
 async def test_closing_gives_the_lease_up_and_keeps_what_is_not_done(bench: Bench) -> None:
-    journal = await bench.journal("one")
+    journal = await bench.journal("one:1")
     journal.put("a", b"pulled")
     journal.put("b", b"pulled")
     journal.finish("b")
     await journal.close()
-    assert not await bench.redis.exists(f"{BASE}lease:one")
-    assert await bench.held("one") == {b"a": b"pulled"}
-    await bench.journal("two")
+    assert not await bench.redis.exists(f"{BASE}lease:one:1")
+    assert await bench.held("one:1") == {b"a": b"pulled"}
+    await bench.journal("two:1")
     assert bench.recovered == {"a": b"pulled"}
 
 
 async def test_an_empty_journal_leaves_nothing_behind(bench: Bench) -> None:
-    await (await bench.journal("one")).close()
+    await (await bench.journal("one:1")).close()
     assert await bench.redis.keys("*") == []
 
 
 async def test_a_close_that_is_cancelled_still_lets_the_lease_go(bench: Bench) -> None:
-    journal = await bench.journal("one")
+    journal = await bench.journal("one:1")
     journal._sets["a"] = None
     journal._entries["a"] = b"pulled"
     for task in journal._tasks:
@@ -235,19 +237,19 @@ async def test_a_close_that_is_cancelled_still_lets_the_lease_go(bench: Bench) -
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await closing
-    assert not await bench.redis.exists(f"{BASE}lease:one")
+    assert not await bench.redis.exists(f"{BASE}lease:one:1")
 
 
 async def test_an_entry_that_cannot_be_read_is_set_aside(bench: Bench) -> None:
-    journal = await bench.journal("one")
+    journal = await bench.journal("one:1")
     await journal.quarantine("a", b"{not json")
     assert await bench.redis.hgetall(f"{BASE}quarantine") == {b"a": b"{not json"}
 
 
 async def test_events_that_a_journal_cannot_publish_any_more_are_its_heirs(bench: Bench) -> None:
-    old = await bench.journal("old")
-    await bench.dies("old")
-    heir = await bench.journal("heir")
+    old = await bench.journal("old:1")
+    await bench.dies("old:1")
+    heir = await bench.journal("heir:1")
     old.publish("evaluation:completed", b"{}")
     await old.durable()
     assert old.fenced
@@ -257,7 +259,7 @@ async def test_events_that_a_journal_cannot_publish_any_more_are_its_heirs(bench
 
 
 async def test_an_heir_that_is_gone_itself_passes_them_on(bench: Bench) -> None:
-    old, gone, last = await bench.journal("old"), await bench.journal("gone"), await bench.journal("last")
+    old, gone, last = await bench.journal("old:1"), await bench.journal("gone:1"), await bench.journal("last:1")
     gone.bequeath(last)
     await gone.close()
     await old.close()
@@ -268,7 +270,7 @@ async def test_an_heir_that_is_gone_itself_passes_them_on(bench: Bench) -> None:
 
 
 async def test_a_close_waits_for_the_first_batch_after_an_outage(bench: Bench) -> None:
-    journal = await bench.journal("one")
+    journal = await bench.journal("one:1")
     bench.server.connected = False
     journal.publish("evaluation:completed", b"{}")
     await journal.durable()

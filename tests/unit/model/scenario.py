@@ -299,7 +299,7 @@ def check_pool(running: Running) -> None:
     assert sorted(e.name for e in everyone if e.available) == sorted(e.name for e in pool._available)
     assert all(pool._available[e.listed_at] is e for e in pool._available)
     assert pool._free == sum(e.free for e in everyone) == sum(e.capacity - e.in_flight for e in pool._available)
-    assert pool._healthy == sum(e.health.healthy for e in pool._members.values())
+    assert pool._healthy == sum(e.healthy for e in pool._members.values())
     assert pool._reserved >= 0
     for executor in everyone:
         url = executor.endpoint.url
