@@ -163,10 +163,13 @@ class Scenario:
 
     def set_pool(self, which: Iterable[int]) -> None:
         self.endpoints = endpoints(which)
-        for running in self.live:
-            running.wire.members = {endpoint.url for endpoint in self.endpoints}
-            self.loop.call_soon(running.router.set_endpoints, self.endpoints)
-        self.loop.advance(0)
+
+        async def tell() -> None:
+            for running in self.live:
+                running.wire.members = {endpoint.url for endpoint in self.endpoints}
+                running.router.set_endpoints(self.endpoints)
+
+        self.loop.run_until_complete(tell())
 
     def kill(self, running: Running) -> None:
         """As SIGKILL: nothing that it does reaches anybody any more."""
