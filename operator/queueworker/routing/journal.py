@@ -116,7 +116,7 @@ if redis.call('EXISTS', base .. 'fenced:' .. me) == 1 then
   return taken
 end
 local answer = {'OK', '', 0}
-local mine = string.match(me, '^.*:')
+local mine = string.match(me, '^.*:') or me
 local lease = base .. 'lease:' .. me
 local number = redis.call('GET', lease)
 if number then
