@@ -269,6 +269,19 @@ def test_stopping_in_the_middle_of_a_move_gives_every_lease_up() -> None:
         s.start()
 
 
+def test_what_redis_forgot_just_before_the_stop_is_left_to_the_successor_all_the_same() -> None:
+    with Scenario(routing={"drainSeconds": 0}) as s:
+        for executor in s.world.executors.values():
+            executor.seconds = 100
+        s.submit("a")
+        s.advance(3)
+        assert s.journalled() == {"a"}
+        s.world.redis[A].empty()
+        s.stop(s.live[0])
+        assert s.journalled() == {"a"}
+        s.start()
+
+
 def test_events_outlive_a_move_that_the_stop_follows_at_once() -> None:
     with Scenario() as s:
         s.advance(2)

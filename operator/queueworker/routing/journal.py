@@ -393,6 +393,8 @@ class Journal:
         When it is cancelled it still lets go: a lease that lives on would keep what is left from everybody.
         """
         try:
+            if self._entries:
+                await self._beat()  # a Redis that has forgotten them in the meantime gets them again
             await self.flush()
         finally:
             self._closed = True
