@@ -223,9 +223,10 @@ async def test_a_subscription_ends_when_it_is_told_to_whatever_redis_does_meanwh
         completions = Completions(own_redis.url)
         listening = asyncio.create_task(completions.listen())
         await asyncio.sleep(seconds)
+        listening.cancel()  # whoever waits would have it begin again
+        await asyncio.wait({listening})
         stopping = asyncio.create_task(completions.stop())
         ended, _ = await asyncio.wait({stopping}, timeout=15)
-        listening.cancel()
         return bool(ended)
 
     all_of_them = [asyncio.create_task(subscribed_for(4 * rng.random())) for _ in range(300)]

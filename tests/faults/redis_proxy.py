@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 import orjson
 
-from queueworker.routing.journal import _BATCH, _BEAT
+from queueworker.routing.scripts import BATCH, BEAT
 from tests.faults.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-_DIGESTS = {hashlib.sha1(script.encode()).hexdigest().encode(): script for script in (_BATCH, _BEAT)}
+_DIGESTS = {hashlib.sha1(script.encode()).hexdigest().encode(): script for script in (BATCH, BEAT)}
 _READ_BYTES = 1 << 16
 
 
@@ -178,15 +178,15 @@ class RedisProxy(Proxy):
         script = _DIGESTS.get(words[1]) if words[0].upper() == b"EVALSHA" else None
         if script is None:
             return _Command()
-        batch = parse_batch(words[3 + int(words[2]) :]) if script is _BATCH else None
+        batch = parse_batch(words[3 + int(words[2]) :]) if script is BATCH else None
         for point in self._points:
             ids = batch.of(point.write) if batch is not None else frozenset()
             if point.among is not None:
                 ids &= frozenset(point.among)
             if ids or (batch is None and point.write is Write.BEAT):
                 point.ids = ids
-                return _Command(batch, script is _BEAT, point)
-        return _Command(batch, script is _BEAT)
+                return _Command(batch, script is BEAT, point)
+        return _Command(batch, script is BEAT)
 
     def _answered(self, command: _Command, answer: Any) -> None:
         if isinstance(answer, hiredis.ReplyError):  # NOSCRIPT, of a Redis that has not seen the script: it comes again

@@ -31,7 +31,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
-from queueworker.routing import failures
+from queueworker.routing import failures, scripts
 from queueworker.routing.backoff import exponential
 from queueworker.routing.bulk import BULK_BYTES, Bulk
 from queueworker.routing.cancelling import cancelled
@@ -65,107 +65,6 @@ MAX_BATCH_BYTES = 8 * 1024 * 1024
 MAX_RESULT_BYTES = 8 * 1024 * 1024
 # A lone write does not wait; a batch gathers for longer the more the last one held.
 GATHER = ((48, 0.003), (8, 0.001))
-
-_BATCH = (
-    failures.LUA
-    + """
-local lease = redis.call('GET', KEYS[1])
-if not lease then
-  if redis.call('EXISTS', KEYS[2]) == 1 then return 'FENCED' end
-  return 'NOLEASE'
-end
-if tonumber(ARGV[1]) <= tonumber(lease) then return 'STALE' end
-local set = redis.pcall('SET', KEYS[1], ARGV[1], 'KEEPTTL')
--- out of memory is no reason to hold back events and removals; a replica that refuses writes is
-if type(set) == 'table' and set.err and not string.find(set.err, 'OOM') then return redis.error_reply(set.err) end
-local i = 2
-for _ = 1, tonumber(ARGV[i]) do
-  redis.call('PUBLISH', ARGV[i + 1], ARGV[i + 2])
-  i = i + 2
-end
-i = i + 1
-local first = i + 1
-for _ = 1, tonumber(ARGV[i]) do
-  redis.call('HDEL', KEYS[3], ARGV[i + 1])
-  i = i + 1
-end
-pcall(ended, first, i)
-i = i + 1
-for _ = 1, tonumber(ARGV[i]) do
-  local r = redis.pcall('HSET', KEYS[3], ARGV[i + 1], ARGV[i + 2])
-  if type(r) == 'table' and r.err then return r.err end
-  i = i + 2
-end
-local kept, problem = pcall(keep, i + 1)
-if not kept then
-  problem = type(problem) == 'table' and problem.err or tostring(problem)
-  if string.find(problem, 'OOM') then return problem end
-  redis.call('DEL', failed, index, bytes)  -- keys of ours that somebody else wrote to: unusable, and not bounded
-end
-if type(set) == 'table' and set.err then return set.err end
-return 'OK'
-"""
-)
-
-_BEAT = """
-local base, me, ttl = ARGV[1], ARGV[2], ARGV[3]
-if redis.call('EXISTS', base .. 'fenced:' .. me) == 1 then
-  local taken = redis.pcall('SMEMBERS', base .. 'fenced:' .. me)
-  if taken.err then taken = {} end
-  table.insert(taken, 1, 'FENCED')
-  return taken
-end
-local answer = {'OK', '', 0}
-local mine = string.match(me, '^.*:') or me
-local lease = base .. 'lease:' .. me
-local number = redis.call('GET', lease)
-if number then
-  -- written as it is, and first, because Redis looks at its memory before a script's first write only: an answer that
-  -- lets tasks be pulled must know that there is memory for their entries
-  local set = redis.pcall('SET', lease, number, 'KEEPTTL')
-  if set.err then answer[1] = set.err end
-  redis.call('PEXPIRE', lease, ttl)
-else
-  redis.call('SADD', base .. 'instances', me)
-  redis.call('SET', lease, ARGV[5], 'PX', ttl)
-  answer[1] = 'NEW'
-end
-local function set_aside(id)
-  local kind = redis.call('TYPE', base .. 'journal:' .. id).ok
-  if kind == 'hash' or kind == 'none' then return false end
-  redis.call('RENAME', base .. 'journal:' .. id, base .. 'quarantine:' .. id)
-  answer[2] = answer[2] .. ' ' .. id
-  return true
-end
-if set_aside(me) and answer[1] == 'OK' then answer[1] = 'NEW' end
-for _, id in ipairs(redis.call('SMEMBERS', base .. 'instances')) do
-  local lives = redis.call('EXISTS', base .. 'lease:' .. id) == 1
-  if lives and string.sub(id, 1, #mine) ~= mine then answer[3] = answer[3] + 1 end
-  if id ~= me and not lives then
-    set_aside(id)
-    local left = redis.call('HGETALL', base .. 'journal:' .. id)
-    redis.call('SADD', base .. 'fenced:' .. id, '')
-    for i = 1, #left, 2 do
-      redis.call('SADD', base .. 'fenced:' .. id, left[i])
-      if redis.call('HSETNX', base .. 'journal:' .. me, left[i], left[i + 1]) == 1 then
-        answer[#answer + 1] = left[i]
-        answer[#answer + 1] = left[i + 1]
-      end
-    end
-    redis.call('EXPIRE', base .. 'fenced:' .. id, ARGV[4])
-    redis.call('DEL', base .. 'journal:' .. id)
-    redis.call('SREM', base .. 'instances', id)
-  end
-end
-return answer
-"""
-
-_LEAVE = """
-local base, me = ARGV[1], ARGV[2]
-redis.call('DEL', base .. 'lease:' .. me)
-if redis.call('HLEN', base .. 'journal:' .. me) == 0 then redis.call('SREM', base .. 'instances', me) end
-return redis.call('HLEN', base .. 'journal:' .. me)
-"""
 
 
 class Journal:
@@ -219,8 +118,8 @@ class Journal:
             retry=Retry(NoBackoff(), 0),
             health_check_interval=0,
         )
-        self._batch_script = self._redis.register_script(_BATCH)
-        self._beat_script = self._redis.register_script(_BEAT)
+        self._batch_script = self._redis.register_script(scripts.BATCH)
+        self._beat_script = self._redis.register_script(scripts.BEAT)
         self._entries: dict[str, bytes] = {}
         """What the journal should hold."""
         self._sets: dict[str, None] = {}
@@ -405,7 +304,7 @@ class Journal:
                 self.bequeath(self._heir)
             if not self.fenced:
                 with contextlib.suppress(RedisError, OSError):
-                    await _wait(self._redis.eval(_LEAVE, 0, self._base, self.instance))
+                    await _wait(self._redis.eval(scripts.LEAVE, 0, self._base, self.instance))
             with contextlib.suppress(RedisError, OSError):
                 await self._redis.aclose()
 

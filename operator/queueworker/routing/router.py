@@ -17,12 +17,12 @@ import logging
 import random
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 from uuid import uuid4
 
-from queueworker.resource.spec import JournalPolicy, Recovery, WhenUnavailable
+from queueworker.resource.spec import JournalPolicy, Recovery
 from queueworker.routing import entries
-from queueworker.routing.backoff import exponential
+from queueworker.routing.attempts import EXECUTE_MARGIN_SECONDS, Attempts, died_with, note
 from queueworker.routing.completions import Completions
 from queueworker.routing.config import Intent
 from queueworker.routing.entries import State
@@ -38,14 +38,10 @@ from queueworker.routing.task import (
     Outcome,
     Task,
     event,
-    excerpt,
     execute_body,
-    outcome_of,
-    parse_result,
     parse_task,
-    running_event,
 )
-from queueworker.routing.transport import HttpTransport, NotSent, TimedOut, TransportError
+from queueworker.routing.transport import HttpTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -53,7 +49,6 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from queueworker.routing.config import Endpoint, RouterConfig
-    from queueworker.routing.executor import Executor
     from queueworker.routing.transport import Transport
 
 log = logging.getLogger(__name__)
@@ -63,14 +58,6 @@ class Fenced(Exception):
     """Another router has taken the task over: nothing more is to be done for it here."""
 
 
-class Again(NamedTuple):
-    """Try another attempt, after so many seconds."""
-
-    after: float = 0.0
-
-
-# An executor ends a task at its timeout and then answers: it gets this much longer to do so.
-EXECUTE_MARGIN_SECONDS = 10.0
 # Reports that the queue refuses wait in memory; above this many (beyond the slots) nothing new is pulled.
 MAX_STUCK_REPORTS = 64
 MAX_WINDOW = 1024
@@ -141,6 +128,7 @@ class Router:
         """Those that are open: the one in use, and others whose tasks are not done yet."""
         self._renew_journal()
         self._completions = Completions(config.redis_url, connect)
+        self._attempts = Attempts(config.spec, self._completions, self._pool, self._transport, self._counters, clock)
 
     # --- what it is told
 
@@ -175,6 +163,7 @@ class Router:
         if config.redis_url != self._journal.redis_url:
             self._move_journal()
         self._pool.apply(config.spec)
+        self._attempts.spec = config.spec
         self._settle_phase()
         self._open_window()
         self._changed()
@@ -310,7 +299,7 @@ class Router:
         try:
             outcome = task.outcome
             if outcome is None and task.until is not None:
-                outcome = await self._overhear(task)
+                outcome = await self._attempts.overhear(task)
             await self._settle(task, outcome or await self._execute(task))
         except Fenced:
             log.warning("%s: task %s was taken over by another router", self._config.group, task.eval_id)
@@ -322,7 +311,7 @@ class Router:
             if self._final:
                 await self._give_up(task)
             elif task.eval_id not in task.journal:
-                self._note(task, State.PULLED)  # for the successor
+                note(task, State.PULLED)  # for the successor
             raise
         finally:
             if self._tasks.get(task.eval_id) is task:
@@ -352,7 +341,7 @@ class Router:
                 reserved = False
                 pool.unreserve()
             noted = True
-            self._note(task, State.PULLED)
+            note(task, State.PULLED)
 
         while True:
             try:
@@ -366,7 +355,7 @@ class Router:
                     pool.unreserve()
             try:
                 task.until = time.time() + timeout + EXECUTE_MARGIN_SECONDS if executor.later else None
-                self._note(task, State.EXECUTING, executor.name)
+                note(task, State.EXECUTING, executor.name)
                 if noted and task.journal is not None:
                     await task.journal.durable()
                 await self._fence(task)
@@ -375,149 +364,14 @@ class Router:
                     await self._completions.listen()
                 if not pool.fresh(executor):
                     continue  # it left, failed or fell silent while we waited
-                result = await self._attempt(task, executor, body, timeout)
+                result = await self._attempts.attempt(task, executor, body, timeout)
             finally:
                 pool.release(executor)
             if isinstance(result, Outcome):
                 return result
             noted, task.until = True, None
             if result.after:
-                await self._used(task, asyncio.sleep(result.after))
-
-    def _note(self, task: Task, state: State, executor: str = "") -> None:
-        assert task.journal is not None
-        task.executor = executor or task.executor
-        details = (task.raw, task.attempt, executor)
-        entry = entries.encode_task(state, task.queue.url, *details, doubtful=task.doubtful, until=task.until)
-        task.journal.put(task.eval_id, entry)
-
-    async def _attempt(self, task: Task, executor: Executor, body: bytes, timeout: int) -> Outcome | Again:
-        """One `POST /execute`; an executor of the later kind is then waited for."""
-        counters, completions = self._counters, self._completions
-        limit = timeout + EXECUTE_MARGIN_SECONDS
-        doubtful, task.doubtful = task.doubtful, True
-        expected = None if executor.later is False else completions.expect(task.eval_id)
-        started = self._clock()
-        try:
-            try:
-                status, answer = await self._transport.post(executor.execute_url, body, limit)
-                if status != 200:
-                    counters.attempts_failed += 1
-                    task.doubtful = doubtful or (status >= 500 and status != 503)
-                    return self._rejected(task, executor, status, answer)
-                result = parse_result(answer)
-                executor.later = result.get("status") == "running"
-                if not executor.later:
-                    task.doubtful = False
-                    return self._answered(executor, outcome_of(result, answer), started)
-            except NotSent as error:
-                counters.attempts_failed += 1
-                task.doubtful = doubtful
-                self._pool.broke(executor, f"cannot be reached at {error}")
-                return Again()
-            except TransportError as error:
-                counters.attempts_failed += 1
-                self._broke(executor, error)
-                failure = f"executor {executor.name}: {error}"
-            except InvalidAnswer as error:
-                counters.attempts_failed += 1
-                self._pool.failed(executor, str(error))
-                return Outcome(completed=False, error=f"executor {executor.name} {error}")
-            else:
-                if expected is None:
-                    expected = completions.expect(task.eval_id)
-                    await completions.listen()
-                self._runs_later(task, executor, result, timeout, published=expected.done())
-                failure = f"executor {executor.name}: no outcome of the task was published within {limit:.0f} s"
-            if expected is not None:
-                # Also where the answer was lost: the outcome of one that is known to publish it may come all the same.
-                if executor.later:
-                    await asyncio.wait([expected], timeout=max(0.0, started + limit - self._clock()))
-                if expected.done():
-                    task.doubtful = False
-                    return self._answered(executor, expected.result(), started)
-            return self._again(task, failure)
-        finally:
-            seconds = self._clock() - started
-            task.executor_seconds += seconds
-            counters.execution.observe(seconds)
-            if expected is not None:
-                completions.forget(task.eval_id)
-
-    def _runs_later(
-        self, task: Task, executor: Executor, result: dict[str, Any], timeout: int, *, published: bool
-    ) -> None:
-        """`running`: tell the subscribers, unless its outcome was faster, and the journal, if it is news."""
-        assert task.journal is not None
-        if not published:
-            task.journal.publish(*running_event(task.eval_id, result, timeout))
-        if task.until is None:
-            task.until = time.time() + timeout + EXECUTE_MARGIN_SECONDS
-            self._note(task, State.EXECUTING, executor.name)
-
-    async def _overhear(self, task: Task) -> Outcome | None:
-        """A later executor had the task when its router died: what it publishes counts, up to the task's end.
-
-        None: the task is to be executed again. The slot that was reserved for it stays so only then.
-        """
-        assert task.until is not None
-        completions, outcome, again = self._completions, None, False
-        expected = completions.expect(task.eval_id)
-        try:
-            await completions.listen()
-            await asyncio.wait([expected], timeout=max(0.0, task.until - time.time()))
-            if expected.done():
-                task.doubtful = False
-                outcome = expected.result()
-            elif self._config.spec.routing.recovery is Recovery.FAIL:
-                outcome = _died_with(task.executor)
-            again = outcome is None
-            return outcome
-        finally:
-            completions.forget(task.eval_id)
-            if not again:
-                self._pool.unreserve()
-
-    async def _used(self, task: Task, wait: Coroutine[Any, Any, None]) -> None:
-        """Wait, and count it as the executor's time: it is no overhead of ours."""
-        started = self._clock()
-        await wait
-        task.executor_seconds += self._clock() - started
-
-    def _answered(self, executor: Executor, outcome: Outcome, started: float) -> Outcome:
-        self._pool.answered(executor, outcome.completed, self._clock() - started)
-        return outcome
-
-    def _broke(self, executor: Executor, error: TransportError) -> None:
-        """The request was, or may have been, written, and no answer came."""
-        if isinstance(error, TimedOut):
-            self._pool.failed(executor, f"no answer in time at {error}")
-            self._pool.check(executor)
-        else:
-            self._pool.broke(executor, f"broke the connection at {error}")
-
-    def _rejected(self, task: Task, executor: Executor, status: int, answer: bytes) -> Outcome | Again:
-        text = f"Executor rejected task: {excerpt(answer)}"  # the legacy worker's words
-        executors = self._config.spec.executors
-        if status in {429, 503}:
-            self._pool.refused(executor)
-            waited = self._clock() - task.pulled_at - task.executor_seconds
-            if executors.when_unavailable is WhenUnavailable.HOLD or waited <= executors.unavailable_grace_seconds:
-                return Again()
-        elif status >= 500:
-            self._pool.failed(executor, f"answered {status}: {excerpt(answer)}")
-            return self._again(task, text)
-        return Outcome(completed=False, error=text)
-
-    def _again(self, task: Task, error: str) -> Outcome | Again:
-        """After an ambiguous failure: another attempt after its backoff, if `retry` allows one."""
-        retry = self._config.spec.routing.retry
-        if task.attempt >= retry.attempts:
-            return Outcome(completed=False, error=error)
-        delay = exponential(task.attempt, retry.backoff_seconds, retry.max_backoff_seconds)
-        task.attempt += 1
-        self._counters.retried += 1
-        return Again(delay)
+                await self._attempts.used(task, asyncio.sleep(result.after))
 
     async def _settle(self, task: Task, outcome: Outcome) -> None:
         """Make the outcome durable, report it, publish it: in this order, whatever dies in between."""
@@ -615,7 +469,7 @@ class Router:
         task.doubtful, task.until = entry.doubtful, entry.until
         fails = self._config.spec.routing.recovery is Recovery.FAIL
         if entry.state is State.EXECUTING and entry.until is None and fails:
-            task.outcome = _died_with(entry.executor)
+            task.outcome = died_with(entry.executor)
         return task
 
     def _on_fenced(self, journal: Journal, unseen: dict[str, bytes]) -> None:
@@ -643,6 +497,7 @@ class Router:
         old, completions = self._journal, self._completions
         self._renew_journal()
         self._completions = Completions(self._config.redis_url, self._connect)
+        self._attempts.completions = self._completions
         if self._started:
             self._chore(self._retire(old, completions))
         else:
@@ -787,7 +642,3 @@ class Router:
     def _journal_link_changed(self) -> None:
         self._changed()
         self._kick()
-
-
-def _died_with(executor: str) -> Outcome:
-    return Outcome(completed=False, error=f"the router died while executor {executor} ran the task")
