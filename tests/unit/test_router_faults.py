@@ -282,6 +282,21 @@ def test_what_redis_forgot_just_before_the_stop_is_left_to_the_successor_all_the
         s.start()
 
 
+def test_what_waits_for_redis_is_written_as_soon_as_a_beat_has_found_it_back() -> None:
+    with Scenario() as s:
+        s.advance(2)
+        s.world.redis[A].set_mode("refused")
+        s.submit("a")
+        s.advance(20)  # by now a batch is tried every five seconds, and the lease every two
+        assert s.account.reported["a"] == 1
+        journal = s.live[0].router._journal
+        s.world.redis[A].set_mode("up")
+        while not journal.link.ok:
+            s.advance(0.01)
+        s.advance(0.3)
+        assert s.account.published["a"] == 1
+
+
 def test_events_outlive_a_move_that_the_stop_follows_at_once() -> None:
     with Scenario() as s:
         s.advance(2)

@@ -136,7 +136,8 @@ class Journal:
         self._number = 0
         self._written: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
-        self._hurried = asyncio.Event()
+        self._try_now = asyncio.Event()
+        self._flushing = False
         self._writing = False
         self._tasks: list[asyncio.Task[None]] = []
         self._failures = 0
@@ -259,7 +260,8 @@ class Journal:
 
     async def flush(self) -> None:
         """Wait until everything is written; for `FLUSH_SECONDS`, or less when another has our tasks by now."""
-        self._hurried.set()
+        self._flushing = True
+        self._try_now.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_SECONDS):
                 await self.durable()  # a batch that is on its way
@@ -332,14 +334,15 @@ class Journal:
                 await self._back_off()
 
     async def _back_off(self) -> None:
-        """Before Redis is tried again. Whoever flushes has little time: then it is short, and one under way ends."""
-        if self._hurried.is_set():
+        """Before Redis is tried again, or until a beat has reached it; short for whoever flushes and has little time."""
+        if self._flushing:
             await asyncio.sleep(RECONNECT_FIRST_SECONDS)
             return
+        self._try_now.clear()
         delay = exponential(self._failures, RECONNECT_FIRST_SECONDS, RECONNECT_MOST_SECONDS)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay):  # not wait_for, which may swallow a cancellation (before Python 3.12)
-                await self._hurried.wait()
+                await self._try_now.wait()
 
     async def _write(self) -> bool:
         """One batch. Returns whether Redis took it; if not, all of it is to be written again."""
@@ -532,6 +535,7 @@ class Journal:
     def _succeeded(self) -> None:
         self._failures = 0
         if not self.link.ok:
+            self._try_now.set()
             self._set_links(Link(LinkReason.CONNECTED), Link(LinkReason.CONNECTED))
 
     def _set_links(self, link: Link, events_link: Link) -> None:
