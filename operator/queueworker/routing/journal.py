@@ -334,7 +334,7 @@ class Journal:
                 await self._back_off()
 
     async def _back_off(self) -> None:
-        """Before Redis is tried again, or until a beat has reached it; short for whoever flushes and has little time."""
+        """Before Redis is tried again, or until a beat has reached it; short for a flush, which has little time."""
         if self._flushing:
             await asyncio.sleep(RECONNECT_FIRST_SECONDS)
             return

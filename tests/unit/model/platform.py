@@ -51,7 +51,7 @@ class Account:
     """In the documented window: the answer to the pull never came, or the router died before its first write."""
     executed: Counter[str] = field(default_factory=Counter)
     ambiguous: Counter[str] = field(default_factory=Counter)
-    """Attempts that ended with no answer or a 5xx."""
+    """Attempts that ended with no answer or a 5xx, or whose outcome is told later."""
     published: Counter[str] = field(default_factory=Counter)
     second_reports: Counter[str] = field(default_factory=Counter)
     """Reports of an id that the queue did not know."""
@@ -196,6 +196,7 @@ class World:
             if mode == "later":
                 asyncio.get_running_loop().call_later(executor.seconds, self._finish_later, eval_id, redis)
                 result["status"] = "running"
+                account.ambiguous[eval_id] += 1  # nobody may hear how it ends
             return Answer(200, orjson.dumps(result))
         finally:
             if not answered:
