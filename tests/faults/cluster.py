@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,11 @@ class Cluster:
                 except httpx.HTTPError:
                     assert process.process.poll() is None, process.log()
                 await asyncio.sleep(0.1)
+
+    async def clock_of(self, process: WorkerProcess) -> float:
+        """What the operator takes for the time, in seconds since the epoch, to the second."""
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return parsedate_to_datetime((await client.get(f"{process.url}/livez")).headers["date"]).timestamp()
 
     def lease(self) -> dict[str, Any]:
         got = self.kubectl("get", "lease", f"lease-{self.namespace}", "-n", OPERATOR_ACCOUNT[0], "-o", "json")

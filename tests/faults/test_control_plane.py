@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,9 +126,9 @@ async def test_the_api_server_is_out_of_reach_for_the_leader_alone(rig: Rig, clu
 
 
 @pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not installed (Debian: apt-get install faketime)")
-@pytest.mark.parametrize("hours", [1, -1])
-async def test_the_operators_clock_is_set(rig: Rig, cluster: Cluster, hours: int) -> None:
-    """Mechanism: the election, the journal's lease and every timeout go by the monotonic clock."""
+@pytest.mark.parametrize(("whose", "hours"), [("leader", 1), ("leader", -1), ("standby", 1)])
+async def test_an_operators_clock_is_set(rig: Rig, cluster: Cluster, whose: str, hours: int) -> None:
+    """Mechanism: all goes by the monotonic clock, and the times that others write into the Lease are never read."""
     await rig.start(worker=False, delay=0.3)
     clock = cluster.folder / "clock"
     clock.write_text("+0\n")
@@ -138,20 +139,23 @@ async def test_the_operators_clock_is_set(rig: Rig, cluster: Cluster, hours: int
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "FAKETIME_DONT_RESET": "1",
     }
-    async with cluster.operator(environ=fake) as leader:
+    async with cluster.operator(environ=fake if whose == "leader" else {}) as leader:
         await cluster.says(leader, "leading")
         cluster.apply()
         rig.load(0.1)
         await rig.progress()
         rig.workers.append(leader)
-        async with cluster.operator() as other:
-            await cluster.says(other, "standing by")
-            with rig.fault(f"the leader's wall clock is set by {hours:+} hours"):
+        async with cluster.operator(environ=fake if whose == "standby" else {}) as standby:
+            await cluster.says(standby, "standing by")
+            with rig.fault(f"the wall clock of the operator that is the {whose} is set by {hours:+} h"):
                 clock.write_text(f"{hours:+}h\n")
                 await asyncio.sleep(10)
+                shown = await cluster.clock_of(leader if whose == "leader" else standby)
+                assert abs(shown - time.time() - hours * 3600) < 60, "the clock was not set"
             await rig.account()
             await cluster.says(leader, "leading")
-            await cluster.says(other, "standing by")
+            await cluster.says(standby, "standing by")
+            assert "leading as" not in standby.log()
         assert "was lost" not in leader.log()
     assert not rig.ledger.ids("failed")
 

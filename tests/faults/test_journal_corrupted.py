@@ -38,7 +38,7 @@ async def dead(redis: Redis) -> str:
 
 async def test_entries_that_cannot_be_read_are_set_aside_and_their_tasks_reported_as_failed(rig: Rig) -> None:
     """Mechanism: every entry is read by itself, and what cannot be read is kept for a person."""
-    await rig.start(worker=False, executors=4, delay=0.3)
+    await rig.start(worker=False, executors=4, delay=1)
     async with watched(rig) as way, Redis.from_url(rig.redis.url) as redis:
         worker = await rig.start_worker(REDIS_URL=way.redis_url)
         rig.load()
