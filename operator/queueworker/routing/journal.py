@@ -63,8 +63,9 @@ MAX_BATCH_BYTES = 8 * 1024 * 1024
 # A larger result is not journalled. Its entry stays `executing` until its event is published: if the router
 # dies before, the task is treated as `routing.recovery` says.
 MAX_RESULT_BYTES = 8 * 1024 * 1024
-# A lone write does not wait; a batch gathers for longer the more the last one held.
-GATHER = ((48, 0.003), (8, 0.001))
+# A batch gathers for so many seconds when more than so many writes a second go by (a task makes some three): each
+# batch wakes two processes, and many small ones cost a busy router more than its tasks do. A lone write does not wait.
+GATHER = ((4000, 0.003), (1000, 0.001))
 
 
 class Journal:
@@ -313,12 +314,14 @@ class Journal:
     # --- the stream of batches
 
     async def _write_for_ever(self) -> None:
-        last = 0
+        last, began, clock = 0, 0.0, asyncio.get_running_loop().time
         while True:
             await self._wake.wait()
-            pause = next((seconds for above, seconds in GATHER if last > above), 0.0)
+            rate = last / max(clock() - began, 0.001)
+            pause = next((seconds for above, seconds in GATHER if rate > above), 0.0)
             if pause:
                 await asyncio.sleep(pause)
+            began = clock()
             self._wake.clear()
             last = len(self._sets) + len(self._dels) + len(self._events) + len(self._records)
             if not last:
