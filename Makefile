@@ -9,6 +9,8 @@ BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
+# The fast tests mostly wait for clocks and processes.
+FAST_WORKERS ?= 4
 # The cases mostly wait; each worker takes the next one as it comes, those of a minute first.
 FAULT_WORKERS ?= 6
 FAULTS = $(PYTEST) -q -rs -n $(FAULT_WORKERS) --dist loadgroup tests/faults
@@ -42,7 +44,7 @@ control-plane: venv ## ready kube-apiserver, etcd, kubectl and redis-server; pri
 test: lint verify test-fast test-controlplane test-e2e test-faults ## everything
 
 test-fast: venv ## unit and component tests
-	$(PYTEST) -q -n $(WORKERS) tests/unit tests/component
+	$(PYTEST) -q -n $(FAST_WORKERS) tests/unit tests/component
 
 test-properties: venv ## hunt for interleavings of faults that break the router; PROPERTY_EXAMPLES=20000 hunts longer
 	PROPERTY_EXAMPLES=$(or $(PROPERTY_EXAMPLES),2000) $(PYTEST) -q tests/unit/test_router_properties.py
