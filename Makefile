@@ -44,14 +44,14 @@ control-plane: venv ## ready kube-apiserver, etcd, kubectl and redis-server; pri
 test: lint verify test-fast test-controlplane test-e2e test-faults ## everything
 
 test-fast: venv ## unit and component tests
-	$(PYTEST) -q -n $(FAST_WORKERS) tests/unit tests/component
+	$(PYTEST) -q -rs -n $(FAST_WORKERS) tests/unit tests/component
 
 test-properties: venv ## hunt for interleavings of faults that break the router; PROPERTY_EXAMPLES=20000 hunts longer
 	PROPERTY_EXAMPLES=$(or $(PROPERTY_EXAMPLES),2000) $(PYTEST) -q tests/unit/test_router_properties.py
 
 test-controlplane: venv ## tests that need a real kube-apiserver
 	@$(BIN)/python -m demo.control_plane binaries
-	$(PYTEST) -q -n $(WORKERS) --dist loadfile tests/controlplane
+	$(PYTEST) -q -rs -n $(WORKERS) --dist loadfile tests/controlplane
 
 test-e2e: venv ## build the image and run it, where a container engine can run
 	$(PYTEST) -q -rs tests/e2e

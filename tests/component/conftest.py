@@ -1,4 +1,4 @@
-"""Fixtures of the component tests: a real redis-server for a whole run, emptied for each test."""
+"""Fixtures of the component tests: a real redis-server for a whole run, emptied for each test; a queue, an executor."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import pytest
 from redis import Redis
 
 from demo.control_plane.redis_server import RedisServer
+from tests.component.stubs import StubExecutor, StubQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +33,15 @@ def own_redis() -> Iterator[RedisServer]:
     """A Redis of the test's own, to stop, freeze and kill."""
     with RedisServer() as server:
         yield server
+
+
+@pytest.fixture
+async def queue() -> AsyncIterator[StubQueue]:
+    async with StubQueue() as queue:
+        yield queue
+
+
+@pytest.fixture
+async def executor() -> AsyncIterator[StubExecutor]:
+    async with StubExecutor() as executor:
+        yield executor

@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import orjson
-import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
@@ -22,21 +21,9 @@ from tests.component.running import GROUP, running
 from tests.component.stubs import StubExecutor, StubQueue, result, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    pass
 
 BASE = f"queueworker:{{{GROUP}}}:"
-
-
-@pytest.fixture
-async def queue() -> AsyncIterator[StubQueue]:
-    async with StubQueue() as queue:
-        yield queue
-
-
-@pytest.fixture
-async def executor() -> AsyncIterator[StubExecutor]:
-    async with StubExecutor() as executor:
-        yield executor
 
 
 async def record(redis_url: str) -> dict[str, FailedTask]:

@@ -29,12 +29,6 @@ BASE = f"queueworker:{{{GROUP}}}:"
 RETRY = {"retry": {"attempts": 2, "backoffSeconds": 0}}
 
 
-@pytest.fixture
-async def queue() -> AsyncIterator[StubQueue]:
-    async with StubQueue() as queue:
-        yield queue
-
-
 class LaterExecutor(StubExecutor):
     """Answers `running`, after publishing what `publish_first` holds."""
 

@@ -21,18 +21,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-async def queue() -> AsyncIterator[StubQueue]:
-    async with StubQueue() as server:
-        yield server
-
-
-@pytest.fixture
-async def executor() -> AsyncIterator[StubExecutor]:
-    async with StubExecutor() as server:
-        yield server
-
-
-@pytest.fixture
 async def events(redis_url: str) -> AsyncIterator[list[Any]]:
     """The outcomes that were published, in order."""
     seen: list[Any] = []

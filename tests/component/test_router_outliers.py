@@ -14,7 +14,7 @@ from tests.component.running import running
 from tests.component.stubs import StubExecutor, StubQueue, result, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from queueworker.routing.router import Router
     from queueworker.routing.snapshot import ExecutorSnapshot
@@ -24,12 +24,6 @@ ANSWERS: dict[str, Callable[[], Any]] = {
     "no JSON": lambda: web.Response(text="<html>"),
     "a broken connection": lambda: "reset",
 }
-
-
-@pytest.fixture
-async def queue() -> AsyncIterator[StubQueue]:
-    async with StubQueue() as server:
-        yield server
 
 
 def seen(router: Router, name: str) -> ExecutorSnapshot:

@@ -19,23 +19,9 @@ from tests.component.running import GROUP, config, endpoints, running
 from tests.component.stubs import StubExecutor, StubQueue, result, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from demo.control_plane.redis_server import RedisServer
 
 BASE = f"queueworker:{{{GROUP}}}:"
-
-
-@pytest.fixture
-async def queue() -> AsyncIterator[StubQueue]:
-    async with StubQueue() as queue:
-        yield queue
-
-
-@pytest.fixture
-async def executor() -> AsyncIterator[StubExecutor]:
-    async with StubExecutor() as executor:
-        yield executor
 
 
 async def leave(redis_url: str, queue: StubQueue, **left: bytes) -> None:

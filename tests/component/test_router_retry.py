@@ -12,19 +12,7 @@ from tests.component.running import running
 from tests.component.stubs import StubExecutor, StubQueue, result, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-
-@pytest.fixture
-async def queue() -> AsyncIterator[StubQueue]:
-    async with StubQueue() as queue:
-        yield queue
-
-
-@pytest.fixture
-async def executor() -> AsyncIterator[StubExecutor]:
-    async with StubExecutor() as executor:
-        yield executor
+    pass
 
 
 class Failing(StubExecutor):

@@ -20,18 +20,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-async def queue() -> AsyncIterator[StubQueue]:
-    async with StubQueue() as queue:
-        yield queue
-
-
-@pytest.fixture
-async def executor() -> AsyncIterator[StubExecutor]:
-    async with StubExecutor() as executor:
-        yield executor
-
-
-@pytest.fixture
 async def events(redis_url: str) -> AsyncIterator[list[tuple[str, Any]]]:
     """What was published, in order, as (channel, payload)."""
     seen: list[tuple[str, Any]] = []
