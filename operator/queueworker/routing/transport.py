@@ -9,22 +9,28 @@ TransportError
 
 from __future__ import annotations
 
-from datetime import timedelta
-from functools import lru_cache
+import asyncio
+import os
+import ssl
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from pyreqwest.client import ClientBuilder
-from pyreqwest.exceptions import DetailedPyreqwestError, PyreqwestError
+import pycurl
+from pycurl import Curl
+
+from queueworker.routing.transfers import Transfers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from pyreqwest.client import Client
-
 CONNECT_TIMEOUT_SECONDS = 5.0
 # Shorter than what servers commonly keep an idle connection for (uvicorn 5 s), so that a connection
 # is rarely closed by the peer in the moment that we write to it: that would be ambiguous.
-IDLE_CONNECTION_SECONDS = 4.0
+IDLE_CONNECTION_SECONDS = 4
+# A request's body that a handle does not keep until its next use.
+LARGE_BODY_BYTES = 65_536
+# Nothing waits for a `100 Continue`.
+HEADERS = ["Content-Type: application/json", "Expect:"]
 
 
 class TransportError(Exception):
@@ -62,77 +68,126 @@ class Transport(Protocol):
     async def close(self) -> None: ...
 
 
-@lru_cache(maxsize=256)
-def _seconds(value: float) -> timedelta:
-    return timedelta(seconds=value)
+@cache
+def _authorities() -> list[tuple[int, str]]:
+    """Where certificate authorities are, as OpenSSL and Python find them: SSL_CERT_FILE, SSL_CERT_DIR, the system's."""
+    paths = ssl.get_default_verify_paths()
+    # one of them: libcurl keeps what it has read of a file, but not of a folder
+    found = ((pycurl.CAINFO, paths.cafile), (pycurl.CAPATH, paths.capath))
+    return [(option, path) for option, path in found if path][:1]
+
+
+class _Handle:
+    """One of libcurl's handles, used for one exchange after another."""
+
+    __slots__ = ("_parts", "curl", "key", "requests")
+
+    def __init__(self, transfers: Transfers) -> None:
+        self.key: str | None = None
+        self.requests = 0
+        """How often in this exchange a request was going to be written to a connection."""
+        self._parts: list[bytes] = []
+        self.curl = curl = Curl()
+        curl.setopt(pycurl.HTTPHEADER, HEADERS)
+        curl.setopt(pycurl.USERAGENT, "queueworker")
+        curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+        curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+        curl.setopt(pycurl.NOPROXY, "*")
+        curl.setopt(pycurl.NOSIGNAL, 1)
+        curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(CONNECT_TIMEOUT_SECONDS * 1000))
+        curl.setopt(pycurl.MAXAGE_CONN, IDLE_CONNECTION_SECONDS)
+        curl.setopt(pycurl.DNS_CACHE_TIMEOUT, 0)
+        for option, path in _authorities():
+            curl.setopt(option, path)
+        curl.setopt(pycurl.WRITEFUNCTION, self._parts.append)
+        curl.setopt(pycurl.PREREQFUNCTION, self._before_request)
+        transfers.prepare(curl)
+
+    def use_key(self, key: str | None) -> None:
+        """Raises ValueError for one that no header can carry."""
+        if key is not None and not (key.isascii() and key.isprintable()):
+            raise ValueError("the API key has a character that an HTTP header cannot have")
+        self.curl.setopt(pycurl.HTTPHEADER, [*HEADERS, f"X-API-Key: {key}"] if key else HEADERS)
+        self.key = key
+
+    def take_body(self) -> bytes:
+        parts = self._parts
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        return body
+
+    def _before_request(self, *_: object) -> int:
+        """libcurl repeats a request, even a POST, when a kept connection dies before the answer: here it may not."""
+        self.requests += 1
+        return pycurl.PREREQFUNC_OK if self.requests == 1 else pycurl.PREREQFUNC_ABORT
 
 
 class HttpTransport:
-    """pyreqwest (Rust's reqwest): the fastest client that was measured, see docs/performance.md."""
+    """libcurl, by pycurl: the fastest client that was measured, see docs/performance.md."""
 
     def __init__(self) -> None:
-        self._client: Client = (
-            ClientBuilder()
-            .no_proxy()
-            .follow_redirects(False)
-            .referer(False)
-            # a result is passed on byte for byte: nothing is gained by having it compressed on the way here
-            .gzip(False)
-            .brotli(False)
-            .zstd(False)
-            .deflate(False)
-            .connect_timeout(_seconds(CONNECT_TIMEOUT_SECONDS))
-            .pool_idle_timeout(_seconds(IDLE_CONNECTION_SECONDS))
-            .user_agent("queueworker")
-            .default_headers({"content-type": "application/json"})
-            .build()
-        )
+        self._transfers: Transfers | None = None
+        self._free: tuple[list[_Handle], list[_Handle]] = ([], [])
+        """Without a key in their headers, and with one."""
 
     # No coroutines of their own: every level costs each time that a task of the loop goes on.
 
     def get(self, url: str, timeout: float, key: str | None = None) -> Awaitable[Answer]:
-        return self._send("GET", url, None, timeout, key)
+        return self._send(url, None, timeout, key)
 
     def post(self, url: str, body: bytes, timeout: float, key: str | None = None) -> Awaitable[Answer]:
-        return self._send("POST", url, body, timeout, key)
+        return self._send(url, body, timeout, key)
 
-    async def _send(self, method: str, url: str, body: bytes | None, timeout: float, key: str | None) -> Answer:
+    async def _send(self, url: str, body: bytes | None, timeout: float, key: str | None) -> Answer:
+        if self._transfers is None:
+            self._transfers = Transfers()
+        transfers, free = self._transfers, self._free[key is not None]
+        handle = free.pop() if free else _Handle(transfers)
+        curl = handle.curl
+        handle.requests = 0
         try:
-            request = self._client.request(method, url).timeout(_seconds(timeout))
-            if body is not None:
-                request = request.body_bytes(body)
-            if key is not None:
-                request = request.header("X-API-Key", key, is_sensitive=True)
-            built = request.build()
+            if handle.key != key:
+                handle.use_key(key)
+            curl.setopt(pycurl.URL, url)
+            curl.setopt(pycurl.TIMEOUT_MS, int(timeout * 1000))
+            if body is None:
+                curl.setopt(pycurl.HTTPGET, 1)
+            else:
+                curl.setopt(pycurl.POSTFIELDS, body)
+            await transfers.start(curl)
+            return Answer(curl.getinfo(pycurl.RESPONSE_CODE), handle.take_body())
+        except pycurl.error as error:
+            raise _classified(url, handle, error) from error
         except ValueError as error:
             raise NotSent(f"{url}: {error}") from error
-        try:
-            response = await built.send()
-            return Answer(response.status, (await response.bytes()).to_bytes())
-        except PyreqwestError as error:
-            raise _classified(url, error) from error
+        except asyncio.CancelledError:
+            transfers.stop(curl)
+            raise
+        finally:
+            handle.take_body()
+            if body is not None and len(body) > LARGE_BODY_BYTES:
+                curl.setopt(pycurl.POSTFIELDS, b"")  # the handle would keep it
+            free.append(handle)
 
     async def close(self) -> None:
-        await self._client.close()
+        if self._transfers is not None:
+            self._transfers.close()
+        for free in self._free:
+            for handle in free:
+                handle.curl.close()
+            free.clear()
 
 
-def _classified(url: str, error: PyreqwestError) -> TransportError:
-    """Tell what provably was not sent from what is ambiguous.
-
-    pyreqwest's exception types do not: a reset after the request was written is a `ConnectError`, and
-    an answer that never came a `ConnectTimeoutError` (seen with 0.15.1). The chain of causes does:
-    only a failure to connect carries hyper's `client error (Connect)`.
-    """
-    causes = _causes(error)
-    text = f"{url}: {causes[-1] if causes else error}"
-    if any("client error (Connect)" in cause for cause in causes):
+def _classified(url: str, handle: _Handle, error: pycurl.error) -> TransportError:
+    """Tell what provably was not sent from what is ambiguous: by whether libcurl was going to write the request."""
+    code, text = error.args
+    if code == pycurl.E_COULDNT_CONNECT and (number := handle.curl.getinfo(pycurl.OS_ERRNO)):
+        text = os.strerror(number)
+    elif handle.requests > 1:
+        text = "the connection was closed before an answer came"
+    text = f"{url}: {text}"
+    if handle.requests == 0:
         return NotSent(text)
-    if isinstance(error, TimeoutError) or any("timed out" in cause for cause in causes):
+    if code == pycurl.E_OPERATION_TIMEDOUT:
         return TimedOut(text)
     return Broken(text)
-
-
-def _causes(error: PyreqwestError) -> list[str]:
-    if isinstance(error, DetailedPyreqwestError) and error.details:
-        return [cause["message"] for cause in error.details.get("causes") or ()]
-    return []

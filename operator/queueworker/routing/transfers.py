@@ -1,0 +1,153 @@
+"""libcurl's transfers, driven by the running asyncio loop (libcurl's multi-socket interface), in the loop's own thread.
+
+pycurl's `AsyncCurlMulti` does the same, but asks the loop for each socket before each transfer and takes it back after:
+six system calls a request. Here a socket stays in a selector of ours for as long as its connection lives, and the loop
+watches only the selector: 65 instead of 113 µs for a task's three requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import selectors
+from selectors import EVENT_READ, EVENT_WRITE
+from typing import TYPE_CHECKING
+
+import pycurl
+from pycurl import CurlMulti
+
+if TYPE_CHECKING:
+    from pycurl import Curl
+
+# Connections that are kept while idle; libcurl itself closes those that are too old (MAXAGE_CONN).
+MAX_IDLE_CONNECTIONS = 16_384
+
+_EVENTS = {
+    pycurl.POLL_NONE: 0,
+    pycurl.POLL_IN: EVENT_READ,
+    pycurl.POLL_OUT: EVENT_WRITE,
+    pycurl.POLL_INOUT: EVENT_READ | EVENT_WRITE,
+    pycurl.POLL_REMOVE: 0,
+}
+_ACTIONS = (0, pycurl.CSELECT_IN, pycurl.CSELECT_OUT, pycurl.CSELECT_IN | pycurl.CSELECT_OUT)
+
+
+class Transfers:
+    """Any number of them at once, in one loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._under_way: dict[Curl, asyncio.Future[None]] = {}
+        self._selector = selectors.DefaultSelector()
+        self._watched: dict[int, int] = {}
+        """Sockets in the selector, and the events that it looks for."""
+        self._wanted: dict[int, int] = {}
+        """The events that libcurl waits for; none for a connection that is idle."""
+        self._timer: asyncio.Handle | None = None
+        self._due_now = False
+        self._multi = CurlMulti()
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_interest)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
+        self._multi.setopt(pycurl.M_MAXCONNECTS, MAX_IDLE_CONNECTIONS)
+        self._loop.add_reader(self._selector.fileno(), self._on_ready)
+
+    def prepare(self, curl: Curl) -> None:
+        """Say so once for each handle, before it is used here."""
+        curl.setopt(pycurl.SOCKOPTFUNCTION, self._on_new_socket)
+
+    def start(self, curl: Curl) -> asyncio.Future[None]:
+        """The future ends with the transfer. It raises `pycurl.error`; when it is cancelled, call `stop`."""
+        future = self._loop.create_future()
+        self._multi.add_handle(curl)
+        self._under_way[curl] = future
+        return future
+
+    def stop(self, curl: Curl) -> None:
+        """Give a transfer up, if it is under way: its connection is closed."""
+        if self._under_way.pop(curl, None) is not None:
+            self._multi.remove_handle(curl)
+
+    def close(self) -> None:
+        for curl, future in self._under_way.items():
+            self._multi.remove_handle(curl)
+            future.cancel()
+        self._under_way.clear()
+        self._multi.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.remove_reader(self._selector.fileno())
+        self._selector.close()
+
+    # --- called by libcurl, from within the calls above and below: nothing here calls it back
+
+    def _on_new_socket(self, fd: int, _purpose: int) -> int:
+        """What was known of the number was another socket's, which is closed."""
+        self._unwatch(fd)
+        return pycurl.SOCKOPT_OK
+
+    def _on_interest(self, what: int, fd: int, _multi: CurlMulti, _data: object) -> None:
+        events = self._wanted[fd] = _EVENTS[what]
+        watched = self._watched.get(fd, 0)
+        if events in (0, watched):
+            return  # an idle connection stays in the selector: it is used again soon
+        if watched:
+            self._selector.modify(fd, events)
+        else:
+            self._selector.register(fd, events)
+        self._watched[fd] = events
+
+    def _on_timer(self, milliseconds: int) -> None:
+        if milliseconds == 0:
+            if not self._due_now:
+                self._due_now = True
+                self._loop.call_soon(self._on_due_now)
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if milliseconds > 0:
+            self._timer = self._loop.call_later(milliseconds / 1000, self._on_due)
+
+    # --- called by the loop
+
+    def _on_due_now(self) -> None:
+        self._due_now = False
+        self._on_due()
+
+    def _on_due(self) -> None:
+        if not self._multi.closed:
+            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+            self._end_transfers()
+
+    def _on_ready(self) -> None:
+        wanted, act = self._wanted, self._multi.socket_action
+        for key, events in self._selector.select(0):
+            if wanted[key.fd]:
+                act(key.fd, _ACTIONS[events])
+            else:
+                self._unwatch(key.fd)  # its peer has closed it while it was idle, as libcurl will see
+        self._end_transfers()
+
+    def _unwatch(self, fd: int) -> None:
+        if self._watched.pop(fd, 0):
+            with contextlib.suppress(OSError):
+                self._selector.unregister(fd)
+
+    def _end_transfers(self) -> None:
+        more = 1
+        while more:
+            more, ended, failed = self._multi.info_read()
+            for curl in ended:
+                self._end(curl, None)
+            for curl, code, text in failed:
+                self._end(curl, pycurl.error(code, text))
+
+    def _end(self, curl: Curl, error: pycurl.error | None) -> None:
+        self._multi.remove_handle(curl)
+        future = self._under_way.pop(curl)
+        if future.done():
+            return  # cancelled just now
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
