@@ -189,10 +189,9 @@ def crd() -> None:
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run in uvloop, and end the process. What a person can put right ends it with status 1 and a sentence."""
+    """Run in uvloop. What a person can put right ends the process with status 1 and a sentence."""
     import asyncio
     import gc
-    import logging
 
     import uvloop
 
@@ -207,12 +206,6 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         except CannotListen as error:
             print(error, file=sys.stderr)
             raise typer.Exit(1) from error
-    # Everything is closed. pyreqwest's thread may still ask for the interpreter, which aborts a process that is
-    # taking it down ("PyGILState_Release … finalizing", seen with 0.15.1): so it is not taken down.
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
 
 
 def main() -> None:

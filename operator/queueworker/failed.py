@@ -5,23 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from yarl import URL
 
 from queueworker.redaction import without_credentials
 from queueworker.routing.failures import MAX_TASK_BYTES, REMOVE, FailedTask, decode, keys
 from queueworker.routing.task import excerpt, path_id
-from queueworker.routing.transport import Answer, Broken, NotSent, TransportError
+from queueworker.routing.transport import HttpTransport, NotSent, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
 
 REDIS_TIMEOUT_SECONDS = 5.0
 QUEUE_TIMEOUT_SECONDS = 20.0
-QUEUE_CONNECT_SECONDS = 5.0
 PAGE = 100
 
 
@@ -81,24 +78,17 @@ def refusal(task: FailedTask, *, ambiguous: bool) -> str:
 
 
 class Resender:
-    """Sends tasks to their queues. One that cannot be reached, or refuses the key, is not asked for each task anew.
-
-    Not by the router's client: its threads may still run when a command as short as this one ends, and the
-    interpreter then aborts (seen with pyreqwest 0.15.1 after a refused connection).
-    """
+    """Sends tasks to their queues. One that cannot be reached, or refuses the key, is not asked for each task anew."""
 
     def __init__(self, tasks: FailedTasks, key: str | None, queue_url: str | None) -> None:
         self._tasks = tasks
-        self._session = aiohttp.ClientSession(
-            headers={"content-type": "application/json"} | ({"X-API-Key": key} if key else {}),
-            timeout=aiohttp.ClientTimeout(QUEUE_TIMEOUT_SECONDS, sock_connect=QUEUE_CONNECT_SECONDS),
-        )
+        self._transport = HttpTransport()
         self._key = key
         self._queue_url = queue_url
         self._unusable: dict[str, str] = {}
 
     async def aclose(self) -> None:
-        await self._session.close()
+        await self._transport.close()
 
     async def send(self, task: FailedTask) -> Sent:
         """Only what the queue has accepted leaves the record."""
@@ -110,7 +100,7 @@ class Resender:
             has_it = await self._state(url, task.eval_id)
             if has_it:
                 return Sent(task.eval_id, done=True, message=f"not sent: queue {shown} has it already ({has_it})")
-            status, body = await self._ask("POST", f"{url}/tasks", task.task)
+            status, body = await self._transport.post(f"{url}/tasks", task.task, QUEUE_TIMEOUT_SECONDS, self._key)
         except NotSent as error:
             self._unusable[url] = (
                 f"queue cannot be reached at {without_credentials(str(error))}; is --queue-url needed?"
@@ -138,20 +128,9 @@ class Resender:
 
     async def _state(self, url: str, eval_id: str) -> str:
         """`queued` or `running` when the queue has a task of that id, which a second one must not join; else empty."""
-        status, body = await self._ask("GET", f"{url}/tasks/{path_id(eval_id)}")
+        status, body = await self._transport.get(f"{url}/tasks/{path_id(eval_id)}", QUEUE_TIMEOUT_SECONDS, self._key)
         state = _answer(body).get("status") if status == 200 else None
         return state if state in {"queued", "running"} else ""
-
-    async def _ask(self, method: str, url: str, body: bytes | None = None) -> Answer:
-        """Raises `TransportError`."""
-        try:
-            target = URL(url, encoded=True)
-            async with self._session.request(method, target, data=body, allow_redirects=False) as response:
-                return Answer(response.status, await response.read())
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL, ValueError) as error:
-            raise NotSent(f"{url}: {error}") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise Broken(f"{url}: {error or type(error).__name__}") from error
 
 
 def _answer(body: bytes) -> dict[str, Any]:

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import ssl
+import subprocess
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from demo.control_plane.ports import free_ports
-from queueworker.routing.transport import Answer, Broken, HttpTransport, NotSent, TimedOut, TransportError
+from queueworker.routing.transport import (
+    Answer,
+    Broken,
+    HttpTransport,
+    NotSent,
+    TimedOut,
+    TransportError,
+    authorities,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -43,6 +56,37 @@ async def server(answer: bytes, *, then: str) -> AsyncIterator[tuple[str, list[b
         yield f"http://127.0.0.1:{port}/x", seen
     finally:
         release.set()
+        listening.close()
+
+
+@asynccontextmanager
+async def keeping_server(
+    answers: int, *, then: str, closes_idle: bool = False, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Answers so many requests on each connection, and then ends it: when the next is there, or at once."""
+    seen: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            for _ in range(answers):
+                await read(reader)
+                writer.write(WHOLE)
+            if not closes_idle:
+                await read(reader)
+        if then == "reset":
+            writer.transport.abort()
+        writer.close()
+
+    async def read(reader: asyncio.StreamReader) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(2 if head.startswith(b"POST") else 0)
+        seen.append(head)
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    port = listening.sockets[0].getsockname()[1]
+    try:
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{port}/x", seen
+    finally:
         listening.close()
 
 
@@ -109,3 +153,126 @@ async def test_an_answer_that_does_not_come_in_time_is_ambiguous(transport: Http
     async with server(answer, then="silent") as (url, seen):
         assert type(await failure(transport, url, 0.3)) is TimedOut
         assert seen
+
+
+@pytest.mark.parametrize("then", ["reset", "close"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_kept_connection_that_dies_with_a_request_is_ambiguous_and_the_request_is_not_repeated(
+    transport: HttpTransport, method: str, then: str
+) -> None:
+    """libcurl would repeat it on a new connection, and the task would run twice."""
+    async with keeping_server(answers=1, then=then) as (url, seen):
+        ask = transport.get(url, 5) if method == "GET" else transport.post(url, b"{}", 5)
+        assert await ask == Answer(200, b"{}")
+        with pytest.raises(TransportError) as caught:
+            await (transport.get(url, 5) if method == "GET" else transport.post(url, b"{}", 5))
+        assert type(caught.value) is Broken
+        await asyncio.sleep(0.1)
+        assert [request.split()[0].decode() for request in seen] == [method] * 2
+
+
+async def test_connections_that_peers_close_while_they_are_idle_are_not_used_again_and_not_kept(
+    transport: HttpTransport,
+) -> None:
+    counts = []
+    for _ in range(3):
+        await asyncio.gather(*(ask_a_closing_server(transport) for _ in range(20)))
+        await asyncio.sleep(1.1)  # libcurl closes them when it looks for dead ones, once a second
+        await ask_a_closing_server(transport)
+        counts.append(open_files())
+    assert counts[2] <= counts[0]
+
+
+async def ask_a_closing_server(transport: HttpTransport) -> None:
+    async with keeping_server(answers=1, then="close", closes_idle=True) as (url, seen):
+        assert (await transport.get(url, 5)).status == 200
+        await asyncio.sleep(0.05)
+        assert (await transport.get(url, 5)).status == 200
+        assert len(seen) == 2
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_request_that_is_given_up_closes_its_connection_and_no_other(transport: HttpTransport) -> None:
+    async with server(b"", then="silent") as (silent, seen), keeping_server(answers=9, then="close") as (url, _):
+        given_up = asyncio.ensure_future(transport.post(silent, b"{}", 30))
+        other = asyncio.ensure_future(transport.get(url, 30))
+        while not seen:
+            await asyncio.sleep(0.01)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        assert (await other).status == 200
+        assert (await transport.get(url, 5)).status == 200
+
+
+async def test_large_bodies_come_and_go_whole(transport: HttpTransport) -> None:
+    large = bytes(range(32, 96)) * 300_000
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = await reader.readexactly(len(large))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body))
+        writer.write(body)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        assert (await transport.post(f"http://127.0.0.1:{port}/x", large, 30)).body == large
+
+
+async def test_a_connection_that_is_not_there_in_time_was_not_sent_anything(transport: HttpTransport) -> None:
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for waiting in (first, second):
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        error = await failure(transport, f"http://127.0.0.1:{full.getsockname()[1]}/x", 0.3)
+        assert type(error) is NotSent
+        assert "timed out" in str(error)
+
+
+async def test_the_key_is_the_one_of_each_request_and_one_that_no_header_can_carry_is_not_sent(
+    transport: HttpTransport,
+) -> None:
+    async with keeping_server(answers=9, then="close") as (url, seen):
+        for key in ("first", None, "second"):
+            await transport.get(url, 5, key)
+        with pytest.raises(NotSent, match="API key"):
+            await transport.get(url, 5, "k\r\nX-Other: 1")
+        await transport.get(url, 5, "third")
+    keys = [line for request in seen for line in request.decode().split("\r\n") if line.startswith("X-")]
+    assert len(seen) == 4
+    assert keys == ["X-API-Key: first", "X-API-Key: second", "X-API-Key: third"]
+
+
+async def test_https_peers_are_held_to_the_authorities_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key.pem -out cert.pem"
+    whose = "-days 1 -subj /CN=queue -addext subjectAltName=IP:127.0.0.1"
+    command = ["openssl", *make.split(), *whose.split()]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+
+    async with keeping_server(answers=9, then="close", tls=context) as (url, seen):
+        stranger = HttpTransport()
+        error = await failure(stranger, url)
+        await stranger.close()
+        assert type(error) is NotSent
+        assert "certificate" in str(error)
+        assert not seen
+
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        authorities.cache_clear()
+        try:
+            trusting = HttpTransport()
+            assert await trusting.get(url, 5) == Answer(200, b"{}")
+            await trusting.close()
+        finally:
+            authorities.cache_clear()

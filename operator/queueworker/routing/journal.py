@@ -63,9 +63,6 @@ MAX_BATCH_BYTES = 8 * 1024 * 1024
 # A larger result is not journalled. Its entry stays `executing` until its event is published: if the router
 # dies before, the task is treated as `routing.recovery` says.
 MAX_RESULT_BYTES = 8 * 1024 * 1024
-# A batch gathers for so many seconds when more than so many writes a second go by (a task makes some three): each
-# batch wakes two processes, and many small ones cost a busy router more than its tasks do. A lone write does not wait.
-GATHER = ((4000, 0.003), (1000, 0.001))
 
 
 class Journal:
@@ -172,7 +169,8 @@ class Journal:
 
     async def durable(self) -> None:
         """Return when all that was put is written, or at once while it cannot be: see `writable`."""
-        if self.fenced or self._closed or self.link.reason not in {LinkReason.CONNECTED, LinkReason.UNKNOWN}:
+        reason = self.link.reason
+        if self.fenced or self._closed or not (reason is LinkReason.CONNECTED or reason is LinkReason.UNKNOWN):
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._written.append(future)
@@ -314,17 +312,11 @@ class Journal:
     # --- the stream of batches
 
     async def _write_for_ever(self) -> None:
-        last, began, clock = 0, 0.0, asyncio.get_running_loop().time
+        """What gathers while one batch is on its way is the next: small when little happens, large when much does."""
         while True:
             await self._wake.wait()
-            rate = last / max(clock() - began, 0.001)
-            pause = next((seconds for above, seconds in GATHER if rate > above), 0.0)
-            if pause:
-                await asyncio.sleep(pause)
-            began = clock()
             self._wake.clear()
-            last = len(self._sets) + len(self._dels) + len(self._events) + len(self._records)
-            if not last:
+            if not (self._sets or self._dels or self._events or self._records):
                 self._release_waiters()
                 continue
             self._writing = True

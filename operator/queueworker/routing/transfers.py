@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import selectors
+import socket
+import threading
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import TYPE_CHECKING
 
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 
 # Connections that are kept while idle; libcurl itself closes those that are too old (MAXAGE_CONN).
 MAX_IDLE_CONNECTIONS = 16_384
+
+# By then libcurl has found a dead connection itself: it looks once a second, before a transfer.
+FOUND_SECONDS = 3.0
 
 _EVENTS = {
     pycurl.POLL_NONE: 0,
@@ -43,8 +49,11 @@ class Transfers:
         """Sockets in the selector, and the events that it looks for."""
         self._wanted: dict[int, int] = {}
         """The events that libcurl waits for; none for a connection that is idle."""
+        self.dead: set[tuple[str, int]] = set()
+        """Local addresses of connections whose peers have closed them while they were idle. Libcurl looks for such
+        ones once a second, and till then it would use them."""
         self._timer: asyncio.Handle | None = None
-        self._due_now = False
+        self._due_now: asyncio.Handle | None = None
         self._multi = CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_interest)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
@@ -72,18 +81,20 @@ class Transfers:
             self._multi.remove_handle(curl)
             future.cancel()
         self._under_way.clear()
-        self._multi.close()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._due_now):
+            if timer is not None:
+                timer.cancel()
         self._loop.remove_reader(self._selector.fileno())
         self._selector.close()
+        # in a thread, and nobody waits for it: libcurl waits there for lookups of names, which may take 10 s and more
+        threading.Thread(target=self._multi.close, name="libcurl closes", daemon=True).start()
 
     # --- called by libcurl, from within the calls above and below: nothing here calls it back
 
     def _on_new_socket(self, fd: int, _purpose: int) -> int:
         """What was known of the number was another socket's, which is closed."""
         self._unwatch(fd)
-        return pycurl.SOCKOPT_OK
+        return 0  # SOCKOPT_OK
 
     def _on_interest(self, what: int, fd: int, _multi: CurlMulti, _data: object) -> None:
         events = self._wanted[fd] = _EVENTS[what]
@@ -98,9 +109,8 @@ class Transfers:
 
     def _on_timer(self, milliseconds: int) -> None:
         if milliseconds == 0:
-            if not self._due_now:
-                self._due_now = True
-                self._loop.call_soon(self._on_due_now)
+            if self._due_now is None:
+                self._due_now = self._loop.call_soon(self._on_due_now)
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -111,13 +121,12 @@ class Transfers:
     # --- called by the loop
 
     def _on_due_now(self) -> None:
-        self._due_now = False
+        self._due_now = None
         self._on_due()
 
     def _on_due(self) -> None:
-        if not self._multi.closed:
-            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
-            self._end_transfers()
+        self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        self._end_transfers()
 
     def _on_ready(self) -> None:
         wanted, act = self._wanted, self._multi.socket_action
@@ -125,8 +134,15 @@ class Transfers:
             if wanted[key.fd]:
                 act(key.fd, _ACTIONS[events])
             else:
-                self._unwatch(key.fd)  # its peer has closed it while it was idle, as libcurl will see
+                self._on_idle_ended(key.fd)
         self._end_transfers()
+
+    def _on_idle_ended(self, fd: int) -> None:
+        self._unwatch(fd)
+        with socket.socket(fileno=os.dup(fd)) as ended:
+            address = ended.getsockname()[:2]
+        self.dead.add(address)
+        self._loop.call_later(FOUND_SECONDS, self.dead.discard, address)
 
     def _unwatch(self, fd: int) -> None:
         if self._watched.pop(fd, 0):

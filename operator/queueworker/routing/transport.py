@@ -29,6 +29,9 @@ CONNECT_TIMEOUT_SECONDS = 5.0
 IDLE_CONNECTION_SECONDS = 4
 # A request's body that a handle does not keep until its next use.
 LARGE_BODY_BYTES = 65_536
+# What a handle answers before its request is written.
+CARRY_ON: int = pycurl.PREREQFUNC_OK
+ABORT: int = pycurl.PREREQFUNC_ABORT
 # Nothing waits for a `100 Continue`.
 HEADERS = ["Content-Type: application/json", "Expect:"]
 
@@ -69,7 +72,7 @@ class Transport(Protocol):
 
 
 @cache
-def _authorities() -> list[tuple[int, str]]:
+def authorities() -> list[tuple[int, str]]:
     """Where certificate authorities are, as OpenSSL and Python find them: SSL_CERT_FILE, SSL_CERT_DIR, the system's."""
     paths = ssl.get_default_verify_paths()
     # one of them: libcurl keeps what it has read of a file, but not of a folder
@@ -80,13 +83,16 @@ def _authorities() -> list[tuple[int, str]]:
 class _Handle:
     """One of libcurl's handles, used for one exchange after another."""
 
-    __slots__ = ("_parts", "curl", "key", "requests")
+    __slots__ = ("_dead", "_parts", "curl", "key", "requests", "stale")
 
     def __init__(self, transfers: Transfers) -> None:
         self.key: str | None = None
         self.requests = 0
         """How often in this exchange a request was going to be written to a connection."""
+        self.stale = False
+        """Whether it was not written, because its kept connection is dead."""
         self._parts: list[bytes] = []
+        self._dead = transfers.dead
         self.curl = curl = Curl()
         curl.setopt(pycurl.HTTPHEADER, HEADERS)
         curl.setopt(pycurl.USERAGENT, "queueworker")
@@ -97,7 +103,7 @@ class _Handle:
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(CONNECT_TIMEOUT_SECONDS * 1000))
         curl.setopt(pycurl.MAXAGE_CONN, IDLE_CONNECTION_SECONDS)
         curl.setopt(pycurl.DNS_CACHE_TIMEOUT, 0)
-        for option, path in _authorities():
+        for option, path in authorities():
             curl.setopt(option, path)
         curl.setopt(pycurl.WRITEFUNCTION, self._parts.append)
         curl.setopt(pycurl.PREREQFUNCTION, self._before_request)
@@ -116,10 +122,14 @@ class _Handle:
         parts.clear()
         return body
 
-    def _before_request(self, *_: object) -> int:
-        """libcurl repeats a request, even a POST, when a kept connection dies before the answer: here it may not."""
+    def _before_request(self, _peer: str, local: str, _peer_port: int, port: int) -> int:
         self.requests += 1
-        return pycurl.PREREQFUNC_OK if self.requests == 1 else pycurl.PREREQFUNC_ABORT
+        if self.requests > 1:
+            return ABORT  # A kept connection died before the answer: libcurl would send it again, a POST as well.
+        if self._dead and (local, port) in self._dead:
+            self.requests, self.stale = 0, True
+            return ABORT
+        return CARRY_ON
 
 
 class HttpTransport:
@@ -149,13 +159,19 @@ class HttpTransport:
             if handle.key != key:
                 handle.use_key(key)
             curl.setopt(pycurl.URL, url)
-            curl.setopt(pycurl.TIMEOUT_MS, int(timeout * 1000))
+            curl.setopt(pycurl.TIMEOUT_MS, max(1, int(timeout * 1000)))  # 0 would be for ever
             if body is None:
                 curl.setopt(pycurl.HTTPGET, 1)
             else:
                 curl.setopt(pycurl.POSTFIELDS, body)
-            await transfers.start(curl)
-            return Answer(curl.getinfo(pycurl.RESPONSE_CODE), handle.take_body())
+            while True:
+                handle.stale = False
+                try:
+                    await transfers.start(curl)
+                    return Answer(curl.getinfo(pycurl.RESPONSE_CODE), handle.take_body())
+                except pycurl.error:
+                    if not handle.stale:
+                        raise
         except pycurl.error as error:
             raise _classified(url, handle, error) from error
         except ValueError as error:
