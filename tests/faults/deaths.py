@@ -43,7 +43,7 @@ class Left:
         """What the account has to allow for it. `without_journal`: it could not be written for a while before."""
         early = self.taken - self.in_state("executed")
         assert without_journal or not early, f"reported before the journal had their outcome: {sorted(early)}"
-        again = self.in_state("executing")
+        again = self.in_state("executing", *(["pulled"] if without_journal else []))
         return {
             "unjournaled": self.unjournaled,
             "lost_why": WINDOW if self.unjournaled else "",

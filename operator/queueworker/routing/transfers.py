@@ -139,8 +139,11 @@ class Transfers:
 
     def _on_idle_ended(self, fd: int) -> None:
         self._unwatch(fd)
-        with socket.socket(fileno=os.dup(fd)) as ended:
-            address = ended.getsockname()[:2]
+        try:
+            with socket.socket(fileno=os.dup(fd)) as ended:
+                address = ended.getsockname()[:2]
+        except OSError:
+            return  # libcurl was faster, and has closed it
         self.dead.add(address)
         self._loop.call_later(FOUND_SECONDS, self.dead.discard, address)
 

@@ -69,8 +69,8 @@ def celery(pool: str, http: str, concurrency: int, prefetch: int) -> Contender:
 # What was fastest of 1 to 8 processes or threads and 1 to 64 greenlets, prefetch 0 to 512, -O default and fair.
 CELERIES = (
     celery("prefork", "requests", 2, 64),
-    celery("prefork", "pyreqwest", 2, 64),
-    celery("threads", "pyreqwest", 2, 64),
+    celery("prefork", "pycurl", 2, 64),
+    celery("threads", "pycurl", 2, 64),
     celery("gevent", "urllib3", 8, 32),
 )
 
