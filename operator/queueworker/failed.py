@@ -133,7 +133,7 @@ class Resender:
         return state if state in {"queued", "running"} else ""
 
 
-def _answer(body: bytes) -> dict[str, Any]:
+def _answer(body: bytes | bytearray) -> dict[str, Any]:
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError:

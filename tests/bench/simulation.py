@@ -18,7 +18,7 @@ import orjson
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.routing.config import Endpoint
 from queueworker.routing.pool import ExecutorPool
-from queueworker.routing.task import Task
+from queueworker.routing.task import Pieces, Task
 from queueworker.routing.transport import Answer
 from tests.bench import virtual_time
 
@@ -98,7 +98,7 @@ class Healths:
         begin, end = kind.away
         return Answer(503 if begin <= asyncio.get_running_loop().time() < end else 200, b"{}")
 
-    async def post(self, url: str, body: bytes, timeout: float, key: str | None = None) -> Answer:
+    async def post(self, url: str, body: bytes | Pieces, timeout: float, key: str | None = None) -> Answer:
         raise NotImplementedError
 
     async def close(self) -> None: ...

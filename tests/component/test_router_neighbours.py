@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from queueworker.routing import journal
-from queueworker.routing.bulk import BULK_BYTES
+from queueworker.routing import entries, journal
+from queueworker.routing.task import LARGE_BYTES
 from tests.component.running import running
 from tests.component.stubs import StubExecutor, StubQueue, result, until
 
@@ -142,7 +142,7 @@ class Hanging(StubQueue):
 async def test_an_event_of_megabytes_arrives_whole_and_then_its_entry_goes(
     queue: StubQueue, executor: StubExecutor, redis_url: str, events: list[Any]
 ) -> None:
-    large = result("a", output="x" * 5 * BULK_BYTES)
+    large = result("a", output="x" * 5 * LARGE_BYTES)
     executor.answers.append(web.json_response(large))
     queue.submit("a", "b")
     async with running(queue, [executor], redis_url) as router:
@@ -157,7 +157,7 @@ async def test_an_event_of_megabytes_arrives_whole_and_then_its_entry_goes(
 async def test_a_result_too_large_for_the_journal_stays_executing_there_until_it_is_reported(
     queue: StubQueue, executor: StubExecutor, redis_url: str
 ) -> None:
-    large = result("a", output="x" * (journal.MAX_RESULT_BYTES + 1))
+    large = result("a", output="x" * (entries.MAX_KEPT_BYTES + 1))
     executor.answers.append(web.json_response(large))
     queue.report_answers.append(web.Response(status=500))
     queue.submit("a")

@@ -87,7 +87,9 @@ def test_a_task_keeps_what_the_queue_said_to_the_byte() -> None:
     task = parsed(body)
     assert task is not None
     assert (task.raw, task.language, task.engine, task.pulled_at) == (body, "", "", 7.0)
-    assert orjson.loads(execute_body(task, 9)) == {"eval_id": "a", "code": "print(1)", "timeout": 9}
+    body_to_execute = execute_body(task, 9)
+    assert isinstance(body_to_execute, bytes)
+    assert orjson.loads(body_to_execute) == {"eval_id": "a", "code": "print(1)", "timeout": 9}
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from queueworker.routing.entries import State
 from queueworker.routing.task import (
     InvalidAnswer,
     Outcome,
+    Pieces,
     Task,
     excerpt,
     outcome_of,
@@ -64,7 +65,7 @@ class Attempts:
         self._counters = counters
         self._clock = clock
 
-    async def attempt(self, task: Task, executor: Executor, body: bytes, timeout: int) -> Outcome | Again:
+    async def attempt(self, task: Task, executor: Executor, body: bytes | Pieces, timeout: int) -> Outcome | Again:
         """One `POST /execute`; an executor of the later kind is then waited for."""
         counters, completions = self._counters, self.completions
         limit = timeout + EXECUTE_MARGIN_SECONDS
@@ -169,7 +170,7 @@ class Attempts:
         else:
             self._pool.broke(executor, f"broke the connection at {error}")
 
-    def _rejected(self, task: Task, executor: Executor, status: int, answer: bytes) -> Outcome | Again:
+    def _rejected(self, task: Task, executor: Executor, status: int, answer: bytes | bytearray) -> Outcome | Again:
         text = f"Executor rejected task: {excerpt(answer)}"  # the legacy worker's words
         executors = self.spec.executors
         if status in {429, 503}:

@@ -10,6 +10,10 @@ import orjson
 from queueworker.routing.failures import MAX_TASK_BYTES, NO_TASK
 from queueworker.routing.task import Outcome
 
+# A larger task or result is not in its entry. Without its task nobody can run it again: a successor reports it as
+# failed. An outcome without its result is not written at all, see `journal`.
+MAX_KEPT_BYTES = 8 * 1024 * 1024
+
 
 class State(StrEnum):
     PULLED = "pulled"
@@ -42,7 +46,7 @@ class UnreadableEntry(Exception):
 def encode_task(
     state: State,
     queue_url: str,
-    task: bytes,
+    task: bytes | bytearray,
     attempt: int = 1,
     executor: str = "",
     *,
@@ -54,7 +58,7 @@ def encode_task(
         "queue": queue_url,
         "attempt": attempt,
         "executor": executor,
-        "task": orjson.Fragment(task),
+        "task": _kept(task, MAX_KEPT_BYTES),
     }
     if doubtful:
         entry["doubtful"] = True
@@ -66,7 +70,7 @@ def encode_task(
 def encode_outcome(
     queue_url: str,
     outcome: Outcome,
-    task: bytes = NO_TASK,
+    task: bytes | bytearray = NO_TASK,
     attempt: int = 1,
     executor: str = "",
     *,
@@ -79,16 +83,20 @@ def encode_outcome(
         "completed": outcome.completed,
         "error": outcome.error,
         "published": outcome.published,
-        "result": None if outcome.result is None else orjson.Fragment(outcome.result),
+        "result": _kept(outcome.result or NO_TASK, MAX_KEPT_BYTES),
     }
     if not outcome.completed:
         entry |= {
             "doubtful": doubtful,
             "attempt": attempt,
             "executor": executor,
-            "task": orjson.Fragment(task if len(task) <= MAX_TASK_BYTES else NO_TASK),
+            "task": _kept(task, MAX_TASK_BYTES),
         }
     return orjson.dumps(entry)
+
+
+def _kept(json: bytes | bytearray, most: int) -> orjson.Fragment:
+    return orjson.Fragment(bytes(json) if len(json) <= most else NO_TASK)
 
 
 def decode(raw: bytes) -> Entry:

@@ -142,7 +142,7 @@ def failed_task(task: Task, error: str, now: float) -> FailedTask:
         queue_url=task.queue.url,
         ambiguous=task.doubtful or (task.outcome is not None and task.outcome.completed),
         task_bytes=known,
-        task=task.raw if known <= MAX_TASK_BYTES else NO_TASK,
+        task=bytes(task.raw) if known <= MAX_TASK_BYTES else NO_TASK,
     )
 
 

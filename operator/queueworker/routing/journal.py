@@ -33,11 +33,12 @@ from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissi
 
 from queueworker.routing import failures, scripts
 from queueworker.routing.backoff import exponential
-from queueworker.routing.bulk import BULK_BYTES, Bulk
+from queueworker.routing.bulk import Bulk
 from queueworker.routing.cancelling import cancelled
 from queueworker.routing.failures import Backlog
 from queueworker.routing.redis_client import connect
 from queueworker.routing.snapshot import Link, LinkReason
+from queueworker.routing.task import Pieces
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -60,9 +61,6 @@ MAX_BUFFERED_EVENTS = 10_000
 MAX_BUFFERED_BYTES = 64 * 1024 * 1024
 # Entries in one batch, at most (or one, when that is larger): a script holds up Redis for everybody.
 MAX_BATCH_BYTES = 8 * 1024 * 1024
-# A larger result is not journalled. Its entry stays `executing` until its event is published: if the router
-# dies before, the task is treated as `routing.recovery` says.
-MAX_RESULT_BYTES = 8 * 1024 * 1024
 
 
 class Journal:
@@ -177,17 +175,18 @@ class Journal:
         self._wake.set()
         await future
 
-    def finish(self, eval_id: str, *events: tuple[str, bytes], failed: FailedTask | None = None) -> None:
+    def finish(self, eval_id: str, *events: tuple[str, bytes | Pieces], failed: FailedTask | None = None) -> None:
         """Publish the events, then forget the entry; keep a record of a failed task."""
-        large = [item for item in events if len(item[1]) >= BULK_BYTES]
-        for item in events:
-            if item not in large:
-                self.publish(*item)
-        if large:
-            entry = self._entries.get(eval_id)
-            self._bulk.publish(*large[0], lambda: self._forget(eval_id, entry))
-        else:
-            self._forget(eval_id, self._entries.get(eval_id))
+        entry = self._entries.get(eval_id)
+        large = False
+        for channel, payload in events:
+            if isinstance(payload, Pieces):
+                large = True
+                self._bulk.publish(channel, payload, lambda: self._forget(eval_id, entry))
+            else:
+                self.publish(channel, payload)
+        if not large:
+            self._forget(eval_id, entry)
         if failed is not None:
             self._records.add(failed)
         elif self._records:

@@ -189,7 +189,7 @@ class QueueClient:
         self.gate.failed(epoch)
         self._set_link(LinkReason.CONNECTION_FAILED, f"queue cannot be reached at {error}")
 
-    def _answered(self, status: int, body: bytes) -> None:
+    def _answered(self, status: int, body: bytes | bytearray) -> None:
         if status in {401, 403}:
             self._set_link(
                 LinkReason.AUTHENTICATION_FAILED,

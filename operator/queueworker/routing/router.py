@@ -26,8 +26,8 @@ from queueworker.routing.attempts import EXECUTE_MARGIN_SECONDS, Attempts, died_
 from queueworker.routing.completions import Completions
 from queueworker.routing.config import Intent
 from queueworker.routing.entries import State
-from queueworker.routing.failures import failed_task
-from queueworker.routing.journal import MAX_RESULT_BYTES, Journal
+from queueworker.routing.failures import NO_TASK, failed_task
+from queueworker.routing.journal import Journal
 from queueworker.routing.pool import ExecutorPool, NoExecutors
 from queueworker.routing.queue import QueueClient
 from queueworker.routing.redis_client import connect
@@ -378,7 +378,7 @@ class Router:
         counters = self._counters
         assert task.journal is not None
         task.outcome = outcome
-        if outcome.result is None or len(outcome.result) <= MAX_RESULT_BYTES:
+        if outcome.result is None or len(outcome.result) <= entries.MAX_KEPT_BYTES:
             task.journal.put(task.eval_id, self._executed(task, outcome))
         await task.journal.durable()
         await self._fence(task)
@@ -458,8 +458,11 @@ class Router:
         if queue is None:
             queue = self._queues[entry.queue_url] = self._make_queue(entry.queue_url)
         now = self._clock()
-        if entry.outcome is not None:
-            task: Task | None = Task(eval_id, "", None, "", "", entry.task, queue, now, outcome=entry.outcome)
+        outcome = entry.outcome
+        if outcome is None and entry.task == NO_TASK:
+            outcome = Outcome(completed=False, error="the router died, and a task as large as this one is not kept")
+        if outcome is not None:
+            task: Task | None = Task(eval_id, "", None, "", "", entry.task, queue, now, outcome=outcome)
         else:
             task = parse_task(entry.task, queue, now)
         if task is None or task.eval_id != eval_id:

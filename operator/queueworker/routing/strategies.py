@@ -213,9 +213,12 @@ def chooser(strategy: Strategy, key: StickyKey, rng: Random) -> Chooser:
             return Sticky(rng, key)
 
 
+# A large task's code counts up to here.
+STICKY_BYTES = 65_536
+
 _KEYS: dict[StickyKey, Callable[[Task], str]] = {
     StickyKey.EVAL_ID: lambda task: task.eval_id,
-    StickyKey.CODE: lambda task: task.code,
+    StickyKey.CODE: lambda task: task.code if isinstance(task.code, str) else bytes(task.code[:STICKY_BYTES]).hex(),
     StickyKey.LANGUAGE: lambda task: task.language,
     StickyKey.ENGINE: lambda task: task.engine,
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import msgspec
 import orjson
 
 if TYPE_CHECKING:
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
 
     from queueworker.routing.journal import Journal
     from queueworker.routing.queue import QueueClient
+
+# From this size on a body is not copied, nor read but for what the router itself needs of it: either would hold up
+# everybody's tasks.
+LARGE_BYTES = 1024 * 1024
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*\Z")
 _EXCERPT_CHARS = 300
@@ -35,13 +41,24 @@ class InvalidAnswer(Exception):
     """An executor's or a queue's answer is not what docs/wire.md says. The message shows its beginning."""
 
 
+class Pieces(tuple[bytes | bytearray | memoryview, ...]):
+    """A large body in pieces, which are sent one after the other."""
+
+    __slots__ = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes, of all of them."""
+        return sum(map(len, self))
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a task ended. `result` is the executor's answer, byte for byte; None when no executor answered."""
 
     completed: bool
     error: str = ""
-    result: bytes | None = None
+    result: bytes | bytearray | None = None
     published: bool = False
     """The executor has published this outcome itself (the later kind does): report it, publish nothing."""
 
@@ -51,12 +68,13 @@ class Task:
     """A task that the queue handed to us, from its pull to its report. `queue` is who wants to hear of it."""
 
     eval_id: str
-    code: str
+    code: str | memoryview
+    """As JSON spells it when the task is large."""
     timeout: int | None
     """Seconds, as the task brought it; None when it brought none that makes sense."""
     language: str
     engine: str
-    raw: bytes
+    raw: bytes | bytearray
     queue: QueueClient
     pulled_at: float
     """On the router's monotonic clock, seconds."""
@@ -77,13 +95,43 @@ class Task:
     """Time that executors and retries' backoffs used: what is not the router's overhead."""
 
 
-def excerpt(body: bytes) -> str:
+class _TaskFields(msgspec.Struct):
+    eval_id: Any = None
+    code: msgspec.Raw = msgspec.Raw()
+    timeout: Any = None
+    language: Any = ""
+    engine: Any = ""
+
+
+class _ResultFields(msgspec.Struct):
+    status: Any = None
+    error: Any = None
+    executor_id: Any = None
+    container_id: Any = None
+
+
+_task_fields = msgspec.json.Decoder(_TaskFields)
+_result_fields = msgspec.json.Decoder(_ResultFields)
+
+
+def _parse(body: bytes | bytearray, large: msgspec.json.Decoder[Any]) -> Any:
+    """What the body says; of a large object only the fields that the decoder knows. Raises `orjson.JSONDecodeError`."""
+    if len(body) >= LARGE_BYTES:
+        # what the decoder passes over it does not hold to UTF-8
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            fields = large.decode(body)
+            if body.isascii() or body.decode():
+                return msgspec.structs.asdict(fields)
+    return orjson.loads(body)
+
+
+def excerpt(body: bytes | bytearray) -> str:
     """The beginning of a body, fit for an error message."""
     text = body[: 4 * _EXCERPT_CHARS].decode("utf-8", "replace")
     return text if len(text) <= _EXCERPT_CHARS else text[:_EXCERPT_CHARS] + "…"
 
 
-def parse_task(body: bytes, queue: QueueClient, now: float) -> Task | None:
+def parse_task(body: bytes | bytearray, queue: QueueClient, now: float) -> Task | None:
     """The answer of `GET /tasks/next`; None when the queue is empty (`null`, `{}` or no body at all).
 
     Raises `InvalidAnswer` when it is no task at all (HTML from a proxy, say) and `InvalidTask` when
@@ -92,7 +140,7 @@ def parse_task(body: bytes, queue: QueueClient, now: float) -> Task | None:
     if not body or body == b"null":
         return None
     try:
-        data = orjson.loads(body)
+        data = _parse(body, _task_fields)
     except orjson.JSONDecodeError as error:
         raise InvalidAnswer(f"no JSON: {excerpt(body)}") from error
     if not data and data != 0:
@@ -103,8 +151,10 @@ def parse_task(body: bytes, queue: QueueClient, now: float) -> Task | None:
     if not isinstance(eval_id, str) or eval_id in {"", ".", ".."}:
         # "." and ".." cannot stand in a URL's path: no report could ever reach the queue
         raise InvalidTask(f"a task whose eval_id is {eval_id!r} can be neither run nor reported")
-    code = data.get("code")
-    if not isinstance(code, str):
+    code: Any = data.get("code")
+    if isinstance(code, msgspec.Raw):
+        code = memoryview(code) if bytes(memoryview(code)[:1]) == b'"' else None
+    if not isinstance(code, str | memoryview):
         raise InvalidTask("the task has no code, or its code is no string", eval_id)
     timeout = data.get("timeout")
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout < 1:
@@ -121,15 +171,18 @@ def parse_task(body: bytes, queue: QueueClient, now: float) -> Task | None:
     )
 
 
-def execute_body(task: Task, timeout: int) -> bytes:
+def execute_body(task: Task, timeout: int) -> bytes | Pieces:
     """The body of `POST /execute`; `timeout` in seconds."""
-    return orjson.dumps({"eval_id": task.eval_id, "code": task.code, "timeout": timeout})
+    if isinstance(task.code, str):
+        return orjson.dumps({"eval_id": task.eval_id, "code": task.code, "timeout": timeout})
+    head = b'{"eval_id":%b,"timeout":%d,"code":' % (orjson.dumps(task.eval_id), timeout)
+    return Pieces((head, task.code, b"}"))
 
 
-def parse_result(body: bytes) -> dict[str, Any]:
-    """The executor's result object. Raises `InvalidAnswer`."""
+def parse_result(body: bytes | bytearray) -> dict[str, Any]:
+    """The executor's result object, or what matters here of a large one. Raises `InvalidAnswer`."""
     try:
-        data = orjson.loads(body)
+        data = _parse(body, _result_fields)
     except orjson.JSONDecodeError as error:
         raise InvalidAnswer(f"answered no JSON: {excerpt(body)}") from error
     if not isinstance(data, dict):
@@ -137,7 +190,7 @@ def parse_result(body: bytes) -> dict[str, Any]:
     return data
 
 
-def is_object(body: bytes) -> bool:
+def is_object(body: bytes | bytearray) -> bool:
     """Whether the body is a JSON object."""
     try:
         return isinstance(orjson.loads(body), dict)
@@ -145,7 +198,7 @@ def is_object(body: bytes) -> bool:
         return False
 
 
-def outcome_of(result: dict[str, Any], raw: bytes) -> Outcome:
+def outcome_of(result: dict[str, Any], raw: bytes | bytearray) -> Outcome:
     """`completed` completes the task; everything else fails it with the result's own error, as ever."""
     if result.get("status") == "completed":
         return Outcome(completed=True, result=raw)
@@ -158,22 +211,27 @@ def path_id(eval_id: str) -> str:
     return eval_id if _PLAIN_ID.match(eval_id) else quote(eval_id, safe="")
 
 
-def report_body(outcome: Outcome) -> bytes:
-    """The body of the report. The result is spliced in as it came: it can be megabytes, and it was JSON already."""
+def report_body(outcome: Outcome) -> bytes | Pieces:
+    """The body of the report. The result is spliced in as it came: it was JSON already."""
     if outcome.completed:
-        return b'{"output":' + (outcome.result or b"null") + b"}"
+        return _spliced(b'{"output":', outcome.result or b"null")
     return orjson.dumps({"error": outcome.error})
 
 
-def event(eval_id: str, outcome: Outcome) -> tuple[str, bytes]:
+def event(eval_id: str, outcome: Outcome) -> tuple[str, bytes | Pieces]:
     """Channel and payload of the outcome's event."""
     head = b'{"eval_id":' + orjson.dumps(eval_id)
     if outcome.completed:
-        return CHANNEL_COMPLETED, head + b',"result":' + (outcome.result or b"null") + b"}"
+        return CHANNEL_COMPLETED, _spliced(head + b',"result":', outcome.result or b"null")
     head += b',"error":' + orjson.dumps(outcome.error)
     if outcome.result is not None:
-        head += b',"result":' + outcome.result
+        return CHANNEL_FAILED, _spliced(head + b',"result":', outcome.result)
     return CHANNEL_FAILED, head + b"}"
+
+
+def _spliced(head: bytes, last: bytes | bytearray) -> bytes | Pieces:
+    """The object that begins like this, with its last value."""
+    return Pieces((head, last, b"}")) if len(last) >= LARGE_BYTES else head + last + b"}"
 
 
 def running_event(eval_id: str, result: dict[str, Any], timeout: int) -> tuple[str, bytes]:

@@ -12,16 +12,18 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from collections import deque
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import pycurl
 from pycurl import Curl
 
+from queueworker.routing.task import Pieces
 from queueworker.routing.transfers import Transfers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 # Shorter than what servers commonly keep an idle connection for (uvicorn 5 s), so that a connection
@@ -54,7 +56,8 @@ class TimedOut(Broken):
 
 class Answer(NamedTuple):
     status: int
-    body: bytes
+    body: bytes | bytearray
+    """A bytearray, which nobody may change, when it came in many pieces: they are not copied once more."""
 
 
 class Transport(Protocol):
@@ -64,7 +67,7 @@ class Transport(Protocol):
         """Raises `TransportError`."""
         ...
 
-    def post(self, url: str, body: bytes, timeout: float, key: str | None = None) -> Awaitable[Answer]:
+    def post(self, url: str, body: bytes | Pieces, timeout: float, key: str | None = None) -> Awaitable[Answer]:
         """`body` is JSON. Raises `TransportError`."""
         ...
 
@@ -83,7 +86,7 @@ def authorities() -> list[tuple[int, str]]:
 class _Handle:
     """One of libcurl's handles, used for one exchange after another."""
 
-    __slots__ = ("_dead", "_parts", "curl", "key", "requests", "stale")
+    __slots__ = ("_body", "_dead", "curl", "key", "requests", "stale")
 
     def __init__(self, transfers: Transfers) -> None:
         self.key: str | None = None
@@ -91,7 +94,7 @@ class _Handle:
         """How often in this exchange a request was going to be written to a connection."""
         self.stale = False
         """Whether it was not written, because its kept connection is dead."""
-        self._parts: list[bytes] = []
+        self._body: bytes | bytearray = b""
         self._dead = transfers.dead
         self.curl = curl = Curl()
         curl.setopt(pycurl.HTTPHEADER, HEADERS)
@@ -105,7 +108,7 @@ class _Handle:
         curl.setopt(pycurl.DNS_CACHE_TIMEOUT, 0)
         for option, path in authorities():
             curl.setopt(option, path)
-        curl.setopt(pycurl.WRITEFUNCTION, self._parts.append)
+        curl.setopt(pycurl.WRITEFUNCTION, self._receive)
         curl.setopt(pycurl.PREREQFUNCTION, self._before_request)
         transfers.prepare(curl)
 
@@ -116,11 +119,25 @@ class _Handle:
         self.curl.setopt(pycurl.HTTPHEADER, [*HEADERS, f"X-API-Key: {key}"] if key else HEADERS)
         self.key = key
 
-    def take_body(self) -> bytes:
-        parts = self._parts
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        parts.clear()
+    def use_body(self, body: bytes | Pieces) -> None:
+        if isinstance(body, Pieces):
+            self.curl.setopt(pycurl.POST, 1)
+            self.curl.setopt(pycurl.POSTFIELDSIZE_LARGE, body.size)
+            self.curl.setopt(pycurl.READFUNCTION, _reader(body))
+        else:
+            self.curl.setopt(pycurl.POSTFIELDS, body)
+
+    def take_body(self) -> bytes | bytearray:
+        body, self._body = self._body, b""
         return body
+
+    def _receive(self, part: bytes) -> None:
+        if not self._body:
+            self._body = part
+        elif isinstance(self._body, bytearray):
+            self._body += part
+        else:
+            self._body = bytearray(self._body) + part
 
     def _before_request(self, _peer: str, local: str, _peer_port: int, port: int) -> int:
         self.requests += 1
@@ -130,6 +147,21 @@ class _Handle:
             self.requests, self.stale = 0, True
             return ABORT
         return CARRY_ON
+
+
+def _reader(body: Pieces) -> Callable[[int], bytes]:
+    """Gives libcurl the next so many bytes, or fewer."""
+    views = deque(memoryview(piece) for piece in body)
+
+    def read(most: int) -> bytes:
+        while views and not views[0]:
+            views.popleft()
+        if not views:
+            return b""
+        part, views[0] = bytes(views[0][:most]), views[0][most:]
+        return part
+
+    return read
 
 
 class HttpTransport:
@@ -145,14 +177,15 @@ class HttpTransport:
     def get(self, url: str, timeout: float, key: str | None = None) -> Awaitable[Answer]:
         return self._send(url, None, timeout, key)
 
-    def post(self, url: str, body: bytes, timeout: float, key: str | None = None) -> Awaitable[Answer]:
+    def post(self, url: str, body: bytes | Pieces, timeout: float, key: str | None = None) -> Awaitable[Answer]:
         return self._send(url, body, timeout, key)
 
-    async def _send(self, url: str, body: bytes | None, timeout: float, key: str | None) -> Answer:
+    async def _send(self, url: str, body: bytes | Pieces | None, timeout: float, key: str | None) -> Answer:
         if self._transfers is None:
             self._transfers = Transfers()
         transfers, free = self._transfers, self._free[key is not None]
-        handle = free.pop() if free else _Handle(transfers)
+        # a handle that once had a body in one piece takes none in several
+        handle = free.pop() if free and not isinstance(body, Pieces) else _Handle(transfers)
         curl = handle.curl
         handle.requests = 0
         try:
@@ -160,11 +193,11 @@ class HttpTransport:
                 handle.use_key(key)
             curl.setopt(pycurl.URL, url)
             curl.setopt(pycurl.TIMEOUT_MS, max(1, int(timeout * 1000)))  # 0 would be for ever
-            if body is None:
-                curl.setopt(pycurl.HTTPGET, 1)
-            else:
-                curl.setopt(pycurl.POSTFIELDS, body)
             while True:
+                if body is None:
+                    curl.setopt(pycurl.HTTPGET, 1)
+                else:
+                    handle.use_body(body)
                 handle.stale = False
                 try:
                     await transfers.start(curl)
@@ -181,9 +214,12 @@ class HttpTransport:
             raise
         finally:
             handle.take_body()
-            if body is not None and len(body) > LARGE_BODY_BYTES:
-                curl.setopt(pycurl.POSTFIELDS, b"")  # the handle would keep it
-            free.append(handle)
+            if isinstance(body, Pieces):
+                curl.close()
+            else:
+                if body is not None and len(body) > LARGE_BODY_BYTES:
+                    handle.use_body(b"")  # the handle would keep it
+                free.append(handle)
 
     async def close(self) -> None:
         if self._transfers is not None:

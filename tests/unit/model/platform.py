@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import orjson
 
+from queueworker.routing.task import Pieces
 from queueworker.routing.transport import Answer, Broken, NotSent, TimedOut, TransportError
 from tests.unit.model.redis_model import Link, RedisModel
 
@@ -239,7 +240,8 @@ class Wire:
             self.last_good[base] = world.clock()
         return answer
 
-    async def post(self, url: str, body: bytes, timeout: float, key: str | None = None) -> Answer:
+    async def post(self, url: str, body: bytes | Pieces, timeout: float, key: str | None = None) -> Answer:
+        assert not isinstance(body, Pieces)
         world = self._world
         base, path = self._split(url)
         if base in world.queues:
