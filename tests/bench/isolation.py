@@ -2,13 +2,15 @@
 
 Two routers in one process and one event loop, as an operator runs them, on one Redis. Their queues and executors are
 processes of their own. The overhead is the time from a pull's answer to the report's acknowledgement that
-no executor used. This machine's figures; whatever else runs on it is in them.
+no executor used. Beside it, what it is when the neighbour's router has a process and a Redis of its own: what the
+neighbour and its stubs do to the whole machine is in that as well, and is not the operator's fault.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import subprocess
 import sys
 import time
 from contextlib import ExitStack
@@ -110,6 +112,16 @@ def start_router(name: str, url: str, redis_url: str) -> tuple[Router, asyncio.T
     return router, asyncio.create_task(router.run()), overheads
 
 
+@app.command()
+def router(url: str, redis_url: str) -> None:
+    """The neighbour's router in a process of its own."""
+
+    async def run() -> None:
+        await start_router("bad", url, redis_url)[1]
+
+    uvloop.run(run())
+
+
 async def measure(good: str, bad: str | None, redis_url: str, seconds: float) -> tuple[list[float], int, float]:
     """The good one's overheads, the neighbour's tasks, and the longest that the loop was held up."""
     _, _, overheads = (one := start_router("good", good, redis_url))
@@ -130,6 +142,28 @@ async def measure(good: str, bad: str | None, redis_url: str, seconds: float) ->
     return seen, others, longest
 
 
+def beside(kind: str, seconds: float, *, apart: bool) -> tuple[list[float], int, float]:
+    """What `measure` says, of stubs and a Redis that are new."""
+    with ExitStack() as stack:
+        redis = stack.enter_context(RedisServer())
+        good, *bad = (_started(stack, "stub", name) for name in ["good", *([kind] if kind else [])])
+        if bad and apart:
+            other = stack.enter_context(RedisServer())
+            _start(stack, "router", *bad, other.url)
+        return uvloop.run(measure(good, None if apart or not bad else bad[0], redis.url, seconds))
+
+
+def _start(stack: ExitStack, *arguments: str) -> subprocess.Popen[str]:
+    return stack.enter_context(process([sys.executable, "-m", "tests.bench.isolation", *arguments]))
+
+
+def _started(stack: ExitStack, *arguments: str) -> str:
+    """The URL that it prints."""
+    child = _start(stack, *arguments)
+    assert child.stdout is not None
+    return child.stdout.readline().strip()
+
+
 @app.command()
 def main(seconds: Annotated[float, typer.Option(help="Seconds to count each for.")] = 10, only: str = "") -> None:
     """Measure, one neighbour after the other, and print the table."""
@@ -140,6 +174,8 @@ def main(seconds: Annotated[float, typer.Option(help="Seconds to count each for.
         "p50 ms",
         "p99 ms",
         "× alone",
+        "p99 ms, apart",
+        "× apart",
         "neighbour's tasks",
         "loop held up, at most",
     ):
@@ -148,21 +184,20 @@ def main(seconds: Annotated[float, typer.Option(help="Seconds to count each for.
     for title, kind in NEIGHBOURS.items():
         if only and kind not in only.split(","):
             continue
-        with ExitStack() as stack:
-            redis = stack.enter_context(RedisServer())
-            urls = []
-            for name in ["good", *([kind] if kind else [])]:
-                child = stack.enter_context(process([sys.executable, "-m", "tests.bench.isolation", "stub", name]))
-                assert child.stdout is not None
-                urls.append(child.stdout.readline().strip())
-            bad = urls[1] if kind else None
-            seen, others, longest = uvloop.run(measure(urls[0], bad, redis.url, seconds))
-        p50, p99 = (1000 * seen[int(p * len(seen))] for p in (0.5, 0.99))
+        seen, others, longest = beside(kind, seconds, apart=False)
+        p50, p99 = (_percentile(seen, p) for p in (0.5, 0.99))
+        apart = _percentile(beside(kind, seconds, apart=True)[0], 0.99) if kind else p99
         alone = alone or p99
-        ratio = f"{p99 / alone:.1f}"
-        table.add_row(title, str(len(seen)), f"{p50:.2f}", f"{p99:.2f}", ratio, str(others), f"{1000 * longest:.0f} ms")
-        print(title, p50, p99, others, longest, file=sys.stderr, flush=True)
-    Console(width=130).print(table)
+        ratios = (f"{p99 / alone:.1f}", f"{apart:.2f}", f"{p99 / apart:.1f}")
+        row = (title, str(len(seen)), f"{p50:.2f}", f"{p99:.2f}", *ratios, str(others), f"{1000 * longest:.0f} ms")
+        table.add_row(*row)
+        print(*row, file=sys.stderr, flush=True)
+    Console(width=150).print(table)
+
+
+def _percentile(seen: list[float], share: float) -> float:
+    """In milliseconds."""
+    return 1000 * seen[int(share * len(seen))]
 
 
 if __name__ == "__main__":

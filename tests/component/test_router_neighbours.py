@@ -154,6 +154,20 @@ async def test_an_event_of_megabytes_arrives_whole_and_then_its_entry_goes(
     assert await journals(redis_url) == {}
 
 
+async def test_a_task_and_a_result_of_megabytes_are_routed_as_they_are(
+    queue: StubQueue, executor: StubExecutor, redis_url: str
+) -> None:
+    code = 'print("ä")\n' * 200_000
+    large = result("a", output="ö" * 3_000_000)
+    executor.answers.append(web.json_response(large))
+    queue.waiting.append({"eval_id": "a", "code": code, "timeout": 7})
+    async with running(queue, [executor], redis_url):
+        await queue.reported(1)
+    assert executor.asked == [{"eval_id": "a", "code": code, "timeout": 7}]
+    assert queue.completed == {"a": large}
+    assert await journals(redis_url) == {}
+
+
 async def test_a_result_too_large_for_the_journal_stays_executing_there_until_it_is_reported(
     queue: StubQueue, executor: StubExecutor, redis_url: str
 ) -> None:

@@ -99,6 +99,18 @@ async def test_a_task_that_was_executing_is_treated_as_recovery_says(
         assert executor.executed == []
 
 
+async def test_a_task_too_large_for_the_journal_is_reported_as_failed_by_the_successor(
+    queue: StubQueue, executor: StubExecutor, redis_url: str
+) -> None:
+    large = orjson.dumps({"eval_id": "a", "code": "x" * entries.MAX_KEPT_BYTES})
+    await leave(redis_url, queue, a=entries.encode_task(State.EXECUTING, queue.url, large, 1, "executor-9"))
+    async with running(queue, [executor], redis_url):
+        await queue.reported(1)
+    assert executor.executed == []
+    assert "not kept" in queue.failed["a"]
+    assert await journal_fields(redis_url) == {}
+
+
 async def test_a_task_that_was_executed_is_reported_with_its_result_and_not_run_again(
     queue: StubQueue, executor: StubExecutor, redis_url: str
 ) -> None:

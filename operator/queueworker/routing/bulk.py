@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 # For one event: at a megabyte a second, one of some fifty megabytes gets through.
 PUBLISH_TIMEOUT_SECONDS = 60.0
 CONNECT_TIMEOUT_SECONDS = 2.0
+# What the kernel takes at once of an event; others have their turn in between.
+PART_BYTES = 256 * 1024
 MAX_WAITING_BYTES = 256 * 1024 * 1024
 
 
@@ -106,7 +108,11 @@ async def _publish(pool: ConnectionPool, channel: bytes, payload: Pieces) -> Non
     head = b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n" % (len(channel), channel, payload.size)
     connection = await pool.get_connection()  # type: ignore[no-untyped-call]
     try:
-        await connection.send_packed_command([head, *payload, b"\r\n"])
+        await connection.send_packed_command([head])
+        for piece in payload:
+            for first in range(0, len(piece), PART_BYTES):
+                await connection.send_packed_command([memoryview(piece)[first : first + PART_BYTES]])
+        await connection.send_packed_command([b"\r\n"])
         await connection.read_response()
     finally:
         await pool.release(connection)

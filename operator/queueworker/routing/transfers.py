@@ -13,7 +13,9 @@ import os
 import selectors
 import socket
 import threading
+from collections import deque
 from selectors import EVENT_READ, EVENT_WRITE
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import pycurl
@@ -27,6 +29,9 @@ MAX_IDLE_CONNECTIONS = 16_384
 
 # By then libcurl has found a dead connection itself: it looks once a second, before a transfer.
 FOUND_SECONDS = 3.0
+
+# After a part of a body that took so long others have their turn: bodies of megabytes come and go in many turns.
+LONG_SECONDS = 0.0002
 
 _EVENTS = {
     pycurl.POLL_NONE: 0,
@@ -52,6 +57,8 @@ class Transfers:
         self.dead: set[tuple[str, int]] = set()
         """Local addresses of connections whose peers have closed them while they were idle. Libcurl looks for such
         ones once a second, and till then it would use them."""
+        self._ready: deque[tuple[selectors.SelectorKey, int]] = deque()
+        """Sockets that something happened to, and what."""
         self._timer: asyncio.Handle | None = None
         self._due_now: asyncio.Handle | None = None
         self._multi = CurlMulti()
@@ -129,12 +136,19 @@ class Transfers:
         self._end_transfers()
 
     def _on_ready(self) -> None:
-        wanted, act = self._wanted, self._multi.socket_action
-        for key, events in self._selector.select(0):
+        """Called again in the next turn of the loop as long as a socket is ready: what is left can wait for it."""
+        wanted, act, ready = self._wanted, self._multi.socket_action, self._ready
+        if not ready:
+            ready.extend(self._selector.select(0))
+        while ready:
+            began = monotonic()
+            key, events = ready.popleft()
             if wanted[key.fd]:
                 act(key.fd, _ACTIONS[events])
             else:
                 self._on_idle_ended(key.fd)
+            if monotonic() - began > LONG_SECONDS:
+                break
         self._end_transfers()
 
     def _on_idle_ended(self, fd: int) -> None:
