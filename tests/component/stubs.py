@@ -159,7 +159,7 @@ class StubExecutor(Server):
     answers: deque[Any] = field(default_factory=deque)
     """Responses, or exceptions' stand-ins: "reset" breaks the connection after the request was read."""
     executed: list[str] = field(default_factory=list)
-    asked: list[Any] = field(default_factory=list)
+    bodies: list[Any] = field(default_factory=list)
     """The bodies of `/execute`."""
     checks: int = 0
     in_flight: int = 0
@@ -182,7 +182,7 @@ class StubExecutor(Server):
     async def _execute(self, request: web.Request) -> web.StreamResponse:
         task = await request.json()
         self.executed.append(task["eval_id"])
-        self.asked.append(task)
+        self.bodies.append(task)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:

@@ -163,7 +163,7 @@ async def test_a_task_and_a_result_of_megabytes_are_routed_as_they_are(
     queue.waiting.append({"eval_id": "a", "code": code, "timeout": 7})
     async with running(queue, [executor], redis_url):
         await queue.reported(1)
-    assert executor.asked == [{"eval_id": "a", "code": code, "timeout": 7}]
+    assert executor.bodies == [{"eval_id": "a", "code": code, "timeout": 7}]
     assert queue.completed == {"a": large}
     assert await journals(redis_url) == {}
 
