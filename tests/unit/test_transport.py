@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import ssl
 import subprocess
+import threading
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -26,7 +29,7 @@ from queueworker.routing.transport import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
 
 WHOLE = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 
@@ -139,7 +142,17 @@ async def test_a_peer_that_speaks_no_tls_was_not_sent_anything(transport: HttpTr
 
 @pytest.mark.parametrize("then", ["reset", "close"])
 @pytest.mark.parametrize(
-    "answer", [b"", b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{", b"\x16\x03"]
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 20",
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-len",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n",
+        b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{",
+        b"\x16\x03",
+    ],
 )
 async def test_a_connection_that_ends_before_the_whole_answer_is_ambiguous(
     transport: HttpTransport, answer: bytes, then: str
@@ -147,6 +160,23 @@ async def test_a_connection_that_ends_before_the_whole_answer_is_ambiguous(
     async with server(answer, then=then) as (url, seen):
         assert type(await failure(transport, url)) is Broken
         assert seen, "the request was there in full"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (b"HTTP/1.0 200 OK\r\n\r\n", Answer(200, b"")),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Answer(200, b"")),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", Answer(204, b"")),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", Answer(200, b"")),
+        (b"HTTP/1.1 103 Early Hints\r\n\r\n" + WHOLE, Answer(200, b"{}")),
+    ],
+)
+async def test_an_answer_without_a_body_is_a_whole_one(
+    transport: HttpTransport, answer: bytes, expected: Answer
+) -> None:
+    async with server(answer, then="close") as (url, _):
+        assert await transport.post(url, b"{}", 5) == expected
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{"])
@@ -192,6 +222,48 @@ async def ask_a_closing_server(transport: HttpTransport) -> None:
         assert len(seen) == 2
 
 
+async def test_a_lookup_that_ends_after_its_request_was_given_up_leaves_no_file_open(transport: HttpTransport) -> None:
+    """libcurl's own descriptor for lookups has then something to read while libcurl waits for nothing."""
+
+    async def give_up_a_lookup(turns: int) -> None:
+        asking = asyncio.ensure_future(transport.get("http://no-such-host.invalid/x", 5))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking])
+        await asyncio.sleep(0.05)
+
+    await give_up_a_lookup(2)
+    before = open_files()
+    for turns in range(12):
+        await give_up_a_lookup(turns % 4)
+    assert open_files() <= before + 1
+
+
+async def test_an_answer_that_nobody_asked_for_is_not_the_next_requests(transport: HttpTransport) -> None:
+    """Even if it is there before the loop's next turn."""
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return  # the test is over
+            with connection, contextlib.suppress(ConnectionError):
+                while connection.recv(4096):
+                    connection.sendall(WHOLE)
+                    time.sleep(0.005)
+                    connection.sendall(WHOLE.replace(b"{}", b"no"))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/x"
+        for _ in range(20):
+            assert (await transport.get(url, 5)).body == b"{}"
+            time.sleep(0.02)  # the loop is busy
+        listening.shutdown(socket.SHUT_RDWR)
+
+
 def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
@@ -207,6 +279,49 @@ async def test_a_request_that_is_given_up_closes_its_connection_and_no_other(tra
             await given_up
         assert (await other).status == 200
         assert (await transport.get(url, 5)).status == 200
+
+
+async def test_a_request_whose_coroutine_is_closed_is_given_up_too(transport: HttpTransport) -> None:
+    async with keeping_server(answers=9, then="close") as (url, seen):
+        abandoned = cast("Coroutine[None, None, Answer]", transport.get(url, 5))
+        abandoned.send(None)
+        abandoned.close()
+        assert (await transport.get(url, 5)).status == 200
+        assert len(seen) == 1
+
+
+async def test_requests_end_and_others_go_on_when_a_callback_of_libcurl_has_failed(
+    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as for want of memory in the kernel. libcurl goes on with no transfer then, nor ends one in time."""
+
+    def register(_file: int, _events: int) -> None:
+        monkeypatch.undo()
+        raise OSError(errno.ENOMEM, "no memory")
+
+    async with server(b"", then="silent") as (silent, seen), keeping_server(answers=9, then="close") as (url, _):
+        under_way = asyncio.ensure_future(failure(transport, silent))
+        while not seen:
+            await asyncio.sleep(0.01)
+        assert transport._transfers is not None
+        monkeypatch.setattr(transport._transfers._selector, "register", register)
+        async with asyncio.timeout(3):
+            assert type(await failure(transport, url)) is NotSent
+            assert type(await under_way) is Broken
+        assert (await transport.get(url, 5)).status == 200
+
+
+async def test_a_client_that_is_closed_sends_nothing_and_may_be_closed_again(transport: HttpTransport) -> None:
+    async with keeping_server(answers=9, then="close") as (url, seen):
+        assert (await transport.get(url, 5)).status == 200
+        looking_up = asyncio.ensure_future(transport.get("http://no-such-host.invalid/x", 5))
+        await asyncio.sleep(0)
+        await transport.close()
+        for _ in range(20):
+            assert type(await failure(transport, url)) is NotSent
+        await transport.close()
+        await asyncio.wait([looking_up])
+        assert len(seen) == 1
 
 
 @pytest.mark.parametrize("pieces", [(), (0, 1, 70_000, 70_000, 70_001, 9_000_000)])

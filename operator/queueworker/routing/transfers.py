@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import selectors
 import socket
 import threading
@@ -129,10 +128,16 @@ class Transfers:
 
     def _on_due_now(self) -> None:
         self._due_now = None
+        for key, _ in self._selector.select(0):  # what has ended by now is to be known before a request is written
+            if not self._wanted[key.fd]:
+                self._on_idle_ended(key.fd)
         self._on_due()
 
     def _on_due(self) -> None:
-        self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        try:
+            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        except pycurl.error as error:
+            self._end_all(error)
         self._end_transfers()
 
     def _on_ready(self) -> None:
@@ -144,7 +149,10 @@ class Transfers:
             began = monotonic()
             key, events = ready.popleft()
             if wanted[key.fd]:
-                act(key.fd, _ACTIONS[events])
+                try:
+                    act(key.fd, _ACTIONS[events])
+                except pycurl.error as error:
+                    self._end_all(error)
             else:
                 self._on_idle_ended(key.fd)
             if monotonic() - began > LONG_SECONDS:
@@ -154,16 +162,19 @@ class Transfers:
     def _on_idle_ended(self, fd: int) -> None:
         self._unwatch(fd)
         try:
-            with socket.socket(fileno=os.dup(fd)) as ended:
-                address = ended.getsockname()[:2]
+            ended = socket.socket(fileno=fd)
         except OSError:
-            return  # libcurl was faster, and has closed it
+            return  # libcurl was faster, and has closed it; or this is its own descriptor, for lookups of names
+        try:
+            address = ended.getsockname()[:2]
+        finally:
+            ended.detach()  # libcurl closes it
         self.dead.add(address)
         self._loop.call_later(FOUND_SECONDS, self.dead.discard, address)
 
     def _unwatch(self, fd: int) -> None:
         if self._watched.pop(fd, 0):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, KeyError):
                 self._selector.unregister(fd)
 
     def _end_transfers(self) -> None:
@@ -174,6 +185,11 @@ class Transfers:
                 self._end(curl, None)
             for curl, code, text in failed:
                 self._end(curl, pycurl.error(code, text))
+
+    def _end_all(self, error: pycurl.error) -> None:
+        """What libcurl called here has raised: it goes on with no transfer, and takes others once it has none."""
+        for curl in list(self._under_way):
+            self._end(curl, pycurl.error(pycurl.E_ABORTED_BY_CALLBACK, f"libcurl gave up: {error}"))
 
     def _end(self, curl: Curl, error: pycurl.error | None) -> None:
         self._multi.remove_handle(curl)

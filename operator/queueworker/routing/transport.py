@@ -86,7 +86,7 @@ def authorities() -> list[tuple[int, str]]:
 class _Handle:
     """One of libcurl's handles, used for one exchange after another."""
 
-    __slots__ = ("_body", "_dead", "curl", "key", "requests", "stale")
+    __slots__ = ("_body", "_dead", "_last_line", "curl", "key", "requests", "stale")
 
     def __init__(self, transfers: Transfers) -> None:
         self.key: str | None = None
@@ -95,6 +95,8 @@ class _Handle:
         self.stale = False
         """Whether it was not written, because its kept connection is dead."""
         self._body: bytes | bytearray = b""
+        self._last_line: deque[bytes] = deque(maxlen=1)
+        """Of the answer's head."""
         self._dead = transfers.dead
         self.curl = curl = Curl()
         curl.setopt(pycurl.HTTPHEADER, HEADERS)
@@ -109,6 +111,7 @@ class _Handle:
         for option, path in authorities():
             curl.setopt(option, path)
         curl.setopt(pycurl.WRITEFUNCTION, self._receive)
+        curl.setopt(pycurl.HEADERFUNCTION, self._last_line.append)
         curl.setopt(pycurl.PREREQFUNCTION, self._before_request)
         transfers.prepare(curl)
 
@@ -126,6 +129,12 @@ class _Handle:
             self.curl.setopt(pycurl.READFUNCTION, _reader(body))
         else:
             self.curl.setopt(pycurl.POSTFIELDS, body)
+
+    def take_whole_body(self) -> bytes | bytearray:
+        """Raises `pycurl.error` if the answer's head has no end: libcurl takes what there was of it for the answer."""
+        if not self._body and self._last_line[0].strip():
+            raise pycurl.error(pycurl.E_PARTIAL_FILE, "the connection was closed before the whole answer came")
+        return self.take_body()
 
     def take_body(self) -> bytes | bytearray:
         body, self._body = self._body, b""
@@ -169,6 +178,7 @@ class HttpTransport:
 
     def __init__(self) -> None:
         self._transfers: Transfers | None = None
+        self._closed = False
         self._free: tuple[list[_Handle], list[_Handle]] = ([], [])
         """Without a key in their headers, and with one."""
 
@@ -182,6 +192,8 @@ class HttpTransport:
 
     async def _send(self, url: str, body: bytes | Pieces | None, timeout: float, key: str | None) -> Answer:
         if self._transfers is None:
+            if self._closed:  # libcurl would crash: another thread may be closing it
+                raise NotSent(f"{url}: the HTTP client is closed")
             self._transfers = Transfers()
         transfers, free = self._transfers, self._free[key is not None]
         # a handle that once had a body in one piece takes none in several
@@ -201,15 +213,15 @@ class HttpTransport:
                 handle.stale = False
                 try:
                     await transfers.start(curl)
-                    return Answer(curl.getinfo(pycurl.RESPONSE_CODE), handle.take_body())
+                    return Answer(curl.getinfo(pycurl.RESPONSE_CODE), handle.take_whole_body())
                 except pycurl.error:
-                    if not handle.stale:
+                    if self._closed or not handle.stale:
                         raise
         except pycurl.error as error:
             raise _classified(url, handle, error) from error
         except ValueError as error:
             raise NotSent(f"{url}: {error}") from error
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             transfers.stop(curl)
             raise
         finally:
@@ -222,8 +234,9 @@ class HttpTransport:
                 free.append(handle)
 
     async def close(self) -> None:
-        if self._transfers is not None:
-            self._transfers.close()
+        transfers, self._transfers, self._closed = self._transfers, None, True
+        if transfers is not None:
+            transfers.close()
         for free in self._free:
             for handle in free:
                 handle.curl.close()
