@@ -116,7 +116,8 @@ class Transfers:
     def _on_timer(self, milliseconds: int) -> None:
         if milliseconds == 0:
             if self._due_now is None:
-                self._due_now = self._loop.call_soon(self._on_due_now)
+                # not call_soon: asyncio's own loop would write requests before it hears of connections that have ended
+                self._due_now = self._loop.call_later(0, self._on_due_now)
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -128,7 +129,7 @@ class Transfers:
 
     def _on_due_now(self) -> None:
         self._due_now = None
-        for key, _ in self._selector.select(0):  # what has ended by now is to be known before a request is written
+        for key, _ in self._ready:
             if not self._wanted[key.fd]:
                 self._on_idle_ended(key.fd)
         self._on_due()
