@@ -115,9 +115,11 @@ async def test_a_router_is_killed_after_the_queue_took_a_report_and_before_it_he
         async def kills(exchange: Exchange) -> None:
             await exchange.forward()
             worker.process.kill()
+            way.cut()
             exchange.reset()
 
         with rig.fault("SIGKILL of the router between the queue's taking a report and its answer"):
+            way.latency = 0.2  # a report that did not wait for its outcome to be durable would overtake it
             await rig.spoil(rig.queue, kills, "/complete", 1)
             await rig.kill_worker(worker)
             left = await left_by(rig, way)
