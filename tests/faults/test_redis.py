@@ -150,10 +150,13 @@ async def test_redis_is_slow(rig: Rig) -> None:
     await rig.progress()
     with rig.fault("whatever is sent to Redis, and its answers, take 0.4 s for 6 s"):
         rig.redis_proxy.latency = 0.4
+        before = rig.ledger.reports()
         await asyncio.sleep(6)
+        reported = rig.ledger.reports() - before
         rig.redis_proxy.latency = 0.0
     await rig.account()
     assert (await rig.metrics(rig.workers[0]))["queueworker_journal_errors_total"] == 0
+    assert reported > 15, "a write for each task, or two that it waits for, would leave time for no more than a few"
 
 
 @pytest.mark.parametrize("policy", ["Preferred", "Required"])
