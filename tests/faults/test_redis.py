@@ -200,6 +200,7 @@ async def test_redis_is_a_replica_that_takes_no_writes(rig: Rig) -> None:
     await journal_is(rig, True)
     await rig.account()
     assert not rig.ledger.ids("failed")
+    assert all(len(heard) == 1 for heard in rig.events.by_id().values()), "published by a batch that was refused"
 
 
 async def test_a_router_is_killed_after_redis_refused_its_writes_for_a_while(rig: Rig) -> None:
