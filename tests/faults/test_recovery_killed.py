@@ -35,7 +35,8 @@ async def lease_is_out(rig: Rig) -> None:
     ],
 )
 async def test_the_successor_is_killed_around_its(rig: Rig, write: Write, moment: Moment) -> None:
-    """Mechanism: a takeover is one script, which moves the entries into the successor's own journal.
+    """Mechanism: a takeover is one script, which moves the entries into the successor's own journal,
+    where the next one finds them, and what the successor writes in the meantime.
 
     The beat takes over; `executing` and `executed` are of a task that was taken over.
     """
