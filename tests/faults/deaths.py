@@ -35,6 +35,8 @@ class Left:
     """Id → state, as Redis holds it."""
     taken: frozenset[str] = frozenset()
     """In the journal, although the queue has their reports."""
+    unheard: frozenset[str] = frozenset()
+    """Reported and in no journal, and their events were not heard: those died with the router."""
 
     def in_state(self, *states: str) -> frozenset[str]:
         return frozenset(eval_id for eval_id, state in self.journal.items() if state in states)
@@ -51,6 +53,7 @@ class Left:
             "twice_why": AMBIGUOUS if again else "",
             "told_again": self.taken,
             "recovering": self.journal.keys(),
+            "published_elsewhere": self.unheard if without_journal else frozenset(),
         }
 
 
@@ -77,6 +80,7 @@ async def left_by(rig: Rig, *ways: RedisProxy) -> Left:
         unjournaled=frozenset(rig.ledger.ids("handed-out") - written - taken),
         journal=journal,
         taken=frozenset(journal.keys() & taken),
+        unheard=frozenset(taken - journal.keys() - rig.events.by_id().keys()),
     )
 
 

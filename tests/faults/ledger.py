@@ -9,6 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+import msgspec
 import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -16,6 +17,16 @@ from redis.exceptions import RedisError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from pathlib import Path
+
+
+class _Event(msgspec.Struct):
+    """Of one with 100 MB no more is read: the proxies, which are in this process too, must not wait for it."""
+
+    eval_id: str
+    error: str = ""
+
+
+_event = msgspec.json.Decoder(_Event)
 
 TAKEN = ("completed", "failed")
 """A report that the queue took."""
@@ -113,10 +124,10 @@ class Events:
             await asyncio.sleep(0.02)
 
     def _take(self, channel: str, data: bytes) -> None:
-        event = orjson.loads(data)
-        self.seen.append((channel, event["eval_id"]))
+        event = _event.decode(data)
+        self.seen.append((channel, event.eval_id))
         if channel == "failed":
-            self.errors[event["eval_id"]] = event["error"]
+            self.errors[event.eval_id] = event.error
 
 
 class Timeline:
