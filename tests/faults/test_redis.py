@@ -44,7 +44,7 @@ async def test_redis_is_restarted_and_has_forgotten_everything(rig: Rig) -> None
 
 async def test_a_router_is_killed_after_redis_came_back_empty(rig: Rig) -> None:
     """Mechanism: a lease that is new although we had one means that Redis forgot: the journal is written anew."""
-    await rig.start(worker=False, delay=10, slots=4, TASK_TIMEOUT_SECONDS="60")
+    await rig.start(worker=False, delay=6, slots=4, TASK_TIMEOUT_SECONDS="60")
     async with watched(rig) as way:
         worker = await rig.start_worker(REDIS_URL=way.redis_url)
         rig.submit(8)
@@ -60,7 +60,7 @@ async def test_a_router_is_killed_after_redis_came_back_empty(rig: Rig) -> None:
             await rig.kill_worker(worker)
             left = await left_by(rig, way)
         assert not left.unjournaled
-        rig.load(0.5)
+        rig.load(1)
         await rig.start_worker()
         await rig.account(**left.exceptions())
 
