@@ -173,6 +173,58 @@ def test_a_pull_that_is_under_way_is_awaited_however_short_the_drain(drain: int)
         assert not s.account.lost
 
 
+def test_a_copy_that_is_handed_out_between_a_report_and_its_answer_is_reported_as_well() -> None:
+    with Scenario() as s:
+        s.advance(2)
+        slow = iter([3.0])  # the first latency after the report was taken is that of its answer
+        s.world.latency = lambda: next(slow, 0.0) if s.account.reported else 0.0  # type: ignore[method-assign]
+        s.submit("a")
+        while not s.account.reported:
+            s.advance(0.01)
+        s.submit("a")
+        s.advance(2)
+        assert s.account.handed["a"] == 2
+        assert s.live[0].held == {"a"}, "it waits for the answer to its report"
+        s.advance(5)
+        assert s.account.reported["a"] == 2
+        assert s.account.executed["a"] == 1
+
+
+def test_a_copy_that_is_handed_out_before_the_report_needs_none_of_its_own() -> None:
+    with Scenario() as s:
+        for executor in s.world.executors.values():
+            executor.seconds = 3
+        s.submit("a")
+        s.advance(1)
+        s.submit("a")
+        s.advance(10)
+        assert s.account.handed["a"] == 2
+        assert s.account.reported["a"] == 1
+        assert not s.account.second_reports
+
+
+# --- executors of the later kind
+
+
+def test_that_a_task_runs_is_not_taken_for_its_outcome_when_nobody_heard_that() -> None:
+    with Scenario() as s:
+        for executor in s.world.executors.values():
+            executor.mode, executor.seconds = "later", 1.0
+        s.advance(2)
+        s.submit("a")
+        while not s.account.executed:
+            s.advance(0.01)
+        s.advance(0.5)
+        s.world.redis[A].set_mode("hang")
+        s.advance(4)  # `running` was answered and waits for Redis; the outcome was published and is gone
+        s.world.redis[A].set_mode("up")
+        s.advance(5)
+        assert s.live[0].held == {"a"}
+        s.advance(10)
+        assert s.account.reported["a"] == 1
+        assert s.account.published["a"] == 1
+
+
 # --- the journal
 
 

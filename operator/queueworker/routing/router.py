@@ -272,15 +272,22 @@ class Router:
                 task = await queue.pull(epoch)
             except InvalidTask as error:
                 log.warning("%s: queue %s: %s", self._config.group, queue.url, error)
-                if error.eval_id is not None and error.eval_id not in self._tasks:
+                if error.eval_id is not None and not self._is_copy(error.eval_id):
                     self._refuse(error.eval_id, queue, str(error), self._journal)
             else:
-                if task is None or task.eval_id not in self._tasks:
+                if task is None or not self._is_copy(task.eval_id):
                     return task
                 self._counters.duplicates += 1
             epoch = queue.gate.epoch
         queue.gate.abandoned(queue.gate.epoch)
         return None
+
+    def _is_copy(self, eval_id: str) -> bool:
+        """Whether the task is in flight here. It is not run again then, but its report may have been too early."""
+        task = self._tasks.get(eval_id)
+        if task is not None:
+            task.handed_again = True
+        return task is not None
 
     def _take(self, task: Task, journal: Journal) -> None:
         task.journal = journal
@@ -382,7 +389,12 @@ class Router:
             task.journal.put(task.eval_id, self._executed(task, outcome))
         await task.journal.durable()
         await self._fence(task)
-        taken = await task.queue.report(task.eval_id, outcome, self._changed)
+        taken: Outcome | None = None
+        task.handed_again = True
+        while task.handed_again:
+            # Once more when a copy came while the report was on its way: it may have been popped after that.
+            task.handed_again = False
+            taken = await task.queue.report(task.eval_id, taken or outcome, self._changed) or taken
         if taken is None:
             counters.reports_unknown += 1
         final = taken or outcome

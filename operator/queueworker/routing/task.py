@@ -91,6 +91,8 @@ class Task:
     journal: Journal | None = None
     """Where its entry is. It stays there to the end, also when the object moves to another Redis."""
     lane: asyncio.Task[None] | None = None
+    handed_again: bool = False
+    """The queue has handed the id out once more, since its report was sent."""
     executor_seconds: float = 0.0
     """Time that executors and retries' backoffs used: what is not the router's overhead."""
 

@@ -43,7 +43,8 @@ class RedisModel:
         self.faults: deque[str] = deque()
         self.full = False
         self.on_publish: Callable[[str, bytes], None] = lambda channel, payload: None
-        self.subscribers: list[asyncio.Queue[Any]] = []
+        self.subscribers: dict[asyncio.Queue[Any], set[bytes]] = {}
+        """What each hears of: a channel that it has not subscribed to must not reach it."""
         lua_error = self._lua.eval(b"function(message) return {err = message} end")
         self._redis = self._lua.table_from({
             b"call": self._from_lua,
@@ -62,7 +63,7 @@ class RedisModel:
         if mode != "up":
             for queue in self.subscribers:
                 queue.put_nowait(None)
-            self.subscribers = []
+            self.subscribers = {}
 
     def journals(self) -> dict[str, list[str]]:
         """The ids in each journal."""
@@ -77,9 +78,10 @@ class RedisModel:
 
     def publish(self, channel: bytes, payload: bytes) -> int:
         self.on_publish(channel.decode(), payload)
-        for queue in self.subscribers:
+        hear = [queue for queue, channels in self.subscribers.items() if channel in channels]
+        for queue in hear:
             queue.put_nowait({"type": "message", "channel": channel, "data": payload})
-        return len(self.subscribers)
+        return len(hear)
 
     # --- commands
 
@@ -318,12 +320,11 @@ class PubSub:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._queue in self._client.server.subscribers:
-            self._client.server.subscribers.remove(self._queue)
+        self._client.server.subscribers.pop(self._queue, None)
 
     async def subscribe(self, *channels: str) -> None:
-        assert len(channels) == 2
-        await self._client._send(lambda: self._client.server.subscribers.append(self._queue))
+        heard = {channel.encode() for channel in channels}
+        await self._client._send(lambda: self._client.server.subscribers.update({self._queue: heard}))
 
     async def ping(self) -> None:
         await self._client._send(lambda: self._queue.put_nowait({"type": "pong", "channel": None, "data": b""}))
