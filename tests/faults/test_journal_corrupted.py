@@ -38,11 +38,10 @@ async def dead(redis: Redis) -> str:
 
 async def test_entries_that_cannot_be_read_are_set_aside_and_their_tasks_reported_as_failed(rig: Rig) -> None:
     """Mechanism: every entry is read by itself, and what cannot be read is kept for a person."""
-    await rig.start(worker=False, executors=4, delay=1)
+    await rig.start(worker=False, executors=4, delay=3)
     async with watched(rig) as way, Redis.from_url(rig.redis.url) as redis:
         worker = await rig.start_worker(REDIS_URL=way.redis_url)
-        rig.load()
-        await rig.progress()
+        rig.submit(8)
         with rig.fault("SIGKILL of the router; bad JSON, wrong types and unknown states in its journal"):
             await rig.until(lambda: list(way.held.values()).count("executing") >= len(FIELD), "tasks in the journal")
             await rig.kill_worker(worker)
@@ -51,6 +50,7 @@ async def test_entries_that_cannot_be_read_are_set_aside_and_their_tasks_reporte
             damaged = sorted(left.in_state("executing") - left.taken)[: len(FIELD)]
             for eval_id, entry in zip(damaged, FIELD, strict=True):
                 await redis.hset(key, eval_id, entry)
+        rig.load(0.5)
         successor = await rig.start_worker()
         given = left.exceptions()
         given["may_run_twice"] = left.in_state("executing") - set(damaged)
