@@ -44,8 +44,8 @@ def run(bench: Bench) -> str:
         stub.settle()
     return f"""\
 The router's Python under full load, {total:,} samples, by py-spy: the share of samples in which a line was the innermost one, and in
-which a function was anywhere on the stack. The event loop waits and calls back in `Runner.run`; what the HTTP client's own thread does
-is not in it. To look closer, start `python -m tests.bench --seconds 60 comparison` and
+which a function was anywhere on the stack. The event loop waits and calls back in `Runner.run`; libcurl works in
+`Transfers._on_ready` and `_on_due`. To look closer, start `python -m tests.bench --seconds 60 comparison` and
 `py-spy record --native --pid PID`, or `perf record -g -p PID`, beside it.
 
 {_table("innermost", own, total)}
