@@ -174,7 +174,7 @@ def _reader(body: Pieces) -> Callable[[int], bytes]:
 
 
 class HttpTransport:
-    """libcurl, by pycurl: the fastest client that was measured, see docs/performance.md."""
+    """libcurl, by pycurl; docs/design.md says why."""
 
     def __init__(self) -> None:
         self._transfers: Transfers | None = None
