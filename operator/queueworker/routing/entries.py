@@ -10,8 +10,8 @@ import orjson
 from queueworker.routing.failures import MAX_TASK_BYTES, NO_TASK
 from queueworker.routing.task import Outcome
 
-# A larger task or result is not in its entry. Without its task nobody can run it again: a successor reports it as
-# failed. An outcome without its result is not written at all, see `journal`.
+# A larger task is not in its entry: nobody can run it again without it, and a successor reports it as failed. With a
+# larger result an outcome gets no entry (the router sees to that): the one of its task stays `executing`.
 MAX_KEPT_BYTES = 8 * 1024 * 1024
 
 
@@ -83,7 +83,7 @@ def encode_outcome(
         "completed": outcome.completed,
         "error": outcome.error,
         "published": outcome.published,
-        "result": _kept(outcome.result or NO_TASK, MAX_KEPT_BYTES),
+        "result": None if outcome.result is None else orjson.Fragment(bytes(outcome.result)),
     }
     if not outcome.completed:
         entry |= {
@@ -95,8 +95,8 @@ def encode_outcome(
     return orjson.dumps(entry)
 
 
-def _kept(json: bytes | bytearray, most: int) -> orjson.Fragment:
-    return orjson.Fragment(bytes(json) if len(json) <= most else NO_TASK)
+def _kept(task: bytes | bytearray, most: int) -> orjson.Fragment:
+    return orjson.Fragment(bytes(task) if len(task) <= most else NO_TASK)
 
 
 def decode(raw: bytes) -> Entry:
