@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from demo.control_plane.ports import free_ports
-from queueworker.routing.task import Pieces
 from queueworker.routing.transport import (
     Answer,
     Broken,
@@ -322,26 +321,6 @@ async def test_a_client_that_is_closed_sends_nothing_and_may_be_closed_again(tra
         await transport.close()
         await asyncio.wait([looking_up])
         assert len(seen) == 1
-
-
-@pytest.mark.parametrize("pieces", [(), (0, 1, 70_000, 70_000, 70_001, 9_000_000)])
-async def test_large_bodies_come_and_go_whole(transport: HttpTransport, pieces: tuple[int, ...]) -> None:
-    large = bytes(range(32, 96)) * 300_000
-    ends = (*pieces[1:], len(large))
-    sent = Pieces(memoryview(large)[a:b] for a, b in zip(pieces, ends, strict=True)) if pieces else large
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        body = await reader.readexactly(len(large))
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body))
-        writer.write(body)
-        await writer.drain()
-        writer.close()
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
-        port = listening.sockets[0].getsockname()[1]
-        for _ in range(2):
-            assert (await transport.post(f"http://127.0.0.1:{port}/x", sent, 30)).body == large
 
 
 async def test_a_connection_that_is_not_there_in_time_was_not_sent_anything(transport: HttpTransport) -> None:

@@ -14,7 +14,6 @@ import socket
 import threading
 from collections import deque
 from selectors import EVENT_READ, EVENT_WRITE
-from time import monotonic
 from typing import TYPE_CHECKING
 
 import pycurl
@@ -29,8 +28,8 @@ MAX_IDLE_CONNECTIONS = 16_384
 # By then libcurl has found a dead connection itself: it looks once a second, before a transfer.
 FOUND_SECONDS = 3.0
 
-# After a part of a body that took so long others have their turn: bodies of megabytes come and go in many turns.
-LONG_SECONDS = 0.0002
+# Of a body, at once: then it rests until others have had their turn. Bodies of megabytes come and go in many parts.
+TURN_BYTES = 64 * 1024
 
 _EVENTS = {
     pycurl.POLL_NONE: 0,
@@ -56,8 +55,8 @@ class Transfers:
         self.dead: set[tuple[str, int]] = set()
         """Local addresses of connections whose peers have closed them while they were idle. Libcurl looks for such
         ones once a second, and till then it would use them."""
-        self._ready: deque[tuple[selectors.SelectorKey, int]] = deque()
-        """Sockets that something happened to, and what."""
+        self._resting: deque[Curl] = deque()
+        """Transfers that have paused: one of them goes on in each turn of the loop."""
         self._timer: asyncio.Handle | None = None
         self._due_now: asyncio.Handle | None = None
         self._multi = CurlMulti()
@@ -79,14 +78,21 @@ class Transfers:
 
     def stop(self, curl: Curl) -> None:
         """Give a transfer up, if it is under way: its connection is closed."""
-        if self._under_way.pop(curl, None) is not None:
-            self._multi.remove_handle(curl)
+        if curl in self._under_way:
+            self._take_out(curl)
+
+    def rest(self, curl: Curl) -> None:
+        """For a callback of a transfer that then tells libcurl to pause it."""
+        if not self._resting:
+            self._loop.call_soon(self._go_on)
+        self._resting.append(curl)
 
     def close(self) -> None:
         for curl, future in self._under_way.items():
             self._multi.remove_handle(curl)
             future.cancel()
         self._under_way.clear()
+        self._resting.clear()
         for timer in (self._timer, self._due_now):
             if timer is not None:
                 timer.cancel()
@@ -129,9 +135,6 @@ class Transfers:
 
     def _on_due_now(self) -> None:
         self._due_now = None
-        for key, _ in self._ready:
-            if not self._wanted[key.fd]:
-                self._on_idle_ended(key.fd)
         self._on_due()
 
     def _on_due(self) -> None:
@@ -142,26 +145,32 @@ class Transfers:
         self._end_transfers()
 
     def _on_ready(self) -> None:
-        """Called again in the next turn of the loop as long as a socket is ready: what is left can wait for it."""
-        wanted, act, ready = self._wanted, self._multi.socket_action, self._ready
-        if not ready:
-            ready.extend(self._selector.select(0))
-        while ready:
-            began = monotonic()
-            key, events = ready.popleft()
+        wanted, act = self._wanted, self._multi.socket_action
+        for key, events in self._selector.select(0):
             if wanted[key.fd]:
                 try:
                     act(key.fd, _ACTIONS[events])
                 except pycurl.error as error:
                     self._end_all(error)
             else:
-                self._on_idle_ended(key.fd)
-            if monotonic() - began > LONG_SECONDS:
-                break
+                self._on_idle_ready(key.fd)
         self._end_transfers()
 
-    def _on_idle_ended(self, fd: int) -> None:
+    def _go_on(self) -> None:
+        if not self._resting:
+            return  # it was given up
+        curl = self._resting.popleft()
+        if self._resting:
+            self._loop.call_soon(self._go_on)
+        try:
+            curl.pause(pycurl.PAUSE_CONT)
+        except pycurl.error as error:
+            self._end(curl, error)
+
+    def _on_idle_ready(self, fd: int) -> None:
         self._unwatch(fd)
+        if any(curl.getinfo(pycurl.ACTIVESOCKET) == fd for curl in self._resting):
+            return  # libcurl asks for it again when the transfer goes on
         try:
             ended = socket.socket(fileno=fd)
         except OSError:
@@ -193,11 +202,16 @@ class Transfers:
             self._end(curl, pycurl.error(pycurl.E_ABORTED_BY_CALLBACK, f"libcurl gave up: {error}"))
 
     def _end(self, curl: Curl, error: pycurl.error | None) -> None:
-        self._multi.remove_handle(curl)
-        future = self._under_way.pop(curl)
+        future = self._take_out(curl)
         if future.done():
             return  # cancelled just now
         if error is None:
             future.set_result(None)
         else:
             future.set_exception(error)
+
+    def _take_out(self, curl: Curl) -> asyncio.Future[None]:
+        self._multi.remove_handle(curl)
+        if curl in self._resting:
+            self._resting.remove(curl)
+        return self._under_way.pop(curl)

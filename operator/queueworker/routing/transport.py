@@ -20,7 +20,7 @@ import pycurl
 from pycurl import Curl
 
 from queueworker.routing.task import Pieces
-from queueworker.routing.transfers import Transfers
+from queueworker.routing.transfers import TURN_BYTES, Transfers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,6 +34,9 @@ LARGE_BODY_BYTES = 65_536
 # What a handle answers before its request is written.
 CARRY_ON: int = pycurl.PREREQFUNC_OK
 ABORT: int = pycurl.PREREQFUNC_ABORT
+# What it answers when others have their turn.
+PAUSE_RECEIVING: int = pycurl.WRITEFUNC_PAUSE
+PAUSE_SENDING: int = pycurl.READFUNC_PAUSE
 # Nothing waits for a `100 Continue`.
 HEADERS = ["Content-Type: application/json", "Expect:"]
 
@@ -86,7 +89,7 @@ def authorities() -> list[tuple[int, str]]:
 class _Handle:
     """One of libcurl's handles, used for one exchange after another."""
 
-    __slots__ = ("_body", "_dead", "_last_line", "curl", "key", "requests", "stale")
+    __slots__ = ("_body", "_last_line", "_left", "_transfers", "curl", "key", "requests", "stale")
 
     def __init__(self, transfers: Transfers) -> None:
         self.key: str | None = None
@@ -97,7 +100,9 @@ class _Handle:
         self._body: bytes | bytearray = b""
         self._last_line: deque[bytes] = deque(maxlen=1)
         """Of the answer's head."""
-        self._dead = transfers.dead
+        self._left = TURN_BYTES
+        """What it may take or give in this turn of the loop."""
+        self._transfers = transfers
         self.curl = curl = Curl()
         curl.setopt(pycurl.HTTPHEADER, HEADERS)
         curl.setopt(pycurl.USERAGENT, "queueworker")
@@ -126,7 +131,7 @@ class _Handle:
         if isinstance(body, Pieces):
             self.curl.setopt(pycurl.POST, 1)
             self.curl.setopt(pycurl.POSTFIELDSIZE_LARGE, body.size)
-            self.curl.setopt(pycurl.READFUNCTION, _reader(body))
+            self.curl.setopt(pycurl.READFUNCTION, self._reader(body))
         else:
             self.curl.setopt(pycurl.POSTFIELDS, body)
 
@@ -140,37 +145,51 @@ class _Handle:
         body, self._body = self._body, b""
         return body
 
-    def _receive(self, part: bytes) -> None:
+    def _receive(self, part: bytes) -> int | None:
         if not self._body:
             self._body = part
-        elif isinstance(self._body, bytearray):
+            return None  # all of it
+        if self._has_had_its_turn(len(part)):
+            return PAUSE_RECEIVING
+        if isinstance(self._body, bytearray):
             self._body += part
         else:
             self._body = bytearray(self._body) + part
+        return None
+
+    def _has_had_its_turn(self, size: int) -> bool:
+        """Whether a part of that size has to wait: libcurl then comes again with it."""
+        if self._left > 0:
+            self._left -= size
+            return False
+        self._left = TURN_BYTES
+        self._transfers.rest(self.curl)
+        return True
+
+    def _reader(self, body: Pieces) -> Callable[[int], bytes | int]:
+        """Gives libcurl the next so many bytes, or fewer."""
+        views = deque(memoryview(piece) for piece in body)
+
+        def read(most: int) -> bytes | int:
+            while views and not views[0]:
+                views.popleft()
+            if not views:
+                return b""
+            if self._has_had_its_turn(len(part := views[0][:most])):
+                return PAUSE_SENDING
+            views[0] = views[0][most:]
+            return bytes(part)
+
+        return read
 
     def _before_request(self, _peer: str, local: str, _peer_port: int, port: int) -> int:
         self.requests += 1
         if self.requests > 1:
             return ABORT  # A kept connection died before the answer: libcurl would send it again, a POST as well.
-        if self._dead and (local, port) in self._dead:
+        if (local, port) in self._transfers.dead:
             self.requests, self.stale = 0, True
             return ABORT
         return CARRY_ON
-
-
-def _reader(body: Pieces) -> Callable[[int], bytes]:
-    """Gives libcurl the next so many bytes, or fewer."""
-    views = deque(memoryview(piece) for piece in body)
-
-    def read(most: int) -> bytes:
-        while views and not views[0]:
-            views.popleft()
-        if not views:
-            return b""
-        part, views[0] = bytes(views[0][:most]), views[0][most:]
-        return part
-
-    return read
 
 
 class HttpTransport:
