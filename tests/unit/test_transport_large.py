@@ -128,9 +128,7 @@ async def test_two_of_them_leave_every_turn_of_the_loop_to_others_after_a_part_o
 @pytest.mark.parametrize("turns", [1, 5, 50, 51, 52, 53])
 async def test_one_of_two_may_be_given_up_between_two_parts(transport: HttpTransport, turns: int) -> None:
     async with echo() as server:
-        given_up, other = (
-            asyncio.ensure_future(transport.post(server.url, in_pieces(LARGE, 0), 30)) for _ in range(2)
-        )
+        given_up, other = (asyncio.ensure_future(transport.post(server.url, in_pieces(LARGE, 0), 30)) for _ in range(2))
         for _ in range(turns):
             await asyncio.sleep(0)
         given_up.cancel()
