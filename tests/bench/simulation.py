@@ -17,8 +17,9 @@ import orjson
 
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.routing.config import Endpoint
+from queueworker.routing.large import Pieces
 from queueworker.routing.pool import ExecutorPool
-from queueworker.routing.task import Pieces, Task
+from queueworker.routing.task import Task
 from queueworker.routing.transport import Answer
 from tests.bench import virtual_time
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from queueworker.routing import entries, journal
-from queueworker.routing.task import LARGE_BYTES
+from queueworker.routing.large import LARGE_BYTES
 from tests.component.running import running
 from tests.component.stubs import StubExecutor, StubQueue, result, until
 

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from queueworker.routing import entries
-from queueworker.routing import task as task_module
 from queueworker.routing.entries import Entry, State, UnreadableEntry
 from queueworker.routing.task import (
     InvalidAnswer,
     InvalidTask,
     Outcome,
-    Pieces,
     Task,
     event,
     excerpt,
@@ -33,7 +30,7 @@ from queueworker.routing.task import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    pass
 
 
 def parsed(body: bytes) -> Task | None:
@@ -225,86 +222,3 @@ def test_no_bytes_break_the_decoder(raw: bytes) -> None:
 def test_fields_that_an_entry_does_not_know_are_ignored() -> None:
     raw = orjson.loads(entries.encode_task(State.PULLED, "q", b"{}")) | {"since": 1}
     assert entries.decode(orjson.dumps(raw)).state is State.PULLED
-
-
-# --- large bodies
-
-
-@pytest.fixture
-def all_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task_module, "LARGE_BYTES", 0)
-
-
-def joined(body: bytes | Pieces) -> bytes:
-    if not isinstance(body, Pieces):
-        return body
-    assert body.size == len(b"".join(body))
-    return b"".join(body)
-
-
-def meaning(body: bytes, parse: Callable[[bytes], Any]) -> Any:
-    """What a body comes to: what matters of a task or a result, or the kind of error."""
-    try:
-        found = parse(body)
-    except (InvalidAnswer, InvalidTask) as error:
-        return type(error), getattr(error, "eval_id", None)
-    if isinstance(found, Task):
-        to_execute = orjson.loads(joined(execute_body(found, 9)))
-        return to_execute, found.eval_id, found.timeout, found.language, found.engine, found.raw
-    if isinstance(found, dict):
-        fields = {name: found.get(name) for name in ("status", "error", "executor_id", "container_id")}
-        return fields, outcome_of(found, body)
-    return found
-
-
-# Numbers that no JSON library need keep are left out: one refuses 1e999, another passes over it.
-any_json: st.SearchStrategy[Any] = st.recursive(
-    st.one_of(
-        st.none(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(-1e300, 1e300, allow_nan=False), st.text()
-    ),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=8,
-)
-field_names = st.sampled_from(["eval_id", "code", "timeout", "language", "engine", "status", "error", "output", "x"])
-json_bodies = (any_json | st.dictionaries(field_names, any_json)).map(
-    lambda value: json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
-)
-
-
-@pytest.mark.usefixtures("all_are_large")
-@pytest.mark.parametrize("parse", [parsed, parse_result])
-@given(body=json_bodies | st.binary() | st.tuples(json_bodies, st.binary(max_size=3)).map(b"".join))
-@example(body=b'{"eval_id":"a","code":"x"} x')
-@example(body=b'{"eval_id":"a","code":"x","more":"\xff"}')
-@example(body=b'{"eval_id":"a","code":"\xff"}')
-@example(body=b'{"eval_id":"a","code":"x","more":NaN}')
-@example(body=b'{"eval_id":"a","code":"x","more":"\\ud800"}')
-@example(body=b'{"eval_id":"a","code":"\\ud800"}')
-@example(body=b'{"eval_id":"a","code":"\n"}')
-@example(body=b'{"eval_id":"a","code":"x","more":"\n"}')
-@example(body=b'{"eval_id":"a","code":1,"code":"x"}')
-@example(body=b'{"eval_id":"a","code":"x","code":1}')
-@example(body=b'{"eval_id":"a","code":"x","more":01}')
-@example(body=b'\xef\xbb\xbf{"eval_id":"a","code":"x"}')
-@example(body=b"[" * 2000 + b"]" * 2000)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_large_body_means_what_it_would_mean_if_it_were_small(parse: Callable[[bytes], Any], body: bytes) -> None:
-    as_large = meaning(body, parse)
-    with pytest.MonkeyPatch.context() as small:
-        small.setattr(task_module, "LARGE_BYTES", len(body) + 1)
-        assert meaning(body, parse) in (as_large, None)  # None: an empty queue, which no large body stands for
-
-
-@pytest.mark.usefixtures("all_are_large")
-def test_what_is_large_goes_out_in_pieces_that_were_not_copied() -> None:
-    body = b'{"eval_id":"a b","code":"print(\\"1\\")","timeout":7}'
-    task = parsed(body)
-    assert task is not None
-    to_execute = execute_body(task, 9)
-    assert isinstance(to_execute, Pieces)
-    assert joined(to_execute) == b'{"eval_id":"a b","timeout":9,"code":"print(\\"1\\")"}'
-    for outcome in (Outcome(completed=True, result=body), Outcome(completed=False, error="no", result=body)):
-        for sent in (report_body(outcome), event("a", outcome)[1]):
-            assert not isinstance(sent, Pieces) or any(piece is body for piece in sent)
-        assert orjson.loads(joined(event("a", outcome)[1]))["result"] == orjson.loads(body)
-    assert orjson.loads(joined(report_body(Outcome(completed=True, result=body)))) == {"output": orjson.loads(body)}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queueworker.routing.task import Pieces
+from queueworker.routing.large import Pieces
 from queueworker.routing.transfers import TURN_BYTES
 from queueworker.routing.transport import HttpTransport, TimedOut, _Handle
 

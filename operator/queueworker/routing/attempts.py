@@ -13,13 +13,14 @@ from queueworker.resource.spec import Recovery, WhenUnavailable
 from queueworker.routing import entries
 from queueworker.routing.backoff import exponential
 from queueworker.routing.entries import State
+from queueworker.routing.large import LARGE_BYTES, in_turns
 from queueworker.routing.task import (
     InvalidAnswer,
     Outcome,
-    Pieces,
     Task,
     excerpt,
     outcome_of,
+    parse_large_result,
     parse_result,
     running_event,
 )
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from queueworker.resource.spec import QueueWorkerSpec
     from queueworker.routing.completions import Completions
     from queueworker.routing.executor import Executor
+    from queueworker.routing.large import Pieces
     from queueworker.routing.pool import ExecutorPool
     from queueworker.routing.snapshot import Counters
     from queueworker.routing.transport import Transport
@@ -79,7 +81,10 @@ class Attempts:
                     counters.attempts_failed += 1
                     task.doubtful = doubtful or (status >= 500 and status != 503)
                     return self._rejected(task, executor, status, answer)
-                result = parse_result(answer)
+                if len(answer) < LARGE_BYTES:
+                    result = parse_result(answer)
+                else:
+                    result = await in_turns(parse_large_result(answer))
                 executor.later = result.get("status") == "running"
                 if not executor.later:
                     task.doubtful = False

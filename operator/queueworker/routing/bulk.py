@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from redis.asyncio import ConnectionPool
 
+    from queueworker.routing.large import Pieces
     from queueworker.routing.snapshot import Counters
-    from queueworker.routing.task import Pieces
 
 # For one event: at a megabyte a second, one of some fifty megabytes gets through.
 PUBLISH_TIMEOUT_SECONDS = 60.0

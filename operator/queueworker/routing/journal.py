@@ -36,9 +36,9 @@ from queueworker.routing.backoff import exponential
 from queueworker.routing.bulk import Bulk
 from queueworker.routing.cancelling import cancelled
 from queueworker.routing.failures import Backlog
+from queueworker.routing.large import Pieces
 from queueworker.routing.redis_client import connect
 from queueworker.routing.snapshot import Link, LinkReason
-from queueworker.routing.task import Pieces
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from queueworker.routing.backoff import Gate, exponential
+from queueworker.routing.large import LARGE_BYTES, in_turns
 from queueworker.routing.snapshot import Link, LinkReason
 from queueworker.routing.task import (
     InvalidAnswer,
@@ -15,6 +16,7 @@ from queueworker.routing.task import (
     Task,
     excerpt,
     is_object,
+    parse_large_task,
     parse_task,
     path_id,
     report_body,
@@ -100,7 +102,10 @@ class QueueClient:
             self._answered(status, body)
             return None
         try:
-            task = parse_task(body, self, self._clock())
+            if len(body) < LARGE_BYTES:
+                task = parse_task(body, self, self._clock())
+            else:
+                task = await in_turns(parse_large_task(body, self, self._clock()))
         except InvalidAnswer as error:
             counters.polls_failed += 1
             self._set_link(LinkReason.INVALID_ANSWER, f"queue {self.url} answered {error}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,15 +10,15 @@ from urllib.parse import quote
 import msgspec
 import orjson
 
+from queueworker.routing import large
+from queueworker.routing.large import LARGE_BYTES, Pieces
+
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Generator
 
     from queueworker.routing.journal import Journal
     from queueworker.routing.queue import QueueClient
-
-# From this size on a body is not copied, nor read but for what the router itself needs of it: either would hold up
-# everybody's tasks.
-LARGE_BYTES = 1024 * 1024
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*\Z")
 _EXCERPT_CHARS = 300
@@ -39,17 +38,6 @@ class InvalidTask(Exception):
 
 class InvalidAnswer(Exception):
     """An executor's or a queue's answer is not what docs/wire.md says. The message shows its beginning."""
-
-
-class Pieces(tuple[bytes | bytearray | memoryview, ...]):
-    """A large body in pieces, which are sent one after the other."""
-
-    __slots__ = ()
-
-    @property
-    def size(self) -> int:
-        """Bytes, of all of them."""
-        return sum(map(len, self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +87,7 @@ class Task:
 
 class _TaskFields(msgspec.Struct):
     eval_id: Any = None
-    code: msgspec.Raw = msgspec.Raw()
+    code: Any = None
     timeout: Any = None
     language: Any = ""
     engine: Any = ""
@@ -116,17 +104,6 @@ _task_fields = msgspec.json.Decoder(_TaskFields)
 _result_fields = msgspec.json.Decoder(_ResultFields)
 
 
-def _parse(body: bytes | bytearray, large: msgspec.json.Decoder[Any]) -> Any:
-    """What the body says; of a large object only the fields that the decoder knows. Raises `orjson.JSONDecodeError`."""
-    if len(body) >= LARGE_BYTES:
-        # what the decoder passes over it does not hold to UTF-8
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-            fields = large.decode(body)
-            if body.isascii() or body.decode():
-                return msgspec.structs.asdict(fields)
-    return orjson.loads(body)
-
-
 def excerpt(body: bytes | bytearray) -> str:
     """The beginning of a body, fit for an error message."""
     text = body[: 4 * _EXCERPT_CHARS].decode("utf-8", "replace")
@@ -139,12 +116,26 @@ def parse_task(body: bytes | bytearray, queue: QueueClient, now: float) -> Task 
     Raises `InvalidAnswer` when it is no task at all (HTML from a proxy, say) and `InvalidTask` when
     it is one that cannot be routed.
     """
+    if len(body) >= LARGE_BYTES:
+        return large.at_once(parse_large_task(body, queue, now))
     if not body or body == b"null":
         return None
     try:
-        data = _parse(body, _task_fields)
+        return _task(orjson.loads(body), body, queue, now)
     except orjson.JSONDecodeError as error:
         raise InvalidAnswer(f"no JSON: {excerpt(body)}") from error
+
+
+def parse_large_task(body: bytes | bytearray, queue: QueueClient, now: float) -> Generator[None, None, Task | None]:
+    """As `parse_task`, in steps."""
+    try:
+        data = yield from large.read(body, _task_fields, spelled="code")
+    except orjson.JSONDecodeError as error:
+        raise InvalidAnswer(f"no JSON: {excerpt(body)}") from error
+    return _task(data, body, queue, now)
+
+
+def _task(data: Any, body: bytes | bytearray, queue: QueueClient, now: float) -> Task | None:
     if not data and data != 0:
         return None
     if not isinstance(data, dict):
@@ -154,8 +145,6 @@ def parse_task(body: bytes | bytearray, queue: QueueClient, now: float) -> Task 
         # "." and ".." cannot stand in a URL's path: no report could ever reach the queue
         raise InvalidTask(f"a task whose eval_id is {eval_id!r} can be neither run nor reported")
     code: Any = data.get("code")
-    if isinstance(code, msgspec.Raw):
-        code = memoryview(code) if bytes(memoryview(code)[:1]) == b'"' else None
     if not isinstance(code, str | memoryview):
         raise InvalidTask("the task has no code, or its code is no string", eval_id)
     timeout = data.get("timeout")
@@ -183,10 +172,24 @@ def execute_body(task: Task, timeout: int) -> bytes | Pieces:
 
 def parse_result(body: bytes | bytearray) -> dict[str, Any]:
     """The executor's result object, or what matters here of a large one. Raises `InvalidAnswer`."""
+    if len(body) >= LARGE_BYTES:
+        return large.at_once(parse_large_result(body))
     try:
-        data = _parse(body, _result_fields)
+        return _result(orjson.loads(body), body)
     except orjson.JSONDecodeError as error:
         raise InvalidAnswer(f"answered no JSON: {excerpt(body)}") from error
+
+
+def parse_large_result(body: bytes | bytearray) -> Generator[None, None, dict[str, Any]]:
+    """As `parse_result`, in steps."""
+    try:
+        data = yield from large.read(body, _result_fields)
+    except orjson.JSONDecodeError as error:
+        raise InvalidAnswer(f"answered no JSON: {excerpt(body)}") from error
+    return _result(data, body)
+
+
+def _result(data: Any, body: bytes | bytearray) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise InvalidAnswer(f"answered no result object: {excerpt(body)}")
     return data

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import pycurl
 from pycurl import Curl
 
-from queueworker.routing.task import Pieces
+from queueworker.routing.large import Pieces
 from queueworker.routing.transfers import TURN_BYTES, Transfers
 
 if TYPE_CHECKING:

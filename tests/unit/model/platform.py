@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import orjson
 
-from queueworker.routing.task import Pieces
+from queueworker.routing.large import Pieces
 from queueworker.routing.transport import Answer, Broken, NotSent, TimedOut, TransportError
 from tests.unit.model.redis_model import Link, RedisModel
 
