@@ -31,15 +31,16 @@ from queueworker.routing.snapshot import Histogram
 from tests.bench.processes import process
 
 RATE = 200.0
-LARGE = 50_000_000
 NEIGHBOURS = {
     "alone": "",
     "its queue hangs": "hangs",
     "its queue answers 500": "errors",
     "its executor hangs": "stuck",
     "it is as fast as it can": "fast",
-    "its results are of 50 MB": "large-results",
-    "its tasks are of 50 MB": "large-tasks",
+    "its results are of 8 MB": "results-8",
+    "its tasks are of 8 MB": "tasks-8",
+    "its results are of 50 MB": "results-50",
+    "its tasks are of 50 MB": "tasks-50",
 }
 
 app = typer.Typer()
@@ -48,8 +49,9 @@ app = typer.Typer()
 @app.command()
 def stub(kind: str) -> None:
     """A queue and an executor in a process of their own; prints its URL."""
-    code = "x" * LARGE if kind == "large-tasks" else "print(1)"
-    output = "a line of output\n" * (LARGE // 17) if kind == "large-results" else "1\n"
+    kind, _, megabytes = kind.partition("-")
+    code = "x" * 1_000_000 * int(megabytes) if kind == "tasks" else "print(1)"
+    output = "a line of output\n" * (1_000_000 // 18 * int(megabytes)) if kind == "results" else "1\n"
     tail = orjson.dumps({"code": code, "timeout": 60})[1:]
     answer = orjson.dumps({"status": "completed", "output": output, "error": None, "exit_code": 0})
     numbers, started = itertools.count(), time.monotonic()

@@ -12,12 +12,13 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from queueworker.routing import entries, journal
+from queueworker.routing import router as router_module
 from queueworker.routing.large import LARGE_BYTES
 from tests.component.running import running
 from tests.component.stubs import StubExecutor, StubQueue, result, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 
 @pytest.fixture
@@ -166,6 +167,36 @@ async def test_a_task_and_a_result_of_megabytes_are_routed_as_they_are(
     assert executor.bodies == [{"eval_id": "a", "code": code, "timeout": 7}]
     assert queue.completed == {"a": large}
     assert await journals(redis_url) == {}
+
+
+class SlowToTake(StubQueue):
+    """Hands out tasks, and takes no report until it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.takes = asyncio.Event()
+
+    async def _report(self, request: web.Request, take: Callable[[str, Any], None]) -> web.Response | None:
+        await self.takes.wait()
+        return await super()._report(request, take)
+
+
+async def test_nothing_new_is_pulled_while_too_much_waits_for_its_report(
+    executor: StubExecutor, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(router_module, "MAX_OWED_BYTES", 400_000)
+    ids = [f"t{i}" for i in range(20)]
+    executor.answers.extend(web.json_response(result(eval_id, output="x" * 100_000)) for eval_id in ids)
+    async with SlowToTake() as queue:
+        queue.submit(*ids)
+        async with running(queue, [executor], redis_url, executors={"concurrency": 1}) as router:
+            await until(lambda: len(executor.executed) >= 4)
+            await asyncio.sleep(1.5)  # once a second the router looks for pulls that may go on
+            assert len(queue.handed_out) <= 5  # one may have been pulled while the fourth ended
+            assert router.snapshot().in_flight == len(queue.handed_out)
+            queue.takes.set()
+            await queue.reported(20)
+    assert queue.reports == Counter(ids)
 
 
 async def test_a_result_too_large_for_the_journal_stays_executing_there_until_it_is_reported(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import fakeredis
 import pytest
 
+from queueworker.routing import journal as journal_module
 from queueworker.routing.journal import Journal
 from queueworker.routing.snapshot import Counters, LinkReason
 
@@ -89,6 +90,30 @@ async def test_many_entries_of_one_moment_go_in_one_batch(bench: Bench) -> None:
     await asyncio.gather(*(journal.durable() for _ in range(10)))
     assert journal._number - before <= 2
     assert len(await bench.held("one:1")) == 500
+
+
+async def test_who_waits_for_an_entry_does_not_wait_for_those_that_no_batch_has_room_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under a load of large results there always are some."""
+    monkeypatch.setattr(journal_module, "MAX_BATCH_BYTES", 100)
+    journal = await bench.journal("one:1")
+
+    async def put_more_and_more() -> None:
+        for i in range(1_000_000):
+            journal.put(f"more {i}", b"x" * 60)
+            await asyncio.sleep(0)
+
+    more = asyncio.create_task(put_more_and_more())
+    try:
+        for eval_id in ("a", "b", "c"):
+            journal.put(eval_id, b"x" * 60)
+            async with asyncio.timeout(5):
+                await journal.durable(eval_id)
+            assert eval_id.encode() in await bench.held("one:1")
+        assert journal._sets
+    finally:
+        more.cancel()
 
 
 async def test_finishing_publishes_and_then_forgets(bench: Bench) -> None:

@@ -130,7 +130,8 @@ class Journal:
         self._records = Backlog()
         self._bulk = Bulk(redis_url, counters)
         self._number = 0
-        self._written: list[asyncio.Future[None]] = []
+        self._written: list[tuple[str | None, asyncio.Future[None]]] = []
+        """Who waits for an id's entry, or for all of them, to be written."""
         self._wake = asyncio.Event()
         self._try_now = asyncio.Event()
         self._flushing = False
@@ -165,13 +166,13 @@ class Journal:
         self._sets[eval_id] = None
         self._wake.set()
 
-    async def durable(self) -> None:
-        """Return when all that was put is written, or at once while it cannot be: see `writable`."""
+    async def durable(self, eval_id: str | None = None) -> None:
+        """Return when the id's entry, or all that was put, is written; at once while it cannot be: see `writable`."""
         reason = self.link.reason
         if self.fenced or self._closed or not (reason is LinkReason.CONNECTED or reason is LinkReason.UNKNOWN):
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._written.append(future)
+        self._written.append((eval_id, future))
         self._wake.set()
         await future
 
@@ -385,12 +386,12 @@ class Journal:
             problem = self._failed(RedisError(answer), publishes=True)
         if answer == "OK":
             if more:
-                self._written = waiting + self._written
+                # who has got what he waits for does not wait for the rest: under load there may always be some
+                late = [(i, future) for i, future in waiting if i is None or i in self._sets]
+                waiting = [(i, future) for i, future in waiting if not (i is None or i in self._sets)]
+                self._written = late + self._written
                 self._wake.set()
-                return True
-            for future in waiting:
-                if not future.done():
-                    future.set_result(None)
+            _release(waiting)
             return True
         self._put_back(sets, dels, events, event_bytes)
         self._records.put_back(records)
@@ -432,9 +433,7 @@ class Journal:
 
     def _release_waiters(self) -> None:
         waiting, self._written = self._written, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
+        _release(waiting)
 
     # --- the lease
 
@@ -537,6 +536,12 @@ class Journal:
         self.link, self.events_link = link, events_link
         if changed:
             self._on_link()
+
+
+def _release(waiting: Iterable[tuple[str | None, asyncio.Future[None]]]) -> None:
+    for _, future in waiting:
+        if not future.done():
+            future.set_result(None)
 
 
 def _text(field: bytes) -> str:

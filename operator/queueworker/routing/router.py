@@ -60,6 +60,10 @@ class Fenced(Exception):
 
 # Reports that the queue refuses wait in memory; above this many (beyond the slots) nothing new is pulled.
 MAX_STUCK_REPORTS = 64
+# Tasks that have ended wait in memory for the journal and for the queue. Above so much of them nothing new is pulled;
+# each counts as its task, its result, and what its lane takes.
+MAX_OWED_BYTES = 64 * 1024 * 1024
+LANE_BYTES = 8 * 1024
 MAX_WINDOW = 1024
 DEPTH_PERIOD_SECONDS = 15.0
 HOUSEKEEPING_SECONDS = 1.0
@@ -99,6 +103,8 @@ class Router:
         self._recovered: deque[Task] = deque()
         """Taken over, waiting for a slot; they go before new pulls."""
         self._lanes: set[asyncio.Task[None]] = set()
+        self._owed_bytes = 0
+        """Of tasks that have ended and are not reported yet."""
         self._pulling = 0
         self._window = 0
         """Pulls that may be under way at once; 0 between an empty answer and the next poll."""
@@ -228,6 +234,7 @@ class Router:
             and self._phase is Phase.ROUTING
             and (self._journal.writable or self._config.spec.routing.journal is JournalPolicy.PREFERRED)
             and self._queue.stuck < MAX_STUCK_REPORTS
+            and self._owed_bytes < MAX_OWED_BYTES
             and self._queue.gate.take_turn()
         )
 
@@ -364,7 +371,7 @@ class Router:
                 task.until = time.time() + timeout + EXECUTE_MARGIN_SECONDS if executor.later else None
                 note(task, State.EXECUTING, executor.name)
                 if noted and task.journal is not None:
-                    await task.journal.durable()
+                    await task.journal.durable(task.eval_id)
                 await self._fence(task)
                 if executor.later is not False:
                     # It may answer `running`: listen before it is asked, so that no outcome is missed.
@@ -382,33 +389,40 @@ class Router:
 
     async def _settle(self, task: Task, outcome: Outcome) -> None:
         """Make the outcome durable, report it, publish it: in this order, whatever dies in between."""
-        counters = self._counters
-        assert task.journal is not None
         task.outcome = outcome
-        if outcome.result is None or len(outcome.result) <= entries.MAX_KEPT_BYTES:
-            task.journal.put(task.eval_id, self._executed(task, outcome))
-        await task.journal.durable()
-        await self._fence(task)
-        taken: Outcome | None = None
-        task.handed_again = True
-        while task.handed_again:
-            # Once more when a copy came while the report was on its way: it may have been popped after that.
-            task.handed_again = False
-            taken = await task.queue.report(task.eval_id, taken or outcome, self._changed) or taken
-        if taken is None:
-            counters.reports_unknown += 1
-        final = taken or outcome
-        if final.completed:
-            counters.completed += 1
-        else:
-            counters.failed += 1
-        self._last_task_time = time.time()
-        counters.overhead.observe(self._clock() - task.pulled_at - task.executor_seconds)
-        task.journal.finish(
-            task.eval_id,
-            *(() if outcome.published else (event(task.eval_id, final),)),
-            failed=None if final.completed else failed_task(task, final.error, self._last_task_time),
-        )
+        owed = len(task.raw) + len(outcome.result or b"") + LANE_BYTES
+        self._owed_bytes += owed
+        try:
+            counters = self._counters
+            assert task.journal is not None
+            if outcome.result is None or len(outcome.result) <= entries.MAX_KEPT_BYTES:
+                task.journal.put(task.eval_id, self._executed(task, outcome))
+            await task.journal.durable(task.eval_id)
+            await self._fence(task)
+            taken: Outcome | None = None
+            task.handed_again = True
+            while task.handed_again:
+                # Once more when a copy came while the report was on its way: it may have been popped after that.
+                task.handed_again = False
+                taken = await task.queue.report(task.eval_id, taken or outcome, self._changed) or taken
+            if taken is None:
+                counters.reports_unknown += 1
+            final = taken or outcome
+            if final.completed:
+                counters.completed += 1
+            else:
+                counters.failed += 1
+            self._last_task_time = time.time()
+            counters.overhead.observe(self._clock() - task.pulled_at - task.executor_seconds)
+            task.journal.finish(
+                task.eval_id,
+                *(() if outcome.published else (event(task.eval_id, final),)),
+                failed=None if final.completed else failed_task(task, final.error, self._last_task_time),
+            )
+        finally:
+            self._owed_bytes -= owed
+            if self._owed_bytes + owed >= MAX_OWED_BYTES:
+                self._kick()
 
     def _executed(self, task: Task, outcome: Outcome) -> bytes:
         details = (task.raw, task.attempt, task.executor)
