@@ -111,6 +111,43 @@ async def test_a_task_too_large_for_the_journal_is_reported_as_failed_by_the_suc
     assert await journal_fields(redis_url) == {}
 
 
+async def leave_parts(redis_url: str, eval_id: str, parts: dict[str, memoryview]) -> None:
+    async with Redis.from_url(redis_url) as redis:
+        for name, part in parts.items():
+            await redis.hset(f"{BASE}journal:dead", b"\xff%b:%b" % (name.encode(), eval_id.encode()), bytes(part))
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["whole", "without a part"])
+async def test_a_large_task_is_put_together_again_and_run_by_the_successor(
+    queue: StubQueue, executor: StubExecutor, redis_url: str, lost: bool
+) -> None:
+    code = "x = 'ä\\n'\n" * 300_000
+    large = orjson.dumps({"eval_id": "a", "code": code, "timeout": 5})
+    parts = entries.parts(entries.TASK, large)
+    if lost:
+        parts.popitem()
+    await leave_parts(redis_url, "a", parts)
+    await leave(redis_url, queue, a=entries.encode_task(State.EXECUTING, queue.url, large, 1, "executor-9"))
+    async with running(queue, [executor], redis_url):
+        await queue.reported(1)
+    assert [body["code"] for body in executor.bodies] == ([] if lost else [code])
+    assert ("not kept" in queue.failed["a"]) if lost else queue.completed["a"]
+    assert await journal_fields(redis_url) == {}
+
+
+async def test_a_large_result_is_put_together_again_and_reported_and_its_task_not_run_again(
+    queue: StubQueue, executor: StubExecutor, redis_url: str
+) -> None:
+    done = Outcome(completed=True, result=orjson.dumps(result("a", output="kept\n" * 500_000)))
+    await leave_parts(redis_url, "a", entries.parts(entries.RESULT, done.result or b""))
+    await leave(redis_url, queue, a=entries.encode_outcome(queue.url, done))
+    async with running(queue, [executor], redis_url):
+        await queue.reported(1)
+    assert queue.completed["a"]["output"] == "kept\n" * 500_000
+    assert executor.executed == []
+    assert await journal_fields(redis_url) == {}
+
+
 async def test_a_task_that_was_executed_is_reported_with_its_result_and_not_run_again(
     queue: StubQueue, executor: StubExecutor, redis_url: str
 ) -> None:

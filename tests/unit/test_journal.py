@@ -116,6 +116,72 @@ async def test_who_waits_for_an_entry_does_not_wait_for_those_that_no_batch_has_
         more.cancel()
 
 
+PARTS = {"task0": memoryview(b"first"), "task1": memoryview(b"second")}
+HELD_PARTS = {b"\xfftask0:a": b"first", b"\xfftask1:a": b"second"}
+
+
+async def test_parts_are_written_once_and_before_their_entry_and_go_with_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "MAX_BATCH_BYTES", 1)
+    journal = await bench.journal("one:1")
+    before = journal._number
+    journal.put("a", b"pulled")
+    journal.put("a", b"pulled", PARTS)
+    await journal.durable("a")
+    assert await bench.held("one:1") == HELD_PARTS | {b"a": b"pulled"}
+    assert journal._number - before == 3
+    journal.put("a", b"executing", PARTS)
+    await journal.durable("a")
+    assert await bench.held("one:1") == HELD_PARTS | {b"a": b"executing"}
+    assert journal._number - before == 4
+    journal.finish("a")
+    await journal.durable()
+    assert await bench.held("one:1") == {}
+    assert journal.parts("a") == {}
+
+
+async def test_a_new_task_of_an_id_has_parts_of_its_own(bench: Bench) -> None:
+    journal = await bench.journal("one:1")
+    journal.put("a", b"pulled", PARTS)
+    await journal.durable("a")
+    journal.put("a", b"pulled", {"task0": memoryview(b"other")})
+    await journal.durable("a")
+    assert (await bench.held("one:1"))[b"\xfftask0:a"] == b"other"
+    journal.finish("a")
+    await journal.durable()
+    assert await bench.held("one:1") == {}
+
+
+async def test_parts_are_taken_over_with_their_entry_and_those_without_one_are_forgotten(bench: Bench) -> None:
+    dead = await bench.journal("dead:1")
+    dead.put("a", b"pulled", PARTS)
+    await dead.durable("a")
+    await bench.redis.hset(f"{BASE}journal:dead:1", b"\xfftask0:lost", b"part")
+    await bench.dies("dead:1")
+    heir = await bench.journal("heir:1")
+    assert bench.recovered == {"a": b"pulled"}
+    assert heir.parts("a") == {name: bytes(part) for name, part in PARTS.items()}
+    await heir.durable()
+    assert await bench.held("heir:1") == HELD_PARTS | {b"a": b"pulled"}
+    await dead.ask()
+    assert bench.unseen == {}
+    heir.finish("a")
+    await heir.durable()
+    assert await bench.held("heir:1") == {}
+
+
+async def test_parts_are_written_again_when_redis_has_forgotten_them(bench: Bench) -> None:
+    journal = await bench.journal("one:1")
+    journal.put("a", b"pulled", PARTS)
+    await journal.durable("a")
+    await bench.redis.flushall()
+    bench.now += 60
+    await journal.ask()
+    await journal.durable()
+    assert await bench.held("one:1") == HELD_PARTS | {b"a": b"pulled"}
+
+
 async def test_finishing_publishes_and_then_forgets(bench: Bench) -> None:
     journal = await bench.journal("one:1")
     async with bench.redis.pubsub() as listener:

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from queueworker.routing import large
+from queueworker.routing import entries, large
 from queueworker.routing import task as task_module
+from queueworker.routing.entries import State
+from queueworker.routing.failures import NO_TASK
 from queueworker.routing.large import Pieces
 from queueworker.routing.task import (
     InvalidAnswer,
@@ -173,3 +175,34 @@ def test_a_long_string_is_read_window_by_window(contents: bytes, monkeypatch: py
     assert max(seen) <= large.WINDOW_BYTES
     assert sum(seen) < 1.1 * len(contents)
     assert len(seen) >= len(contents) // large.WINDOW_BYTES
+
+
+@pytest.mark.parametrize("size", [99, 100, 101, 140, 141, 1000, 1001])
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_is_large_is_kept_beside_its_entry(size: int, lost: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("LARGE_BYTES", 100), ("MAX_KEPT_BYTES", 1000), ("PART_BYTES", 40)):
+        monkeypatch.setattr(entries, name, value)
+    body = b'"%b"' % (b"x" * (size - 2))
+
+    def kept(kind: str) -> dict[str, memoryview]:
+        parts = entries.parts(kind, body)
+        assert bool(parts) == (100 <= size <= 1000)
+        assert b"".join(parts.values()) == (body if parts else b"")
+        assert all(len(part) <= 40 for part in parts.values())
+        if lost and parts:
+            del parts[f"{kind}1"]
+        return parts
+
+    parts = kept(entries.TASK)
+    head = entries.encode_task(State.EXECUTING, "q", body)
+    assert len(head) < 100 + 100 * (size < 100)
+    missing = size > 1000 or (lost and bool(parts))
+    assert entries.decode(head, parts).task == (NO_TASK if missing else body)
+    if size <= 1000:
+        parts = kept(entries.RESULT)
+        head = entries.encode_outcome("q", Outcome(completed=True, result=body))
+        if lost and parts:
+            with pytest.raises(entries.UnreadableEntry):
+                entries.decode(head, parts)
+        else:
+            assert entries.decode(head, parts).outcome == Outcome(completed=True, result=body)

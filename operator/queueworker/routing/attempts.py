@@ -205,7 +205,7 @@ def note(task: Task, state: State, executor: str = "") -> None:
     task.executor = executor or task.executor
     details = (task.raw, task.attempt, executor)
     entry = entries.encode_task(state, task.queue.url, *details, doubtful=task.doubtful, until=task.until)
-    task.journal.put(task.eval_id, entry)
+    task.journal.put(task.eval_id, entry, entries.parts(entries.TASK, task.raw))
 
 
 def died_with(executor: str) -> Outcome:

@@ -4,7 +4,8 @@ Keys, all of one group (`{group}` is a hash tag: one slot in a cluster):
 
     queueworker:{group}:instances        set of the instances that may have left something
     queueworker:{group}:lease:<id>       the instance lives while this exists; its value numbers its batches
-    queueworker:{group}:journal:<id>     hash: eval_id → entry
+    queueworker:{group}:journal:<id>     hash: eval_id → entry; and a byte that is in no text, a name, ":" and an
+                                         eval_id → a part of what that entry is about, if it is large
     queueworker:{group}:fenced:<id>      set: the instance was taken over, with these entries (and an empty one);
                                          whatever it still writes is refused
     queueworker:{group}:quarantine       hash: entries that could not be read, kept for a person
@@ -41,7 +42,7 @@ from queueworker.routing.redis_client import connect
 from queueworker.routing.snapshot import Link, LinkReason
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from redis.asyncio import Redis
 
@@ -60,7 +61,9 @@ FENCED_KEPT_SECONDS = 86_400
 MAX_BUFFERED_EVENTS = 10_000
 MAX_BUFFERED_BYTES = 64 * 1024 * 1024
 # Entries in one batch, at most (or one, when that is larger): a script holds up Redis for everybody.
-MAX_BATCH_BYTES = 8 * 1024 * 1024
+MAX_BATCH_BYTES = 512 * 1024
+# What a part's field begins with. No eval_id does: JSON has no lone surrogates.
+PART = "\udcff"
 
 
 class Journal:
@@ -116,8 +119,10 @@ class Journal:
         )
         self._batch_script = self._redis.register_script(scripts.BATCH)
         self._beat_script = self._redis.register_script(scripts.BEAT)
-        self._entries: dict[str, bytes] = {}
-        """What the journal should hold."""
+        self._entries: dict[str, bytes | memoryview] = {}
+        """What the journal should hold: entries and parts."""
+        self._parts: dict[str, list[str]] = {}
+        """Which of them are the parts of an entry."""
         self._sets: dict[str, None] = {}
         """Entries that are not written yet."""
         self._dels: dict[str, None] = {}
@@ -160,11 +165,29 @@ class Journal:
         """Whether the journal holds an entry of that id, or will."""
         return eval_id in self._entries
 
-    def put(self, eval_id: str, entry: bytes) -> None:
-        """Write the entry soon; a later one for the same id takes its place."""
+    def put(self, eval_id: str, entry: bytes, parts: Mapping[str, bytes | memoryview] | None = None) -> None:
+        """Write the entry soon, and before it its parts, by name; a later one for the same id takes its place."""
+        if parts:
+            self._put_parts(eval_id, parts)
         self._entries[eval_id] = entry
         self._sets[eval_id] = None
         self._wake.set()
+
+    def _put_parts(self, eval_id: str, parts: Mapping[str, bytes | memoryview]) -> None:
+        for name, part in parts.items():
+            key = f"{PART}{name}:{eval_id}"
+            before = self._entries.get(key)
+            if isinstance(before, memoryview) and isinstance(part, memoryview) and before.obj is part.obj:
+                continue  # it is written once, with whichever entry needs it first
+            self._entries[key] = part
+            self._sets[key] = None
+            if before is None:
+                self._parts.setdefault(eval_id, []).append(key)
+        self._sets.pop(eval_id, None)  # the entry comes after them
+
+    def parts(self, eval_id: str) -> dict[str, bytes | memoryview]:
+        """Those of the id's entry, by name."""
+        return {_owner(key)[0]: self._entries[key] for key in self._parts.get(eval_id, ())}
 
     async def durable(self, eval_id: str | None = None) -> None:
         """Return when the id's entry, or all that was put, is written; at once while it cannot be: see `writable`."""
@@ -194,14 +217,15 @@ class Journal:
             self._records.drop(eval_id)
         self._wake.set()
 
-    def _forget(self, eval_id: str, entry: bytes | None) -> None:
+    def _forget(self, eval_id: str, entry: bytes | memoryview | None) -> None:
         """Unless another task of that id has taken the entry's place."""
         if self._entries.get(eval_id) is not entry:
             return
-        self._entries.pop(eval_id, None)
-        self._sets.pop(eval_id, None)
-        if eval_id in self._stored:
-            self._dels[eval_id] = None
+        for key in (eval_id, *self._parts.pop(eval_id, ())):
+            self._entries.pop(key, None)
+            self._sets.pop(key, None)
+            if key in self._stored:
+                self._dels[key] = None
         self._wake.set()
 
     def publish(self, channel: str, payload: bytes) -> None:
@@ -353,10 +377,11 @@ class Journal:
         for item in events:
             args += item
         args.append(len(dels))
-        args += dels
+        args += map(_field, dels)
         args.append(len(sets))
         for eval_id in sets:
-            args += (eval_id, self._entries[eval_id])
+            entry = self._entries[eval_id]
+            args += (_field(eval_id), entry if isinstance(entry, bytes) else bytes(entry))
         args += records.arguments()
         self._stored.update(sets)
         problem = ""
@@ -479,7 +504,7 @@ class Journal:
             )
         if answer[0] == b"NEW":
             # the first beat; or Redis has forgotten us, and all that we had written with us
-            self._sets = dict.fromkeys(self._entries)
+            self._sets = dict.fromkeys(sorted(self._entries, key=lambda key: key[0] != PART))
             self._confirmed.clear()
             self._wake.set()
         if answer[0] in {b"OK", b"NEW"}:
@@ -490,19 +515,27 @@ class Journal:
 
     async def _take(self, found: dict[bytes, bytes]) -> None:
         """What was taken over. A field that is no text no queue has handed out: JSON is text."""
-        taken = {}
+        entries, parts = {}, {}
         for field, entry in found.items():
-            try:
-                taken[field.decode()] = entry
-            except UnicodeDecodeError:
+            key = _text(field)
+            if key.startswith(PART):
+                parts[key] = entry
+            elif key.encode(errors="replace") == field:
+                entries[key] = entry
+            else:  # it was no text
                 await self.quarantine(field, entry)
                 with contextlib.suppress(RedisError, OSError):
                     await _wait(self._redis.hdel(self._keys[2], field))
-        if taken:
-            self._entries.update(taken)
-            self._stored.update(taken)
-            self._confirmed.update(taken)
-            self._on_recovered(self, taken)
+        taken = entries | parts
+        self._entries.update(taken)
+        self._stored.update(taken)
+        self._confirmed.update(taken)
+        for key in parts:
+            self._parts.setdefault(_owner(key)[1], []).append(key)
+        for eval_id in {_owner(key)[1] for key in parts} - self._entries.keys():
+            self._forget(eval_id, None)  # the parts came to Redis, and the entry did not
+        if entries:
+            self._on_recovered(self, entries)
 
     def _become_fenced(self, taken: set[str]) -> None:
         """`taken`: what the successor found in our journal, and "" with it; empty when nobody knows."""
@@ -511,7 +544,8 @@ class Journal:
             log.warning("instance %s was declared dead and its tasks were taken over", self.instance)
             self._release_waiters()
             seen = taken or self._confirmed
-            self._on_fenced(self, {i: e for i, e in self._entries.items() if i not in seen})
+            ours = {i: e for i, e in self._entries.items() if isinstance(e, bytes) and not i.startswith(PART)}
+            self._on_fenced(self, {i: e for i, e in ours.items() if i not in seen})
 
     # --- the link
 
@@ -546,6 +580,16 @@ def _release(waiting: Iterable[tuple[str | None, asyncio.Future[None]]]) -> None
 
 def _text(field: bytes) -> str:
     return field.decode("utf-8", "surrogateescape")
+
+
+def _field(key: str) -> str | bytes:
+    return key.encode("utf-8", "surrogateescape") if key.startswith(PART) else key
+
+
+def _owner(key: str) -> tuple[str, str]:
+    """A part's name, and the id whose it is."""
+    name, _, eval_id = key.removeprefix(PART).partition(":")
+    return name, eval_id
 
 
 def _without_password(url: str) -> str:

@@ -396,7 +396,8 @@ class Router:
             counters = self._counters
             assert task.journal is not None
             if outcome.result is None or len(outcome.result) <= entries.MAX_KEPT_BYTES:
-                task.journal.put(task.eval_id, self._executed(task, outcome))
+                kept = entries.parts(entries.RESULT, outcome.result or b"")
+                task.journal.put(task.eval_id, self._executed(task, outcome), kept)
             await task.journal.durable(task.eval_id)
             await self._fence(task)
             taken: Outcome | None = None
@@ -465,7 +466,7 @@ class Router:
                 continue
             self._counters.recovered += 1
             try:
-                task = self._revive(eval_id, entries.decode(raw))
+                task = self._revive(eval_id, entries.decode(raw, journal.parts(eval_id)))
             except (entries.UnreadableEntry, InvalidTask, InvalidAnswer) as error:
                 self._chore(journal.quarantine(eval_id, raw))
                 text = f"the journal's entry of the task cannot be read ({error})"
@@ -511,7 +512,7 @@ class Router:
             self._chore(self._retire(journal))
         journal.bequeath(self._journal)
         for eval_id, entry in unseen.items():
-            self._journal.put(eval_id, entry)
+            self._journal.put(eval_id, entry, journal.parts(eval_id))
         for task in [t for t in self._tasks.values() if t.journal is journal]:
             if task.eval_id in unseen:
                 task.journal = self._journal
