@@ -114,7 +114,7 @@ async def test_a_task_too_large_for_the_journal_is_reported_as_failed_by_the_suc
 async def leave_parts(redis_url: str, eval_id: str, parts: dict[str, memoryview]) -> None:
     async with Redis.from_url(redis_url) as redis:
         for name, part in parts.items():
-            await redis.hset(f"{BASE}journal:dead", b"\xff%b:%b" % (name.encode(), eval_id.encode()), bytes(part))
+            await redis.hset(f"{BASE}journal:dead", b"\xffpart %b:%b" % (name.encode(), eval_id.encode()), bytes(part))
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["whole", "without a part"])

@@ -117,7 +117,7 @@ async def test_who_waits_for_an_entry_does_not_wait_for_those_that_no_batch_has_
 
 
 PARTS = {"task0": memoryview(b"first"), "task1": memoryview(b"second")}
-HELD_PARTS = {b"\xfftask0:a": b"first", b"\xfftask1:a": b"second"}
+HELD_PARTS = {b"\xffpart task0:a": b"first", b"\xffpart task1:a": b"second"}
 
 
 async def test_parts_are_written_once_and_before_their_entry_and_go_with_it(
@@ -147,7 +147,7 @@ async def test_a_new_task_of_an_id_has_parts_of_its_own(bench: Bench) -> None:
     await journal.durable("a")
     journal.put("a", b"pulled", {"task0": memoryview(b"other")})
     await journal.durable("a")
-    assert (await bench.held("one:1"))[b"\xfftask0:a"] == b"other"
+    assert (await bench.held("one:1"))[b"\xffpart task0:a"] == b"other"
     journal.finish("a")
     await journal.durable()
     assert await bench.held("one:1") == {}
@@ -157,7 +157,7 @@ async def test_parts_are_taken_over_with_their_entry_and_those_without_one_are_f
     dead = await bench.journal("dead:1")
     dead.put("a", b"pulled", PARTS)
     await dead.durable("a")
-    await bench.redis.hset(f"{BASE}journal:dead:1", b"\xfftask0:lost", b"part")
+    await bench.redis.hset(f"{BASE}journal:dead:1", b"\xffpart task0:lost", b"part")
     await bench.dies("dead:1")
     heir = await bench.journal("heir:1")
     assert bench.recovered == {"a": b"pulled"}

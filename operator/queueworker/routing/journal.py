@@ -4,7 +4,7 @@ Keys, all of one group (`{group}` is a hash tag: one slot in a cluster):
 
     queueworker:{group}:instances        set of the instances that may have left something
     queueworker:{group}:lease:<id>       the instance lives while this exists; its value numbers its batches
-    queueworker:{group}:journal:<id>     hash: eval_id → entry; and a byte that is in no text, a name, ":" and an
+    queueworker:{group}:journal:<id>     hash: eval_id → entry; and 0xff, "part ", a name, ":" and an
                                          eval_id → a part of what that entry is about, if it is large
     queueworker:{group}:fenced:<id>      set: the instance was taken over, with these entries (and an empty one);
                                          whatever it still writes is refused
@@ -62,8 +62,8 @@ MAX_BUFFERED_EVENTS = 10_000
 MAX_BUFFERED_BYTES = 64 * 1024 * 1024
 # Entries in one batch, at most (or one, when that is larger): a script holds up Redis for everybody.
 MAX_BATCH_BYTES = 512 * 1024
-# What a part's field begins with. No eval_id does: JSON has no lone surrogates.
-PART = "\udcff"
+# What the field of a part begins with. No eval_id does: JSON has no lone surrogates.
+PART = "\udcffpart "
 
 
 class Journal:
@@ -504,7 +504,7 @@ class Journal:
             )
         if answer[0] == b"NEW":
             # the first beat; or Redis has forgotten us, and all that we had written with us
-            self._sets = dict.fromkeys(sorted(self._entries, key=lambda key: key[0] != PART))
+            self._sets = dict.fromkeys(sorted(self._entries, key=lambda key: not key.startswith(PART)))
             self._confirmed.clear()
             self._wake.set()
         if answer[0] in {b"OK", b"NEW"}:
