@@ -57,6 +57,8 @@ class Transfers:
         ones once a second, and till then it would use them."""
         self._resting: deque[Curl] = deque()
         """Transfers that have paused: one of them goes on in each turn of the loop."""
+        self._large: set[Curl] = set()
+        """Those under way that have ever paused. Their sockets are not idle, though libcurl may not wait for them."""
         self._timer: asyncio.Handle | None = None
         self._due_now: asyncio.Handle | None = None
         self._multi = CurlMulti()
@@ -86,6 +88,7 @@ class Transfers:
         if not self._resting:
             self._loop.call_soon(self._go_on)
         self._resting.append(curl)
+        self._large.add(curl)
 
     def close(self) -> None:
         for curl, future in self._under_way.items():
@@ -93,6 +96,7 @@ class Transfers:
             future.cancel()
         self._under_way.clear()
         self._resting.clear()
+        self._large.clear()
         for timer in (self._timer, self._due_now):
             if timer is not None:
                 timer.cancel()
@@ -169,8 +173,8 @@ class Transfers:
 
     def _on_idle_ready(self, fd: int) -> None:
         self._unwatch(fd)
-        if any(curl.getinfo(pycurl.ACTIVESOCKET) == fd for curl in self._resting):
-            return  # libcurl asks for it again when the transfer goes on
+        if any(curl.getinfo(pycurl.ACTIVESOCKET) == fd for curl in self._large):
+            return  # libcurl asks for it again once the transfer goes on
         try:
             ended = socket.socket(fileno=fd)
         except OSError:
@@ -212,6 +216,8 @@ class Transfers:
 
     def _take_out(self, curl: Curl) -> asyncio.Future[None]:
         self._multi.remove_handle(curl)
-        if curl in self._resting:
-            self._resting.remove(curl)
+        if curl in self._large:
+            self._large.discard(curl)
+            if curl in self._resting:
+                self._resting.remove(curl)
         return self._under_way.pop(curl)
