@@ -100,6 +100,7 @@ class Rig:
         self.environ: dict[str, str] = {}
         self.key = ""
         self.result: tuple[str, str, str, str] | None = None
+        self._delay = 0.0
         self._timeline = Timeline()
         self._faults: list[str] = []
         self._stack = AsyncExitStack()
@@ -125,6 +126,7 @@ class Rig:
         A task takes `delay` seconds. The worker reaches all of them through proxies.
         """
         self.key = key
+        self._delay = delay
         self.executors = [self._executor(i, slots, delay) for i in range(1, executors + 1)]
         keyed = ("--api-key", key) if key else ()
         await asyncio.gather(
@@ -203,6 +205,12 @@ class Rig:
         """As `running`, of one executor."""
         here = {act.eval_id for act in self.ledger.acts if act.what == "started" and act.by == executor}
         return here & self.running()
+
+    def amid_on(self, executor: str) -> set[str]:
+        """As `running_on`, of which at least half is to come: one that is not reported may be answered already."""
+        since = time.monotonic() - self._delay / 2
+        young = {act.eval_id for act in self.ledger.acts if act.what == "started" and act.at > since}
+        return young & self.running_on(executor)
 
     async def idle(self) -> None:
         """Return when all that was submitted is reported."""

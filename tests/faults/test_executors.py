@@ -24,7 +24,7 @@ async def test_an_executor_killed_mid_task_fails_its_tasks_and_the_other_goes_on
     await rig.start(delay=1)
     rig.load(0.1)
     await rig.progress()
-    await rig.until(lambda: rig.running_on("executor-1"), "a task on executor-1")
+    await rig.until(lambda: rig.amid_on("executor-1"), "a task on executor-1")
     with rig.fault("SIGKILL of one of two executors while it runs tasks; it stays dead"):
         await rig.executors[0].kill()
     await rig.account()
@@ -36,7 +36,7 @@ async def test_an_executor_killed_mid_task_has_its_tasks_run_again_where_retry_a
     await rig.start(delay=0.5, RETRY_ATTEMPTS="2")
     rig.load(0.1)
     await rig.progress()
-    await rig.until(lambda: rig.running_on("executor-1"), "a task on executor-1")
+    await rig.until(lambda: rig.amid_on("executor-1"), "a task on executor-1")
     with rig.fault("SIGKILL of one of two executors while it runs tasks; it comes back"):
         hit = rig.running_on("executor-1")
         await rig.executors[0].kill()
@@ -49,7 +49,7 @@ async def test_an_executor_frozen_mid_task_finishes_its_tasks_once_when_it_goes_
     """Mechanism: a bad health check takes no task away from the executor that runs it."""
     await rig.start(delay=0.5)
     rig.load(0.1)
-    await rig.until(lambda: rig.running_on("executor-1"), "a task on executor-1")
+    await rig.until(lambda: rig.amid_on("executor-1"), "a task on executor-1")
     with rig.fault("SIGSTOP of one of two executors until it is found unhealthy, then SIGCONT"):
         rig.executors[0].freeze()
         await rig.healthy(1)
@@ -62,9 +62,10 @@ async def test_an_executor_frozen_for_good_fails_its_tasks_at_their_timeout(rig:
     """Mechanism: a task's timeout and the margin after it bound the wait for the executor's answer."""
     await rig.start(delay=0.5)
     rig.load(0.1, timeout=1)
-    await rig.until(lambda: rig.running_on("executor-1"), "a task on executor-1")
+    await rig.until(lambda: rig.amid_on("executor-1"), "a task on executor-1")
     with rig.fault("SIGSTOP of one of two executors while it runs tasks of a timeout of 1 s"):
-        hit = rig.running_on("executor-1")
+        hit = rig.amid_on("executor-1")
+        assert hit
         rig.executors[0].freeze()
         await rig.until(lambda: hit <= rig.ledger.ids("failed"), "its tasks failed")
     await rig.account()
