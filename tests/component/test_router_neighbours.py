@@ -20,6 +20,8 @@ from tests.component.stubs import StubExecutor, StubQueue, result, until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from demo.control_plane.redis_server import RedisServer
+
 
 @pytest.fixture
 async def events(redis_url: str) -> AsyncIterator[list[Any]]:
@@ -196,6 +198,27 @@ async def test_nothing_new_is_pulled_while_too_much_waits_for_its_report(
             assert router.snapshot().in_flight == len(queue.handed_out)
             queue.takes.set()
             await queue.reported(20)
+    assert queue.reports == Counter(ids)
+
+
+async def test_nothing_new_is_pulled_while_redis_takes_no_events(
+    queue: StubQueue, executor: StubExecutor, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "MAX_BUFFERED_BYTES", 300_000)
+    ids = [f"t{i}" for i in range(20)]
+    executor.answers.extend(web.json_response(result(eval_id, output="x" * 100_000)) for eval_id in ids)
+    url = own_redis.url
+    async with running(queue, [executor], url, executors={"concurrency": 1}) as router, Redis.from_url(url) as redis:
+        await until(lambda: router.snapshot().journal.ok)
+        await redis.acl_setuser("default", enabled=True, commands=["-publish"])
+        queue.submit(*ids)
+        await queue.reported(3)
+        await asyncio.sleep(1.5)  # once a second the router looks for pulls that may go on
+        assert len(queue.handed_out) < 10  # some were pulled while the third was being reported
+        await redis.acl_setuser("default", enabled=True, commands=["+publish"])
+        await queue.reported(20)
+        await until(lambda: router.snapshot().events_buffered == 0)
+        assert router.snapshot().counters.events_dropped == 0
     assert queue.reports == Counter(ids)
 
 

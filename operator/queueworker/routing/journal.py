@@ -44,9 +44,8 @@ from queueworker.routing.snapshot import Link, LinkReason
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from redis.asyncio import Redis
-
     from queueworker.routing.failures import FailedTask
+    from queueworker.routing.redis_client import Client
     from queueworker.routing.snapshot import Counters
 
 log = logging.getLogger(__name__)
@@ -62,6 +61,8 @@ MAX_BUFFERED_EVENTS = 10_000
 MAX_BUFFERED_BYTES = 64 * 1024 * 1024
 # Entries in one batch, at most (or one, when that is larger): a script holds up Redis for everybody.
 MAX_BATCH_BYTES = 512 * 1024
+# A larger event goes by itself, and its entry is forgotten after it.
+MAX_BATCHED_EVENT_BYTES = 64 * 1024
 # What the field of a part begins with. No eval_id does: JSON has no lone surrogates.
 PART = "\udcffpart "
 
@@ -74,7 +75,7 @@ class Journal:
 
     `on_recovered` gets the entries of a dead instance. `on_fenced` is called when this instance was
     declared dead itself, with the entries that no successor can have seen, because they never reached
-    Redis: those are still ours to carry. `on_link` is called when a link changed.
+    Redis: those are still ours to carry. `on_link` is called when a link changed, `on_room` when there is some again.
     """
 
     def __init__(
@@ -88,7 +89,8 @@ class Journal:
         on_recovered: Callable[[Journal, dict[str, bytes]], None],
         on_fenced: Callable[[Journal, dict[str, bytes]], None],
         on_link: Callable[[], None],
-        connect: Callable[..., Redis] = connect,
+        on_room: Callable[[], None] = lambda: None,
+        connect: Callable[..., Client] = connect,
     ) -> None:
         self.redis_url = redis_url
         self.instance = instance
@@ -110,6 +112,7 @@ class Journal:
         self._on_recovered = on_recovered
         self._on_fenced = on_fenced
         self._on_link = on_link
+        self._on_room = on_room
         self._redis = connect(
             redis_url,
             socket_timeout=OPERATION_TIMEOUT_SECONDS,
@@ -117,7 +120,7 @@ class Journal:
             retry=Retry(NoBackoff(), 0),
             health_check_interval=0,
         )
-        self._batch_script = self._redis.register_script(scripts.BATCH)
+        self._batch_script = self._redis.exclusive_script(scripts.BATCH, OPERATION_TIMEOUT_SECONDS)
         self._beat_script = self._redis.register_script(scripts.BEAT)
         self._entries: dict[str, bytes | memoryview] = {}
         """What the journal should hold: entries and parts."""
@@ -156,6 +159,11 @@ class Journal:
     @property
     def writable(self) -> bool:
         return self.link.ok
+
+    @property
+    def has_room(self) -> bool:
+        """Whether there may be more tasks: while Redis is there, none of their events is dropped for want of it."""
+        return self._bulk.waiting_bytes < MAX_BUFFERED_BYTES or not self.events_link.ok
 
     @property
     def buffered_events(self) -> int:
@@ -204,11 +212,12 @@ class Journal:
         entry = self._entries.get(eval_id)
         large = False
         for channel, payload in events:
-            if isinstance(payload, Pieces):
-                large = True
-                self._bulk.publish(channel, payload, lambda: self._forget(eval_id, entry))
-            else:
+            if isinstance(payload, bytes) and len(payload) <= MAX_BATCHED_EVENT_BYTES:
                 self.publish(channel, payload)
+                continue
+            large = True
+            pieces = payload if isinstance(payload, Pieces) else Pieces((payload,))
+            self._bulk.publish(channel, pieces, lambda: self._published(eval_id, entry))
         if not large:
             self._forget(eval_id, entry)
         if failed is not None:
@@ -216,6 +225,12 @@ class Journal:
         elif self._records:
             self._records.drop(eval_id)
         self._wake.set()
+
+    def _published(self, eval_id: str, entry: bytes | memoryview | None) -> None:
+        """A large event is, or was dropped."""
+        self._forget(eval_id, entry)
+        if not self._bulk.waiting_bytes:
+            self._on_room()
 
     def _forget(self, eval_id: str, entry: bytes | memoryview | None) -> None:
         """Unless another task of that id has taken the entry's place."""

@@ -46,9 +46,8 @@ from queueworker.routing.transport import HttpTransport
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from redis.asyncio import Redis
-
     from queueworker.routing.config import Endpoint, RouterConfig
+    from queueworker.routing.redis_client import Client
     from queueworker.routing.transport import Transport
 
 log = logging.getLogger(__name__)
@@ -86,7 +85,7 @@ class Router:
         worker_id: str,
         on_transition: Callable[[], None] = lambda: None,
         transport: Transport | None = None,
-        connect: Callable[..., Redis] = connect,
+        connect: Callable[..., Client] = connect,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
@@ -235,6 +234,7 @@ class Router:
             and (self._journal.writable or self._config.spec.routing.journal is JournalPolicy.PREFERRED)
             and self._queue.stuck < MAX_STUCK_REPORTS
             and self._owed_bytes < MAX_OWED_BYTES
+            and self._journal.has_room
             and self._queue.gate.take_turn()
         )
 
@@ -666,6 +666,7 @@ class Router:
             on_recovered=self._on_recovered,
             on_fenced=self._on_fenced,
             on_link=self._journal_link_changed,
+            on_room=self._kick,
             connect=self._connect,
         )
 

@@ -259,6 +259,10 @@ class RedisClient:
 
         return run
 
+    def exclusive_script(self, text: str, timeout: float) -> Callable[..., Any]:
+        assert timeout == OPERATION_TIMEOUT_SECONDS
+        return self.register_script(text)
+
     async def eval(self, text: str, keys: int, *args: Any) -> Any:
         assert keys == 0
         return await self._send(lambda: self.server.eval(text, [], list(args)))
