@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import subprocess
 import sys
 import time
@@ -37,6 +38,7 @@ NEIGHBOURS = {
     "its queue answers 500": "errors",
     "its executor hangs": "stuck",
     "it is as fast as it can": "fast",
+    "its results are of 0.9 MB": "results-0.9",
     "its results are of 8 MB": "results-8",
     "its tasks are of 8 MB": "tasks-8",
     "its results are of 50 MB": "results-50",
@@ -49,9 +51,10 @@ app = typer.Typer()
 @app.command()
 def stub(kind: str) -> None:
     """A queue and an executor in a process of their own; prints its URL."""
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # the end cuts off what is under way
     kind, _, megabytes = kind.partition("-")
-    code = "x" * 1_000_000 * int(megabytes) if kind == "tasks" else "print(1)"
-    output = "a line of output\n" * (1_000_000 // 18 * int(megabytes)) if kind == "results" else "1\n"
+    code = "x" * int(1_000_000 * float(megabytes)) if kind == "tasks" else "print(1)"
+    output = "a line of output\n" * int(1_000_000 / 18 * float(megabytes)) if kind == "results" else "1\n"
     tail = orjson.dumps({"code": code, "timeout": 60})[1:]
     answer = orjson.dumps({"status": "completed", "output": output, "error": None, "exit_code": 0})
     numbers, started = itertools.count(), time.monotonic()
