@@ -77,8 +77,7 @@ bench-objects: venv ## 50 to 500 QueueWorkers in one operator, on a real kube-ap
 	@$(BIN)/python -m demo.control_plane binaries
 	@$(BIN)/python -m tests.bench objects
 
-bench-profile: venv ## where the router's time goes under full load, by py-spy: docs/performance.md
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check py-spy
+bench-profile: venv $(BENCH_STAMP) ## where the router's time goes under full load, by py-spy: docs/performance.md
 	@$(BIN)/python -m tests.bench profile
 
 bench-smoke: venv $(BENCH_STAMP) ## a second of each part of the bench: fails when a contender does not work or loses tasks

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 # Celery lives in an environment of its own: `make bench` makes it.
-CELERY_PYTHON = str(Path(__file__).parents[3] / ".venv-bench" / "bin" / "python")
+BENCH_BIN = Path(__file__).parents[3] / ".venv-bench" / "bin"
+CELERY_PYTHON = str(BENCH_BIN / "python")
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import sysconfig
 import tempfile
 import time
 from collections import Counter
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.bench import stub as stubs
-from tests.bench.contenders import ROUTER
+from tests.bench.contenders import BENCH_BIN, ROUTER
 from tests.bench.page import table
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ def run(bench: Bench) -> str:
         output = Path(folder) / "stacks"
         options = ("--format", "raw", "--rate", str(RATE), "--duration", str(max(1, round(bench.seconds))))
         recorded = subprocess.run(
-            [_py_spy(), "record", *options, "--pid", str(running.pid), "--output", str(output)],
+            [str(BENCH_BIN / "py-spy"), "record", *options, "--pid", str(running.pid), "--output", str(output)],
             check=False,
             capture_output=True,
             text=True,
@@ -50,14 +48,6 @@ which a function was anywhere on the stack. The event loop waits and calls back 
 
 {_table("innermost", own, total)}
 {_table("on the stack", within, total)}"""
-
-
-def _py_spy() -> str:
-    """It is no dependency: `make bench-profile` installs it."""
-    found = shutil.which("py-spy", path=sysconfig.get_path("scripts")) or shutil.which("py-spy")
-    if found is None:
-        raise RuntimeError("no py-spy: `make bench-profile` installs it")
-    return found
 
 
 def _counts(stacks: Iterable[str]) -> tuple[Counter[str], Counter[str], int]:
