@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.asyncio import Redis
 
+from queueworker.routing import bulk
 from queueworker.routing import journal as journal_module
 from queueworker.routing.journal import MAX_BATCHED_EVENT_BYTES, Journal
 from queueworker.routing.large import Pieces
@@ -160,13 +161,15 @@ async def test_there_is_no_room_while_large_events_come_faster_than_redis_takes_
     own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_module, "MAX_BUFFERED_BYTES", 2 * MAX_BATCHED_EVENT_BYTES)
+    monkeypatch.setattr(bulk, "MAX_WAITING_BYTES", 2 * MAX_BATCHED_EVENT_BYTES)
+    counters = Counters()
     room = 0
 
     def on_room() -> None:
         nonlocal room
         room += 1
 
-    async with journal(own_redis.url, Counters(), on_room) as events, Redis.from_url(own_redis.url) as redis:
+    async with journal(own_redis.url, counters, on_room) as events, Redis.from_url(own_redis.url) as redis:
         assert events.has_room
         await redis.acl_setuser("default", enabled=True, commands=["-publish"])
         for i in range(3):
@@ -177,8 +180,10 @@ async def test_there_is_no_room_while_large_events_come_faster_than_redis_takes_
         await redis.acl_setuser("default", enabled=True, commands=["+publish"])
         await until(lambda: room == 1)
         assert events.has_room
+        assert (counters.events_published, counters.events_dropped) == (3, 0)
         own_redis.kill()
         await until(lambda: not events.events_link.ok)
         for i in range(3):
             finish(events, f"t{i}", b"0" * (MAX_BATCHED_EVENT_BYTES + 1))
         assert events.has_room, "what waits for a Redis that is away is bounded otherwise, and holds nothing up"
+        assert counters.events_dropped == 2

@@ -42,10 +42,7 @@ class Event(NamedTuple):
 
 
 class Bulk:
-    """Publishes in the order of the calls, until Redis has taken it; then `done` is called.
-
-    Above a bound the oldest are dropped, and counted, as small ones are.
-    """
+    """Publishes in the order of the calls, until Redis has taken it or it was dropped; then `done` is called."""
 
     def __init__(self, redis_url: str, counters: Counters) -> None:
         self._url = redis_url
@@ -68,11 +65,14 @@ class Bulk:
             )
         self._waiting.append(Event(channel, payload, done))
         self.waiting_bytes += payload.size
+        if self._task is None:
+            self._task = asyncio.create_task(self._publish_all(self._redis.connection_pool), name="bulk events")
+
+    def shed(self) -> None:
+        """Drop the oldest above the bound, and count them: Redis is away."""
         while self.waiting_bytes > MAX_WAITING_BYTES and len(self._waiting) > 1:
             self._counters.events_dropped += 1
             self._done()
-        if self._task is None:
-            self._task = asyncio.create_task(self._publish_all(self._redis.connection_pool), name="bulk events")
 
     async def flush(self) -> None:
         """Return when there is nothing more to publish."""

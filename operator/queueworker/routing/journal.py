@@ -218,6 +218,8 @@ class Journal:
             large = True
             pieces = payload if isinstance(payload, Pieces) else Pieces((payload,))
             self._bulk.publish(channel, pieces, lambda: self._published(eval_id, entry))
+            if not self.events_link.ok:
+                self._bulk.shed()
         if not large:
             self._forget(eval_id, entry)
         if failed is not None:
