@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import fakeredis
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from queueworker.routing import journal as journal_module
 from queueworker.routing.journal import Journal
@@ -195,7 +196,8 @@ async def test_finishing_publishes_and_then_forgets(bench: Bench) -> None:
         await listener.get_message(timeout=1)
         journal.put("a", b"executed")
         await journal.durable()
-        journal.finish("a", ("evaluation:completed", b"first"), ("evaluation:completed", b"second"))
+        journal.publish("evaluation:completed", b"first")
+        journal.finish("a", ("evaluation:completed", b"second"))
         await journal.durable()
         got = [await listener.get_message(ignore_subscribe_messages=True, timeout=1) for _ in range(2)]
     assert [message["data"] for message in got if message] == [b"first", b"second"]
@@ -295,15 +297,53 @@ async def test_while_redis_is_away_nothing_blocks_and_all_is_written_when_it_is_
 async def test_the_oldest_events_are_dropped_above_the_bound_and_counted(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("queueworker.routing.journal.MAX_BUFFERED_EVENTS", 3)
+    monkeypatch.setattr(journal_module, "MAX_BUFFERED_BYTES", 3 * (journal_module.EVENT_BYTES + 1))
     journal = await bench.journal("one:1")
     bench.server.connected = False
     journal.put("a", b"pulled")
     await journal.durable()
     for i in range(5):
         journal.publish("evaluation:completed", b"%d" % i)
-    assert [payload for _, payload in journal._events] == [b"2", b"3", b"4"]
+    assert [payload for _, payload, _ in journal._events] == [b"2", b"3", b"4"]
     assert journal._counters.events_dropped == 2
+
+
+async def test_after_an_outage_events_go_in_batches_of_their_bound_and_entries_only_with_their_event(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "MAX_BATCH_BYTES", 3 * journal_module.EVENT_BYTES)
+    journal = await bench.journal("one:1")
+    ids = [f"t{i}" for i in range(20)]
+    for eval_id in ids:
+        journal.put(eval_id, b"executed")
+    await journal.durable()
+    batch = journal._batch_script
+    published: list[str] = []
+
+    async def run(keys: list[str], args: list[Any]) -> bytes:
+        if len(published) > 10:
+            raise RedisConnectionError("away again")
+        count = args[1]
+        assert 1 <= count <= 4
+        published.extend(payload.decode() for payload in args[3 : 2 + 2 * count : 2])
+        return bytes(await batch(keys, args))
+
+    monkeypatch.setattr(journal, "_batch_script", run)
+    for eval_id in ids:
+        journal.finish(eval_id, ("evaluation:completed", eval_id.encode()))
+    await journal.durable()
+    assert published == ids[: len(published)]
+    assert {*await bench.held("one:1")} == {eval_id.encode() for eval_id in ids[len(published) :]}
+    journal.put(ids[-1], b"pulled")  # the queue has handed it out again
+    monkeypatch.setattr(journal, "_batch_script", batch)
+
+    async def written() -> bool:
+        return journal.buffered_events == 0
+
+    await until(written)
+    await journal.durable()
+    assert await bench.held("one:1") == {ids[-1].encode(): b"pulled"}
+    assert journal._counters.events_published == 20
 
 
 async def test_closing_gives_the_lease_up_and_keeps_what_is_not_done(bench: Bench) -> None:

@@ -26,7 +26,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -42,7 +42,7 @@ from queueworker.routing.redis_client import connect
 from queueworker.routing.snapshot import Link, LinkReason
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from queueworker.routing.failures import FailedTask
     from queueworker.routing.redis_client import Client
@@ -57,14 +57,19 @@ FLUSH_SECONDS = 3.0
 RECONNECT_FIRST_SECONDS = 0.25
 RECONNECT_MOST_SECONDS = 5.0
 FENCED_KEPT_SECONDS = 86_400
-MAX_BUFFERED_EVENTS = 10_000
 MAX_BUFFERED_BYTES = 64 * 1024 * 1024
-# Entries in one batch, at most (or one, when that is larger): a script holds up Redis for everybody.
+# What an event takes beside its payload, in memory and in a batch.
+EVENT_BYTES = 256
+# Of entries in one batch, at most, and of events (or one, when that is larger): a script holds up Redis for everybody.
 MAX_BATCH_BYTES = 512 * 1024
 # A larger event goes by itself, and its entry is forgotten after it.
 MAX_BATCHED_EVENT_BYTES = 64 * 1024
 # What the field of a part begins with. No eval_id does: JSON has no lone surrogates.
 PART = "\udcffpart "
+
+
+# Channel, payload, and what Redis holds and forgets with it.
+Event: TypeAlias = "tuple[str, bytes, Sequence[str]]"
 
 
 class Journal:
@@ -133,7 +138,7 @@ class Journal:
         """Entries that Redis holds, or may hold."""
         self._confirmed: set[str] = set()
         """Entries that Redis has said it holds."""
-        self._events: deque[tuple[str, bytes]] = deque()
+        self._events: deque[Event] = deque()
         self._event_bytes = 0
         self._records = Backlog()
         self._bulk = Bulk(redis_url, counters)
@@ -207,58 +212,65 @@ class Journal:
         self._wake.set()
         await future
 
-    def finish(self, eval_id: str, *events: tuple[str, bytes | Pieces], failed: FailedTask | None = None) -> None:
-        """Publish the events, then forget the entry; keep a record of a failed task."""
-        entry = self._entries.get(eval_id)
-        large = False
-        for channel, payload in events:
-            if isinstance(payload, bytes) and len(payload) <= MAX_BATCHED_EVENT_BYTES:
-                self.publish(channel, payload)
-                continue
-            large = True
-            pieces = payload if isinstance(payload, Pieces) else Pieces((payload,))
-            self._bulk.publish(channel, pieces, lambda: self._published(eval_id, entry))
-            if not self.events_link.ok:
-                self._bulk.shed()
-        if not large:
-            self._forget(eval_id, entry)
+    def finish(
+        self, eval_id: str, event: tuple[str, bytes | Pieces] | None = None, failed: FailedTask | None = None
+    ) -> None:
+        """Publish the event, then forget the entry; keep a record of a failed task."""
+        if event is None:
+            self._remove(self._forget(eval_id, self._entries.get(eval_id)))
+        elif isinstance(event[1], bytes) and len(event[1]) <= MAX_BATCHED_EVENT_BYTES:
+            self.publish(event[0], event[1], self._forget(eval_id, self._entries.get(eval_id)))
+        else:
+            self._publish_large(eval_id, *event)
         if failed is not None:
             self._records.add(failed)
         elif self._records:
             self._records.drop(eval_id)
         self._wake.set()
 
-    def _published(self, eval_id: str, entry: bytes | memoryview | None) -> None:
-        """A large event is, or was dropped."""
-        self._forget(eval_id, entry)
-        if not self._bulk.waiting_bytes:
-            self._on_room()
+    def _publish_large(self, eval_id: str, channel: str, payload: bytes | Pieces) -> None:
+        entry = self._entries.get(eval_id)
 
-    def _forget(self, eval_id: str, entry: bytes | memoryview | None) -> None:
-        """Unless another task of that id has taken the entry's place."""
-        if self._entries.get(eval_id) is not entry:
-            return
-        for key in (eval_id, *self._parts.pop(eval_id, ())):
+        def done() -> None:
+            self._remove(self._forget(eval_id, entry))
+            if not self._bulk.waiting_bytes:
+                self._on_room()
+
+        self._bulk.publish(channel, payload if isinstance(payload, Pieces) else Pieces((payload,)), done)
+        if not self.events_link.ok:
+            self._bulk.shed()
+
+    def _forget(self, eval_id: str, entry: bytes | memoryview | None) -> Sequence[str]:
+        """Unless another task of that id has taken the entry's place. Returns what Redis is to forget."""
+        if entry is None or self._entries.get(eval_id) is not entry:
+            return ()
+        keys = (eval_id, *self._parts.pop(eval_id, ()))
+        for key in keys:
             self._entries.pop(key, None)
             self._sets.pop(key, None)
-            if key in self._stored:
-                self._dels[key] = None
+        return [key for key in keys if key in self._stored]
+
+    def _remove(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._dels[key] = None
         self._wake.set()
 
-    def publish(self, channel: str, payload: bytes) -> None:
+    def publish(self, channel: str, payload: bytes, forget: Sequence[str] = ()) -> None:
         """Publish soon, in the order of the calls. While Redis is away the oldest are dropped above a bound.
 
         While it is there nothing is: what gathers during one write is what the lanes finish in that time.
         """
-        self._events.append((channel, payload))
-        self._event_bytes += len(payload)
-        while not self.events_link.ok and (
-            len(self._events) > MAX_BUFFERED_EVENTS
-            or (self._event_bytes > MAX_BUFFERED_BYTES and len(self._events) > 1)
-        ):
-            self._event_bytes -= len(self._events.popleft()[1])
+        self._events.append((channel, payload, forget))
+        self._event_bytes += len(payload) + EVENT_BYTES
+        while not self.events_link.ok and self._event_bytes > MAX_BUFFERED_BYTES and len(self._events) > 1:
+            self._remove(self._take_event()[2])
             self._counters.events_dropped += 1
         self._wake.set()
+
+    def _take_event(self) -> Event:
+        event = self._events.popleft()
+        self._event_bytes -= len(event[1]) + EVENT_BYTES
+        return event
 
     async def ask(self) -> None:
         """Past `lease_until`, find out whether somebody took our tasks over while we were not running (frozen, say).
@@ -318,8 +330,8 @@ class Journal:
         self._heir = heir
         if self.fenced or self._closed:
             while self._events:
-                heir.publish(*self._events.popleft())
-            self._event_bytes = 0
+                channel, payload, _ = self._take_event()
+                heir.publish(channel, payload)
             heir.inherit(self._records.take())
 
     def inherit(self, records: Backlog) -> None:
@@ -383,18 +395,21 @@ class Journal:
     async def _write(self) -> bool:
         """One batch. Returns whether Redis took it; if not, all of it is to be written again."""
         sets, self._sets = self._first_of(self._sets)
-        more = bool(self._sets)
+        events = self._first_events()
+        more = bool(self._sets or self._events)
         dels, self._dels = self._dels, {}
-        events, self._events = self._events, deque()
-        event_bytes, self._event_bytes = self._event_bytes, 0
         records = self._records.take()
         waiting, self._written = self._written, []
         self._number += 1
         args: list[Any] = [self._number, len(events)]
-        for item in events:
-            args += item
-        args.append(len(dels))
-        args += map(_field, dels)
+        gone = dict(dels)
+        for channel, payload, keys in events:
+            args += (channel, payload)
+            for key in keys:
+                if key not in self._entries:  # else another task of that id has taken the entry's place
+                    gone[key] = None
+        args.append(len(gone))
+        args += map(_field, gone)
         args.append(len(sets))
         for eval_id in sets:
             entry = self._entries[eval_id]
@@ -408,15 +423,15 @@ class Journal:
             problem = self._failed(error)
             answer = ""
         except asyncio.CancelledError:
-            self._put_back(sets, dels, events, event_bytes)
+            self._put_back(sets, dels, events)
             self._records.put_back(records)
             self._written = waiting + self._written
             raise
         if answer == "OK":
             self._counters.events_published += len(events)
-            gone = dels.keys() - sets.keys()
-            self._stored -= gone - self._sets.keys()
-            self._confirmed -= gone
+            removed = gone.keys() - sets.keys()
+            self._stored -= removed - self._sets.keys()
+            self._confirmed -= removed
             self._confirmed.update(sets)
             self._succeeded()
         elif answer not in {"", "FENCED", "NOLEASE", "STALE"}:
@@ -424,7 +439,6 @@ class Journal:
             self._counters.events_published += len(events)
             events.clear()
             dels.clear()
-            event_bytes = 0
             problem = self._failed(RedisError(answer), publishes=True)
         if answer == "OK":
             if more:
@@ -435,7 +449,7 @@ class Journal:
                 self._wake.set()
             _release(waiting)
             return True
-        self._put_back(sets, dels, events, event_bytes)
+        self._put_back(sets, dels, events)
         self._records.put_back(records)
         self._written = waiting + self._written
         if self._heir is not None:
@@ -460,18 +474,24 @@ class Journal:
                 return dict.fromkeys(ids[:count]), dict.fromkeys(ids[count:])
         return sets, {}
 
-    def _put_back(
-        self, sets: Iterable[str], dels: Iterable[str], events: deque[tuple[str, bytes]], event_bytes: int
-    ) -> None:
+    def _first_events(self) -> deque[Event]:
+        """As `_first_of`."""
+        if self._event_bytes <= MAX_BATCH_BYTES:
+            events, self._events, self._event_bytes = self._events, deque(), 0
+            return events
+        events, room = deque(), MAX_BATCH_BYTES
+        while self._events and (room > 0 or not events):
+            event = self._take_event()
+            room -= len(event[1]) + EVENT_BYTES
+            events.append(event)
+        return events
+
+    def _put_back(self, sets: Iterable[str], dels: Iterable[str], events: Iterable[Event]) -> None:
         self._sets = {eval_id: None for eval_id in [*sets, *self._sets] if eval_id in self._entries}
         self._dels = dict.fromkeys([*dels, *self._dels])
-        # entries that finished while the batch was on its way may have been written by it after all
-        for eval_id in sets:
-            if eval_id not in self._entries:
-                self._dels[eval_id] = None
-        newer, self._events = self._events, events
-        self._event_bytes += event_bytes
-        self._events.extend(newer)
+        for event in reversed([*events]):
+            self._events.appendleft(event)
+            self._event_bytes += len(event[1]) + EVENT_BYTES
 
     def _release_waiters(self) -> None:
         waiting, self._written = self._written, []
@@ -550,7 +570,10 @@ class Journal:
         for key in parts:
             self._parts.setdefault(_owner(key)[1], []).append(key)
         for eval_id in {_owner(key)[1] for key in parts} - self._entries.keys():
-            self._forget(eval_id, None)  # the parts came to Redis, and the entry did not
+            keys = self._parts.pop(eval_id)  # they came to Redis, and their entry did not
+            for key in keys:
+                del self._entries[key]
+            self._remove(keys)
         if entries:
             self._on_recovered(self, entries)
 

@@ -417,7 +417,7 @@ class Router:
             counters.overhead.observe(self._clock() - task.pulled_at - task.executor_seconds)
             task.journal.finish(
                 task.eval_id,
-                *(() if outcome.published else (event(task.eval_id, final),)),
+                None if outcome.published else event(task.eval_id, final),
                 failed=None if final.completed else failed_task(task, final.error, self._last_task_time),
             )
         finally:
