@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import orjson
 import pytest
 from redis.asyncio import Redis
 
 from demo.control_plane.ports import free_ports
 from tests.faults.deaths import left_by, watched
+from tests.faults.http_faults import response, rewrites
 
 if TYPE_CHECKING:
+    from tests.faults.proxy import Message
     from tests.faults.rig import Rig
 
 
@@ -77,6 +80,26 @@ async def test_redis_is_away_for_a_minute_and_routing_goes_on(rig: Rig) -> None:
             await asyncio.sleep(10)
             await rig.progress(1)
         await rig.redis_proxy.restore()
+    await rig.account()
+    assert not rig.ledger.ids("failed")
+
+
+def _sixty_kilobytes(answer: Message) -> bytes:
+    return response(200, orjson.dumps(orjson.loads(answer.body) | {"output": "x" * 60_000}))
+
+
+async def test_what_has_waited_for_redis_gets_through_a_slow_link(rig: Rig) -> None:
+    """Mechanism: a batch holds 512 KiB of events at most. All at once would never be through in its 2 s."""
+    await rig.start(slots=8, delay=0.02)
+    for site in rig.executors:
+        site.proxy.spoil(rewrites(_sixty_kilobytes), "/execute")
+    with rig.fault("connections to Redis are refused while 200 results of 60 KB come; then the link is slow"):
+        await rig.redis_proxy.refuse()
+        rig.submit(200, 0.01)
+        await rig.idle()
+        rig.redis_proxy.latency = 0.03  # for each 64 KiB: some 6 s for all of them
+        await rig.redis_proxy.restore()
+    rig.load(0.2)
     await rig.account()
     assert not rig.ledger.ids("failed")
 
