@@ -86,6 +86,20 @@ def test_what_waits_to_be_written_is_bounded_by_count_and_by_bytes_and_the_oldes
     assert ids(backlog) == [f"t{i}" for i in range(5, 20)]
 
 
+def test_of_more_than_a_batch_takes_the_oldest_go_first() -> None:
+    backlog = Backlog()
+    for i in range(10):
+        backlog.add(record(f"t{i}", 1000))
+    first = backlog.take(3000)
+    assert ids(first) == ["t0", "t1", "t2"]
+    assert ids(backlog) == [f"t{i}" for i in range(3, 10)]
+    backlog.put_back(first)
+    assert ids(backlog.take(1)) == ["t0"]
+    assert ids(backlog.take(100_000)) == [f"t{i}" for i in range(1, 10)]
+    assert not backlog
+    assert not backlog.take(1)
+
+
 def test_what_could_not_be_written_goes_before_what_came_since_and_a_newer_failure_wins() -> None:
     backlog = Backlog()
     backlog.add(record("a", when=1))

@@ -6,8 +6,9 @@ Keys, beside the journal's:
     queueworker:{group}:failed:index    sorted set: eval_id by the time it failed (Unix time in ms)
     queueworker:{group}:failed:bytes    how many bytes the records have together
 
-A record is written in the batch that publishes the failure and removes the journal's entry. It is bounded
-by count and by bytes, the oldest go first, and an id whose task ended anew leaves with that same batch.
+A record is written in the batch that publishes the failure and removes the journal's entry, or in one of the
+next when there are many. They are bounded by count and by bytes, the oldest go first, and an id whose task
+ended anew leaves with that batch.
 """
 
 from __future__ import annotations
@@ -183,11 +184,17 @@ class Backlog:
         if gone is not None:
             self._bytes -= len(gone[1])
 
-    def take(self) -> Backlog:
-        """All of it; nothing waits then."""
+    def take(self, most: float = float("inf")) -> Backlog:
+        """All of it, or the oldest if it has more bytes (one at least); they wait no longer then."""
         taken = Backlog()
-        taken._records, self._records = self._records, {}
-        taken._bytes, self._bytes = self._bytes, 0
+        if self._bytes <= most:
+            taken._records, self._records = self._records, {}
+            taken._bytes, self._bytes = self._bytes, 0
+        else:
+            while self and taken._bytes < most:
+                eval_id = next(iter(self._records))
+                taken._put(eval_id, self._records[eval_id])
+                self.drop(eval_id)
         return taken
 
     def put_back(self, taken: Backlog) -> None:

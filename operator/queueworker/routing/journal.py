@@ -60,7 +60,8 @@ FENCED_KEPT_SECONDS = 86_400
 MAX_BUFFERED_BYTES = 64 * 1024 * 1024
 # What an event takes beside its payload, in memory and in a batch.
 EVENT_BYTES = 256
-# Of entries in one batch, at most, and of events (or one, when that is larger): a script holds up Redis for everybody.
+# Of entries in one batch, at most, of events, and of records of failed tasks (or one, when that is larger): a script
+# holds up Redis for everybody.
 MAX_BATCH_BYTES = 512 * 1024
 # A larger event goes by itself, and its entry is forgotten after it.
 MAX_BATCHED_EVENT_BYTES = 64 * 1024
@@ -396,9 +397,9 @@ class Journal:
         """One batch. Returns whether Redis took it; if not, all of it is to be written again."""
         sets, self._sets = self._first_of(self._sets)
         events = self._first_events()
-        more = bool(self._sets or self._events)
         dels, self._dels = self._dels, {}
-        records = self._records.take()
+        records = self._records.take(MAX_BATCH_BYTES)
+        more = bool(self._sets or self._events or self._records)
         waiting, self._written = self._written, []
         self._number += 1
         args: list[Any] = [self._number, len(events)]
