@@ -227,6 +227,82 @@ async def test_a_dead_instances_journal_is_taken_over_whole_and_by_one_only(benc
     assert await bench.redis.smembers(f"{BASE}instances") == {b"one:1", b"two:1"}
 
 
+async def test_what_a_dead_instance_left_is_taken_over_some_at_a_time_and_parts_with_their_entry(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "TAKE_BYTES", 1)
+    monkeypatch.setattr(Journal, "_beat_for_ever", lambda _: asyncio.Event().wait())
+    dead = await bench.journal("dead:1")
+    for i in range(4):
+        dead.put(f"t{i}", b"executed", {"result0": b"x" * 10, "result1": b"y" * 10})
+    await dead.durable()
+    await bench.dies("dead:1")
+    one = await bench.journal("one:1")
+    assert len(bench.recovered) == 1
+    (first,) = bench.recovered
+    assert one.parts(first) == {"result0": b"x" * 10, "result1": b"y" * 10}
+    assert len(await bench.held("one:1")) == 3
+    assert len(await bench.held("dead:1")) == 9
+    await dead._beat()
+    assert dead.fenced
+    assert bench.unseen == {}, "what is not taken over yet is not its own any more"
+
+    for _ in range(3):
+        await one._beat()
+    assert all(one.parts(f"t{i}") == {"result0": b"x" * 10, "result1": b"y" * 10} for i in range(4))
+    assert await bench.held("dead:1") == {}
+    assert await bench.redis.smembers(f"{BASE}instances") == {b"one:1"}
+
+
+async def test_one_beat_follows_the_other_while_there_is_more_to_take_over(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "TAKE_BYTES", 1)
+    dead = await bench.journal("dead:1")
+    for i in range(20):
+        dead.put(f"t{i}", b"pulled")
+    await dead.durable()
+    await bench.dies("dead:1")
+    monkeypatch.setattr(journal_module, "BEAT_SECONDS", 3600)
+    await bench.journal("one:1")
+
+    async def all_taken() -> bool:
+        return len(bench.recovered) == 20
+
+    await until(all_taken)
+
+
+async def test_while_an_answer_to_a_beat_is_missing_nothing_more_is_taken_over(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was taken over with it has to be found first, and be no more than one answer holds."""
+    monkeypatch.setattr(journal_module, "TAKE_BYTES", 1)
+    one = await bench.journal("one:1")
+    dead = await bench.journal("dead:1")
+    for i in range(3):
+        dead.put(f"t{i}", b"pulled")
+    await dead.durable()
+    await bench.dies("dead:1")
+    beat = one._beat_script
+
+    async def lost(**options: Any) -> None:
+        await beat(**options)
+        raise RedisConnectionError("the answer was lost")
+
+    monkeypatch.setattr(one, "_beat_script", lost)
+    await one._beat()
+    assert len(await bench.held("one:1")) == 1
+    await one._beat()
+    assert len(await bench.held("one:1")) == 1
+    assert bench.recovered == {}
+    monkeypatch.setattr(one, "_beat_script", beat)
+    await one._beat()
+    assert len(bench.recovered) == 1
+    await one._beat()
+    await one._beat()
+    assert len(bench.recovered) == 3
+
+
 async def test_a_live_instances_journal_is_left_alone(bench: Bench) -> None:
     first = await bench.journal("first:1")
     first.put("a", b"pulled")

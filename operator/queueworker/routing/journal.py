@@ -13,7 +13,7 @@ Keys, all of one group (`{group}` is a hash tag: one slot in a cluster):
     queueworker:{group}:failed…          the record of failed tasks, see `failures`
 
 Every instance has an id of its own, new at each start. Whoever renews its lease also looks for
-instances without one and takes their journal over whole, in one script: two cannot both get it.
+instances without one and takes their journal over, some megabytes at a time: two cannot both get an entry.
 
 Everything that one instance writes goes through one stream of batches, in order, each a script that
 first checks the lease: entries, published events, and the removal of what is done. A batch that is
@@ -65,6 +65,8 @@ EVENT_BYTES = 256
 MAX_BATCH_BYTES = 512 * 1024
 # A larger event goes by itself, and its entry is forgotten after it.
 MAX_BATCHED_EVENT_BYTES = 64 * 1024
+# Of what dead instances left, in one beat: its answer has to come in time.
+TAKE_BYTES = 8 * 1024 * 1024
 # What the field of a part begins with. No eval_id does: JSON has no lone surrogates.
 PART = "\udcffpart "
 
@@ -154,6 +156,8 @@ class Journal:
         self._failures = 0
         self._uncertain = False
         """A beat's answer was lost: it may have taken entries over that we have not seen."""
+        self._more_to_take = False
+        """Dead instances may have left more than one beat took over."""
         self._asking = asyncio.Lock()
         self.lease_until = float("-inf")
         """On the monotonic clock: past this, `ask` before doing anything that others would see."""
@@ -502,7 +506,8 @@ class Journal:
 
     async def _beat_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(BEAT_SECONDS)
+            await asyncio.sleep(0 if self._more_to_take else BEAT_SECONDS)
+            self._more_to_take = False
             await self._beat()
 
     async def _beat(self) -> None:
@@ -513,20 +518,17 @@ class Journal:
 
     async def _ask_for_lease(self, asked: float) -> None:
         try:
-            answer: list[Any] = await self._beat_script(
-                args=[self._base, self.instance, int(LEASE_SECONDS * 1000), FENCED_KEPT_SECONDS, self._number]
-            )
+            room = 0 if self._uncertain else TAKE_BYTES
+            settings = (int(LEASE_SECONDS * 1000), FENCED_KEPT_SECONDS, self._number, room)
+            answer: list[Any] = await self._beat_script(args=[self._base, self.instance, *settings])
             pairs = dict(zip(answer[3::2], answer[4::2], strict=False))
             if self._uncertain and answer[0] != b"FENCED":
-                # what is ours is asked for before: an entry may go while the answer is on its way
-                ours = set(self._stored)
-                held: dict[bytes, bytes] = await _wait(self._redis.hgetall(self._keys[2]))
-                ours |= self._stored
-                pairs = {field: entry for field, entry in held.items() if _text(field) not in ours}
+                pairs = await self._held_and_not_ours()
         except Exception as error:
             self._uncertain = True
             self._failed(error)
             return
+        self._more_to_take = self._uncertain or sum(map(len, pairs.values())) >= TAKE_BYTES
         self._uncertain = False
         if self._closed:
             return  # what it has taken over just now is the next one's: it stays in Redis, under our name
@@ -550,6 +552,14 @@ class Journal:
         else:
             self._failed(RedisError(answer[0].decode()), publishes=True)
         await self._take({field: entry for field, entry in pairs.items() if _text(field) not in self._entries})
+
+    async def _held_and_not_ours(self) -> dict[bytes, bytes]:
+        """What a beat took over whose answer was lost."""
+        ours = set(self._stored)  # before: an entry may go while the answer is on its way
+        held: list[bytes] = await _wait(self._redis.hkeys(self._keys[2]))
+        fields = [field for field in held if _text(field) not in ours and _text(field) not in self._stored]
+        entries = await _wait(self._redis.hmget(self._keys[2], fields)) if fields else []
+        return {f: e for f, e in zip(fields, entries, strict=True) if e is not None and _text(f) not in self._stored}
 
     async def _take(self, found: dict[bytes, bytes]) -> None:
         """What was taken over. A field that is no text no queue has handed out: JSON is text."""

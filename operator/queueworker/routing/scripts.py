@@ -4,9 +4,9 @@ BATCH    KEYS lease, fenced and journal of the instance, then those of the recor
          number, then what it holds, each list after its length: events (channel, payload), removals, entries
          (id, entry), failed tasks. Answers OK, FENCED, NOLEASE, STALE, or the error of an entry that Redis had no
          memory for
-BEAT     renews the instance's lease and takes over what instances without one left. Answers FENCED and what was
-         taken from it; else OK, NEW or an error, the journals that were set aside, the number of peers, and
-         id, entry, id, entry …
+BEAT     renews the instance's lease and takes over what instances without one left, about as many bytes as the last
+         ARGV says; the next beat takes more. Answers FENCED and what was taken from it; else OK, NEW or an error, the
+         journals that were set aside, the number of peers, and id, entry, id, entry …
 LEAVE    gives the lease up
 """
 
@@ -86,23 +86,40 @@ local function set_aside(id)
   return true
 end
 if set_aside(me) and answer[1] == 'OK' then answer[1] = 'NEW' end
+local room = tonumber(ARGV[6])
 for _, id in ipairs(redis.call('SMEMBERS', base .. 'instances')) do
   local lives = redis.call('EXISTS', base .. 'lease:' .. id) == 1
   if lives and string.sub(id, 1, #mine) ~= mine then answer[3] = answer[3] + 1 end
   if id ~= me and not lives then
     set_aside(id)
-    local left = redis.call('HGETALL', base .. 'journal:' .. id)
-    redis.call('SADD', base .. 'fenced:' .. id, '')
-    for i = 1, #left, 2 do
-      redis.call('SADD', base .. 'fenced:' .. id, left[i])
-      if redis.call('HSETNX', base .. 'journal:' .. me, left[i], left[i + 1]) == 1 then
-        answer[#answer + 1] = left[i]
-        answer[#answer + 1] = left[i + 1]
+    local journal, fenced = base .. 'journal:' .. id, base .. 'fenced:' .. id
+    local owners, fields = {}, {}
+    redis.call('SADD', fenced, '')
+    for _, field in ipairs(redis.call('HKEYS', journal)) do
+      redis.call('SADD', fenced, field)
+      local owner = string.match(field, '^\\255part [^:]*:(.*)$') or field
+      if not fields[owner] then
+        owners[#owners + 1], fields[owner] = owner, {}
+      end
+      table.insert(fields[owner], field)
+    end
+    redis.call('EXPIRE', fenced, ARGV[4])
+    for _, owner in ipairs(owners) do
+      if room <= 0 then break end
+      for _, field in ipairs(fields[owner]) do
+        local entry = redis.call('HGET', journal, field)
+        room = room - #entry
+        if redis.call('HSETNX', base .. 'journal:' .. me, field, entry) == 1 then
+          answer[#answer + 1] = field
+          answer[#answer + 1] = entry
+        end
+        redis.call('HDEL', journal, field)
       end
     end
-    redis.call('EXPIRE', base .. 'fenced:' .. id, ARGV[4])
-    redis.call('DEL', base .. 'journal:' .. id)
-    redis.call('SREM', base .. 'instances', id)
+    if redis.call('HLEN', journal) == 0 then
+      redis.call('DEL', journal)
+      redis.call('SREM', base .. 'instances', id)
+    end
   end
 end
 return answer

@@ -186,8 +186,11 @@ class RedisModel:
     def _hlen(self, key: bytes) -> int:
         return len(self._data.get(key, {}))
 
-    def _hgetall(self, key: bytes) -> list[bytes]:
-        return [item for pair in self._data.get(key, {}).items() for item in pair]
+    def _hkeys(self, key: bytes) -> list[bytes]:
+        return list(self._data.get(key, {}))
+
+    def _hget(self, key: bytes, field: bytes) -> Any:
+        return self._data.get(key, {}).get(field)
 
     def _publish(self, channel: bytes, payload: bytes) -> int:
         return self.publish(channel, payload)
@@ -267,9 +270,12 @@ class RedisClient:
         assert keys == 0
         return await self._send(lambda: self.server.eval(text, [], list(args)))
 
-    async def hgetall(self, key: str) -> dict[bytes, bytes]:
-        flat = await self._send(lambda: self.server.run(b"HGETALL", key.encode()))
-        return dict(zip(flat[::2], flat[1::2], strict=True))
+    async def hkeys(self, key: str) -> list[bytes]:
+        return list(await self._send(lambda: self.server.run(b"HKEYS", key.encode())))
+
+    async def hmget(self, key: str, fields: list[bytes]) -> list[bytes | None]:
+        found = await self._send(lambda: self.server.run(b"HMGET", key.encode(), *fields))
+        return [entry or None for entry in found]
 
     async def hset(self, key: str, mapping: dict[str, bytes]) -> int:
         ((name, value),) = mapping.items()

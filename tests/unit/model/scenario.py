@@ -8,8 +8,10 @@ import logging
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, Self
+from unittest.mock import patch
 
 from queueworker.resource.spec import QueueWorkerSpec
+from queueworker.routing import journal
 from queueworker.routing.config import Endpoint, RouterConfig
 from queueworker.routing.router import Router
 from tests.unit.model.platform import ExecutorModel, Wire, World
@@ -78,6 +80,12 @@ class Scenario:
         self.loop = VirtualLoop()
         asyncio.set_event_loop(self.loop)
         self.rng = Random(seed)
+        self._bounds = contextlib.ExitStack()
+        """Some scenarios reach the journal's."""
+        if seed % 2:
+            self._bounds.enter_context(patch.object(journal, "TAKE_BYTES", 1))
+        if seed % 3 == 1:
+            self._bounds.enter_context(patch.object(journal, "MAX_BATCH_BYTES", 600))
         self.world = World(self.rng, self.loop.time)
         self.account = self.world.account
         self.errors = Errors()
@@ -293,6 +301,7 @@ class Scenario:
             self.loop.cancel_all()
         asyncio.set_event_loop(None)
         self.loop.close()
+        self._bounds.close()
 
 
 def check_pool(running: Running) -> None:
