@@ -405,3 +405,24 @@ def test_a_final_stop_reports_what_was_recovered_and_never_got_a_slot() -> None:
         s.stop(s.live[0], final=True)
         assert s.account.reported["a"] == 1
         s.start()
+
+
+def test_an_entry_that_is_taken_over_while_its_task_is_in_flight_elsewhere_goes_with_the_task() -> None:
+    with Scenario() as s:
+        for executor in s.world.executors.values():
+            executor.seconds = 20
+        s.submit("a")
+        s.advance(3)
+        s.kill(s.live[0])  # its entry stays on A
+        s.apply(events={"redisURL": B})
+        s.start()
+        s.submit("a")
+        s.advance(3)
+        assert s.world.redis[A].journalled() == s.world.redis[B].journalled() == {"a"}
+        s.apply(events={"redisURL": A})
+        s.advance(10)
+        assert s.live[0].held == {"a"}
+        assert s.world.redis[A].journalled() == {"a"}, "a death would lose the task if the other Redis were gone"
+        s.advance(20)
+        assert s.account.reported["a"] == 1
+        assert s.journalled() == set()

@@ -420,6 +420,8 @@ class Router:
                 None if outcome.published else event(task.eval_id, final),
                 failed=None if final.completed else failed_task(task, final.error, self._last_task_time),
             )
+            for journal in task.also_in:
+                journal.finish(task.eval_id)
         finally:
             self._owed_bytes -= owed
             if self._owed_bytes + owed >= MAX_OWED_BYTES:
@@ -462,7 +464,9 @@ class Router:
     def _on_recovered(self, journal: Journal, found: dict[str, bytes]) -> None:
         """Take over what a dead router left: finish what was executed, route the rest as `recovery` says."""
         for eval_id, raw in found.items():
-            if eval_id in self._tasks:
+            if (here := self._tasks.get(eval_id)) is not None:
+                if here.journal is not journal:
+                    here.also_in += (journal,)
                 continue
             self._counters.recovered += 1
             try:
@@ -543,7 +547,7 @@ class Router:
         """Close a journal that no new task will use, once its last one is done."""
         try:
             await journal.ready.wait()  # its first beat may still bring tasks
-            while any(task.journal is journal for task in self._tasks.values()):
+            while any(task.journal is journal or journal in task.also_in for task in self._tasks.values()):
                 await asyncio.sleep(HOUSEKEEPING_SECONDS)
         finally:
             if completions is not None:

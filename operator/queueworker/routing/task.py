@@ -78,6 +78,8 @@ class Task:
     """Set when the journal of a dead router already knew how it ended."""
     journal: Journal | None = None
     """Where its entry is. It stays there to the end, also when the object moves to another Redis."""
+    also_in: tuple[Journal, ...] = ()
+    """Journals of ours that took an entry of that id over while the task was in flight: it goes with the task."""
     lane: asyncio.Task[None] | None = None
     handed_again: bool = False
     """The queue has handed the id out once more, since its report was sent."""
