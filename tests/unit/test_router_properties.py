@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.unit.model.scenario import EXECUTORS, Scenario
 
 HUNT = "PROPERTY_EXAMPLES" in os.environ
-EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "40"))
 MOMENTS = (0.0, 0.0001, 0.001, 0.02, 0.3, 1.0, 2.1, 7.0, 30.0)
 QUEUE_MODES = ("up", "refused", "hang", "500", "401", "404")
 QUEUE_FAULTS = ("lost", "broken", "html", "413")
