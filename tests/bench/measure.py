@@ -113,6 +113,12 @@ class Bench:
             stats = redis.info("commandstats")
         return int(stats.get("cmdstat_publish", {}).get("calls", 0))
 
+    def await_published(self, count: int) -> None:
+        """Return once there are so many, or after a while."""
+        deadline = time.monotonic() + stubs.SETTLE_SECONDS
+        while self.published() < count and time.monotonic() < deadline:
+            time.sleep(0.1)
+
 
 @contextmanager
 def bench(seconds: float, rounds: int, *, full: bool = True) -> Iterator[Bench]:
@@ -138,6 +144,8 @@ def measure(bench: Bench, contender: Contender, executors: int = EXECUTORS, rate
                 due = bench.enqueued - celery_queue.empty(bench.redis.url)
                 account = stub.await_account(lambda account: account.executed >= due)
                 lost = due - account.executed
+            if contender.publishes:
+                bench.await_published(_done(contender, account))  # the last one may have been reported just now
             stop(running, contender.stop_seconds)
     _check(contender, account, lost, bench.published())
     return figure
