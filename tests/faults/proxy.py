@@ -317,6 +317,8 @@ class HttpProxy(Proxy):
                 asked.cancel()
                 died.cancel()
                 await asyncio.gather(asked, died, return_exceptions=True)
+            if self._leaving or writer.transport.is_closing():
+                return  # it was cut while its request was being read, or before: the peer must not hear of that one
             self._busy |= {writer, upstream}
             try:
                 await self._exchange(Exchange(request, writer, earlier, send_and_keep), send, reader)
