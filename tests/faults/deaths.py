@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 WINDOW = "what the router had pulled and not yet written to the journal"
 AMBIGUOUS = "what was executing when the router died: `recovery` is Retry"
-QUIET_SECONDS = 0.3
+QUIET_SECONDS = 1.0
 """After a death: time for the queue and the executors to act on what had been sent to them."""
 
 
