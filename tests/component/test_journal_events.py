@@ -140,9 +140,7 @@ async def test_an_entry_stays_until_its_large_event_is_published(own_redis: Redi
         assert await held(own_redis.url) == set()
 
 
-async def test_large_events_whose_connection_is_cut_are_published_again(
-    own_redis: RedisServer,
-) -> None:
+async def test_large_events_whose_connection_is_cut_are_published_again(own_redis: RedisServer) -> None:
     counters = Counters()
     large = [b"%03d" % i + b"x" * MAX_BATCHED_EVENT_BYTES for i in range(200)]
     async with subscriber(own_redis.url) as seen, journal(own_redis.url, counters) as events:

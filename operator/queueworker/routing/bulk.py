@@ -12,17 +12,18 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from queueworker.routing.backoff import exponential
 from queueworker.routing.large import Pieces
+from queueworker.routing.redis_client import connect
 
 if TYPE_CHECKING:
     from redis.asyncio import ConnectionPool
 
+    from queueworker.routing.redis_client import Client
     from queueworker.routing.snapshot import Counters
 
 # For one write: at a megabyte a second, one of some fifty megabytes gets through.
@@ -50,14 +51,14 @@ class Bulk:
         self._waiting: deque[Event] = deque()
         self.waiting_bytes = 0
         self._task: asyncio.Task[None] | None = None
-        self._redis: Redis | None = None
+        self._redis: Client | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def publish(self, channel: str, payload: Pieces, done: Callable[[], None]) -> None:
         if self._redis is None:
-            self._redis = Redis.from_url(
+            self._redis = connect(
                 self._url,
                 socket_timeout=PUBLISH_TIMEOUT_SECONDS,
                 socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,

@@ -221,21 +221,22 @@ class Journal:
         self, eval_id: str, event: tuple[str, bytes | Pieces] | None = None, failed: FailedTask | None = None
     ) -> None:
         """Publish the event, then forget the entry; keep a record of a failed task."""
+        entry = self._entries.get(eval_id)
         if event is None:
-            self._remove(self._forget(eval_id, self._entries.get(eval_id)))
+            self._remove(self._forget(eval_id, entry))
         elif isinstance(event[1], bytes) and len(event[1]) <= MAX_BATCHED_EVENT_BYTES:
-            self.publish(event[0], event[1], self._forget(eval_id, self._entries.get(eval_id)))
+            self.publish(event[0], event[1], self._forget(eval_id, entry))
         else:
-            self._publish_large(eval_id, *event)
+            self._publish_large(eval_id, entry, *event)
         if failed is not None:
             self._records.add(failed)
         elif self._records:
             self._records.drop(eval_id)
         self._wake.set()
 
-    def _publish_large(self, eval_id: str, channel: str, payload: bytes | Pieces) -> None:
-        entry = self._entries.get(eval_id)
-
+    def _publish_large(
+        self, eval_id: str, entry: bytes | memoryview | None, channel: str, payload: bytes | Pieces
+    ) -> None:
         def done() -> None:
             self._remove(self._forget(eval_id, entry))
             if not self._bulk.waiting_bytes:
@@ -265,8 +266,8 @@ class Journal:
 
         While it is there nothing is: what gathers during one write is what the lanes finish in that time.
         """
-        self._events.append((channel, payload, forget))
-        self._event_bytes += len(payload) + EVENT_BYTES
+        self._events.append(event := (channel, payload, forget))
+        self._event_bytes += _size(event)
         while not self.events_link.ok and self._event_bytes > MAX_BUFFERED_BYTES and len(self._events) > 1:
             self._remove(self._take_event()[2])
             self._counters.events_dropped += 1
@@ -274,7 +275,7 @@ class Journal:
 
     def _take_event(self) -> Event:
         event = self._events.popleft()
-        self._event_bytes -= len(event[1]) + EVENT_BYTES
+        self._event_bytes -= _size(event)
         return event
 
     async def ask(self) -> None:
@@ -487,7 +488,7 @@ class Journal:
         events, room = deque(), MAX_BATCH_BYTES
         while self._events and (room > 0 or not events):
             event = self._take_event()
-            room -= len(event[1]) + EVENT_BYTES
+            room -= _size(event)
             events.append(event)
         return events
 
@@ -496,7 +497,7 @@ class Journal:
         self._dels = dict.fromkeys([*dels, *self._dels])
         for event in reversed([*events]):
             self._events.appendleft(event)
-            self._event_bytes += len(event[1]) + EVENT_BYTES
+            self._event_bytes += _size(event)
 
     def _release_waiters(self) -> None:
         waiting, self._written = self._written, []
@@ -627,6 +628,10 @@ def _release(waiting: Iterable[tuple[str | None, asyncio.Future[None]]]) -> None
     for _, future in waiting:
         if not future.done():
             future.set_result(None)
+
+
+def _size(event: Event) -> int:
+    return len(event[1]) + EVENT_BYTES
 
 
 def _text(field: bytes) -> str:
