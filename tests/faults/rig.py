@@ -201,16 +201,14 @@ class Rig:
         """Ids that an executor has started and that are not reported yet."""
         return self.ledger.ids("started") - self.ledger.ids("completed", "failed", "unknown")
 
-    def running_on(self, executor: str) -> set[str]:
-        """As `running`, of one executor."""
-        here = {act.eval_id for act in self.ledger.acts if act.what == "started" and act.by == executor}
-        return here & self.running()
+    def running_on(self, executor: str, since: float = 0.0) -> set[str]:
+        """As `running`, of one executor, and started later than `since` on the monotonic clock."""
+        started = (act for act in self.ledger.acts if act.what == "started" and act.by == executor and act.at > since)
+        return {act.eval_id for act in started} & self.running()
 
     def amid_on(self, executor: str) -> set[str]:
         """As `running_on`, of which at least half is to come: one that is not reported may be answered already."""
-        since = time.monotonic() - self._delay / 2
-        young = {act.eval_id for act in self.ledger.acts if act.what == "started" and act.at > since}
-        return young & self.running_on(executor)
+        return self.running_on(executor, since=time.monotonic() - self._delay / 2)
 
     async def idle(self) -> None:
         """Return when all that was submitted is reported."""

@@ -122,8 +122,7 @@ def test_with_no_grace_a_task_waits_in_peace_while_executors_are_busy() -> None:
 def test_a_router_that_loses_its_tasks_while_it_tries_the_queue_goes_on_trying() -> None:
     with Scenario() as s:
         s.submit("a")
-        for executor in s.world.executors.values():
-            executor.seconds = 3
+        s.tasks_take(3)
         s.advance(2)
         s.world.queues[QUEUE].mode = "refused"
         s.advance(7)
@@ -192,8 +191,7 @@ def test_a_copy_that_is_handed_out_between_a_report_and_its_answer_is_reported_a
 
 def test_a_copy_that_is_handed_out_before_the_report_needs_none_of_its_own() -> None:
     with Scenario() as s:
-        for executor in s.world.executors.values():
-            executor.seconds = 3
+        s.tasks_take(3)
         s.submit("a")
         s.advance(1)
         s.submit("a")
@@ -230,8 +228,7 @@ def test_that_a_task_runs_is_not_taken_for_its_outcome_when_nobody_heard_that() 
 
 def test_entries_that_redis_forgot_are_not_taken_for_a_successors() -> None:
     with Scenario(executors={"whenUnavailable": "Hold"}) as s:
-        for executor in s.world.executors.values():
-            executor.seconds = 60
+        s.tasks_take(60)
         s.submit("a")
         s.advance(3)
         running = s.live[0]
@@ -305,8 +302,7 @@ def test_moving_twice_at_once_ends_on_the_last_redis_and_leaves_nothing_open() -
 
 def test_stopping_in_the_middle_of_a_move_gives_every_lease_up() -> None:
     with Scenario(routing={"drainSeconds": 1}) as s:
-        for executor in s.world.executors.values():
-            executor.seconds = 100
+        s.tasks_take(100)
         s.submit("a")
         s.advance(3)
         s.apply(events={"redisURL": B})
@@ -316,15 +312,13 @@ def test_stopping_in_the_middle_of_a_move_gives_every_lease_up() -> None:
             keys = [key for key in s.world.redis[url]._data if b":lease:" in key]
             assert keys == [], url
         s.apply(events={"redisURL": A})
-        for executor in s.world.executors.values():
-            executor.seconds = 0.1
+        s.tasks_take(0.1)
         s.start()
 
 
 def test_what_redis_forgot_just_before_the_stop_is_left_to_the_successor_all_the_same() -> None:
     with Scenario(routing={"drainSeconds": 0}) as s:
-        for executor in s.world.executors.values():
-            executor.seconds = 100
+        s.tasks_take(100)
         s.submit("a")
         s.advance(3)
         assert s.journalled() == {"a"}
@@ -367,8 +361,7 @@ def test_events_outlive_a_move_that_the_stop_follows_at_once() -> None:
 def test_what_is_left_is_written_when_redis_falters_during_the_stop() -> None:
     with Scenario() as s:
         s.submit("a")
-        for executor in s.world.executors.values():
-            executor.seconds = 1
+        s.tasks_take(1)
         s.advance(1.5)
         s.world.redis[A].faults.extend(["broken"])
         stop = s.loop.create_task(s.live[0].router.stop())
@@ -381,8 +374,7 @@ def test_what_is_left_is_written_when_redis_falters_during_the_stop() -> None:
 @pytest.mark.parametrize("away", [9.0, 12.0, 12.7])
 def test_a_lease_that_is_found_lost_during_the_stop_leaves_nothing_open(away: float) -> None:
     with Scenario(routing={"drainSeconds": 0}) as s:
-        for executor in s.world.executors.values():
-            executor.seconds = 5
+        s.tasks_take(5)
         s.advance(2)
         first = s.live[0]
         s.start()
@@ -409,8 +401,7 @@ def test_a_final_stop_reports_what_was_recovered_and_never_got_a_slot() -> None:
 
 def test_an_entry_that_is_taken_over_while_its_task_is_in_flight_elsewhere_goes_with_the_task() -> None:
     with Scenario() as s:
-        for executor in s.world.executors.values():
-            executor.seconds = 20
+        s.tasks_take(20)
         s.submit("a")
         s.advance(3)
         s.kill(s.live[0])  # its entry stays on A

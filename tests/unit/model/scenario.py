@@ -128,6 +128,11 @@ class Scenario:
     def submit(self, *eval_ids: str, queue: str = "a") -> None:
         self.world.queues[f"http://queue-{queue}"].waiting.extend(eval_ids)
 
+    def tasks_take(self, seconds: float) -> None:
+        """On every executor."""
+        for executor in self.world.executors.values():
+            executor.seconds = seconds
+
     def config(self) -> RouterConfig:
         spec = QueueWorkerSpec.model_validate(self.spec)
         return RouterConfig(GROUP, spec, spec.events.effective_redis_url)
