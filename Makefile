@@ -39,7 +39,7 @@ demo: venv ## the whole platform on this machine; DEMO_SECONDS=30 ends by itself
 	@$(BIN)/python -m demo
 
 control-plane: venv ## ready kube-apiserver, etcd, kubectl and redis-server; prints their directory
-	@$(BIN)/python -m demo.control_plane binaries
+	@$(BIN)/python -m devcluster binaries
 
 test: lint verify test-fast test-controlplane test-e2e test-faults ## everything
 
@@ -50,38 +50,38 @@ test-properties: venv ## hunt for interleavings of faults that break the router;
 	PROPERTY_EXAMPLES=$(or $(PROPERTY_EXAMPLES),2000) $(PYTEST) -q tests/unit/test_router_properties.py
 
 test-controlplane: venv ## tests that need a real kube-apiserver
-	@$(BIN)/python -m demo.control_plane binaries
+	@$(BIN)/python -m devcluster binaries
 	$(PYTEST) -q -rs -n $(WORKERS) --dist loadfile tests/controlplane
 
 test-e2e: venv ## build the image and run it, where a container engine can run
 	$(PYTEST) -q -rs tests/e2e
 
 test-faults: venv ## every fault that one machine can make, under load; FAULT_WORKERS=6 cases at once
-	@$(BIN)/python -m demo.control_plane binaries
+	@$(BIN)/python -m devcluster binaries
 	$(FAULTS)
 
 reliability: venv ## run the faults, and write docs/reliability.md from the run
-	@$(BIN)/python -m demo.control_plane binaries
+	@$(BIN)/python -m devcluster binaries
 	$(FAULTS) --reliability docs/reliability.md
 
 bench-isolation: venv ## what a misbehaving object does to another one in the same operator
-	@$(BIN)/python -m tests.bench.isolation main
+	@$(BIN)/python -m bench.isolation main
 
 bench-balance: venv ## how the strategies share the work; writes docs/balance.md
-	@$(BIN)/python -m tests.bench.balance
+	@$(BIN)/python -m bench.balance
 
 bench: venv $(BENCH_STAMP) ## the router beside Celery, the legacy loop and the bare client, and all its costs: docs/performance.md
-	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m bench
 
 bench-objects: venv ## 50 to 500 QueueWorkers in one operator, on a real kube-apiserver: docs/performance.md
-	@$(BIN)/python -m demo.control_plane binaries
-	@$(BIN)/python -m tests.bench objects
+	@$(BIN)/python -m devcluster binaries
+	@$(BIN)/python -m bench objects
 
 bench-profile: venv $(BENCH_STAMP) ## where the router's time goes under full load, by py-spy: docs/performance.md
-	@$(BIN)/python -m tests.bench profile
+	@$(BIN)/python -m bench profile
 
 bench-smoke: venv $(BENCH_STAMP) ## a second of each part of the bench: fails when a contender does not work or loses tasks
-	@$(BIN)/python -m tests.bench --smoke
+	@$(BIN)/python -m bench --smoke
 
 lint: venv ## style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -91,11 +91,11 @@ lint: venv ## style, types and the direction of imports
 
 generate: venv ## write the files that are made from the models: CRD, reference, environment table
 	@$(BIN)/python -m queueworker.resource.generate
-	@$(BIN)/python -m queueworker.settings_reference
+	@$(BIN)/python -m queueworker.processes.environment_reference
 
 verify: venv ## fail when a generated file is out of date
 	@$(BIN)/python -m queueworker.resource.generate --check
-	@$(BIN)/python -m queueworker.settings_reference --check
+	@$(BIN)/python -m queueworker.processes.environment_reference --check
 
 format: venv ## format the code
 	$(BIN)/ruff format .

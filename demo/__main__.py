@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from demo.children import Child
-from demo.control_plane import binaries
-from demo.control_plane.redis_server import RedisServer
-from demo.control_plane.server import OPERATOR_ACCOUNT, ControlPlane, ControlPlaneError, free_ports
-from demo.storage_worker import summarize
+from demo.services.storage_worker import summarize
+from devcluster import binaries
+from devcluster.children import Child
+from devcluster.redis_server import RedisServer
+from devcluster.server import OPERATOR_ACCOUNT, ControlPlane, ControlPlaneError, free_ports
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -104,11 +104,11 @@ def start(stack: ExitStack, context: str, executors: int, rate: float, console: 
     console.print("starting Redis, queue, executors, storage worker")
     redis = stack.enter_context(RedisServer())
     database = logs / "evaluations.db"
-    storage = ("demo.storage_worker", "--redis-url", redis.url, "--database", str(database))
+    storage = ("demo.services.storage_worker", "--redis-url", redis.url, "--database", str(database))
     stack.enter_context(Child(*storage, log=logs / "storage.log")).first_line()
-    queue = stack.enter_context(Child("demo.queue_service", "--port", "0", log=logs / "queue.log"))
+    queue = stack.enter_context(Child("demo.services.queue", "--port", "0", log=logs / "queue.log"))
     queue_url = queue.first_line().split()[-1]
-    gateway = stack.enter_context(Child("demo.gateway", log=logs / "gateway.log"))
+    gateway = stack.enter_context(Child("demo.services.gateway", log=logs / "gateway.log"))
     gateway_url = gateway.first_line().split()[-1]
 
     console.print("installing the CRD and the operator's role, and starting the operator")
@@ -116,7 +116,7 @@ def start(stack: ExitStack, context: str, executors: int, rate: float, console: 
     stack.callback(_remove, kubectl)
     port = _port()
     operator = Child(
-        *("queueworker.cli", "operator", "--host", "127.0.0.1", "--port", str(port)),
+        *("queueworker.cli.main", "operator", "--host", "127.0.0.1", "--port", str(port)),
         log=logs / "operator.log",
         env={"KUBECONFIG": operator_config or _operator_kubeconfig(kubectl, logs)},
     )
@@ -124,7 +124,9 @@ def start(stack: ExitStack, context: str, executors: int, rate: float, console: 
     stack.callback(_show_errors, logs / "operator.log", console)
     kubectl("apply", "-f", "-", text=manifest(queue_url, redis.url, gateway_url, executors))
     stack.callback(_delete_worker, kubectl)
-    load = stack.enter_context(Child("demo.load", "--queue-url", queue_url, "--rate", str(rate), log=logs / "load.log"))
+    load = stack.enter_context(
+        Child("demo.services.load", "--queue-url", queue_url, "--rate", str(rate), log=logs / "load.log")
+    )
     platform = Platform(kubectl, queue_url, database, load)
     console.print(f"""
 In another terminal:

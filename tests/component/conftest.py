@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from redis import Redis
 
-from demo.control_plane.redis_server import RedisServer
-from tests.component.stubs import StubExecutor, StubQueue
+from devcluster.redis_server import RedisServer
+from tests.support.stubs import StubExecutor, StubQueue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -8,7 +8,7 @@ from aiohttp import web
 from kubernetes.aio import client
 
 from queueworker.controller.cluster import STATUS_WRITES, Cluster
-from tests.component.stubs import Server
+from tests.support.stubs import Server
 
 OBJECTS = 100
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from queueworker.routing.completions import Completions
+from queueworker.routing.executors.async_outcomes import Completions
 
 MOMENTS = 60
 STEP_SECONDS = 0.0001

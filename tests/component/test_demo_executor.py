@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.component.demo_processes import DemoProcess, children, demo_process, run_demo, wait_until
+from tests.support.demo_processes import DemoProcess, children, demo_process, run_demo, wait_until
 
 OUTPUT_BYTES = 100_000
 

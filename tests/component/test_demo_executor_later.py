@@ -8,8 +8,8 @@ import httpx
 import pytest
 from redis import Redis
 
-from demo.control_plane.redis_server import RedisServer
-from tests.component.demo_processes import demo_process, wait_until
+from devcluster.redis_server import RedisServer
+from tests.support.demo_processes import demo_process, wait_until
 
 
 class Events:

@@ -12,13 +12,13 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from demo.load import LoadError, code_for, retry_delay, run_load
-from tests.component.demo_processes import DemoProcess, demo_process, run_demo, wait_until
+from demo.services.load import LoadError, code_for, retry_delay, run_load
+from tests.support.demo_processes import DemoProcess, demo_process, run_demo, wait_until
 
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[DemoProcess]:
-    with demo_process("queue_service", "--port", "0") as process:
+    with demo_process("queue", "--port", "0") as process:
         yield process
 
 
@@ -108,14 +108,14 @@ async def test_429_and_5xx_and_a_broken_connection_are_followed_by_a_retry_of_th
 
 
 async def test_an_outage_of_the_queue_costs_no_task() -> None:
-    with demo_process("queue_service", "--port", "0") as process:
+    with demo_process("queue", "--port", "0") as process:
         url = process.url
         process.stop()
     load = asyncio.create_task(run_load(url, count=5))
     await asyncio.sleep(0.3)
     assert not load.done()
     with (
-        demo_process("queue_service", "--port", url.rpartition(":")[2]) as process,
+        demo_process("queue", "--port", url.rpartition(":")[2]) as process,
         process.client() as queue,
     ):
         assert await asyncio.wait_for(load, 10) == 5
@@ -161,7 +161,7 @@ def test_the_delay_before_a_retry(attempt: int, retry_after: str | None, seconds
 
 
 def test_the_command_submits_with_the_key_and_says_how_many() -> None:
-    with demo_process("queue_service", "--port", "0", "--api-key", "secret") as process:
+    with demo_process("queue", "--port", "0", "--api-key", "secret") as process:
         load = ("load", "--queue-url", process.url, "--count", "20", "--rate", "0")
         ended = run_demo(*load, "--api-key", "secret")
         assert (ended.returncode, ended.stdout) == (0, "submitted=20\n")

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.component.demo_processes import DemoProcess, demo_process, run_demo
+from tests.support.demo_processes import DemoProcess, demo_process, run_demo
 
 TASK = {"eval_id": "one", "code": "print(1)"}
 RESULT = {"output": {"eval_id": "one", "status": "completed", "output": "1\n", "error": "", "exit_code": 0}}
@@ -17,7 +17,7 @@ RESULT = {"output": {"eval_id": "one", "status": "completed", "output": "1\n", "
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[DemoProcess]:
-    with demo_process("queue_service", "--port", "0") as process:
+    with demo_process("queue", "--port", "0") as process:
         yield process
 
 
@@ -38,7 +38,7 @@ def account(queue: httpx.Client) -> dict[str, int]:
 
 
 def test_the_first_line_is_the_address_and_sigterm_ends_it_with_status_0() -> None:
-    with demo_process("queue_service", "--port", "0") as process:
+    with demo_process("queue", "--port", "0") as process:
         assert re.fullmatch(r"listening on http://127\.0\.0\.1:[1-9]\d*", process.first_line)
         with process.client() as client:
             assert client.get("/health").status_code == 200
@@ -47,7 +47,7 @@ def test_the_first_line_is_the_address_and_sigterm_ends_it_with_status_0() -> No
 
 def test_a_port_that_is_taken_is_a_sentence_and_no_traceback(service: DemoProcess) -> None:
     port = service.url.rpartition(":")[2]
-    ended = run_demo("queue_service", "--port", port)
+    ended = run_demo("queue", "--port", port)
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"cannot listen on 127.0.0.1:{port}: ")
     assert "Traceback" not in ended.stderr
@@ -88,7 +88,7 @@ def test_an_empty_queue_answers_null(queue: httpx.Client) -> None:
 @pytest.mark.parametrize(("option", "status", "body"), [("204", 204, b""), ("empty", 200, b"")])
 def test_an_empty_queue_answers_as_other_implementations_do(option: str, status: int, body: bytes) -> None:
     with (
-        demo_process("queue_service", "--port", "0", "--empty-answer", option) as process,
+        demo_process("queue", "--port", "0", "--empty-answer", option) as process,
         process.client() as queue,
     ):
         answer = queue.get("/tasks/next")
@@ -139,12 +139,12 @@ def test_reports_of_an_id_that_was_never_known(queue: httpx.Client) -> None:
 
 
 def test_a_restarted_service_has_forgotten_what_it_handed_out() -> None:
-    with demo_process("queue_service", "--port", "0") as process, process.client() as queue:
+    with demo_process("queue", "--port", "0") as process, process.client() as queue:
         submit(queue, "one")
         assert queue.get("/tasks/next").json()["eval_id"] == "one"
         port = process.url.rpartition(":")[2]
         process.stop()
-    with demo_process("queue_service", "--port", port) as process, process.client() as queue:
+    with demo_process("queue", "--port", port) as process, process.client() as queue:
         assert queue.post("/tasks/one/complete", json=RESULT).status_code == 404
         assert account(queue)["unknown_reports"] == 1
 
@@ -237,7 +237,7 @@ def test_a_result_of_20_megabytes_is_taken(queue: httpx.Client) -> None:
 
 
 def test_every_call_needs_the_key_when_there_is_one() -> None:
-    with demo_process("queue_service", "--port", "0", "--api-key", "secret") as process:
+    with demo_process("queue", "--port", "0", "--api-key", "secret") as process:
         calls = [
             ("POST", "/tasks"),
             ("GET", "/tasks/next"),
@@ -262,7 +262,7 @@ def test_every_call_needs_the_key_when_there_is_one() -> None:
 
 def test_the_account_tells_unknown_reports_from_second_ones() -> None:
     with (
-        demo_process("queue_service", "--port", "0", "--remember", "2") as process,
+        demo_process("queue", "--port", "0", "--remember", "2") as process,
         process.client() as queue,
     ):
         for eval_id in ("one", "two", "three", "four"):
@@ -289,7 +289,7 @@ def test_the_account_tells_unknown_reports_from_second_ones() -> None:
 
 
 def test_help_names_the_options() -> None:
-    ended = run_demo("queue_service", "--help")
+    ended = run_demo("queue", "--help")
     assert ended.returncode == 0
     for option in ("--host", "--port", "--api-key", "--empty-answer", "--remember"):
         assert option in ended.stdout

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from demo.control_plane.redis_server import RedisServer
-from demo.storage_worker import Event, Store, Summary, parse_event, summarize
-from tests.component.demo_processes import DemoProcess, demo_process, run_demo, wait_until
+from demo.services.storage_worker import Event, Store, Summary, parse_event, summarize
+from devcluster.redis_server import RedisServer
+from tests.support.demo_processes import DemoProcess, demo_process, run_demo, wait_until
 
 COMPLETED, FAILED, RUNNING = "evaluation:completed", "evaluation:failed", "evaluation:running"
 RESULT = {"status": "completed", "output": "1\n", "exit_code": 0}

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from redis import Redis
 
-from queueworker.routing import failures
-from queueworker.routing.failures import FailedTask
-from queueworker.settings import journal_group
-from tests.component.demo_processes import DemoProcess, demo_process, wait_until
-from tests.component.worker_processes import COMMAND, run_command, worker_process
+from queueworker.processes.environment import journal_group
+from queueworker.routing.journal import failed_tasks as failures
+from queueworker.routing.journal.failed_tasks import FailedTask
+from tests.support.demo_processes import DemoProcess, demo_process, wait_until
+from tests.support.worker_processes import COMMAND, run_command, worker_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ AWAY = "http://127.0.0.1:9"
 def platform(redis_url: str) -> Iterator[tuple[DemoProcess, DemoProcess, dict[str, str]]]:
     """A queue that wants a key, an executor, and the environment that worker and command share."""
     with (
-        demo_process("queue_service", "--port", "0", "--api-key", KEY) as queue,
+        demo_process("queue", "--port", "0", "--api-key", KEY) as queue,
         demo_process("executor", "--port", "0") as executor,
     ):
         yield queue, executor, {"QUEUE_SERVICE_URL": queue.url, "QUEUE_API_KEY": KEY, "REDIS_URL": redis_url}

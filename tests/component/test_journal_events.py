@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.asyncio import Redis
 
-from queueworker.routing import bulk
-from queueworker.routing import journal as journal_module
-from queueworker.routing.journal import MAX_BATCHED_EVENT_BYTES, Journal
-from queueworker.routing.large import Pieces
+from queueworker.routing.http.large import Pieces
+from queueworker.routing.journal import bulk
+from queueworker.routing.journal import journal as journal_module
+from queueworker.routing.journal.journal import MAX_BATCHED_EVENT_BYTES, Journal
 from queueworker.routing.snapshot import Counters
-from tests.component.stubs import until
+from tests.support.stubs import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from demo.control_plane.redis_server import RedisServer
+    from devcluster.redis_server import RedisServer
 
 SMALL, LARGE = b'"small"', b"0" * 1000
 

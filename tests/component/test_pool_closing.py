@@ -9,9 +9,9 @@ from contextlib import AsyncExitStack
 
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.routing.config import Endpoint
-from queueworker.routing.pool import ExecutorPool
-from queueworker.routing.transport import HttpTransport
-from tests.component.stubs import StubExecutor
+from queueworker.routing.executors.pool import ExecutorPool
+from queueworker.routing.http.transport import HttpTransport
+from tests.support.stubs import StubExecutor
 
 MOMENTS = 100
 EXECUTORS = 8

@@ -12,12 +12,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from queueworker.routing.redis_client import Client, connect
+from queueworker.routing.journal.redis_client import Client, connect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from demo.control_plane.redis_server import RedisServer
+    from devcluster.redis_server import RedisServer
 
 ECHO = "return {KEYS[1], ARGV[1], ARGV[2]}"
 

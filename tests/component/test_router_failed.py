@@ -9,16 +9,17 @@ import orjson
 from aiohttp import web
 from redis.asyncio import Redis
 
-from demo.control_plane.redis_server import RedisServer
-from queueworker.failed import FailedTasks
-from queueworker.routing import entries, failures
-from queueworker.routing.entries import State
-from queueworker.routing.failures import FailedTask
-from queueworker.routing.journal import Journal
+from devcluster.redis_server import RedisServer
+from queueworker.routing.journal import entries
+from queueworker.routing.journal import failed_tasks as failures
+from queueworker.routing.journal.entries import State
+from queueworker.routing.journal.failed_tasks import FailedTask
+from queueworker.routing.journal.journal import Journal
+from queueworker.routing.resend import FailedTasks
 from queueworker.routing.snapshot import Counters
-from queueworker.routing.task import Outcome
-from tests.component.running import GROUP, running
-from tests.component.stubs import StubExecutor, StubQueue, result, until
+from queueworker.routing.wire.task import Outcome
+from tests.support.running import GROUP, running
+from tests.support.stubs import StubExecutor, StubQueue, result, until
 
 if TYPE_CHECKING:
     pass

@@ -13,14 +13,14 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from demo.control_plane.redis_server import RedisServer
-from queueworker.routing import entries
-from queueworker.routing.completions import Completions
-from queueworker.routing.entries import State
+from devcluster.redis_server import RedisServer
+from queueworker.routing.executors.async_outcomes import Completions
+from queueworker.routing.journal import entries
+from queueworker.routing.journal.entries import State
 from queueworker.routing.router import Router
-from tests.component.demo_processes import demo_process
-from tests.component.running import GROUP, config, endpoints, running
-from tests.component.stubs import StubExecutor, StubQueue, result, until
+from tests.support.demo_processes import demo_process
+from tests.support.running import GROUP, config, endpoints, running
+from tests.support.stubs import StubExecutor, StubQueue, result, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

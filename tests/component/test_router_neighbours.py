@@ -11,16 +11,16 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from queueworker.routing import entries, journal
 from queueworker.routing import router as router_module
-from queueworker.routing.large import LARGE_BYTES
-from tests.component.running import running
-from tests.component.stubs import StubExecutor, StubQueue, result, until
+from queueworker.routing.http.large import LARGE_BYTES
+from queueworker.routing.journal import entries, journal
+from tests.support.running import running
+from tests.support.stubs import StubExecutor, StubQueue, result, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from demo.control_plane.redis_server import RedisServer
+    from devcluster.redis_server import RedisServer
 
 
 @pytest.fixture

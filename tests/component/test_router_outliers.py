@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from queueworker.routing import outliers
-from queueworker.routing.outliers import Record
-from tests.component.running import running
-from tests.component.stubs import StubExecutor, StubQueue, result, until
+from queueworker.routing.executors import outliers
+from queueworker.routing.executors.outliers import Record
+from tests.support.running import running
+from tests.support.stubs import StubExecutor, StubQueue, result, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

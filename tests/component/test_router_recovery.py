@@ -10,16 +10,16 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from queueworker.routing import entries
-from queueworker.routing.entries import State
+from queueworker.routing.journal import entries
+from queueworker.routing.journal.entries import State
 from queueworker.routing.router import Router
 from queueworker.routing.snapshot import LinkReason, Phase
-from queueworker.routing.task import Outcome
-from tests.component.running import GROUP, config, endpoints, running
-from tests.component.stubs import StubExecutor, StubQueue, result, until
+from queueworker.routing.wire.task import Outcome
+from tests.support.running import GROUP, config, endpoints, running
+from tests.support.stubs import StubExecutor, StubQueue, result, until
 
 if TYPE_CHECKING:
-    from demo.control_plane.redis_server import RedisServer
+    from devcluster.redis_server import RedisServer
 
 BASE = f"queueworker:{{{GROUP}}}:"
 

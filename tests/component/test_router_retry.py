@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
-from tests.component.running import running
-from tests.component.stubs import StubExecutor, StubQueue, result, until
+from tests.support.running import running
+from tests.support.stubs import StubExecutor, StubQueue, result, until
 
 if TYPE_CHECKING:
     pass

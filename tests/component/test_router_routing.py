@@ -12,8 +12,8 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from queueworker.routing.snapshot import LinkReason
-from tests.component.running import config, endpoints, running
-from tests.component.stubs import StubExecutor, StubQueue, result, until
+from tests.support.running import config, endpoints, running
+from tests.support.stubs import StubExecutor, StubQueue, result, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

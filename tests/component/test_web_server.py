@@ -14,7 +14,7 @@ import pytest
 
 from queueworker.web.app import Mode, create_app
 from queueworker.web.server import CannotListen, serve
-from tests.unit.web_source import FakeSource
+from tests.support.web_source import FakeSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.component.worker_processes import run_command
+from tests.support.worker_processes import run_command
 
 HTTP = "must be an http:// or https:// URL with a host, for example"
 

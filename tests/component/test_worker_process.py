@@ -17,8 +17,8 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
-from tests.component.demo_processes import DemoProcess, demo_process, wait_until
-from tests.component.worker_processes import can_have_hosts, run_command, worker_process
+from tests.support.demo_processes import DemoProcess, demo_process, wait_until
+from tests.support.worker_processes import can_have_hosts, run_command, worker_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ NOWHERE = {"QUEUE_SERVICE_URL": "http://127.0.0.1:9", "EXECUTOR_ENDPOINTS": "htt
 def platform(*executor_options: str) -> Iterator[tuple[DemoProcess, DemoProcess]]:
     """A queue that wants a key, and an executor."""
     with (
-        demo_process("queue_service", "--port", "0", "--api-key", KEY) as queue,
+        demo_process("queue", "--port", "0", "--api-key", KEY) as queue,
         demo_process("executor", "--port", "0", *executor_options) as executor,
     ):
         yield queue, executor
@@ -128,7 +128,7 @@ def test_the_legacy_environment_to_the_letter_uses_all_numbered_executors(redis_
     hosts.write_text(f"127.0.0.1 localhost\n{network}.1 executor-1\n{network}.2 executor-2\n")
     options = ("--port", "8083", "--fast", "--delay-ms", "20")
     with (
-        demo_process("queue_service", "--port", "0", "--api-key", KEY) as queue,
+        demo_process("queue", "--port", "0", "--api-key", KEY) as queue,
         demo_process("executor", "--host", f"{network}.1", "--executor-id", "one", *options),
         demo_process("executor", "--host", f"{network}.2", "--executor-id", "two", *options),
         published(redis_url) as events,
@@ -235,7 +235,7 @@ def test_a_signal_while_it_still_imports_ends_it_with_status_0(arguments: list[s
     """As process 1 of a container it would otherwise not even notice. The signal comes with the first import."""
     code = (
         "import os, sys\n"
-        "from queueworker import cli\n"
+        "from queueworker.cli import main as cli\n"
         "class Finder:\n"
         "    def find_spec(self, name, *_):\n"
         "        if name in ('fastapi', 'kopf', 'kubernetes'):\n"
@@ -283,7 +283,7 @@ def test_the_help_teaches() -> None:
 def test_the_worker_loads_no_kubernetes() -> None:
     """It starts in a fraction of the time, and in half the memory."""
     code = (
-        "import sys, queueworker.cli, queueworker.worker; "
+        "import sys, queueworker.cli.main, queueworker.processes.worker; "
         "print(*sorted({m.partition('.')[0] for m in sys.modules} & {'kopf', 'kubernetes', 'aiohttp', 'fastapi'}))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 from redis import Redis
 
-from demo.control_plane import binaries
-from demo.control_plane.redis_server import RedisServer
-from demo.control_plane.server import ControlPlane
-from tests.component.demo_processes import DemoProcess, demo_process
-from tests.controlplane.operating import eventually, install, is_ready, operator
+from devcluster import binaries
+from devcluster.redis_server import RedisServer
+from devcluster.server import ControlPlane
+from tests.support.demo_processes import DemoProcess, demo_process
+from tests.support.operating import eventually, install, is_ready, operator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.controlplane.operating import Operator
+    from tests.support.operating import Operator
 
 
 class Kubectl(Protocol):
@@ -106,5 +106,5 @@ def slow_executor() -> Iterator[DemoProcess]:
 
 @pytest.fixture
 def queue() -> Iterator[DemoProcess]:
-    with demo_process("queue_service", "--port", "0") as process:
+    with demo_process("queue", "--port", "0") as process:
         yield process

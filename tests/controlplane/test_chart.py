@@ -11,10 +11,10 @@ import httpx
 import pytest
 import yaml
 
-from demo.control_plane import binaries
-from demo.control_plane.server import OPERATOR_ACCOUNT, ControlPlane
+from devcluster import binaries
+from devcluster.server import OPERATOR_ACCOUNT, ControlPlane
 from queueworker import __version__
-from tests.controlplane.operating import ROOT, eventually, operator
+from tests.support.operating import ROOT, eventually, operator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import pytest
 from redis import Redis
 
-from demo.control_plane import binaries
-from demo.control_plane.redis_server import RedisServer, RedisServerError
-from demo.control_plane.server import OPERATOR_ACCOUNT, ControlPlane
+from devcluster import binaries
+from devcluster.redis_server import RedisServer, RedisServerError
+from devcluster.server import OPERATOR_ACCOUNT, ControlPlane
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,9 +135,9 @@ def test_the_emptied_redis_of_a_test_is_a_real_one(redis_url: str) -> None:
 
 @contextmanager
 def up() -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """`python -m demo.control_plane up`, ready, and its folder."""
+    """`python -m devcluster up`, ready, and its folder."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "demo.control_plane", "up"],
+        [sys.executable, "-m", "devcluster", "up"],
         cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,
         text=True,

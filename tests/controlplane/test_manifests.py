@@ -10,10 +10,10 @@ import httpx
 import pytest
 import yaml
 
-from demo.control_plane import binaries
-from demo.control_plane.server import ControlPlane
-from demo.image import default_tag
-from tests.controlplane.operating import ROOT, eventually, operator
+from devcluster import binaries
+from devcluster.server import ControlPlane
+from tests.support.operating import ROOT, eventually, operator
+from tools.image import default_tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

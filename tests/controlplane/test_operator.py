@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import yaml
 
-from demo.control_plane.redis_server import RedisServer
-from tests.component.demo_processes import DemoProcess, demo_process
-from tests.controlplane.operating import (
+from devcluster.redis_server import RedisServer
+from tests.support.demo_processes import DemoProcess, demo_process
+from tests.support.operating import (
     ROOT,
     account,
     condition,
@@ -30,9 +30,9 @@ from tests.controlplane.operating import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from demo.control_plane.server import ControlPlane
+    from devcluster.server import ControlPlane
     from tests.controlplane.conftest import Kubectl
-    from tests.controlplane.operating import Operator
+    from tests.support.operating import Operator
 
 
 # 127.0.0.1 in a spelling that URLs know and that the API server, which refuses loopback addresses in slices, does not
@@ -202,7 +202,7 @@ def test_the_ready_endpoints_of_a_service_are_the_pool(
 def test_a_missing_secret_is_named_and_its_creation_resumes(
     running: Operator, kubectl: Kubectl, namespace: str, executor: DemoProcess, shared_redis: RedisServer
 ) -> None:
-    with demo_process("queue_service", "--port", "0", "--api-key", "first") as queue:
+    with demo_process("queue", "--port", "0", "--api-key", "first") as queue:
         keyed = spec(queue, shared_redis, executor)
         keyed["queue"]["apiKeySecretRef"] = {"name": "queue-key", "key": "api-key"}
         kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", **keyed))

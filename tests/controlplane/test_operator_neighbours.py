@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from redis import Redis
 
-from tests.component.demo_processes import demo_process
-from tests.controlplane.operating import account, condition, done, eventually, spec, status, submit, worker
+from tests.support.demo_processes import demo_process
+from tests.support.operating import account, condition, done, eventually, spec, status, submit, worker
 
 if TYPE_CHECKING:
-    from demo.control_plane.redis_server import RedisServer
-    from tests.component.demo_processes import DemoProcess
+    from devcluster.redis_server import RedisServer
     from tests.controlplane.conftest import Kubectl
-    from tests.controlplane.operating import Operator
+    from tests.support.demo_processes import DemoProcess
+    from tests.support.operating import Operator
 
 
 def test_objects_of_two_namespaces_share_a_queue_and_report_each_task_once(
@@ -57,7 +57,7 @@ def test_an_object_that_moves_to_another_queue_reports_the_old_ones_tasks_to_the
     submit(queue, 4, prefix="old")
     with queue.client() as client:
         eventually(lambda: client.get("/status").json()["processing"] == 4)
-    with demo_process("queue_service", "--port", "0") as other:
+    with demo_process("queue", "--port", "0") as other:
         submit(other, 4, prefix="new")
         patch = json.dumps({"spec": {"queue": {"url": other.url}}})
         kubectl("patch", "qw", "legacy", "-n", namespace, "--type=merge", "-p", patch)
@@ -75,7 +75,7 @@ def test_an_object_whose_queue_hangs_does_not_hold_up_another(
     executor: DemoProcess,
     shared_redis: RedisServer,
 ) -> None:
-    with demo_process("queue_service", "--port", "0") as hanging:
+    with demo_process("queue", "--port", "0") as hanging:
         sick = spec(hanging, shared_redis, executor)
         kubectl("apply", "-n", namespace, "-f", "-", input=worker("sick", **sick))
         kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", **spec(queue, shared_redis, executor)))

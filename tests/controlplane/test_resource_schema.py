@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from queueworker.resource.generate import crd_yaml
-from tests.controlplane.operating import install_crd
+from tests.support.operating import install_crd
 
 if TYPE_CHECKING:
     from tests.controlplane.conftest import Kubectl

@@ -17,12 +17,12 @@ import httpx
 import pytest
 import yaml
 
-from demo.control_plane import binaries
-from demo.control_plane.redis_server import RedisServer
-from demo.control_plane.server import OPERATOR_ACCOUNT, ControlPlane, free_ports
-from demo.image import Engine, EngineUnavailable, build, default_tag, engine
+from devcluster import binaries
+from devcluster.redis_server import RedisServer
+from devcluster.server import OPERATOR_ACCOUNT, ControlPlane, free_ports
 from queueworker.web.metrics import app_version
-from tests.component.demo_processes import demo_process, wait_until
+from tests.support.demo_processes import demo_process, wait_until
+from tools.image import Engine, EngineUnavailable, build, default_tag, engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,7 +116,7 @@ def test_with_the_legacy_environment_it_routes_every_task_once_and_ends_cleanly(
     port = free_ports(1)[0]
     with (
         RedisServer() as redis,
-        demo_process("queue_service", "--port", "0", "--api-key", KEY) as queue,
+        demo_process("queue", "--port", "0", "--api-key", KEY) as queue,
         demo_process("executor", "--port", "0") as executor,
         queue.client(headers={"X-API-Key": KEY}) as client,
     ):

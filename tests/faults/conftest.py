@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.reliability import PROPERTY, Row, page
-from tests.faults.rig import Rig
+from tests.support.faults.reliability import PROPERTY, Row, page
+from tests.support.faults.rig import Rig
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator

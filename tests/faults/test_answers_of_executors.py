@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 
-from tests.faults.http_faults import (
+from tests.support.faults.http_faults import (
     answers,
     closes_after_answering,
     half_a_chunk,
@@ -24,8 +24,8 @@ from tests.faults.http_faults import (
 )
 
 if TYPE_CHECKING:
-    from tests.faults.proxy import Fault, Message
-    from tests.faults.rig import Rig
+    from tests.support.faults.proxy import Fault, Message
+    from tests.support.faults.rig import Rig
 
 MIB = 1 << 20
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.http_faults import answers, half_a_chunk, halves, mislabels, resets, response, trickles
+from tests.support.faults.http_faults import answers, half_a_chunk, halves, mislabels, resets, response, trickles
 
 if TYPE_CHECKING:
-    from tests.faults.proxy import Fault
-    from tests.faults.rig import Rig
+    from tests.support.faults.proxy import Fault
+    from tests.support.faults.rig import Rig
 
 HTML = response(200, b"<html><h1>We will be back soon</h1></html>", "text/html")
 

@@ -13,15 +13,15 @@ import yaml
 from redis.asyncio import Redis
 
 from tests.controlplane import conftest as shared
-from tests.controlplane.operating import install
-from tests.faults.cluster import Cluster
-from tests.faults.http_faults import changes_key
+from tests.support.faults.cluster import Cluster
+from tests.support.faults.http_faults import changes_key
+from tests.support.operating import install
 
 if TYPE_CHECKING:
-    from demo.control_plane.server import ControlPlane
+    from devcluster.server import ControlPlane
     from tests.controlplane.conftest import Kubectl
-    from tests.faults.proxy import Exchange
-    from tests.faults.rig import Rig
+    from tests.support.faults.proxy import Exchange
+    from tests.support.faults.rig import Rig
 
 control_plane, kubectl, namespace = shared.control_plane, shared.kubectl, shared.namespace
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.component.worker_processes import can_have_hosts
-from tests.faults.http_faults import delays
-from tests.faults.proxy import HttpProxy
+from tests.support.faults.http_faults import delays
+from tests.support.faults.proxy import HttpProxy
+from tests.support.worker_processes import can_have_hosts
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.faults.rig import Rig
+    from tests.support.faults.rig import Rig
 
 UNAVAILABLE = "No healthy executors available"
 

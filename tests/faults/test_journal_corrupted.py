@@ -9,11 +9,11 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from tests.faults.deaths import left_by, watched
-from tests.faults.redis_proxy import Moment, Write
+from tests.support.faults.deaths import left_by, watched
+from tests.support.faults.redis_proxy import Moment, Write
 
 if TYPE_CHECKING:
-    from tests.faults.rig import Rig
+    from tests.support.faults.rig import Rig
 
 FIELD = (
     b"{not json",

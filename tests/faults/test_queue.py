@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.http_faults import answers, changes_key, delays, hangs, response
+from tests.support.faults.http_faults import answers, changes_key, delays, hangs, response
 
 if TYPE_CHECKING:
-    from tests.faults.rig import Rig
+    from tests.support.faults.rig import Rig
 
 
 @pytest.mark.minute

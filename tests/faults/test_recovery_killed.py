@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.asyncio import Redis
 
-from tests.faults.deaths import kill_at, left_by, watched
-from tests.faults.redis_proxy import Moment, Write
+from tests.support.faults.deaths import kill_at, left_by, watched
+from tests.support.faults.redis_proxy import Moment, Write
 
 if TYPE_CHECKING:
-    from tests.faults.rig import Rig
+    from tests.support.faults.rig import Rig
 
 
 async def lease_is_out(rig: Rig) -> None:

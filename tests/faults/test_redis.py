@@ -9,13 +9,13 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from demo.control_plane.ports import free_ports
-from tests.faults.deaths import left_by, watched
-from tests.faults.http_faults import response, rewrites
+from devcluster.ports import free_ports
+from tests.support.faults.deaths import left_by, watched
+from tests.support.faults.http_faults import response, rewrites
 
 if TYPE_CHECKING:
-    from tests.faults.proxy import Message
-    from tests.faults.rig import Rig
+    from tests.support.faults.proxy import Message
+    from tests.support.faults.rig import Rig
 
 
 async def restarted_empty(rig: Rig) -> None:

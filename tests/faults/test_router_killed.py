@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.deaths import kill_at, left_by, watched
-from tests.faults.http_faults import answers, hangs, response
-from tests.faults.redis_proxy import Moment, Write
+from tests.support.faults.deaths import kill_at, left_by, watched
+from tests.support.faults.http_faults import answers, hangs, response
+from tests.support.faults.redis_proxy import Moment, Write
 
 if TYPE_CHECKING:
-    from tests.faults.proxy import Exchange
-    from tests.faults.rig import Rig
+    from tests.support.faults.proxy import Exchange
+    from tests.support.faults.rig import Rig
 
 both_moments = pytest.mark.parametrize("moment", list(Moment))
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.asyncio import Redis
 
-from tests.faults.deaths import AMBIGUOUS, in_journals, left_by, watched
-from tests.faults.redis_proxy import Moment, Write
+from tests.support.faults.deaths import AMBIGUOUS, in_journals, left_by, watched
+from tests.support.faults.redis_proxy import Moment, Write
 
 if TYPE_CHECKING:
-    from tests.faults.rig import Rig
+    from tests.support.faults.rig import Rig
 
 FROZEN_TWICE = "what the frozen router's journal had as executing: its successor cannot know how it ended"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.bench.measure import Figure, median
-from tests.bench.page import table, write
+from bench.measure import Figure, median
+from bench.page import table, write
 
 if TYPE_CHECKING:
     from pathlib import Path

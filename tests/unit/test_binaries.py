@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.control_plane import binaries
+from devcluster import binaries
 
 ROOT = Path(__file__).parent.parent.parent
 FAKE_GO = """\
@@ -48,7 +48,7 @@ def go(tmp_path: Path) -> dict[str, str]:
     }
 
 
-FIND = "from demo.control_plane import binaries as b\nprint(b.find(b.ETCD))"
+FIND = "from devcluster import binaries as b\nprint(b.find(b.ETCD))"
 
 
 def find(environment: dict[str, str], code: str = FIND) -> subprocess.Popen[str]:
@@ -111,7 +111,7 @@ def test_a_build_that_was_killed_is_taken_up_again(go: dict[str, str]) -> None:
 
 
 def test_whoever_waits_for_a_build_hears_of_it(go: dict[str, str]) -> None:
-    code = "from demo.control_plane import progress, binaries as b\nprogress.BEAT_SECONDS = 0.2\nb.find(b.ETCD)"
+    code = "from devcluster import progress, binaries as b\nprogress.BEAT_SECONDS = 0.2\nb.find(b.ETCD)"
     both = [find(go | {"SLEEP": "1"}, code) for _ in range(2)]
     said = "".join(process.communicate()[1] for process in both)
     assert re.search(r"^building etcd 3\.\d+\.\d+ … \d+ s$", said, re.MULTILINE)
@@ -126,7 +126,7 @@ def test_the_place_in_the_cache_says_the_version(go: dict[str, str]) -> None:
 def test_a_go_that_is_too_old_is_passed_over(go: dict[str, str], tmp_path: Path) -> None:
     for version, taken in (("1.25.9", False), ("1.26.0", True), ("1.26.8", True), ("1.30.1", True)):
         script(tmp_path / "bin" / "go", f"#!/bin/sh\necho 'go version go{version} linux/amd64'\n")
-        said = find(go, "from demo.control_plane import binaries as b\nprint(b.go())").communicate()[0].strip()
+        said = find(go, "from devcluster import binaries as b\nprint(b.go())").communicate()[0].strip()
         assert (said == str(tmp_path / "bin" / "go")) is taken, version
 
 

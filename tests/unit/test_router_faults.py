@@ -7,9 +7,9 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from queueworker.routing import entries
-from queueworker.routing.entries import State
-from tests.unit.model.scenario import GROUP, Scenario
+from queueworker.routing.journal import entries
+from queueworker.routing.journal.entries import State
+from tests.support.model.scenario import GROUP, Scenario
 
 A, B = "redis://a", "redis://b"
 QUEUE = "http://queue-a"

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.unit.model.scenario import EXECUTORS, Scenario
+from tests.support.model.scenario import EXECUTORS, Scenario
 
 HUNT = "PROPERTY_EXAMPLES" in os.environ
 EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "40"))

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import BaseModel
 
-from queueworker import settings_reference
+from queueworker.processes import environment_reference as settings_reference
+from queueworker.processes.environment import VARIABLES, InvalidEnvironment, described, journal_group, load
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.routing.config import Intent, static_endpoints
-from queueworker.settings import VARIABLES, InvalidEnvironment, described, journal_group, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

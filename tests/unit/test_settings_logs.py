@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from queueworker.logs import JsonFormatter, TextFormatter
+from queueworker.processes.logs import JsonFormatter, TextFormatter
 from queueworker.redaction import without_credentials
 
 

@@ -12,7 +12,7 @@ from fastapi.openapi.models import OpenAPI
 from queueworker.routing.config import Intent
 from queueworker.routing.snapshot import Counters, Link, LinkReason, Phase
 from queueworker.web.app import Mode, create_app
-from tests.unit.web_source import DOWN, FakeSource, executor, snapshot
+from tests.support.web_source import DOWN, FakeSource, executor, snapshot
 
 if TYPE_CHECKING:
     from queueworker.web.source import Source

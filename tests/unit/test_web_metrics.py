@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from queueworker.routing.config import Intent
 from queueworker.routing.snapshot import BUCKETS_SECONDS, Counters, Phase
 from queueworker.web.metrics import registry
-from tests.unit.web_source import DOWN, FakeSource, executor, snapshot
+from tests.support.web_source import DOWN, FakeSource, executor, snapshot
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

@@ -21,18 +21,19 @@ from typing import TYPE_CHECKING, Any, assert_never
 from uuid import uuid4
 
 from queueworker.resource.spec import JournalPolicy, Recovery
-from queueworker.routing import entries
-from queueworker.routing.attempts import EXECUTE_MARGIN_SECONDS, Attempts, died_with, note
-from queueworker.routing.completions import Completions
 from queueworker.routing.config import Intent
-from queueworker.routing.entries import State
-from queueworker.routing.failures import NO_TASK, failed_task
-from queueworker.routing.journal import Journal
-from queueworker.routing.pool import ExecutorPool, NoExecutors
-from queueworker.routing.queue import QueueClient
-from queueworker.routing.redis_client import connect
+from queueworker.routing.executors.async_outcomes import Completions
+from queueworker.routing.executors.attempt import EXECUTE_MARGIN_SECONDS, Attempts, died_with, note
+from queueworker.routing.executors.pool import ExecutorPool, NoExecutors
+from queueworker.routing.http.transport import HttpTransport
+from queueworker.routing.journal import entries
+from queueworker.routing.journal.entries import State
+from queueworker.routing.journal.failed_tasks import NO_TASK, failed_task
+from queueworker.routing.journal.journal import Journal
+from queueworker.routing.journal.redis_client import connect
+from queueworker.routing.queue.client import QueueClient
 from queueworker.routing.snapshot import Counters, Phase, Snapshot
-from queueworker.routing.task import (
+from queueworker.routing.wire.task import (
     InvalidAnswer,
     InvalidTask,
     Outcome,
@@ -41,14 +42,13 @@ from queueworker.routing.task import (
     execute_body,
     parse_task,
 )
-from queueworker.routing.transport import HttpTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from queueworker.routing.config import Endpoint, RouterConfig
-    from queueworker.routing.redis_client import Client
-    from queueworker.routing.transport import Transport
+    from queueworker.routing.http.transport import Transport
+    from queueworker.routing.journal.redis_client import Client
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,47 @@
+"""The ceiling: the router's HTTP client making a task's three calls, and nothing else around them.
+
+No pool, no health, no journal, no events, no retries, no parsing but of what the next call needs. What this does a
+second is what the client allows; the router is measured against it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from itertools import cycle
+
+import orjson
+import uvloop
+
+from queueworker.routing.http.transport import HttpTransport
+
+TIMEOUT = 60.0
+IDLE_SECONDS = 0.05
+
+
+async def lane(transport: HttpTransport, queue: str, executors: cycle[str]) -> None:
+    while True:
+        body = (await transport.get(f"{queue}/tasks/next", TIMEOUT)).body
+        task = orjson.loads(body)
+        if task is None:
+            await asyncio.sleep(IDLE_SECONDS)
+            continue
+        eval_id = task["eval_id"]
+        order = orjson.dumps({"eval_id": eval_id, "code": task["code"], "timeout": task["timeout"]})
+        result = (await transport.post(f"{next(executors)}/execute", order, TIMEOUT)).body
+        await transport.post(f"{queue}/tasks/{eval_id}/complete", b'{"output":' + result + b"}", TIMEOUT)
+
+
+async def main() -> None:
+    queue, executors = os.environ["QUEUE_SERVICE_URL"], cycle(os.environ["EXECUTOR_ENDPOINTS"].split(","))
+    transport = HttpTransport()
+    async with asyncio.TaskGroup() as lanes:
+        for _ in range(int(os.environ["LANES"])):
+            lanes.create_task(lane(transport, queue, executors))
+
+
+if __name__ == "__main__":
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # as the router's process does
+    uvloop.run(main())

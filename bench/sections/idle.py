@@ -1,0 +1,36 @@
+"""A router with nothing to do."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from bench.contenders import ROUTER
+from bench.page import table
+from bench.processes import cpu_seconds, memory_mib
+
+if TYPE_CHECKING:
+    from bench.measure import Bench
+
+TITLE = "Idle"
+INTERVAL_SECONDS = 1.0
+START_SECONDS = 4.0
+
+
+def run(bench: Bench) -> str:
+    seconds = 30.0 if bench.full else 3.0
+    with bench.stub() as stub, bench.run(ROUTER, stub, POLL_INTERVAL_SECONDS=f"{INTERVAL_SECONDS:.0f}") as running:
+        time.sleep(START_SECONDS)
+        before, cpu, started = stub.account(), cpu_seconds(running.pid), time.monotonic()
+        time.sleep(seconds)
+        after, took = stub.account(), time.monotonic() - started
+        cpu = cpu_seconds(running.pid) - cpu
+        memory = memory_mib(running.pid)
+    polls = (after.polls - before.polls) / (took / INTERVAL_SECONDS)
+    other = (after.requests - before.requests - (after.polls - before.polls) - 1) / took
+    rows = [(f"{polls:.2f}", f"{other:.2f}", f"{cpu / took:.2%}", f"{memory:.0f}")]
+    return f"""\
+One router, four executors, an empty queue, {took:.0f} s. Wanted: one poll an interval ({INTERVAL_SECONDS:.0f} s), and under 1 % of a
+core, with the health checks, the journal's lease and the HTTP face in it.
+
+{table(("polls an interval", "other requests/s", "CPU of a core", "MiB"), rows)}"""

@@ -1,0 +1,205 @@
+"""The real ExecutorPool and strategies among simulated executors, in virtual time: exact, and the same for a seed.
+
+Tasks arrive at random (Poisson) in a queue; each is pulled when a slot is free, as the router does it, and goes to
+the executor that the pool chooses. An executor has so many workers and a queue of its own in front of
+them, which its slots bound: with more slots than workers a bad choice costs time, as on a machine with
+fewer cores than `concurrency` says. What a task waits, in the queue or at the executor, is its wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import orjson
+
+from bench import virtual_time
+from queueworker.resource.spec import QueueWorkerSpec
+from queueworker.routing.config import Endpoint
+from queueworker.routing.executors.pool import ExecutorPool
+from queueworker.routing.http.large import Pieces
+from queueworker.routing.http.transport import Answer
+from queueworker.routing.wire.task import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from queueworker.routing.executors.executor import Executor
+
+WARM_UP = 0.1
+"""This share of the tasks comes before anything is counted."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An executor: its workers, its speed (1: as long as the task says), and what is wrong with it."""
+
+    workers: int = 1
+    speed: float = 1.0
+    slots: int = 8
+    breaks: float | None = None
+    """It answers every task after so many seconds with a 500."""
+    fails: float | None = None
+    """It answers every task after so many seconds with a result that says `failed`."""
+    away: tuple[float, float] = (0.0, 0.0)
+    """It is unhealthy between these moments, and fails nothing."""
+
+
+@dataclass
+class Machine:
+    kind: Kind
+    name: str
+    free: asyncio.Semaphore
+    given: int = 0
+    """Tasks that it was given after the warm-up."""
+    times: list[float] = field(default_factory=list)
+    """When it was given one."""
+
+
+@dataclass
+class Run:
+    """What came of it. Waits in seconds, sorted."""
+
+    waits: list[float]
+    seconds: float
+    """From the first counted task to the end of the last."""
+    machines: list[Machine]
+    broken: int
+    """Tasks that met a fault of an executor's own."""
+
+    @property
+    def throughput(self) -> float:
+        return len(self.waits) / self.seconds
+
+    @property
+    def mean(self) -> float:
+        return sum(self.waits) / len(self.waits)
+
+    def wait(self, share: float) -> float:
+        return self.waits[min(int(share * len(self.waits)), len(self.waits) - 1)]
+
+    def share(self, *machines: int) -> float:
+        """Of the tasks, what these got."""
+        return sum(self.machines[i].given for i in machines) / sum(m.given for m in self.machines)
+
+
+class Healths:
+    """Stands in for the network: `/health` and `/capacity` of the simulated executors."""
+
+    def __init__(self, kinds: Sequence[Kind]) -> None:
+        self._kinds = kinds
+
+    async def get(self, url: str, timeout: float, key: str | None = None) -> Answer:
+        host, _, path = url.removeprefix("http://executor-").partition("/")
+        kind = self._kinds[int(host)]
+        if path == "capacity":
+            return Answer(200, orjson.dumps({"max_concurrent": kind.slots}))
+        begin, end = kind.away
+        return Answer(503 if begin <= asyncio.get_running_loop().time() < end else 200, b"{}")
+
+    async def post(self, url: str, body: bytes | Pieces, timeout: float, key: str | None = None) -> Answer:
+        raise NotImplementedError
+
+    async def close(self) -> None: ...
+
+
+class Simulation:
+    def __init__(
+        self, kinds: Sequence[Kind], strategy: str, *, load: float, tasks: int, seed: int, **executors: object
+    ) -> None:
+        """`load`: of what all the workers can do together, those that break or fail everything not counted."""
+        self._kinds = kinds
+        self._rng = random.Random(seed)
+        able = sum(k.workers * k.speed for k in kinds if k.breaks is None and k.fails is None)
+        self._rate = load * able
+        self._tasks = tasks
+        most = max(kind.slots for kind in kinds)
+        self._spec = QueueWorkerSpec.model_validate(
+            {"executors": {"concurrency": most, "healthCheck": {"maxAgeSeconds": 3600, "periodSeconds": 1}} | executors}
+            | {"routing": {"strategy": strategy, "stickyKey": "EvalID"}}
+        )
+        self._queue: list[tuple[float, float, int]] = []
+        self._head = 0
+        self._waits: list[float] = []
+        self._broken = 0
+        self._left = tasks
+
+    def run(self) -> Run:
+        return virtual_time.run(self._run())
+
+    async def _run(self) -> Run:
+        loop = asyncio.get_running_loop()
+        self._now = loop.time
+        self._done = asyncio.Event()
+        self._lanes: set[asyncio.Task[None]] = set()
+        self._machines = [Machine(k, f"executor-{i}", asyncio.Semaphore(k.workers)) for i, k in enumerate(self._kinds)]
+        self._by_name = {m.name: m for m in self._machines}
+        self._pool = ExecutorPool(
+            self._spec,
+            Healths(self._kinds),
+            rng=random.Random(self._rng.random()),
+            clock=loop.time,
+            on_free=self._pull,
+            on_change=lambda: None,
+        )
+        self._pool.set_endpoints([Endpoint(m.name, f"http://{m.name}") for m in self._machines])
+        await asyncio.sleep(1)
+        counted_from = loop.time()
+        for i in range(self._tasks):
+            await asyncio.sleep(self._rng.expovariate(self._rate))
+            if i == int(WARM_UP * self._tasks):
+                counted_from = loop.time()
+            self._queue.append((loop.time(), self._rng.expovariate(1.0), i))
+            self._pull()
+        await self._done.wait()
+        await self._pool.close()
+        return Run(sorted(self._waits), loop.time() - counted_from, self._machines, self._broken)
+
+    def _pull(self) -> None:
+        while self._head < len(self._queue) and self._pool.can_reserve:
+            self._pool.reserve()
+            lane = asyncio.create_task(self._carry(*self._queue[self._head]))
+            self._head += 1
+            self._lanes.add(lane)
+            lane.add_done_callback(self._lanes.discard)
+
+    async def _carry(self, came: float, work: float, number: int) -> None:
+        task = Task(str(number), "", None, "", "", b"", None, came)  # type: ignore[arg-type]  # no queue to report to
+        reserved = [None]
+
+        def unreserve() -> None:
+            if reserved:
+                reserved.clear()
+                self._pool.unreserve()
+
+        executor = await self._pool.acquire(task, unreserve)
+        unreserve()
+        counts = number >= WARM_UP * self._tasks
+        machine = self._by_name[executor.name]
+        machine.times.append(self._now())
+        machine.given += counts
+        try:
+            started = await self._execute(executor, machine.kind, machine, work)
+        finally:
+            self._pool.release(executor)
+        if counts:
+            self._waits.append(started - came)
+        self._left -= 1
+        if not self._left:
+            self._done.set()
+
+    async def _execute(self, executor: Executor, kind: Kind, machine: Machine, work: float) -> float:
+        """When it began; told to the pool as the router tells it."""
+        given = self._now()
+        async with machine.free:
+            started = self._now()
+            if kind.breaks is not None:
+                await asyncio.sleep(kind.breaks)
+                self._broken += 1
+                self._pool.failed(executor, "answered 500: oops")
+            else:
+                await asyncio.sleep(work / kind.speed if kind.fails is None else kind.fails)
+                self._pool.answered(executor, kind.fails is None, self._now() - given)
+        return started

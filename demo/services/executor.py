@@ -1,0 +1,421 @@
+"""An executor of the platform, as `wire.md` has it: runs the Python that it is sent, one subprocess for each
+task.
+
+A task has a timeout, a limit on memory and one on output, a directory and a process group of its own; the
+group is killed when the task ends, however it ends. This bounds accidents, and is no sandbox: a task runs as
+the executor's user. With `--later` it answers `running` at once and publishes the outcome on Redis.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import itertools
+import logging
+import os
+import resource
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import orjson
+import typer
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from demo.services.record import Record
+from demo.services.serving import EXCEPTION_HANDLERS, answer, int_field, read_object, serve, text_field
+
+MIB = 1024 * 1024
+RUNAWAY_FACTOR = 8
+"""A task that has written so many times the limit of output is killed: what it writes is thrown away anyhow.
+"""
+PIPE_SECONDS = 1.0
+"""How long, after a task's death, its pipes may stay open; only a descendant that left the group holds them
+longer.
+"""
+PUBLISH_SECONDS = 30.0
+"""How long an outcome is tried to be published before it is given up."""
+
+_PR_SET_PDEATHSIG = 1
+_T = TypeVar("_T")
+_log = logging.getLogger("executor")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one task may use, in bytes; the output limit is for each of stdout and stderr."""
+
+    memory: int = 512 * MIB
+    output: int = 10 * MIB
+
+
+@dataclass(slots=True)
+class Settings:
+    """How this executor behaves; `delay` in seconds."""
+
+    executor_id: str = "executor-1"
+    max_concurrent: int = 4
+    limits: Limits = field(default_factory=Limits)
+    delay: float = 0.0
+    fast: bool = False
+    record: Path | None = None
+    """Where each task is noted that was `started`, or `refused` for want of a slot."""
+
+
+def _in_child(memory: int) -> Callable[[], None]:
+    """What a task's process does between fork and exec: limit itself, and die with the executor, even on
+    SIGKILL.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+    def prepare() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if libc is not None:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+    return prepare
+
+
+class Sandbox:
+    """One task's process, its group, and what it wrote."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._process: asyncio.subprocess.Process | None = None
+        self._written = 0
+        self.verdict: str | None = None
+        self.reason = ""
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process else 0
+
+    def kill(self, verdict: str, reason: str) -> None:
+        """Kill the whole group; the first verdict stands (`timeout` or `killed`)."""
+        if self.verdict is None:
+            self.verdict, self.reason = verdict, reason
+        self._kill_group()
+
+    def _kill_group(self) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def start(self, directory: str) -> None:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-I",
+            "-",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=directory,
+            env={"PATH": os.defpath, "HOME": directory, "TMPDIR": directory, "PYTHONUTF8": "1"},
+            start_new_session=True,
+            preexec_fn=_in_child(self._limits.memory),  # it takes no lock that a thread could hold
+        )
+        if self.verdict is not None:
+            self._kill_group()  # it was condemned while it was being born
+
+    async def run(self, code: str, timeout: int) -> tuple[int, bytes, bytes]:
+        """Exit code (negative: the signal), stdout and stderr of the code; returns when the process is
+        reaped.
+        """
+        process = self._process
+        assert process is not None, "start() comes first"
+        stdout, stderr = bytearray(), bytearray()
+        pipes = [
+            asyncio.ensure_future(self._collect(process.stdout, stdout)),
+            asyncio.ensure_future(self._collect(process.stderr, stderr)),
+            asyncio.ensure_future(self._feed(process.stdin, code.encode(errors="surrogatepass"))),
+        ]
+        try:
+            try:
+                async with asyncio.timeout(timeout):
+                    await process.wait()
+            except TimeoutError:
+                self.kill("timeout", f"Execution timed out after {timeout} seconds")
+                await process.wait()
+            self._kill_group()  # what it left behind in the background
+            await asyncio.wait(pipes, timeout=PIPE_SECONDS)
+        finally:
+            self._kill_group()
+            for pipe in pipes:
+                pipe.cancel()
+            await asyncio.gather(*pipes, return_exceptions=True)
+        return await process.wait(), bytes(stdout), bytes(stderr)
+
+    async def _collect(self, pipe: asyncio.StreamReader | None, into: bytearray) -> None:
+        """Read to the end, and keep as much as the limit allows: the writer neither blocks nor fills our
+        memory.
+        """
+        while pipe is not None and (chunk := await pipe.read(65536)):
+            into += chunk[: max(self._limits.output - len(into), 0)]
+            self._written += len(chunk)
+            if self._written > RUNAWAY_FACTOR * self._limits.output:
+                self.kill("killed", f"Output exceeded {RUNAWAY_FACTOR * self._limits.output} bytes")
+
+    @property
+    def truncated(self) -> bool:
+        return self._written > self._limits.output
+
+    @staticmethod
+    async def _feed(pipe: asyncio.StreamWriter | None, code: bytes) -> None:
+        if pipe is None:
+            return
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            pipe.write(code)
+            await pipe.drain()
+        pipe.close()
+
+
+class Publisher:
+    """Publishes the outcomes of `--later` on Redis."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._redis: Redis = Redis.from_url(redis_url, socket_connect_timeout=2, socket_timeout=5)
+
+    async def publish(self, result: dict[str, Any]) -> None:
+        """As `wire.md` says, tried for `PUBLISH_SECONDS`; an outcome that Redis never took is logged."""
+        if result["status"] == "completed":
+            channel, payload = "evaluation:completed", {"eval_id": result["eval_id"], "result": result}
+        else:
+            channel = "evaluation:failed"
+            payload = {"eval_id": result["eval_id"], "error": result["error"], "result": result}
+        data = orjson.dumps(payload)
+        try:
+            async with asyncio.timeout(PUBLISH_SECONDS):
+                while True:
+                    try:
+                        await self._redis.publish(channel, data)
+                    except (RedisError, OSError):
+                        await asyncio.sleep(0.2)
+                    else:
+                        return
+        except TimeoutError:
+            _log.error("gave up publishing the outcome of %s: Redis is away", result["eval_id"])
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+
+class Executor:
+    """Runs tasks, at most `max_concurrent` at once. Later kind when it is given a publisher."""
+
+    def __init__(self, settings: Settings, publisher: Publisher | None = None) -> None:
+        self._settings = settings
+        self._publisher = publisher
+        self._record = Record(settings.record, settings.executor_id)
+        self._running = 0
+        self._sandboxes: set[Sandbox] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._numbers = itertools.count(1)
+        self._stopping = False
+
+    @property
+    def available(self) -> int:
+        return 0 if self._stopping else max(self._settings.max_concurrent - self._running, 0)
+
+    def stop(self) -> None:
+        """Take no more tasks and kill those that run; each is answered as `killed`."""
+        self._stopping = True
+        for sandbox in self._sandboxes:
+            sandbox.kill("killed", "Executor is shutting down")
+
+    async def close(self) -> None:
+        """After `stop`: wait until every process is reaped and, in the later kind, its outcome published."""
+        self.stop()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
+        if self._publisher is not None:
+            await self._publisher.close()
+
+    async def execute(self, request: Request) -> Response:
+        body = await read_object(request)
+        eval_id = text_field(body, "eval_id")
+        code = text_field(body, "code")
+        timeout = int_field(body, "timeout", 30, minimum=1)
+        if self._stopping:
+            return answer({"detail": "Executor is shutting down"}, 503)
+        if self._running >= self._settings.max_concurrent:
+            self._record.note("refused", eval_id)
+            return answer({"detail": f"Executor at capacity ({self._running} running)"}, 429)
+        self._running += 1  # before the first await: two requests never see the same slot free
+        self._record.note("started", eval_id)
+        sandbox = Sandbox(self._settings.limits)
+        self._sandboxes.add(sandbox)
+        # A task of its own: it runs to its end and its process is reaped, even where the client goes away.
+        started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        work = self._keep(asyncio.create_task(self._work(sandbox, eval_id, code, timeout, started)))
+        if self._publisher is None:
+            return answer(await asyncio.shield(work))
+        self._keep(asyncio.create_task(self._publish(self._publisher, work)))
+        return answer(self._result(eval_id, "running", container=await started))
+
+    def _keep(self, task: asyncio.Task[_T]) -> asyncio.Task[_T]:
+        """The loop alone would let go of a task whose handler was cancelled."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _publish(self, publisher: Publisher, work: asyncio.Task[dict[str, Any]]) -> None:
+        await publisher.publish(await work)
+
+    async def _work(
+        self, sandbox: Sandbox, eval_id: str, code: str, timeout: int, started: asyncio.Future[str]
+    ) -> dict[str, Any]:
+        try:
+            if self._settings.fast:
+                started.set_result(f"fast-{next(self._numbers)}")
+                await asyncio.sleep(self._settings.delay)
+                return self._result(eval_id, "completed", output="ok\n", container=started.result())
+            try:
+                with tempfile.TemporaryDirectory(prefix="task-", ignore_cleanup_errors=True) as directory:
+                    await sandbox.start(directory)
+                    started.set_result(str(sandbox.pid))
+                    code_, stdout, stderr = await sandbox.run(code, timeout)
+            except OSError as error:
+                return self._result(eval_id, "failed", error=f"The task could not be started: {error}", exit_code=1)
+            if self._settings.delay:
+                await asyncio.sleep(self._settings.delay)
+            return self._outcome(eval_id, sandbox, code_, stdout, stderr)
+        finally:
+            if not started.done():
+                started.set_result("")
+            self._sandboxes.discard(sandbox)
+            self._running -= 1
+
+    def _outcome(self, eval_id: str, sandbox: Sandbox, exit_code: int, stdout: bytes, stderr: bytes) -> dict[str, Any]:
+        output, error = stdout.decode(errors="replace"), stderr.decode(errors="replace")
+        if sandbox.verdict is not None:
+            status, error = sandbox.verdict, sandbox.reason
+        elif exit_code < 0:
+            status, error = "killed", error or f"Killed by {signal.Signals(-exit_code).name}"
+        elif exit_code > 0:
+            status, error = "failed", error or f"Exited with status {exit_code}"
+        else:
+            status = "completed"
+        if exit_code < 0:
+            exit_code = 128 - exit_code  # as shells and container engines tell it
+        result = self._result(
+            eval_id, status, output=output, error=error, exit_code=exit_code, container=str(sandbox.pid)
+        )
+        if sandbox.truncated:
+            result["truncated"] = True
+        return result
+
+    def _result(
+        self, eval_id: str, status: str, *, output: str = "", error: str = "", exit_code: int = 0, container: str = ""
+    ) -> dict[str, Any]:
+        return {
+            "eval_id": eval_id,
+            "status": status,
+            "output": output,
+            "error": error,
+            "exit_code": exit_code,
+            "executor_id": self._settings.executor_id,
+            "container_id": container,
+        }
+
+    async def health(self, _request: Request) -> Response:
+        """`degraded` says that no slot is free; it is 200 all the same, and so healthy."""
+        return answer(
+            {
+                "status": "healthy" if self.available else "degraded",
+                "service": "executor",
+                "executor_id": self._settings.executor_id,
+                "running": self._running,
+            }
+        )
+
+    async def capacity(self, _request: Request) -> Response:
+        return answer(
+            {
+                "executor_id": self._settings.executor_id,
+                "can_accept": self.available > 0,
+                "running": self._running,
+                "max_concurrent": self._settings.max_concurrent,
+                "available_slots": self.available,
+            }
+        )
+
+
+def create_app(executor: Executor) -> Starlette:
+    """The executor as an ASGI application; its shutdown leaves no process behind."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        yield
+        await executor.close()
+
+    return Starlette(
+        routes=[
+            Route("/execute", executor.execute, methods=["POST"]),
+            Route("/health", executor.health, methods=["GET"]),
+            Route("/capacity", executor.capacity, methods=["GET"]),
+        ],
+        exception_handlers=EXCEPTION_HANDLERS,
+        lifespan=lifespan,
+    )
+
+
+cli = typer.Typer(add_completion=False)
+
+
+@cli.command()
+def main(
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes any free one.")] = 8083,
+    executor_id: Annotated[
+        str, typer.Option(envvar="EXECUTOR_ID", help="The executor_id in its answers.")
+    ] = "executor-1",
+    max_concurrent: Annotated[int, typer.Option(min=1, help="Tasks at once; one more is answered 429.")] = 4,
+    memory_mb: Annotated[int, typer.Option(min=32, help="Address space of one task, in MiB.")] = 512,
+    max_output_bytes: Annotated[
+        int,
+        typer.Option(min=1, help="What is kept of stdout, and of stderr; a task that writes 8 times it is killed."),
+    ] = 10 * MIB,
+    delay_ms: Annotated[int, typer.Option(min=0, help="Milliseconds to wait before each answer.")] = 0,
+    fast: Annotated[
+        bool,
+        typer.Option("--fast", help="Run nothing: answer `completed` after --delay-ms, to measure routers."),
+    ] = False,
+    later: Annotated[
+        bool, typer.Option("--later", help="Answer `running` at once, and publish the outcome on Redis.")
+    ] = False,
+    redis_url: Annotated[
+        str, typer.Option(envvar="REDIS_URL", help="Where --later publishes.")
+    ] = "redis://127.0.0.1:6379",
+    record: Annotated[
+        Path | None, typer.Option(help="File to append a line of JSON to for each task that is started or refused.")
+    ] = None,
+) -> None:
+    """An executor: runs the Python that it is sent, within limits, and answers what became of it.
+
+    The first line of its output is the address it listens on. On SIGTERM it kills what runs, and answers it
+    as killed.
+    """
+    settings = Settings(
+        executor_id=executor_id,
+        max_concurrent=max_concurrent,
+        limits=Limits(memory=memory_mb * MIB, output=max_output_bytes),
+        delay=delay_ms / 1000,
+        fast=fast,
+        record=record,
+    )
+    executor = Executor(settings, Publisher(redis_url) if later else None)
+    serve(create_app(executor), host, port, on_stop=executor.stop)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,100 @@
+"""Gives numbered executors names on one machine, where `executor-1`, `executor-2` … resolve to nothing.
+
+A QueueWorker with `baseURL: http://127.0.0.1:PORT/executor` and `port: 8083` asks for executor N at
+`http://127.0.0.1:PORT/executor-N:8083/…`. The gateway hands that to the executor of that number, a process of
+its own, which it starts when it is first asked for: `kubectl scale` works as it does on a platform that runs them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from typing import Annotated
+
+import httpx
+import typer
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from demo.services.serving import serve
+from devcluster.children import die_with_parent
+
+MAX_EXECUTORS = 20
+START_SECONDS = 20.0
+
+
+class Executors:
+    """The executor processes, by number; each on a port that the system chose."""
+
+    def __init__(self, max_concurrent: int) -> None:
+        self._max_concurrent = max_concurrent
+        self._processes: list[asyncio.subprocess.Process] = []
+        self._urls: dict[int, asyncio.Task[str]] = {}
+
+    async def url(self, number: int) -> str:
+        """Where that executor is; it is started if need be. Raises OSError or TimeoutError when it does not start."""
+        if number not in self._urls:
+            self._urls[number] = asyncio.create_task(self._start(number))
+        return await asyncio.shield(self._urls[number])
+
+    def stop(self) -> None:
+        """Let each finish what it runs and end."""
+        for process in self._processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+
+    async def _start(self, number: int) -> str:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "demo.services.executor", "--port", "0", "--executor-id", f"executor-{number}"),
+            *("--max-concurrent", str(self._max_concurrent)),
+            stdout=asyncio.subprocess.PIPE,
+            preexec_fn=die_with_parent,
+        )
+        self._processes.append(process)
+        assert process.stdout is not None
+        async with asyncio.timeout(START_SECONDS):
+            line = await process.stdout.readline()
+        return line.decode().split()[-1]
+
+
+def create_app(executors: Executors, client: httpx.AsyncClient) -> Starlette:
+    async def forward(request: Request) -> Response:
+        number = int(request.path_params["number"])
+        if not 1 <= number <= MAX_EXECUTORS:
+            return Response(f"this machine runs executors 1 to {MAX_EXECUTORS}", 404)
+        try:
+            url = await executors.url(number)
+            answer = await client.request(
+                request.method,
+                f"{url}/{request.path_params['path']}",
+                content=await request.body(),
+                headers={"content-type": "application/json"},
+            )
+        except (httpx.HTTPError, OSError) as error:
+            return Response(f"executor-{number}: {error!r}", 502)
+        return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
+
+    path = "/executor-{number:int}:8083/{path:path}"
+    return Starlette(routes=[Route(path, forward, methods=["GET", "POST"])])
+
+
+cli = typer.Typer(add_completion=False)
+
+
+@cli.command(help=__doc__)
+def main(
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: any free one.")] = 0,
+    max_concurrent: Annotated[int, typer.Option(min=1, help="Tasks that each executor runs at once.")] = 4,
+) -> None:
+    executors = Executors(max_concurrent)
+    client = httpx.AsyncClient(timeout=None, trust_env=False, limits=httpx.Limits(max_connections=None))
+    serve(create_app(executors, client), host, port, on_stop=executors.stop)
+
+
+if __name__ == "__main__":
+    cli()

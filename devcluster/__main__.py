@@ -1,0 +1,66 @@
+"""A real Kubernetes API server on this machine: kube-apiserver and etcd, with RBAC and an audit log.
+
+The binaries come from KUBEBUILDER_ASSETS, the cache ($XDG_CACHE_HOME/queueworker), or a build of the published Go
+modules: some 5 minutes the first time, nothing after it.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from devcluster import binaries as have
+from devcluster.progress import say
+from devcluster.server import ControlPlane, ControlPlaneError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def binaries() -> None:
+    """Ready kube-apiserver, etcd, kubectl and redis-server; the last line is the folder that holds them all.
+
+    To use them elsewhere: export KUBEBUILDER_ASSETS=$(make control-plane | tail -1)
+    """
+    print(have.assets())
+
+
+@app.command()
+def helm() -> None:
+    """Print the path of a helm (3 or 4): the one on PATH, or one built of its Go modules (a minute, once)."""
+    print(have.helm())
+
+
+@app.command()
+def up() -> None:
+    """Run an empty API server until Ctrl-C; prints the `export KUBECONFIG=…` to type in another terminal.
+
+    Nothing of it stays: its objects, its certificate and its tokens end with it.
+    """
+    try:
+        with ControlPlane() as plane:
+            print(f"export KUBECONFIG={plane.admin_kubeconfig}", flush=True)
+            say(f"kube-apiserver {have.KUBERNETES_VERSION} is ready at {plane.url}; Ctrl-C ends it")
+            say(f"audit log: {plane.audit_log}")
+            while True:
+                signal.pause()
+    except KeyboardInterrupt:
+        say("ended")
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _interrupt)  # the same clean end as Ctrl-C's
+    try:
+        app()
+    except (have.BinaryError, ControlPlaneError, OSError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,216 @@
+"""The command `queueworker`. What a subcommand needs is imported when it runs: a worker never loads Kubernetes."""
+
+# ruff: noqa: PLC0415 -- each subcommand pays for its own imports only
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from queueworker.cli import failed as failed_cli
+from queueworker.processes.environment import InvalidEnvironment, described, load
+from queueworker.processes.logs import LogFormat, LogLevel, configure
+from queueworker.processes.signals import exit_until_claimed
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    help="""Routes tasks from a legacy HTTP queue to a pool of executors, and loses none.
+
+\b
+In Kubernetes, one router for each QueueWorker object:
+  queueworker crd | kubectl apply --server-side -f -
+  queueworker operator
+With no Kubernetes, one router for one queue:
+  QUEUE_SERVICE_URL=http://queue:8081 EXECUTOR_COUNT=3 queueworker worker
+The tasks that failed:
+  queueworker failed list
+""",
+)
+app.add_typer(failed_cli.app, name="failed")
+
+
+def _variables() -> str:
+    rows = [f"  {v.name}{f' ({v.default})' if v.default else ''}\n      {v.may_be}" for v in described()]
+    return "\n".join(rows)
+
+
+_WORKER_HELP = f"""Route for one queue, with no Kubernetes, as the environment says.
+
+A variable that cannot be used ends it at once, with status 2 and a line that names the variable. SIGTERM
+drains it: tasks that run end, for at most DRAIN_SECONDS, and the rest is taken up by the next worker. A
+second signal ends it at once.
+
+\b
+Examples:
+  queueworker worker
+  QUEUE_SERVICE_URL=http://localhost:8081 EXECUTOR_ENDPOINTS=http://localhost:8083 queueworker worker
+  EXECUTOR_COUNT=3 EXECUTOR_CONCURRENCY=4 ROUTING_STRATEGY=LeastLoaded queueworker worker
+  curl http://localhost:8084/status
+
+\b
+Variables, with their defaults and what they may be:
+{_variables()}
+"""
+
+
+@app.command(help=_WORKER_HELP, short_help="Route for one queue, with no Kubernetes.")
+def worker() -> None:
+    exit_until_claimed()
+    try:
+        settings = load(os.environ)
+    except InvalidEnvironment as error:
+        print("\n".join(error.problems), file=sys.stderr)
+        raise typer.Exit(2) from error
+    configure(settings.process.log_level, settings.process.log_format)
+    from queueworker.processes.worker import run_worker
+
+    _run(run_worker(settings))
+
+
+_OPERATOR_HELP = """Route for every QueueWorker object in Kubernetes.
+
+It uses the service account of its pod, or the current context of KUBECONFIG. Of several replicas, the holder
+of the Lease routes and the others stand by. SIGTERM drains every router; a second signal ends it at once.
+
+\b
+Examples:
+  queueworker operator
+  queueworker operator --namespace team-a --namespace team-b
+  KUBECONFIG=~/.kube/config queueworker operator --lease-namespace default --log-level debug
+  curl http://localhost:8084/status
+"""
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+def _namespaces(given: list[str] | None) -> list[str] | None:
+    for name in given or ():
+        _namespace(name)
+    return given
+
+
+def _namespace(given: str) -> str:
+    if not _DNS_LABEL.fullmatch(given):
+        raise typer.BadParameter(
+            f"{given!r} is no namespace: lower-case letters, digits and hyphens, at most 63 (give several by repeating "
+            "the option)"
+        )
+    return given
+
+
+def _lease(given: str) -> str:
+    if not _DNS_NAME.fullmatch(given):
+        raise typer.BadParameter(f"{given!r} is no name: lower-case letters, digits, hyphens and dots, at most 253")
+    return given
+
+
+def _own_namespace() -> str:
+    """The pod's own, which a service account's token comes with; outside a cluster the one of the manifests."""
+    try:
+        return _OWN_NAMESPACE.read_text().strip()
+    except OSError:
+        return "queueworker-system"
+
+
+@app.command(help=_OPERATOR_HELP)
+def operator(
+    *,
+    namespace: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAMESPACE", help="Watch this namespace; repeatable. None: the whole cluster.", callback=_namespaces
+        ),
+    ] = None,
+    lease_name: Annotated[
+        str, typer.Option(metavar="NAME", help="The Lease that the leading replica holds.", callback=_lease)
+    ] = "queueworker-operator",
+    lease_namespace: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMESPACE",
+            help="The namespace of the Lease.",
+            default_factory=_own_namespace,
+            show_default="the pod's own, else queueworker-system",
+            envvar="POD_NAMESPACE",
+            callback=_namespace,
+        ),
+    ],
+    host: Annotated[str, typer.Option(help="Address that the HTTP face listens on.")] = "0.0.0.0",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Its TCP port; 0 takes any free one.")] = 8084,
+    log_level: Annotated[LogLevel, typer.Option(help="The least level that is logged.")] = LogLevel.INFO,
+    log_format: Annotated[LogFormat, typer.Option(help="How a log line is written.")] = LogFormat.TEXT,
+) -> None:
+    exit_until_claimed()
+    configure(log_level, log_format)
+    from kubernetes.aio.config import ConfigException
+
+    from queueworker.controller.options import OperatorOptions
+    from queueworker.processes.operator import operate
+
+    options = OperatorOptions(
+        namespaces=tuple(dict.fromkeys(namespace or ())), lease_name=lease_name, lease_namespace=lease_namespace
+    )
+    try:
+        _run(operate(options, host, port))
+    except ConfigException as error:
+        print(
+            f"no Kubernetes API server to talk to: {error}; run in a pod, or set KUBECONFIG to a kubeconfig file",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1) from error
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from queueworker.web.metrics import app_version
+
+    print(app_version())
+
+
+@app.command()
+def crd() -> None:
+    """Print the CustomResourceDefinition, for kubectl."""
+    from queueworker.resource.generate import crd_yaml
+
+    print(crd_yaml(), end="")
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Run in uvloop. What a person can put right ends the process with status 1 and a sentence."""
+    import asyncio
+    import gc
+
+    import uvloop
+
+    from queueworker.web.server import CannotListen
+
+    # What was imported stays: the collector need not walk through it, nor look for garbage every 700 allocations.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(work)
+        except CannotListen as error:
+            print(error, file=sys.stderr)
+            raise typer.Exit(1) from error
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""The operator's process: the controller, and the HTTP face around it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from queueworker.controller.app import run_operator
+from queueworker.controller.options import Registry
+from queueworker.processes.signals import StopSignals
+from queueworker.web.app import Mode, create_app
+from queueworker.web.server import serve
+
+if TYPE_CHECKING:
+    from queueworker.controller.options import OperatorOptions
+
+log = logging.getLogger(__name__)
+
+
+async def operate(options: OperatorOptions, host: str, port: int) -> None:
+    """Lead or stand by until SIGTERM or SIGINT, then drain. Raises CannotListen.
+
+    The HTTP face comes first and goes last: it tells that the routers drain, and kopf cancels at its
+    end whatever began after it.
+    """
+    registry = Registry()
+
+    def on_stop(name: str) -> None:
+        log.info("%s: not ready, draining", name)
+        registry.stopping = True
+
+    with StopSignals(on_stop) as signals:
+        async with serve(create_app(registry, Mode.OPERATOR), host, port):
+            await run_operator(options, registry, signals.stopped, signals.claim)
+        log.info("stopped")

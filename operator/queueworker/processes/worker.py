@@ -1,0 +1,78 @@
+"""The worker: one router with no Kubernetes around it, as the legacy worker's process was."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from queueworker.processes.signals import StopSignals
+from queueworker.routing.config import static_endpoints
+from queueworker.routing.router import Router
+from queueworker.routing.snapshot import Phase, Snapshot
+from queueworker.web.app import Mode, create_app
+from queueworker.web.server import serve
+
+if TYPE_CHECKING:
+    from queueworker.processes.environment import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+
+class WorkerSource:
+    """What the HTTP face shows of the one router."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self.stopping = False
+
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        return (self._router.snapshot(),)
+
+    def live(self) -> tuple[bool, str]:
+        """Its answer is the proof: the loop that answers is the loop that routes, and a router that broke ends it."""
+        return True, "the worker runs"
+
+    def ready(self) -> tuple[bool, str]:
+        """Not a matter of peers: the worker waits for a queue, a Redis and executors that are away, for ever."""
+        phase = self._router.snapshot().phase
+        if self.stopping:
+            return False, "the worker was told to stop, and drains"
+        if phase in {Phase.STARTING, Phase.STOPPED}:
+            return False, f"the router is {phase.lower()}"
+        return True, f"the router is {phase.lower()}"
+
+
+async def run_worker(settings: WorkerSettings) -> None:
+    """Route until SIGTERM or SIGINT, then drain. Raises CannotListen, and whatever breaks the router."""
+    process, config = settings.process, settings.config
+    endpoints = static_endpoints(config.spec)
+    assert endpoints is not None
+    router = Router(config, endpoints, worker_id=process.worker_id)
+    source = WorkerSource(router)
+
+    def on_stop(name: str) -> None:
+        log.info("%s: not ready, draining for at most %d s", name, config.spec.routing.drain_seconds)
+        source.stopping = True
+
+    with StopSignals(on_stop) as signals:
+        async with serve(create_app(source, Mode.WORKER), process.host, process.port):
+            for note in settings.notes:
+                log.warning(note)
+            log.info(
+                "worker %s of %s routes from %s to executors: %d; strategy: %s",
+                *(process.worker_id, config.group, config.spec.queue.url, len(endpoints), config.spec.routing.strategy),
+            )
+            await _route(router, signals.stopped)
+            log.info("stopped; %d tasks were routed", router.snapshot().counters.routed)
+
+
+async def _route(router: Router, stop: asyncio.Event) -> None:
+    """Until `stop`, and then until the router is drained. A router that ends by itself is an error that is raised."""
+    routing = asyncio.create_task(router.run(), name="router")
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({routing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not routing.done():
+        await router.stop()
+    await routing

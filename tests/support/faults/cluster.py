@@ -1,0 +1,100 @@
+"""Operators on a real API server, that route what a rig has."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from devcluster.server import OPERATOR_ACCOUNT
+from tests.support.faults.proxy import Proxy
+from tests.support.operating import operator, worker
+from tests.support.worker_processes import WorkerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from devcluster.server import ControlPlane
+    from tests.controlplane.conftest import Kubectl
+    from tests.support.faults.rig import Rig
+
+
+class Cluster:
+    """The API server as one case sees it: a namespace of its own, and a way there that can be cut."""
+
+    def __init__(self, rig: Rig, plane: ControlPlane, kubectl: Kubectl, namespace: str, folder: Path) -> None:
+        self.rig = rig
+        self.plane = plane
+        self.kubectl = kubectl
+        self.namespace = namespace
+        self.folder = folder
+
+    def way(self) -> Proxy:
+        """To the API server; its certificate is for 127.0.0.1."""
+        proxy = Proxy(("127.0.0.1", int(self.plane.url.rpartition(":")[2])))
+        proxy.host = "127.0.0.1"
+        return proxy
+
+    def apply(self, **more: Any) -> None:
+        """The object, for the rig's queue, executors and Redis."""
+        spec = {
+            "queue": {"url": self.rig.queue.proxy.url},
+            "events": {"redisURL": self.rig.environ["REDIS_URL"]},
+            "executors": {"endpoints": [site.proxy.url for site in self.rig.executors], "concurrency": 2},
+        }
+        for name, value in more.items():
+            spec[name] = spec.get(name, {}) | value
+        self.kubectl("apply", "-n", self.namespace, "-f", "-", input=worker("legacy", **spec))
+
+    @asynccontextmanager
+    async def operator(
+        self, way: Proxy | None = None, environ: Mapping[str, str] | None = None
+    ) -> AsyncIterator[WorkerProcess]:
+        """An operator for this namespace alone, as the rig's services are: a process with a log and metrics."""
+        config = Path(self.plane.kubeconfig_for(*OPERATOR_ACCOUNT))
+        if way is not None:
+            config = self.folder / f"kubeconfig-{way.port}"
+            direct = Path(self.plane.kubeconfig_for(*OPERATOR_ACCOUNT)).read_text()
+            config.write_text(direct.replace(self.plane.url, f"https://{way.netloc}"))
+        started = operator(
+            self.plane,
+            self.folder,
+            *("--lease-name", f"lease-{self.namespace}", "--namespace", self.namespace),
+            environment={"KUBECONFIG": str(config), **(environ or {})},
+        )
+        running = await asyncio.to_thread(started.__enter__)
+        try:
+            with running.log.open("rb") as log:
+                process = WorkerProcess(running.process, log, running.url)
+                await self.says(process, "")
+                yield process
+        finally:
+            if running.process.poll() is None:
+                running.process.kill()
+            await asyncio.to_thread(started.__exit__, None, None, None)
+
+    async def says(self, process: WorkerProcess, text: str) -> None:
+        """Return when the operator's `/readyz` says so."""
+        async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False) as client:
+            while True:
+                try:
+                    if text in (await client.get(f"{process.url}/readyz")).text:
+                        return
+                except httpx.HTTPError:
+                    assert process.process.poll() is None, process.log()
+                await asyncio.sleep(0.1)
+
+    async def clock_of(self, process: WorkerProcess) -> float:
+        """What the operator takes for the time, in seconds since the epoch, to the second."""
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return parsedate_to_datetime((await client.get(f"{process.url}/livez")).headers["date"]).timestamp()
+
+    def lease(self) -> dict[str, Any]:
+        got = self.kubectl("get", "lease", f"lease-{self.namespace}", "-n", OPERATOR_ACCOUNT[0], "-o", "json")
+        found: dict[str, Any] = json.loads(got.stdout)
+        return found

@@ -1,0 +1,296 @@
+"""Queues and executors as a router sees them through its transport, with faults on demand, and every task's account."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import orjson
+
+from queueworker.routing.http.large import Pieces
+from queueworker.routing.http.transport import Answer, Broken, NotSent, TimedOut, TransportError
+from tests.support.model.redis_model import Link, RedisModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from random import Random
+
+EXECUTED_STATUS = {"ok": "completed", "failed": "failed"}
+# A pull that was under way for longer than this may be given up at the end of a drain.
+PULL_PATIENCE_SECONDS = 2.9
+FOR_EVER = 1e6
+
+
+@dataclass
+class QueueModel:
+    """`mode` is up, refused, hang, or the status that it answers everything with. `faults` as for Redis, and 413."""
+
+    mode: str = "up"
+    waiting: deque[str] = field(default_factory=deque)
+    known: set[str] = field(default_factory=set)
+    faults: deque[str] = field(default_factory=deque)
+
+
+@dataclass
+class ExecutorModel:
+    mode: str = "ok"
+    seconds: float = 0.05
+
+
+@dataclass
+class Account:
+    """What happened to each id, and what was seen that must not be."""
+
+    handed: Counter[str] = field(default_factory=Counter)
+    reported: Counter[str] = field(default_factory=Counter)
+    forgotten: set[str] = field(default_factory=set)
+    """By a queue that restarted."""
+    lost: set[str] = field(default_factory=set)
+    """In the documented window: the answer to the pull never came, or the router died before its first write."""
+    executed: Counter[str] = field(default_factory=Counter)
+    ambiguous: Counter[str] = field(default_factory=Counter)
+    """Attempts that ended with no answer or a 5xx, or whose outcome is told later."""
+    published: Counter[str] = field(default_factory=Counter)
+    second_reports: Counter[str] = field(default_factory=Counter)
+    """Reports of an id that the queue did not know."""
+    unanswered_reports: Counter[str] = field(default_factory=Counter)
+    violations: list[str] = field(default_factory=list)
+
+    def must(self, holds: object, text: str) -> None:
+        if not holds:
+            self.violations.append(text)
+
+
+class World:
+    def __init__(self, rng: Random, clock: Callable[[], float]) -> None:
+        self.rng = rng
+        self.clock = clock
+        self.account = Account()
+        self.queues: dict[str, QueueModel] = {"http://queue-a": QueueModel(), "http://queue-b": QueueModel()}
+        self.executors: dict[str, ExecutorModel] = {}
+        self.redis: dict[str, RedisModel] = {}
+        for url in ("redis://a", "redis://b"):
+            self.redis[url] = RedisModel(clock)
+            self.redis[url].on_publish = self._published
+        self._by_executor: set[str] = set()
+        """Outcomes that an executor has published itself."""
+
+    def latency(self) -> float:
+        return self.rng.choice((0, 0.0005, 0.005, 0.3))
+
+    def _published(self, channel: str, payload: bytes) -> None:
+        data = orjson.loads(payload)
+        eval_id, account = data["eval_id"], self.account
+        if channel == "evaluation:running":
+            return
+        account.published[eval_id] += 1
+        account.must(
+            account.reported[eval_id] or eval_id in account.forgotten or eval_id in self._by_executor,
+            f"{channel} of {eval_id} was published before the queue had its report",
+        )
+
+    # --- the queue
+
+    async def next_task(self, queue: QueueModel, link: Link) -> Answer:
+        if queue.mode != "up":
+            return await self._unwell(queue.mode)
+        fault = queue.faults.popleft() if queue.faults else ""
+        if fault == "html":
+            return Answer(200, b"<html>")
+        if fault == "broken":
+            raise Broken("the connection broke before anything was popped")
+        if not queue.waiting:
+            return Answer(200, b"null")
+        eval_id = queue.waiting.popleft()
+        account = self.account
+        account.handed[eval_id] += 1
+        queue.known.add(eval_id)
+        arrived = False
+        started = self.clock()
+        try:
+            if fault == "lost":
+                raise Broken("the answer was lost")
+            await asyncio.sleep(self.latency())
+            arrived = not link.dead
+            return Answer(200, orjson.dumps({"eval_id": eval_id, "code": eval_id, "timeout": 3}))
+        except asyncio.CancelledError:
+            patient = link.dead or self.clock() - started >= PULL_PATIENCE_SECONDS
+            account.must(patient, f"the pull that popped {eval_id} was cancelled")
+            raise
+        finally:
+            if not arrived:
+                account.lost.add(eval_id)
+
+    async def report(self, queue: QueueModel, eval_id: str, verb: str, link: Link) -> Answer:
+        if queue.mode == "404":  # it says that it knows no such id: so it is
+            self.account.forgotten.add(eval_id)
+            queue.known.discard(eval_id)
+        if queue.mode != "up":
+            return await self._unwell(queue.mode)
+        fault = queue.faults.popleft() if queue.faults else ""
+        if fault == "broken":
+            raise Broken("the connection broke before the report was taken")
+        if fault == "html":
+            return Answer(502, b"<html>")
+        if fault == "413" and verb == "complete":
+            return Answer(413, b"too large")
+        account = self.account
+        if eval_id in queue.known:
+            queue.known.discard(eval_id)
+            account.reported[eval_id] += 1
+            answer = Answer(200, b'{"status": "ok"}')
+        else:
+            account.second_reports[eval_id] += 1
+            answer = Answer(404, b"{}") if verb == "complete" else Answer(200, b'{"status":"not_found"}')
+        arrived = False
+        try:
+            if fault == "lost":
+                raise Broken("the answer was lost")
+            await asyncio.sleep(self.latency())
+            arrived = not link.dead
+            return answer
+        finally:
+            if not arrived:
+                account.unanswered_reports[eval_id] += 1
+
+    async def _unwell(self, mode: str) -> Answer:
+        if mode == "refused":
+            raise NotSent("connection refused")
+        if mode == "hang":
+            await asyncio.sleep(FOR_EVER)
+        return Answer(int(mode), b"unwell")
+
+    # --- executors
+
+    async def health(self, executor: ExecutorModel) -> Answer:
+        if executor.mode == "refused":
+            raise NotSent("connection refused")
+        if executor.mode in {"frozen", "black-hole"}:
+            await asyncio.sleep(FOR_EVER)
+        return Answer(503 if executor.mode == "sick" else 200, b"{}")
+
+    async def execute(self, executor: ExecutorModel, eval_id: str, redis: RedisModel) -> Answer:
+        account, mode = self.account, executor.mode
+        if mode in {"refused", "black-hole"}:
+            raise NotSent("connection refused")
+        if mode in {"429", "503"}:
+            return Answer(int(mode), b"busy")
+        account.executed[eval_id] += 1
+        answered = False
+        try:
+            if mode == "frozen":
+                await asyncio.sleep(FOR_EVER)
+            await asyncio.sleep(executor.seconds)
+            if mode == "reset":
+                raise Broken("connection reset")
+            if mode == "500":
+                return Answer(500, b"oops")
+            answered = True
+            if mode == "400":
+                return Answer(400, b"no")
+            if mode == "no-json":
+                return Answer(200, b"oops")
+            result = {"eval_id": eval_id, "status": EXECUTED_STATUS.get(mode, "completed"), "error": "it failed"}
+            if mode == "later":
+                asyncio.get_running_loop().call_later(executor.seconds, self._finish_later, eval_id, redis)
+                result["status"] = "running"
+                account.ambiguous[eval_id] += 1  # nobody may hear how it ends
+            return Answer(200, orjson.dumps(result))
+        finally:
+            if not answered:
+                account.ambiguous[eval_id] += 1
+
+    def _finish_later(self, eval_id: str, redis: RedisModel) -> None:
+        if redis.mode == "up":
+            self._by_executor.add(eval_id)
+            payload = {"eval_id": eval_id, "result": {"eval_id": eval_id, "status": "completed"}}
+            redis.publish(b"evaluation:completed", orjson.dumps(payload))
+
+
+class Wire:
+    """One router's transport, and what must hold of everything that it sends."""
+
+    def __init__(self, world: World, link: Link, redis: Callable[[], RedisModel]) -> None:
+        self._world = world
+        self._link = link
+        self._redis = redis
+        self.max_age = 1.0
+        self.members: set[str] = set()
+        """The executors that the router was told last."""
+        self.allowed: Callable[[str], int] = lambda url: 0
+        """How many tasks may be in flight on an executor now."""
+        self.in_flight: Counter[str] = Counter()
+        self.last_good: dict[str, float] = {}
+        self.closed = False
+
+    async def get(self, url: str, timeout: float, key: str | None = None) -> Answer:
+        world = self._world
+        base, path = self._split(url)
+        if path == "/tasks/next":
+            return await self._exchange(timeout, lambda: world.next_task(world.queues[base], self._link))
+        if path == "/status":
+            return Answer(200, b'{"queued": 0}')
+        if path == "/capacity":
+            return Answer(404, b"")
+        answer = await self._exchange(timeout, lambda: world.health(world.executors[base]))
+        if answer.status == 200:
+            self.last_good[base] = world.clock()
+        return answer
+
+    async def post(self, url: str, body: bytes | Pieces, timeout: float, key: str | None = None) -> Answer:
+        assert not isinstance(body, Pieces)
+        world = self._world
+        base, path = self._split(url)
+        if base in world.queues:
+            _, _, eval_id, verb = path.split("/")
+            orjson.loads(body)
+            queue = world.queues[base]
+            return await self._exchange(timeout, lambda: world.report(queue, unquote(eval_id), verb, self._link))
+        eval_id = orjson.loads(body)["eval_id"]
+        if not self._link.dead:
+            self._check(base, eval_id)
+        self.in_flight[base] += 1
+        try:
+            return await self._exchange(timeout, lambda: world.execute(world.executors[base], eval_id, self._redis()))
+        finally:
+            self.in_flight[base] -= 1
+
+    async def close(self) -> None:
+        self.closed = True
+
+    def _check(self, base: str, eval_id: str) -> None:
+        must, now = self._world.account.must, self._world.clock()
+        must(base in self.members, f"{eval_id} was sent to {base}, which has left the pool")
+        age = now - self.last_good.get(base, float("-inf"))
+        must(age <= self.max_age + 1e-6, f"{eval_id} was sent to {base}, whose last good check was {age:.3f} s ago")
+        count = self.in_flight[base] + 1
+        must(count <= self.allowed(base), f"{count} tasks are in flight on {base}, {self.allowed(base)} are allowed")
+        must(not self.closed, f"{eval_id} was sent by a router that had stopped")
+
+    async def _exchange(self, timeout: float, serve: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.sleep(self._world.latency())
+                if self._link.dead:
+                    await self._link.never()
+                answer = await serve()
+        except TimeoutError as error:
+            if self._link.dead:
+                await self._link.never()
+            raise TimedOut("no answer in time") from error
+        except TransportError:
+            if self._link.dead:
+                await self._link.never()
+            raise
+        if self._link.dead:
+            await self._link.never()
+        return answer
+
+    @staticmethod
+    def _split(url: str) -> tuple[str, str]:
+        scheme, _, rest = url.partition("://")
+        host, _, path = rest.partition("/")
+        return f"{scheme}://{host}", f"/{path}"

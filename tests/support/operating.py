@@ -1,0 +1,168 @@
+"""Starts operators as a pod would: a process with the service account's own rights, in a folder of one test run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import yaml
+
+from devcluster.server import OPERATOR_ACCOUNT, ControlPlane, free_ports
+from queueworker.resource.generate import crd_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from devcluster.redis_server import RedisServer
+    from tests.controlplane.conftest import Kubectl
+    from tests.support.demo_processes import DemoProcess
+
+ROOT = Path(__file__).parents[2]
+
+
+def install(kubectl: Kubectl) -> None:
+    """CRD, namespace and the operator's rights: as manifests/default, less the Deployment."""
+    namespace = OPERATOR_ACCOUNT[0]
+    if kubectl("get", "namespace", namespace, check=False).returncode != 0:
+        kubectl("create", "namespace", namespace)
+    install_crd(kubectl)
+    kubectl("apply", "-f", str(ROOT / "manifests" / "rbac" / "role.yaml"))
+
+
+def install_crd(kubectl: Kubectl) -> None:
+    """Return when its resources are served: for about a second they answer 429."""
+    kubectl("apply", "--server-side", "-f", "-", input=crd_yaml())
+    kubectl("wait", "--for=condition=Established", "crd/queueworkers.crucible.dev", "--timeout=30s")
+    eventually(lambda: kubectl("get", "qw", "-A", check=False).returncode == 0)
+
+
+@dataclass
+class Operator:
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, timeout: float = 45) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout)
+
+
+@contextmanager
+def operator(
+    plane: ControlPlane, folder: Path, *args: str, environment: dict[str, str] | None = None
+) -> Iterator[Operator]:
+    """An operator that runs until the end of the block; what it logged is shown when the block fails."""
+    port = free_ports(1)[0]
+    log = folder / f"operator-{port}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "queueworker.cli.main",
+                "operator",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+                *args,
+            ],
+            env=os.environ | {"KUBECONFIG": plane.kubeconfig_for(*OPERATOR_ACCOUNT)} | (environment or {}),
+            stdout=output,
+            stderr=output,
+        )
+    running = Operator(process, port, log)
+    try:
+        yield running
+    except BaseException:
+        print(log.read_text(errors="replace")[-5000:])
+        raise
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(45)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def worker(name: str, **spec: Any) -> str:
+    """A QueueWorker as YAML."""
+    return yaml.safe_dump(
+        {"apiVersion": "crucible.dev/v1alpha1", "kind": "QueueWorker", "metadata": {"name": name}, "spec": spec}
+    )
+
+
+def status(kubectl: Kubectl, namespace: str, name: str) -> dict[str, Any]:
+    """The object's status; empty while it has none."""
+    got = kubectl("get", "qw", name, "-n", namespace, "-o", "json", check=False)
+    found: dict[str, Any] = json.loads(got.stdout).get("status", {}) if got.returncode == 0 else {}
+    return found
+
+
+def condition(kubectl: Kubectl, namespace: str, name: str, kind: str) -> tuple[str, str, str]:
+    """Status, reason and message of a condition."""
+    for item in status(kubectl, namespace, name).get("conditions", []):
+        if item["type"] == kind:
+            return item["status"], item["reason"], item["message"]
+    return "", "", ""
+
+
+def eventually(check: Callable[[], object], timeout: float = 20) -> float:
+    """Return when the check holds; the seconds that it took. Raises AssertionError."""
+    started = time.monotonic()
+    while time.monotonic() - started < timeout:
+        if check():
+            return time.monotonic() - started
+        time.sleep(0.1)
+    raise AssertionError(f"it did not come to hold within {timeout} s; last: {check()!r}")
+
+
+def is_ready(started: Operator) -> bool:
+    try:
+        return httpx.get(f"{started.url}/readyz", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def submit(queue: DemoProcess, count: int, prefix: str = "t") -> None:
+    with queue.client() as client:
+        for i in range(count):
+            client.post("/tasks", json={"eval_id": f"{prefix}-{i}", "code": "print(1)"}).raise_for_status()
+
+
+def account(queue: DemoProcess) -> dict[str, int]:
+    with queue.client() as client:
+        counts: dict[str, int] = client.get("/account").json()
+        return counts
+
+
+def done(queue: DemoProcess, count: int) -> bool:
+    counts = account(queue)
+    return counts["completed"] + counts["failed"] == count
+
+
+def spec(queue: DemoProcess, redis: RedisServer, *executors: DemoProcess, **more: Any) -> dict[str, Any]:
+    return {
+        "queue": {"url": queue.url},
+        "events": {"redisURL": redis.url},
+        "executors": {"endpoints": [e.url for e in executors], "concurrency": 8},
+    } | more

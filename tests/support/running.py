@@ -1,0 +1,42 @@
+"""Starts routers for tests, and ends them whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from queueworker.resource.spec import QueueWorkerSpec
+from queueworker.routing.config import Endpoint, RouterConfig
+from queueworker.routing.router import Router
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from tests.support.stubs import StubExecutor, StubQueue
+
+GROUP = "default/legacy"
+
+
+def config(queue: StubQueue, redis_url: str, *, group: str = GROUP, **spec: Any) -> RouterConfig:
+    """`spec` holds parts of the object's spec, in its own spelling."""
+    spec["queue"] = {"url": queue.url} | spec.get("queue", {})
+    return RouterConfig(group, QueueWorkerSpec.model_validate(spec), redis_url, queue.key)
+
+
+def endpoints(pool: Sequence[StubExecutor]) -> list[Endpoint]:
+    return [Endpoint(executor.name, executor.url) for executor in pool]
+
+
+@asynccontextmanager
+async def running(
+    queue: StubQueue, pool: Sequence[StubExecutor], redis_url: str, *, group: str = GROUP, **spec: Any
+) -> AsyncIterator[Router]:
+    """A router that routes; drained at the end of the block."""
+    router = Router(config(queue, redis_url, group=group, **spec), endpoints(pool), worker_id="worker-1")
+    run = asyncio.create_task(router.run())
+    try:
+        yield router
+    finally:
+        await router.stop()
+        await run
