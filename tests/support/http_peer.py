@@ -66,9 +66,11 @@ async def peer(serve: Callable[[Served], Awaitable[None]], *, tls: ssl.SSLContex
 
     async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         made.connections += 1
-        with contextlib.suppress(EOFError, OSError):
-            await serve(Served(made, reader, writer))
-        writer.close()
+        try:
+            with contextlib.suppress(EOFError, OSError):
+                await serve(Served(made, reader, writer))
+        finally:
+            writer.close()
 
     def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.ensure_future(run(reader, writer))
