@@ -41,6 +41,8 @@ class InFlightTask:
     """Set once it is known how the task ended."""
     redelivered: bool = False
     """The queue has handed out the id once more since its report was sent."""
+    recorded: bool = False
+    """The journal may hold an entry of it: the next state must be durable before an executor is called."""
     lost: bool = False
     """Another router has taken the task over: nothing more may be done for it here."""
     executor_seconds: float = 0.0

@@ -7,6 +7,7 @@ import math
 from typing import Any, TypeVar
 
 import msgspec
+import orjson
 
 Fields = TypeVar("Fields")
 _EXCERPT_CHARS = 300
@@ -60,3 +61,27 @@ def _cleaned(value: Any) -> Any:
         case dict():
             return {_cleaned(key): _cleaned(item) for key, item in value.items()}
     return value
+
+
+def describe(body: bytes) -> str:
+    """Kind and length of a body, fit for status and Events: its text may hold anything, and is not shown there."""
+    start = body[:64].lstrip()[:1]
+    kinds = {b"": "an empty body", b"<": "HTML", b"{": "JSON", b"[": "JSON", b'"': "JSON"}
+    kind = kinds.get(start, "text")
+    return kind if kind == "an empty body" else f"{kind}, {len(body):,} bytes"
+
+
+def is_html(body: bytes) -> bool:
+    return body[:64].lstrip()[:1] == b"<"
+
+
+def read_object(body: bytes) -> dict[str, Any] | None:
+    """The JSON object that the body is; None when it is something else."""
+    try:
+        value = orjson.loads(body)
+    except ValueError:
+        try:
+            value = read_leniently(body)
+        except InvalidAnswer:
+            return None
+    return value if isinstance(value, dict) else None

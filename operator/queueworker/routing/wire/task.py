@@ -15,6 +15,10 @@ from queueworker.routing.wire.reading import InvalidAnswer, excerpt, read_lenien
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*\Z")
 
 
+# The queue checks nothing of a task but the types: a timeout may be 10^20.
+MAX_TIMEOUT_SECONDS = 86_400
+
+
 class InvalidTask(Exception):
     """The queue handed out a task that cannot be routed. `eval_id` is None when the task cannot be reported either."""
 
@@ -29,7 +33,7 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     eval_id: str
     code: str
     timeout: int | None
-    """Seconds; None when the task brought none that makes sense."""
+    """Seconds, at most `MAX_TIMEOUT_SECONDS`; None when the task brought none that makes sense."""
     language: str
     engine: str
     raw: bytes
@@ -78,9 +82,8 @@ def _task(fields: _TaskFields, body: bytes) -> Task:
         raise InvalidTask("the task has no code, or its code is not a string", eval_id)
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 1:
         timeout = None
-    return Task(
-        eval_id, code, None if timeout is None else int(timeout), str(fields.language), str(fields.engine), body
-    )
+    seconds = None if timeout is None else int(min(timeout, MAX_TIMEOUT_SECONDS))
+    return Task(eval_id, code, seconds, str(fields.language), str(fields.engine), body)
 
 
 def _fits_a_url(eval_id: str) -> bool:
