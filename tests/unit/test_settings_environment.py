@@ -97,6 +97,7 @@ def test_every_field_of_the_spec_has_a_variable_or_a_reason_not_to() -> None:
         ("RECOVERY", "FAIL", "routing.recovery", "Fail"),
         ("DRAIN_SECONDS", "5", "routing.drain_seconds", 5),
         ("JOURNAL", "required", "routing.journal", "Required"),
+        ("MAX_BODY_MEBIBYTES", "64", "routing.max_body_mebibytes", 64),
         ("FORCE_LEGACY_QUEUE", "TRUE", "migration.force_legacy_queue", True),
         (
             "EXECUTOR_ENDPOINTS",

@@ -128,6 +128,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("RECOVERY", "routing.recovery"),
     Variable("DRAIN_SECONDS", "routing.drain_seconds"),
     Variable("JOURNAL", "routing.journal"),
+    Variable("MAX_BODY_MEBIBYTES", "routing.max_body_mebibytes"),
     Variable(
         "FORCE_LEGACY_QUEUE",
         "migration.force_legacy_queue",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PATH = Path(__file__).parents[3] / "docs" / "environment.md"
 _COMMAND = "make generate"
 
-_HEAD = f"""<!-- Made by `{_COMMAND}` from operator/queueworker/settings.py; do not edit. -->
+_HEAD = f"""<!-- Made by `{_COMMAND}` from operator/queueworker/processes; do not edit. -->
 # The worker's environment
 
 `queueworker worker` reads these variables. An empty variable is as if it were not set; other variables are ignored.
