@@ -275,3 +275,9 @@ def _classified(url: str, handle: _Handle, error: pycurl.error) -> TransportErro
     if code == pycurl.E_OPERATION_TIMEDOUT:
         return TimedOut(text)
     return Broken(text)
+
+
+class TooLarge(Broken):
+    def __init__(self, message: str, status: int, size: int | None, limit: int) -> None:
+        super().__init__(message)
+        self.status, self.size, self.limit = status, size, limit
