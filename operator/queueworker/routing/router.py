@@ -32,10 +32,11 @@ from queueworker.routing.snapshot import Snapshot
 from queueworker.routing.task_run import TaskRunner, Unreported
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from queueworker.routing.config import Endpoint, RouterConfig
     from queueworker.routing.http.transport import Transport
+    from queueworker.routing.in_flight import InFlightTask
     from queueworker.routing.journal.redis_client import Client
 
 log = logging.getLogger(__name__)
@@ -184,6 +185,11 @@ class Router:
         self._settle()
         if self._life.started:
             await self._life.stopped.wait()
+
+    @property
+    def in_flight(self) -> Mapping[str, InFlightTask]:
+        """Tasks that were handed to us and are not reported yet, by eval_id."""
+        return self._runs.flights
 
     def snapshot(self) -> Snapshot:
         queue, counters = self._queues.own, self._counters
