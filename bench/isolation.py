@@ -28,8 +28,8 @@ from bench.processes import process
 from devcluster.redis_server import RedisServer
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.routing.config import Endpoint, RouterConfig
+from queueworker.routing.counters import Histogram
 from queueworker.routing.router import Router
-from queueworker.routing.snapshot import Histogram
 
 RATE = 200.0
 NEIGHBOURS = {

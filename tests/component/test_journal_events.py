@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.asyncio import Redis
 
+from queueworker.routing.counters import Counters
 from queueworker.routing.http.large import Pieces
 from queueworker.routing.journal import bulk
 from queueworker.routing.journal import journal as journal_module
 from queueworker.routing.journal.journal import MAX_BATCHED_EVENT_BYTES, Journal
-from queueworker.routing.snapshot import Counters
 from tests.support.stubs import until
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from devcluster.redis_server import RedisServer
+from queueworker.routing.counters import Counters
 from queueworker.routing.journal import entries
 from queueworker.routing.journal import failed_tasks as failures
 from queueworker.routing.journal.entries import State
 from queueworker.routing.journal.failed_tasks import FailedTask
 from queueworker.routing.journal.journal import Journal
 from queueworker.routing.resend import FailedTasks
-from queueworker.routing.snapshot import Counters
 from queueworker.routing.wire.task import Outcome
 from tests.support.running import GROUP, running
 from tests.support.stubs import StubExecutor, StubQueue, result, until

@@ -13,7 +13,8 @@ from queueworker.resource.reasons import ConditionType
 from queueworker.resource.spec import MigrationSpec, QueueWorkerSpec
 from queueworker.resource.status import MAX_ENDPOINTS, MAX_MESSAGE, QueueWorkerStatus
 from queueworker.routing.config import Intent
-from queueworker.routing.snapshot import Counters, ExecutorSnapshot, Link, LinkReason, Phase, Snapshot
+from queueworker.routing.counters import Counters
+from queueworker.routing.snapshot import ExecutorSnapshot, Link, LinkReason, Phase, Snapshot
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 GOOD = Link(LinkReason.CONNECTED)

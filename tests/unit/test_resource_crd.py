@@ -12,7 +12,7 @@ import yaml
 from queueworker.resource import generate
 from queueworker.resource.crd import crd, structural
 from queueworker.resource.generate import _fields
-from queueworker.resource.spec import QueueWorkerSpec
+from queueworker.resource.spec import QueueWorkerSpec, RoutingSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,12 +59,19 @@ def test_a_duration_is_a_whole_number_of_seconds_and_says_so(path: str) -> None:
     assert UNIT.search(node["description"])
 
 
+def test_the_limit_of_a_body_is_a_small_number_of_mebibytes() -> None:
+    node = SPEC["spec.routing.maxBodyMebibytes"]
+    assert (node["minimum"], node["default"], node["maximum"], node["format"]) == (1, 8, 64, "int32")
+    assert "mebibytes" in node["description"]
+    assert RoutingSpec(max_body_mebibytes=2).max_body_bytes == 2 * 1024 * 1024
+
+
 def test_the_schema_is_structural() -> None:
     for node in nodes(VERSION["schema"]["openAPIV3Schema"]):
         assert node["type"] in {"object", "array", "string", "integer", "boolean"}, node
         assert node.keys().isdisjoint({"$ref", "$defs", "title", "anyOf", "allOf", "additionalProperties", "const"})
         if node["type"] == "integer":
-            assert node["format"] == "int64"
+            assert node["format"] in {"int32", "int64"}
 
 
 @pytest.mark.parametrize("path", [p for p, node in SPEC.items() if node["type"] in {"string", "array", "integer"}])

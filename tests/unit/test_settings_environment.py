@@ -8,7 +8,8 @@ import pytest
 from pydantic import BaseModel
 
 from queueworker.processes import environment_reference as settings_reference
-from queueworker.processes.environment import VARIABLES, InvalidEnvironment, described, journal_group, load
+from queueworker.processes.environment import InvalidEnvironment, journal_group, load
+from queueworker.processes.environment_table import VARIABLES, WorkerModel
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.routing.config import Intent, static_endpoints
 
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 
 # Fields of the spec that only Kubernetes can give a meaning to, or that other variables decide.
 NOT_IN_THE_ENVIRONMENT = {
-    "suspend",
-    "queue.api_key_secret_ref",
-    "executors.service",
-    "events.redis_url_secret_ref",
-    "migration.celery_percent",
+    "spec.suspend",
+    "spec.queue.api_key_secret_ref",
+    "spec.executors.service",
+    "spec.events.redis_url_secret_ref",
+    "spec.migration.celery_percent",
 }
 
 
@@ -75,9 +76,9 @@ def test_the_legacy_variables_do_what_they_did() -> None:
     assert [e.url for e in pool] == ["http://runner-1:8083", "http://runner-2:8083"]
 
 
-def test_every_field_of_the_spec_has_a_variable_or_a_reason_not_to() -> None:
+def test_every_field_has_a_variable_or_a_reason_not_to() -> None:
     covered = {v.path for v in VARIABLES}
-    assert covered | NOT_IN_THE_ENVIRONMENT == set(leaves(QueueWorkerSpec))
+    assert covered | NOT_IN_THE_ENVIRONMENT == set(leaves(WorkerModel))
     assert not covered & NOT_IN_THE_ENVIRONMENT
 
 
@@ -97,6 +98,7 @@ def test_every_field_of_the_spec_has_a_variable_or_a_reason_not_to() -> None:
         ("RECOVERY", "FAIL", "routing.recovery", "Fail"),
         ("DRAIN_SECONDS", "5", "routing.drain_seconds", 5),
         ("JOURNAL", "required", "routing.journal", "Required"),
+        ("MAX_BODY_MEBIBYTES", "64", "routing.max_body_mebibytes", 64),
         ("FORCE_LEGACY_QUEUE", "TRUE", "migration.force_legacy_queue", True),
         (
             "EXECUTOR_ENDPOINTS",
@@ -203,7 +205,7 @@ def test_a_key_is_not_in_the_settings_text() -> None:
 
 def test_the_reference_has_a_row_for_each_variable_and_is_up_to_date() -> None:
     text = settings_reference.reference()
-    assert all(f"\n| `{v.name}` | " in text for v in described())
+    assert all(f"\n| `{v.name}` | " in text for v in VARIABLES)
     assert settings_reference.PATH.read_text() == text
     assert settings_reference.run(check=True) == 0
 
@@ -221,5 +223,5 @@ def test_a_reference_that_is_out_of_date_is_told_with_the_way_out(
 
 
 def test_every_variable_says_its_meaning_and_what_it_may_be() -> None:
-    assert [v.name for v in described() if not v.meaning or not v.may_be] == []
-    assert len({v.name for v in described()}) == len(described())
+    assert [v.name for v in VARIABLES if not v.meaning or not v.may_be] == []
+    assert len({v.name for v in VARIABLES}) == len(VARIABLES)

@@ -10,7 +10,8 @@ import yaml
 from fastapi.openapi.models import OpenAPI
 
 from queueworker.routing.config import Intent
-from queueworker.routing.snapshot import Counters, Link, LinkReason, Phase
+from queueworker.routing.counters import Counters
+from queueworker.routing.snapshot import Link, LinkReason, Phase
 from queueworker.web.app import Mode, create_app
 from tests.support.web_source import DOWN, FakeSource, executor, snapshot
 

@@ -12,7 +12,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from queueworker.routing.config import Intent
-from queueworker.routing.snapshot import BUCKETS_SECONDS, Counters, Phase
+from queueworker.routing.counters import BUCKETS_SECONDS, Counters
+from queueworker.routing.snapshot import Phase
 from queueworker.web.metrics import registry
 from tests.support.web_source import DOWN, FakeSource, executor, snapshot
 

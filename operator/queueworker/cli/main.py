@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from queueworker.cli import failed as failed_cli
-from queueworker.processes.environment import InvalidEnvironment, described, load
+from queueworker.processes.environment import InvalidEnvironment, load
+from queueworker.processes.environment_table import VARIABLES
 from queueworker.processes.logs import LogFormat, LogLevel, configure
 from queueworker.processes.signals import exit_until_claimed
 
@@ -41,7 +42,7 @@ app.add_typer(failed_cli.app, name="failed")
 
 
 def _variables() -> str:
-    rows = [f"  {v.name}{f' ({v.default})' if v.default else ''}\n      {v.may_be}" for v in described()]
+    rows = [f"  {v.name}{f' ({v.default})' if v.default else ''}\n      {v.may_be}" for v in VARIABLES]
     return "\n".join(rows)
 
 

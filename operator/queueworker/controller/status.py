@@ -14,7 +14,8 @@ from queueworker.resource.names import LABEL_QUEUEWORKER
 from queueworker.resource.reasons import ConditionType, Reason
 from queueworker.resource.status import MAX_ENDPOINTS, MAX_MESSAGE
 from queueworker.routing.config import Intent
-from queueworker.routing.snapshot import Counters, LinkReason, Phase
+from queueworker.routing.counters import Counters
+from queueworker.routing.snapshot import LinkReason, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -121,7 +121,7 @@ def _node(node: dict[str, Any], known: dict[str, Any], defaults: bool) -> dict[s
         merged["items"] = _node(merged["items"], known, defaults)
         merged.setdefault("x-kubernetes-list-type", "atomic")
     if merged.get("type") == "integer":
-        merged["format"] = "int64"
+        merged.setdefault("format", "int64")
     if merged.get("type") == "string" and "enum" not in merged and merged.get("format") != "date-time":
         merged.setdefault("maxLength", 1024)
     if "const" in merged:

@@ -258,6 +258,20 @@ class RoutingSpec(Model):
         description="While the journal cannot be written. Preferred: route on. Required: pull nothing new. "
         "Default: Preferred.",
     )
+    max_body_mebibytes: int = Field(
+        8,
+        ge=1,
+        le=64,
+        description="Largest task and largest result, in mebibytes (1,048,576 bytes). A task with a larger result is "
+        "reported as failed, with an error that names the size, the limit and this field; a larger task likewise. "
+        "Default: 8.",
+        json_schema_extra={"format": "int32"},
+    )
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The limit of one task and of one result, in bytes."""
+        return self.max_body_mebibytes * 1024 * 1024
 
 
 _ONE_REDIS = "give redisURL or redisURLSecretRef, not both: the Secret is for a URL that holds a password"

@@ -46,10 +46,12 @@ class ExecutorsStatus(Model):
 
 class TasksStatus(Model):
     routed: int = Field(0, ge=0, description="Tasks reported to the queue, completed or failed.")
-    completed: int = Field(0, ge=0, description="Tasks reported as completed.")
-    failed: int = Field(0, ge=0, description="Tasks reported as failed.")
-    retried: int = Field(0, ge=0, description="Attempts made again after an unknown outcome.")
-    recovered: int = Field(0, ge=0, description="Tasks taken over from a router that died.")
+    completed: int = Field(0, ge=0, description="Tasks reported to the queue as completed.")
+    failed: int = Field(0, ge=0, description="Tasks reported to the queue as failed, for any reason.")
+    retried: int = Field(
+        0, ge=0, description="Attempts repeated because the outcome of the attempt before was unknown."
+    )
+    recovered: int = Field(0, ge=0, description="Tasks taken over from the journal of a router that died.")
     in_flight: int = Field(0, ge=0, description="Tasks pulled and not reported yet.")
     per_minute: int = Field(0, ge=0, description="Tasks reported in the last 60 seconds.")
 

@@ -22,6 +22,7 @@ from uuid import uuid4
 
 from queueworker.resource.spec import JournalPolicy, Recovery
 from queueworker.routing.config import Intent
+from queueworker.routing.counters import Counters
 from queueworker.routing.executors.async_outcomes import Completions
 from queueworker.routing.executors.attempt import EXECUTE_MARGIN_SECONDS, Attempts, died_with, note
 from queueworker.routing.executors.pool import ExecutorPool, NoExecutors
@@ -32,7 +33,7 @@ from queueworker.routing.journal.failed_tasks import NO_TASK, failed_task
 from queueworker.routing.journal.journal import Journal
 from queueworker.routing.journal.redis_client import connect
 from queueworker.routing.queue.client import QueueClient
-from queueworker.routing.snapshot import Counters, Phase, Snapshot
+from queueworker.routing.snapshot import Phase, Snapshot
 from queueworker.routing.wire.task import (
     InvalidAnswer,
     InvalidTask,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from queueworker.routing.config import Intent
+    from queueworker.routing.counters import Counters
 
 
 class Phase(StrEnum):
@@ -41,85 +41,6 @@ class Link:
     @property
     def ok(self) -> bool:
         return self.reason is LinkReason.CONNECTED
-
-
-BUCKETS_SECONDS = (
-    0.0005,
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1,
-    2.5,
-    5,
-    10,
-    30,
-    60,
-    300,
-)
-
-
-class Histogram:
-    """Counts per bucket of `BUCKETS_SECONDS` (the last one is +Inf) and their sum; about 0.3 µs an observation."""
-
-    __slots__ = ("counts", "sum")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BUCKETS_SECONDS) + 1)
-        self.sum = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(BUCKETS_SECONDS, seconds)] += 1
-        self.sum += seconds
-
-
-@dataclass(slots=True)
-class Counters:
-    """Monotonic counts since this router started; plain integers, because the hot path adds to them."""
-
-    polls: int = 0
-    """Calls of `GET /tasks/next`, whatever their answer."""
-    polls_empty: int = 0
-    polls_failed: int = 0
-    pulls_lost: int = 0
-    """Polls whose answer never reached us: each may have popped a task, the one loss that no client can prevent."""
-    pulled: int = 0
-    """Tasks that the queue handed to us."""
-    duplicates: int = 0
-    """Tasks handed to us while the same eval_id was in flight; the report of the first serves for both."""
-    invalid: int = 0
-    """Tasks that could not be routed as they came (no eval_id, no code, not an object)."""
-    completed: int = 0
-    """Tasks reported as complete."""
-    failed: int = 0
-    """Tasks reported as failed, whatever the cause. completed + failed is what status calls routed."""
-    retried: int = 0
-    """Attempts sent again after an ambiguous failure, as `routing.retry` allows."""
-    recovered: int = 0
-    """Tasks taken over from the journal of a router that died."""
-    attempts_failed: int = 0
-    """Attempts that an executor refused or broke: the legacy worker's failed routing attempts."""
-    ejections: int = 0
-    """Executors left alone for a time because they failed task after task by a fault of their own."""
-    reports_unknown: int = 0
-    """Reports that the queue answered with unknown id (it had restarted, or had the report already)."""
-    events_published: int = 0
-    events_dropped: int = 0
-    """Events dropped, oldest first, because the buffer was full while Redis was away."""
-    journal_errors: int = 0
-    overhead: Histogram = field(default_factory=Histogram)
-    """Seconds from the pull's answer to the report's acknowledgement that no executor used."""
-    execution: Histogram = field(default_factory=Histogram)
-    """Seconds from sending `/execute` to its answer."""
-
-    @property
-    def routed(self) -> int:
-        return self.completed + self.failed
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Prometheus metrics, read from snapshots when they are scraped: the hot path adds to plain integers only.
 
-Every name stands here and nowhere else. Counters start at 0 with each router; Prometheus' `rate()` and
-`increase()` know that. The legacy worker's five key metrics are
+The names and help texts of counters and histograms are in `routing.counters`, all others are here. Counters start at 0
+with each router, which Prometheus' `rate()` and `increase()` take into account. The legacy worker's five key metrics:
 
 - tasks routed per minute: `queueworker_tasks_per_minute`
 - executor health: `queueworker_executor_healthy`
@@ -23,65 +23,22 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from queueworker import __version__
+from queueworker.routing import counters
 from queueworker.routing.config import Intent
-from queueworker.routing.snapshot import BUCKETS_SECONDS, Phase
+from queueworker.routing.counters import BUCKETS_SECONDS, Histogram
+from queueworker.routing.snapshot import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from prometheus_client.metrics_core import Metric
 
-    from queueworker.routing.snapshot import Histogram, Snapshot
+    from queueworker.routing.snapshot import Snapshot
     from queueworker.web.source import Source
 
 PREFIX = "queueworker_"
 LABEL = "queueworker"
 """`namespace/name` of the object; of a worker, the group of its journal."""
-
-_COUNTERS: Sequence[tuple[str, str, Callable[[Snapshot], int]]] = (
-    ("tasks_pulled", "Tasks that the queue handed over.", lambda s: s.counters.pulled),
-    ("tasks_completed", "Tasks reported to the queue as complete.", lambda s: s.counters.completed),
-    ("tasks_failed", "Tasks reported to the queue as failed, whatever the cause.", lambda s: s.counters.failed),
-    ("tasks_retried", "Attempts sent again after an ambiguous failure.", lambda s: s.counters.retried),
-    ("tasks_recovered", "Tasks taken over from the journal of a router that died.", lambda s: s.counters.recovered),
-    (
-        "tasks_duplicates",
-        "Tasks handed over while one of the same eval_id was in flight.",
-        lambda s: s.counters.duplicates,
-    ),
-    (
-        "tasks_invalid",
-        "Tasks that could not be routed as they came (no eval_id, no code, not an object).",
-        lambda s: s.counters.invalid,
-    ),
-    (
-        "routing_attempts_failed",
-        "Attempts to execute a task that an executor refused or broke.",
-        lambda s: s.counters.attempts_failed,
-    ),
-    (
-        "executor_ejections",
-        "Executors left alone for a time because they failed task after task by a fault of their own.",
-        lambda s: s.counters.ejections,
-    ),
-    (
-        "pulls_lost",
-        "Polls whose answer never came: each may have popped a task, the one loss that no client can prevent.",
-        lambda s: s.counters.pulls_lost,
-    ),
-    (
-        "reports_unknown",
-        "Reports that the queue answered with unknown id (it had restarted, or had the report already).",
-        lambda s: s.counters.reports_unknown,
-    ),
-    ("events_published", "Events that Redis took.", lambda s: s.counters.events_published),
-    (
-        "events_dropped",
-        "Events dropped, oldest first, because the buffer was full while Redis was away.",
-        lambda s: s.counters.events_dropped,
-    ),
-    ("journal_errors", "Writes of the journal that failed.", lambda s: s.counters.journal_errors),
-)
 
 _GAUGES: Sequence[tuple[str, str, Callable[[Snapshot], float | None]]] = (
     ("tasks_per_minute", "Tasks reported to the queue in the last 60 seconds.", lambda s: s.per_minute),
@@ -109,15 +66,6 @@ _GAUGES: Sequence[tuple[str, str, Callable[[Snapshot], float | None]]] = (
         "When a task was last reported, Unix time; absent before the first.",
         lambda s: s.last_task_time,
     ),
-)
-
-_HISTOGRAMS: Sequence[tuple[str, str, Callable[[Snapshot], Histogram]]] = (
-    (
-        "task_overhead_seconds",
-        "Seconds from a pull's answer to the report's acknowledgement that no executor used.",
-        lambda s: s.counters.overhead,
-    ),
-    ("execution_seconds", "Seconds from sending a task to an executor to its answer.", lambda s: s.counters.execution),
 )
 
 
@@ -158,11 +106,7 @@ class SnapshotCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         snapshots = list(self._source.snapshots())
         yield InfoMetricFamily(PREFIX + "build", "What runs here.", _build())
-        for name, text, count in _COUNTERS:
-            counter = CounterMetricFamily(PREFIX + name, text, labels=[LABEL])
-            for s in snapshots:
-                counter.add_metric([s.group], count(s))
-            yield counter
+        yield from _counters(snapshots)
         for name, text, read in _GAUGES:
             gauge = GaugeMetricFamily(PREFIX + name, text, labels=[LABEL])
             for s in snapshots:
@@ -170,34 +114,35 @@ class SnapshotCollector(Collector):
                 if value is not None:
                     gauge.add_metric([s.group], value)
             yield gauge
-        for name, text, observed in _HISTOGRAMS:
-            yield _histogram(name, text, [(s.group, observed(s)) for s in snapshots])
-        yield from _polls(snapshots)
+        yield from _histograms(snapshots)
         yield from _pool(snapshots)
         yield from _states(snapshots)
 
 
-def _histogram(name: str, text: str, observed: Iterable[tuple[str, Histogram]]) -> HistogramMetricFamily:
-    family = HistogramMetricFamily(PREFIX + name, text, labels=[LABEL])
+def _counters(snapshots: Sequence[Snapshot]) -> Iterator[Metric]:
+    """One family for each metric name; several fields may be series of one family, told apart by `result`."""
+    families: dict[str, CounterMetricFamily] = {}
+    for field, described in counters.metrics(int).items():
+        for metric in described:
+            labels = [LABEL, "result"] if metric.result else [LABEL]
+            family = families.setdefault(
+                metric.name, CounterMetricFamily(PREFIX + metric.name, metric.text, labels=labels)
+            )
+            for s in snapshots:
+                values = [s.group, metric.result] if metric.result else [s.group]
+                family.add_metric(values, getattr(s.counters, field))
+    yield from families.values()
+
+
+def _histograms(snapshots: Sequence[Snapshot]) -> Iterator[Metric]:
     bounds = [*(str(float(b)) for b in BUCKETS_SECONDS), "+Inf"]
-    for group, histogram in observed:
-        cumulative = list(zip(bounds, accumulate(histogram.counts), strict=True))
-        family.add_metric([group], buckets=cumulative, sum_value=histogram.sum)
-    return family
-
-
-def _polls(snapshots: Iterable[Snapshot]) -> Iterator[Metric]:
-    """Answered polls only: one that is under way is none of the three yet, and a counter must not go back."""
-    polls = CounterMetricFamily(
-        PREFIX + "queue_polls",
-        "Answered calls of GET /tasks/next, by what came: a task, nothing (empty), or an error (failed).",
-        labels=[LABEL, "result"],
-    )
-    for s in snapshots:
-        polls.add_metric([s.group, "task"], s.counters.pulled)
-        polls.add_metric([s.group, "empty"], s.counters.polls_empty)
-        polls.add_metric([s.group, "failed"], s.counters.polls_failed)
-    yield polls
+    for field, (metric,) in counters.metrics(Histogram).items():
+        family = HistogramMetricFamily(PREFIX + metric.name, metric.text, labels=[LABEL])
+        for s in snapshots:
+            histogram: Histogram = getattr(s.counters, field)
+            cumulative = list(zip(bounds, accumulate(histogram.counts), strict=True))
+            family.add_metric([s.group], buckets=cumulative, sum_value=histogram.sum)
+        yield family
 
 
 def _pool(snapshots: Iterable[Snapshot]) -> Iterator[Metric]:

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from queueworker.routing.config import Intent
+from queueworker.routing.counters import text_of
 from queueworker.routing.snapshot import LinkReason, Phase
 
 
@@ -75,8 +76,8 @@ class QueueStatus(PeerStatus):
 
 
 class EventsStatus(PeerStatus):
-    published: int = Field(description="Events that Redis took, since the start.")
-    dropped: int = Field(description="Events dropped, oldest first, because the buffer was full while Redis was away.")
+    published: int = Field(description=text_of("events_published"))
+    dropped: int = Field(description=text_of("events_dropped"))
     buffered: int = Field(description="Events that wait for Redis.")
 
 
@@ -96,12 +97,12 @@ class ExecutorStatus(_Model):
 class TasksStatus(_Model):
     """Counts since this router started."""
 
-    pulled: int = Field(description="Tasks that the queue handed over.")
+    pulled: int = Field(description=text_of("pulled"))
     routed: int = Field(description="Tasks reported to the queue: completed and failed.")
-    completed: int = Field(description="Tasks reported as complete.")
-    failed: int = Field(description="Tasks reported as failed, whatever the cause.")
-    retried: int = Field(description="Attempts sent again after an ambiguous failure.")
-    recovered: int = Field(description="Tasks taken over from a router that died.")
+    completed: int = Field(description=text_of("completed"))
+    failed: int = Field(description=text_of("failed"))
+    retried: int = Field(description=text_of("retried"))
+    recovered: int = Field(description=text_of("recovered"))
     in_flight: int = Field(description="Tasks handed over and not reported yet.")
     per_minute: int = Field(description="Tasks reported in the last 60 seconds.")
 

@@ -10,9 +10,10 @@ import fakeredis
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from queueworker.routing.counters import Counters
 from queueworker.routing.journal import journal as journal_module
 from queueworker.routing.journal.journal import Journal
-from queueworker.routing.snapshot import Counters, LinkReason
+from queueworker.routing.snapshot import LinkReason
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from queueworker.resource.spec import QueueWorkerSpec
+    from queueworker.routing.counters import Counters
     from queueworker.routing.executors.async_outcomes import Completions
     from queueworker.routing.executors.executor import Executor
     from queueworker.routing.executors.pool import ExecutorPool
     from queueworker.routing.http.large import Pieces
     from queueworker.routing.http.transport import Transport
-    from queueworker.routing.snapshot import Counters
 
 
 # An executor ends a task at its timeout and then answers: it gets this much longer to do so.

@@ -12,12 +12,13 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from queueworker.resource.spec import WhenUnavailable
+from queueworker.routing.counters import Counters
 from queueworker.routing.executors import outliers, slow_start
 from queueworker.routing.executors.executor import Executor
 from queueworker.routing.executors.health import UNHEALTHY_PERIOD_SECONDS
 from queueworker.routing.executors.health_checks import Probes
 from queueworker.routing.executors.strategies import Chooser, chooser
-from queueworker.routing.snapshot import Counters, ExecutorSnapshot
+from queueworker.routing.snapshot import ExecutorSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -23,8 +23,8 @@ from queueworker.routing.journal.redis_client import connect
 if TYPE_CHECKING:
     from redis.asyncio import ConnectionPool
 
+    from queueworker.routing.counters import Counters
     from queueworker.routing.journal.redis_client import Client
-    from queueworker.routing.snapshot import Counters
 
 # For one write: at a megabyte a second, one of some fifty megabytes gets through.
 PUBLISH_TIMEOUT_SECONDS = 60.0

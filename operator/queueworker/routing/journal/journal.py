@@ -45,9 +45,9 @@ from queueworker.routing.snapshot import Link, LinkReason
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+    from queueworker.routing.counters import Counters
     from queueworker.routing.journal.failed_tasks import FailedTask
     from queueworker.routing.journal.redis_client import Client
-    from queueworker.routing.snapshot import Counters
 
 log = logging.getLogger(__name__)
 

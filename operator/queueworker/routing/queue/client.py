@@ -26,8 +26,8 @@ from queueworker.routing.wire.task import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from queueworker.routing.counters import Counters
     from queueworker.routing.http.transport import Answer, Transport
-    from queueworker.routing.snapshot import Counters
     from queueworker.routing.wire.task import Outcome
 
 # A pull is never cancelled by us, because the queue may have popped a task for it. A queue that accepts
