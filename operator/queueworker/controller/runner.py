@@ -14,7 +14,9 @@ from pydantic import ValidationError
 from queueworker.controller import discovery
 from queueworker.controller import status as statuses
 from queueworker.controller.cluster import FAILED, UNREACHABLE, SecretNotFound
-from queueworker.controller.status import Problems, Totals
+from queueworker.controller.conditions import Problems
+from queueworker.controller.events import events_for
+from queueworker.controller.status import Totals
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.routing.config import RouterConfig, static_endpoints
 from queueworker.routing.router import Router
@@ -60,9 +62,9 @@ class ObjectRunner:
         self._problems = Problems()
         self._secrets: dict[SecretKeyRef, str] = {}
         self._secrets_read_at = float("-inf")
-        self._written: Mapping[str, Any] = dict(body.get("status") or {})
+        self._written = statuses.read(body.get("status") or {})
         self._written_at = float("-inf")
-        self._totals = Totals.of_status(self._written)
+        self._totals = Totals.of(self._written.tasks)
         self._stopping = False
         self.stopped = asyncio.Event()
 
@@ -221,12 +223,12 @@ class ObjectRunner:
         if not due and statuses.transition(status) == statuses.transition(self._written):
             return
         try:
-            await self._cluster.patch_status(self.namespace, self.name, status)
+            await self._cluster.patch_status(self.namespace, self.name, statuses.merge_patch(status))
         except FAILED as error:
             if getattr(error, "status", None) == 404:
                 return  # deleted in the meantime
             raise
-        for item in statuses.news(self._written, status):
-            self._announce(*item)
+        for event in events_for(self._written, status):
+            self._announce(*event)
         self._written = status
         self._written_at = time.monotonic()
