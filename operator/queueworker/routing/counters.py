@@ -126,6 +126,9 @@ class Counters:
         Histogram, Metric("execution_seconds", "Seconds from sending a task to an executor until its answer.")
     ] = field(default_factory=Histogram)
 
+    def count_lost_pull(self, cause: str) -> None:  # noqa: ARG002
+        self.pulls_lost += 1
+
     @property
     def routed(self) -> int:
         return self.completed + self.failed
