@@ -95,8 +95,8 @@ class Snapshot:
     per_minute: int
     """Tasks reported in the last 60 s."""
     counters: Counters
-    peers: int = 0
-    """Other routers of the group that live: in an operator, those of a leader that came after us."""
+    rivals: int = 0
+    """Other live routers of the group at the last heartbeat: in an operator, the routers of a later leader."""
 
     @property
     def healthy(self) -> int:
