@@ -14,8 +14,8 @@ from queueworker.routing.queue.answers import (
     LossCause,
     Reply,
     key_refused,
-    knows_task,
     read_depth,
+    read_look_up,
     read_poll,
     read_report,
 )
@@ -293,7 +293,7 @@ class QueueClient:
 
     async def _knows(self, eval_id: str) -> bool:
         answer = await self._ask(f"/tasks/{path_id(eval_id)}")
-        return answer is None or knows_task(*answer)
+        return answer is None or bool(read_look_up(*answer))
 
     async def _ask(self, path: str) -> Answer | None:
         limit = self._limits.max_small_body_bytes
