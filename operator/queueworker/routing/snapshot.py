@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from queueworker.resource.status import EndpointStatus, description_of
 
 if TYPE_CHECKING:
     from queueworker.routing.config import Intent
@@ -43,19 +47,30 @@ class Link:
         return self.reason is LinkReason.CONNECTED
 
 
+def _described(field: str, **more: Any) -> Any:
+    return Field(description=description_of(EndpointStatus, field), **more)
+
+
 @dataclass(frozen=True, slots=True)
 class ExecutorSnapshot:
-    name: str
-    url: str
-    healthy: bool
-    in_flight: int
-    capacity: int
-    last_check: float | None
-    """Unix time in seconds of the last health check's answer, good or bad."""
-    reason: str
-    """Why it is not healthy, in words; empty when it is."""
-    leaving: bool = False
-    """No longer in the pool; it finishes what it runs."""
+    """One executor. Metrics and conditions are made from it, and the HTTP API shows it as it is."""
+
+    name: Annotated[str, _described("name", examples=["executor-1"])]
+    url: Annotated[str, _described("url", examples=["http://executor-1:8083"])]
+    healthy: Annotated[bool, _described("healthy")]
+    in_flight: Annotated[int, _described("in_flight")]
+    capacity: Annotated[int, _described("capacity")]
+    last_check: Annotated[
+        float | None,
+        Field(
+            serialization_alias="last_check_time",
+            description="Unix time in seconds of the last answer to a health check.",
+        ),
+    ]
+    reason: Annotated[str, _described("reason")]
+    leaving: Annotated[
+        bool, Field(description="True if it left the pool: it gets no new tasks, and finishes those that it runs.")
+    ] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +95,8 @@ class Snapshot:
     per_minute: int
     """Tasks reported in the last 60 s."""
     counters: Counters
-    peers: int = 0
-    """Other routers of the group that live: in an operator, those of a leader that came after us."""
+    rivals: int = 0
+    """Other live routers of the group at the last heartbeat: in an operator, the routers of a later leader."""
 
     @property
     def healthy(self) -> int:
