@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Any, Self
 
@@ -98,10 +98,11 @@ class Scenario:
         self.loop = VirtualLoop()
         asyncio.set_event_loop(self.loop)
         self.rng = Random(seed)
-        self.limits = Limits(
-            max_takeover_bytes=1 if seed % 2 else Limits.max_takeover_bytes,
-            max_batch_bytes=600 if seed % 3 == 1 else Limits.max_batch_bytes,
-        )
+        self.limits = Limits()
+        if seed % 2:
+            self.limits = replace(self.limits, max_takeover_bytes=1)
+        if seed % 3 == 1:
+            self.limits = replace(self.limits, max_batch_bytes=600)
         """Some scenarios reach the journal's."""
         self.world = World(self.rng, self.loop.time)
         self.account = self.world.account
