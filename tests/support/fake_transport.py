@@ -19,7 +19,9 @@ class Call(NamedTuple):
     url: str
     timeout: float
     limit: int
-    body: bytes = b""
+    body: bytes
+    at: float
+    """Seconds on the loop's clock."""
 
 
 class FakeTransport:
@@ -36,7 +38,7 @@ class FakeTransport:
         """Health checks under way."""
 
     async def get(self, url: str, timeout: float, key: str | None = None, *, limit: int) -> Answer:
-        self.calls.append(Call("GET", url, timeout, limit))
+        self.calls.append(Call("GET", url, timeout, limit, b"", _now()))
         host, _, path = url.removeprefix("http://").partition("/")
         if path == "capacity":
             return _capacity(self.capacity.get(host))
@@ -48,7 +50,7 @@ class FakeTransport:
         return _answer(self.health.get(host, HEALTHY))
 
     async def post(self, url: str, body: bytes, timeout: float, key: str | None = None, *, limit: int) -> Answer:
-        self.calls.append(Call("POST", url, timeout, limit, body))
+        self.calls.append(Call("POST", url, timeout, limit, body, _now()))
         await asyncio.sleep(self.execute_seconds)
         return _answer(self.answers.popleft())
 
@@ -57,6 +59,10 @@ class FakeTransport:
     def checks(self, host: str) -> int:
         """Health checks of that host until now."""
         return sum(call.url == f"http://{host}/health" for call in self.calls)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _capacity(value: object) -> Answer:
