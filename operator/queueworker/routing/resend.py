@@ -11,7 +11,8 @@ from redis.exceptions import RedisError
 
 from queueworker.redaction import without_credentials
 from queueworker.routing.http.transport import HttpTransport, NotSent, TransportError
-from queueworker.routing.journal.failed_tasks import MAX_TASK_BYTES, REMOVE, FailedTask, decode, keys
+from queueworker.routing.journal.failed_tasks import REMOVE, FailedTask, decode, keys
+from queueworker.routing.limits import Limits
 from queueworker.routing.wire.task import excerpt, path_id
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ class Sent:
 def refusal(task: FailedTask, *, ambiguous: bool) -> str:
     """Why this task is not sent again; empty when it is."""
     if not task.kept and task.task_bytes:
-        return f"its {task.task_bytes:,} bytes are more than the record keeps ({MAX_TASK_BYTES:,}): submit it yourself"
+        most = Limits().max_failed_task_body_bytes
+        return f"its {task.task_bytes:,} bytes are more than the record keeps ({most:,}): submit it yourself"
     if not task.kept:
         return "the record holds no task, because the router that reported it did not know more: submit it yourself"
     if task.ambiguous and not ambiguous:
