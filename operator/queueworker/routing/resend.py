@@ -106,7 +106,7 @@ class Resender:
             if state is None or state:
                 return self._not_sent(task, shown, state)
             answer = await self._transport.post(
-                f"{url}/tasks", task.task, QUEUE_TIMEOUT_SECONDS, self._key, limit=LIMITS.max_small_body_bytes
+                f"{url}/tasks", task.task, QUEUE_TIMEOUT_SECONDS, self._key, limit=Limits().max_small_body_bytes
             )
         except NotSent as error:
             self._unusable[url] = (
@@ -131,7 +131,7 @@ class Resender:
     async def _state(self, url: str, eval_id: str) -> str | None:
         """As `read_look_up`: a task that the queue has already must not be joined by a second one."""
         answer = await self._transport.get(
-            f"{url}/tasks/{path_id(eval_id)}", QUEUE_TIMEOUT_SECONDS, self._key, limit=LIMITS.max_small_body_bytes
+            f"{url}/tasks/{path_id(eval_id)}", QUEUE_TIMEOUT_SECONDS, self._key, limit=Limits().max_small_body_bytes
         )
         if key_refused(*answer):
             return ""  # the next call says so
