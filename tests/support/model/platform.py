@@ -155,7 +155,11 @@ class World:
             answer = Answer(200, b'{"status": "%b"}' % said)
         else:
             account.second_reports[eval_id] += 1
-            answer = Answer(404, b'{"detail": "Task not found"}') if verb == "complete" else Answer(200, b'{"status":"not_found"}')
+            answer = (
+                Answer(404, b'{"detail": "Task not found"}')
+                if verb == "complete"
+                else Answer(200, b'{"status":"not_found"}')
+            )
         arrived = False
         try:
             if fault == "lost":
