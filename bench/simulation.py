@@ -11,22 +11,26 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import orjson
 
 from bench import virtual_time
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.routing.config import Endpoint
+from queueworker.routing.counters import Counters
 from queueworker.routing.executors.pool import ExecutorPool
-from queueworker.routing.http.large import Pieces
 from queueworker.routing.http.transport import Answer
+from queueworker.routing.in_flight import InFlightTask
+from queueworker.routing.limits import Limits
 from queueworker.routing.wire.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from queueworker.routing.executors.executor import Executor
+    from queueworker.routing.executors.permit import SlotPermit
+    from queueworker.routing.queue.client import QueueClient
 
 WARM_UP = 0.1
 """This share of the tasks comes before anything is counted."""
@@ -91,7 +95,7 @@ class Healths:
     def __init__(self, kinds: Sequence[Kind]) -> None:
         self._kinds = kinds
 
-    async def get(self, url: str, timeout: float, key: str | None = None) -> Answer:
+    async def get(self, url: str, timeout: float, key: str | None = None, *, limit: int) -> Answer:
         host, _, path = url.removeprefix("http://executor-").partition("/")
         kind = self._kinds[int(host)]
         if path == "capacity":
@@ -99,7 +103,7 @@ class Healths:
         begin, end = kind.away
         return Answer(503 if begin <= asyncio.get_running_loop().time() < end else 200, b"{}")
 
-    async def post(self, url: str, body: bytes | Pieces, timeout: float, key: str | None = None) -> Answer:
+    async def post(self, url: str, body: bytes, timeout: float, key: str | None = None, *, limit: int) -> Answer:
         raise NotImplementedError
 
     async def close(self) -> None: ...
@@ -133,7 +137,7 @@ class Simulation:
         loop = asyncio.get_running_loop()
         self._now = loop.time
         self._done = asyncio.Event()
-        self._lanes: set[asyncio.Task[None]] = set()
+        self._runs: set[asyncio.Task[None]] = set()
         self._machines = [Machine(k, f"executor-{i}", asyncio.Semaphore(k.workers)) for i, k in enumerate(self._kinds)]
         self._by_name = {m.name: m for m in self._machines}
         self._pool = ExecutorPool(
@@ -143,6 +147,8 @@ class Simulation:
             clock=loop.time,
             on_free=self._pull,
             on_change=lambda: None,
+            counters=Counters(),
+            limits=Limits(),
         )
         self._pool.set_endpoints([Endpoint(m.name, f"http://{m.name}") for m in self._machines])
         await asyncio.sleep(1)
@@ -159,31 +165,23 @@ class Simulation:
 
     def _pull(self) -> None:
         while self._head < len(self._queue) and self._pool.can_reserve:
-            self._pool.reserve()
-            lane = asyncio.create_task(self._carry(*self._queue[self._head]))
+            run = asyncio.create_task(self._run_task(self._pool.reserve(), *self._queue[self._head]))
             self._head += 1
-            self._lanes.add(lane)
-            lane.add_done_callback(self._lanes.discard)
+            self._runs.add(run)
+            run.add_done_callback(self._runs.discard)
 
-    async def _carry(self, came: float, work: float, number: int) -> None:
-        task = Task(str(number), "", None, "", "", b"", None, came)  # type: ignore[arg-type]  # no queue to report to
-        reserved = [None]
-
-        def unreserve() -> None:
-            if reserved:
-                reserved.clear()
-                self._pool.unreserve()
-
-        executor = await self._pool.acquire(task, unreserve)
-        unreserve()
+    async def _run_task(self, permit: SlotPermit, came: float, work: float, number: int) -> None:
+        task = Task(str(number), "", None, "", "", b"null")
+        flight = InFlightTask(task, cast("QueueClient", None), came)  # there is no queue to report to
         counts = number >= WARM_UP * self._tasks
-        machine = self._by_name[executor.name]
-        machine.times.append(self._now())
-        machine.given += counts
         try:
+            executor = await self._pool.acquire(permit, flight, lambda: None)
+            machine = self._by_name[executor.name]
+            machine.times.append(self._now())
+            machine.given += counts
             started = await self._execute(executor, machine.kind, machine, work)
         finally:
-            self._pool.release(executor)
+            permit.release()
         if counts:
             self._waits.append(started - came)
         self._left -= 1

@@ -17,20 +17,21 @@ import uvloop
 from queueworker.routing.http.transport import HttpTransport
 
 TIMEOUT = 60.0
+LIMIT = 8 << 20
 IDLE_SECONDS = 0.05
 
 
 async def lane(transport: HttpTransport, queue: str, executors: cycle[str]) -> None:
     while True:
-        body = (await transport.get(f"{queue}/tasks/next", TIMEOUT)).body
+        body = (await transport.get(f"{queue}/tasks/next", TIMEOUT, limit=LIMIT)).body
         task = orjson.loads(body)
         if task is None:
             await asyncio.sleep(IDLE_SECONDS)
             continue
         eval_id = task["eval_id"]
         order = orjson.dumps({"eval_id": eval_id, "code": task["code"], "timeout": task["timeout"]})
-        result = (await transport.post(f"{next(executors)}/execute", order, TIMEOUT)).body
-        await transport.post(f"{queue}/tasks/{eval_id}/complete", b'{"output":' + result + b"}", TIMEOUT)
+        result = (await transport.post(f"{next(executors)}/execute", order, TIMEOUT, limit=LIMIT)).body
+        await transport.post(f"{queue}/tasks/{eval_id}/complete", b'{"output":' + result + b"}", TIMEOUT, limit=LIMIT)
 
 
 async def main() -> None:

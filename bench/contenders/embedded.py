@@ -52,4 +52,3 @@ if __name__ == "__main__":
     gc.set_threshold(50_000, 20, 100)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop if HURRY == 1 else HurriedLoop) as runner:
         runner.run(main())
-    os._exit(0)  # as the worker does: an interpreter that ends meets the HTTP client's thread

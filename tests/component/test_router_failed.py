@@ -17,7 +17,7 @@ from queueworker.routing.journal.entries import State
 from queueworker.routing.journal.failed_tasks import FailedTask
 from queueworker.routing.journal.journal import Journal
 from queueworker.routing.resend import FailedTasks
-from queueworker.routing.wire.task import Outcome
+from queueworker.routing.wire.outcome import Outcome
 from tests.support.running import GROUP, running
 from tests.support.stubs import StubExecutor, StubQueue, result, until
 

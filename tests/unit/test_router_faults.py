@@ -57,9 +57,9 @@ def test_a_task_that_gives_up_waiting_for_a_health_check_does_not_end_the_execut
     with Scenario(executors={"healthCheck": {"periodSeconds": 10}}) as s:
         s.set_pool([0])
         wait_for_one_check(s)
-        (task,) = s.live[0].router._tasks.values()
-        assert task.lane is not None
-        task.lane.cancel()  # as when another router has taken it over
+        (flight,) = s.live[0].router.in_flight.values()
+        assert flight.run is not None
+        flight.run.cancel()  # as when another router has taken it over
         s.account.lost.add("a")
         s.advance(5)
         s.world.executors["http://executor-0"].mode = "ok"
@@ -296,7 +296,7 @@ def test_moving_twice_at_once_ends_on_the_last_redis_and_leaves_nothing_open() -
         s.apply(events={"redisURL": A})
         s.advance(30)
         running = s.live[0]
-        assert running.router._journal.redis_url == A
+        assert running.config.redis_url == A
         assert [client.server for client in running.clients] == [s.world.redis[A]]
 
 
@@ -335,9 +335,8 @@ def test_what_waits_for_redis_is_written_as_soon_as_a_beat_has_found_it_back() -
         s.submit("a")
         s.advance(20)  # by now a batch is tried every five seconds, and the lease every two
         assert s.account.reported["a"] == 1
-        journal = s.live[0].router._journal
         s.world.redis[A].set_mode("up")
-        while not journal.link.ok:
+        while not s.live[0].router.snapshot().journal.ok:
             s.advance(0.01)
         s.advance(0.3)
         assert s.account.published["a"] == 1
@@ -351,7 +350,7 @@ def test_events_outlive_a_move_that_the_stop_follows_at_once() -> None:
         s.advance(5)
         assert s.account.reported["a"] == 1
         s.apply(events={"redisURL": B})
-        stop = s.loop.create_task(s.live[0].router.stop())
+        stop = s.loop.create_task(s.live[0].supervisor.stop(final=False))
         s.advance(30)
         assert stop.done()
         assert s.account.published["a"] == 1
@@ -364,7 +363,7 @@ def test_what_is_left_is_written_when_redis_falters_during_the_stop() -> None:
         s.tasks_take(1)
         s.advance(1.5)
         s.world.redis[A].faults.extend(["broken"])
-        stop = s.loop.create_task(s.live[0].router.stop())
+        stop = s.loop.create_task(s.live[0].supervisor.stop(final=False))
         s.advance(30)
         assert stop.done()
         assert s.account.published["a"] == 1

@@ -12,6 +12,7 @@ import kopf
 from queueworker.controller.discovery import Slices
 from queueworker.controller.runner import ObjectRunner
 from queueworker.resource import names
+from queueworker.routing.router import Router
 
 if TYPE_CHECKING:
     from queueworker.controller.cluster import Cluster
@@ -54,7 +55,7 @@ def register(registry: kopf.OperatorRegistry, runners: Registry, cluster: Cluste
     @kopf.daemon(*kind, registry=registry)
     async def route(body: kopf.Body, namespace: str | None, name: str, stopped: kopf.DaemonStopped, **_: Any) -> None:
         announce = functools.partial(_announce, body)
-        runner = ObjectRunner(_plain(body), cluster, slices, identity, announce)
+        runner = ObjectRunner(_plain(body), cluster, slices, identity, announce, factory=Router)
         runners.runners[namespace or "", name] = runner
         watcher = _stop_with(stopped, runner)
         try:

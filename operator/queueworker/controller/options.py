@@ -48,7 +48,7 @@ class Registry:
 
     def has_rivals(self) -> bool:
         """Whether others route what this operator routes, as Redis says."""
-        return any(snapshot.peers for snapshot in self.snapshots())
+        return any(snapshot.rivals for snapshot in self.snapshots())
 
     def live(self) -> tuple[bool, str]:
         """The loop answers: that is all that a restart could mend."""

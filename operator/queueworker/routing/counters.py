@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
-from queueworker.resource.status import TasksStatus
+from queueworker.resource.status import TasksStatus, description_of
 
 BUCKETS_SECONDS = (
     0.0005,
@@ -56,17 +56,15 @@ class Metric(NamedTuple):
     """Value of the label `result`, if the metric has that label."""
 
 
-def _also_in_status(field_name: str) -> str:
-    """The status, which cannot import this module, has the description of the counters that it shows."""
-    return TasksStatus.model_fields[field_name].description or ""
-
-
 _POLLS = "Answered calls of GET /tasks/next by result: a task, no task (empty) or an error (failed)."
 
 
 @dataclass(slots=True)
 class Counters:
-    """Monotonic counts since the router started. Plain integers, because the hot path adds to them."""
+    """Monotonic counts since the router started. Plain integers, because the hot path adds to them.
+
+    More than 15 attributes: one for each metric.
+    """
 
     polls: int = 0
     """Calls of GET /tasks/next, answered or not. No metric shows it: `queue_polls` counts answered polls only, so
@@ -96,10 +94,10 @@ class Counters:
     invalid: Annotated[
         int, Metric("tasks_invalid", "Tasks that could not be routed: no eval_id, no code, or not an object.")
     ] = 0
-    completed: Annotated[int, Metric("tasks_completed", _also_in_status("completed"))] = 0
-    failed: Annotated[int, Metric("tasks_failed", _also_in_status("failed"))] = 0
-    retried: Annotated[int, Metric("tasks_retried", _also_in_status("retried"))] = 0
-    recovered: Annotated[int, Metric("tasks_recovered", _also_in_status("recovered"))] = 0
+    completed: Annotated[int, Metric("tasks_completed", description_of(TasksStatus, "completed"))] = 0
+    failed: Annotated[int, Metric("tasks_failed", description_of(TasksStatus, "failed"))] = 0
+    retried: Annotated[int, Metric("tasks_retried", description_of(TasksStatus, "retried"))] = 0
+    recovered: Annotated[int, Metric("tasks_recovered", description_of(TasksStatus, "recovered"))] = 0
     attempts_failed: Annotated[
         int, Metric("routing_attempts_failed", "Attempts to execute a task that an executor refused or broke off.")
     ] = 0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from queueworker.routing.journal import entries
 from queueworker.routing.journal.failed_tasks import NO_TASK, FailedTask
+from queueworker.routing.wire.outcome import Outcome
 
 if TYPE_CHECKING:
     import asyncio
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.limits import Limits
     from queueworker.routing.queue.client import QueueClient
-    from queueworker.routing.wire.outcome import Outcome
     from queueworker.routing.wire.task import Task
 
 
@@ -52,6 +52,11 @@ class InFlightTask:
     @property
     def eval_id(self) -> str:
         return self.task.eval_id
+
+
+def died_with(executor: str) -> Outcome:
+    """The outcome of a task that may have run when its router died, where `routing.recovery` is Fail."""
+    return Outcome(completed=False, error=f"the router died while executor {executor} ran the task")
 
 
 def record_state(flight: InFlightTask, journal: Journal, state: State, executor: str = "") -> None:

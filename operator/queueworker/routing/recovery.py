@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from queueworker.resource.spec import Recovery
-from queueworker.routing.in_flight import InFlightTask
+from queueworker.routing.in_flight import InFlightTask, died_with
 from queueworker.routing.journal import entries
 from queueworker.routing.journal.entries import State, UnreadableEntry
 from queueworker.routing.journal.failed_tasks import NO_TASK
@@ -28,11 +28,6 @@ class Unfinished:
 
     entries: dict[str, bytes] = field(default_factory=dict)
     unwritten: Unwritten | None = None
-
-
-def died_with(executor: str) -> Outcome:
-    """The outcome of a task that may have run, where `recovery` is Fail."""
-    return Outcome(completed=False, error=f"the router died while executor {executor} ran the task")
 
 
 def stub_task(eval_id: str, raw: bytes = NO_TASK) -> Task:

@@ -32,10 +32,11 @@ from queueworker.routing.snapshot import Snapshot
 from queueworker.routing.task_run import TaskRunner, Unreported
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from queueworker.routing.config import Endpoint, RouterConfig
     from queueworker.routing.http.transport import Transport
+    from queueworker.routing.in_flight import InFlightTask
     from queueworker.routing.journal.redis_client import Client
 
 log = logging.getLogger(__name__)
@@ -104,12 +105,13 @@ class Router:
             counters=counters,
             limits=limits,
         )
-        self._outcomes = AsyncOutcomes(config.redis_url, connect)
+        self._outcomes = AsyncOutcomes(config.redis_url, connect, max_body_bytes=spec.routing.max_body_bytes)
         self._attempts = Attempts(spec, self._outcomes, self._pool, self._transport, self._journal, counters, clock)
         unreported = Unreported(limits.max_unreported_bytes, self._fill_slots)
         self._poller = Poller(spec, self._queues.own, self._journal, unreported, limits, self._fill_slots)
         self._runner = TaskRunner(
-            spec, self._pool, self._attempts, self._journal, unreported, counters, limits, clock, on_transition
+            *(spec, self._pool, self._attempts, self._outcomes, self._journal),
+            *(unreported, counters, limits, clock, on_transition),
         )
         parts = (self._life, self._queues, self._pool, self._poller, self._runner, self._journal)
         self._runs = TaskRuns(config.group, *parts, counters, clock, on_done=self._settle)
@@ -142,8 +144,8 @@ class Router:
         if config == self._config:
             return
         self._config = config
-        for part in (self._runner, self._attempts, self._poller):
-            part.spec = config.spec
+        self._runner.spec = self._poller.spec = config.spec
+        self._attempts.apply(config.spec)
         for queue in self._queues.all():
             queue.max_body_bytes = config.spec.routing.max_body_bytes
         self._queues.own.set_key(config.api_key)
@@ -184,6 +186,11 @@ class Router:
         self._settle()
         if self._life.started:
             await self._life.stopped.wait()
+
+    @property
+    def in_flight(self) -> Mapping[str, InFlightTask]:
+        """Tasks that were handed to us and are not reported yet, by eval_id."""
+        return self._runs.flights
 
     def snapshot(self) -> Snapshot:
         queue, counters = self._queues.own, self._counters
@@ -227,8 +234,8 @@ class Router:
             elif now - depth_at >= DEPTH_PERIOD_SECONDS:
                 depth_at = now
                 self._background.start(self._measure_depth())
-            if self._outcomes.listening and self._pool.knows_all_kinds:
-                await self._outcomes.stop()
+            if self._outcomes.listening and self._pool.all_synchronous:
+                await self._outcomes.stop_listening()
             self._queues.keep_only({flight.queue for flight in self._runs.flights.values()})
             self._runs.fill_slots()
             await self._drained_within(HOUSEKEEPING_SECONDS)

@@ -11,9 +11,10 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from queueworker.routing.executors.attempt import EXECUTE_MARGIN_SECONDS
+from queueworker.resource.spec import Recovery
+from queueworker.routing.executors.attempt import EXECUTE_MARGIN_SECONDS, Retry
 from queueworker.routing.executors.pool import NoExecutors
-from queueworker.routing.in_flight import failed_task, record_outcome, record_state
+from queueworker.routing.in_flight import died_with, failed_task, record_outcome, record_state
 from queueworker.routing.journal.entries import State
 from queueworker.routing.wire.outcome import Outcome, event
 from queueworker.routing.wire.task import execute_body
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
     from queueworker.resource.spec import QueueWorkerSpec
     from queueworker.routing.counters import Counters
-    from queueworker.routing.executors.attempt import Attempts, Retry
+    from queueworker.routing.executors.async_outcomes import AsyncOutcomes
+    from queueworker.routing.executors.attempt import Attempts
     from queueworker.routing.executors.executor import Executor
     from queueworker.routing.executors.permit import SlotPermit
     from queueworker.routing.executors.pool import ExecutorPool
@@ -72,6 +74,7 @@ class TaskRunner:
         spec: QueueWorkerSpec,
         pool: ExecutorPool,
         attempts: Attempts,
+        outcomes: AsyncOutcomes,
         journal: Journal,
         unreported: Unreported,
         counters: Counters,
@@ -86,6 +89,7 @@ class TaskRunner:
         """Unix time in seconds of the last report."""
         self._pool = pool
         self._attempts = attempts
+        self._outcomes = outcomes
         self._journal = journal
         self._unreported = unreported
         self._counters = counters
@@ -117,7 +121,7 @@ class TaskRunner:
         """Give the task to executors until one has answered for it, or `retry` and the grace are used up."""
         assert permit is not None
         if flight.deadline is not None:
-            outcome = await self._attempts.await_published_outcome(flight)
+            outcome = await self._await_published_outcome(flight, flight.deadline)
             if outcome is not None:
                 return outcome
         timeout = flight.task.timeout or self.spec.routing.task_timeout_seconds
@@ -149,10 +153,19 @@ class TaskRunner:
         await self._raise_if_fenced(flight)
         if is_async is not False:
             # It may answer `running`: subscribe before it is asked, so that no outcome is missed.
-            await self._attempts.listen()
+            await self._outcomes.listen()
         if not self._pool.fresh(executor):
-            return self._attempts.NOW  # it left the pool, failed or fell silent while we waited
+            return Retry()  # it left the pool, failed or fell silent while we waited
         return await self._attempts.attempt(flight, executor, body, timeout)
+
+    async def _await_published_outcome(self, flight: InFlightTask, deadline: float) -> Outcome | None:
+        """An asynchronous executor had the task when its router died. None: the task is to be executed again."""
+        outcome = await self._outcomes.await_published_outcome(flight.eval_id, max(0.0, deadline - time.time()))
+        if outcome is not None:
+            flight.ambiguous = False
+        elif self.spec.routing.recovery is Recovery.FAIL:
+            outcome = died_with(flight.executor)
+        return outcome
 
     def _record_wait(self, flight: InFlightTask) -> None:
         flight.recorded = True

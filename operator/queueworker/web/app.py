@@ -14,13 +14,13 @@ from starlette.middleware.base import BaseHTTPMiddleware
 
 from queueworker.web import metrics, views
 from queueworker.web.models import (
+    ErrorDetail,
     LegacyHealth,
     LegacyStatus,
     OperatorHealth,
     OperatorStatus,
     Probe,
-    Problem,
-    QueueWorkerStatus,
+    RouterStatus,
 )
 from queueworker.web.source import Public
 
@@ -112,7 +112,7 @@ def _add_operator(app: FastAPI, source: Source) -> None:
     async def status() -> OperatorStatus:
         """Ordered by name."""
         found = sorted(source.snapshots(), key=lambda s: s.group)
-        return OperatorStatus(queue_workers=[views.queue_worker_status(s) for s in found])
+        return OperatorStatus(queue_workers=[views.router_status(s) for s in found])
 
 
 def _add_queue_worker(app: FastAPI, source: Source) -> None:
@@ -121,18 +121,18 @@ def _add_queue_worker(app: FastAPI, source: Source) -> None:
         tags=["status"],
         summary="One QueueWorker",
         response_description="At this moment.",
-        responses={HTTPStatus.NOT_FOUND: {"model": Problem, "description": "No such QueueWorker is routed here."}},
+        responses={HTTPStatus.NOT_FOUND: {"model": ErrorDetail, "description": "No such QueueWorker is routed here."}},
     )
     async def queue_worker(
         namespace: Annotated[str, Path(description="Its namespace; `worker` when there is no Kubernetes.")],
         name: Annotated[str, Path(description="Its name; of a worker, host and port of its queue.")],
-    ) -> QueueWorkerStatus:
+    ) -> RouterStatus:
         """Its router, its pool and its peers."""
         group = f"{namespace}/{name}"
         snapshots = list(source.snapshots())
         for snapshot in snapshots:
             if snapshot.group == group:
-                return views.queue_worker_status(snapshot)
+                return views.router_status(snapshot)
         known = ", ".join(sorted(s.group for s in snapshots)) or "none"
         raise HTTPException(
             HTTPStatus.NOT_FOUND, f"no QueueWorker {group} is routed by this process; it routes for: {known}"

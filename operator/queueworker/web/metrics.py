@@ -15,8 +15,9 @@ with each router, which Prometheus' `rate()` and `increase()` take into account.
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from queueworker.routing.snapshot import Snapshot
+    from queueworker.routing.snapshot import ExecutorSnapshot, Snapshot
     from queueworker.web.source import Source
 
 PREFIX = "queueworker_"
@@ -73,24 +74,27 @@ def _ratio(good: int, bad: int) -> float:
     return good / (good + bad) if bad else 1.0
 
 
-class _Executor(NamedTuple):
-    healthy: bool | None
-    """None when it has left the pool."""
-    in_flight: int
-    capacity: int
+def _executors(snapshot: Snapshot) -> Iterator[ExecutorSnapshot]:
+    """One executor for each name: a leaving executor and its successor may share a name, but a label may not occur
+    twice. An executor without a successor stays `leaving`.
+    """
+    found: dict[str, ExecutorSnapshot] = {}
+    for executor in sorted(snapshot.executors, key=lambda e: e.leaving):
+        known = found.get(executor.name)
+        found[executor.name] = executor if known is None else _joined(known, executor)
+    yield from found.values()
 
 
-def _executors(snapshot: Snapshot) -> dict[str, _Executor]:
-    """By name: one that is leaving and its successor may share one, and a sample must be there once only."""
-    found: dict[str, _Executor] = {}
-    for e in snapshot.executors:
-        known = found.get(e.name, _Executor(None, 0, 0))
-        if e.leaving:
-            found[e.name] = known._replace(in_flight=known.in_flight + e.in_flight)
-        else:
-            healthy = e.healthy and known.healthy is not False
-            found[e.name] = _Executor(healthy, known.in_flight + e.in_flight, known.capacity + e.capacity)
-    return found
+def _joined(known: ExecutorSnapshot, other: ExecutorSnapshot) -> ExecutorSnapshot:
+    in_flight = known.in_flight + other.in_flight
+    if other.leaving:
+        return replace(known, in_flight=in_flight)
+    return replace(
+        known,
+        in_flight=in_flight,
+        healthy=known.healthy and other.healthy,
+        capacity=known.capacity + other.capacity,
+    )
 
 
 class SnapshotCollector(Collector):
@@ -146,24 +150,23 @@ def _histograms(snapshots: Sequence[Snapshot]) -> Iterator[Metric]:
 
 
 def _pool(snapshots: Iterable[Snapshot]) -> Iterator[Metric]:
-    labels = [LABEL, "executor"]
+    names = [LABEL, "executor"]
     healthy = GaugeMetricFamily(
-        PREFIX + "executor_healthy", "1 when the executor's last health check was good, else 0.", labels=labels
+        PREFIX + "executor_healthy", "1 when the executor's last health check was good, else 0.", labels=names
     )
     in_flight = GaugeMetricFamily(
         PREFIX + "executor_in_flight",
         "Tasks that the executor runs; one that left the pool is here until it has finished.",
-        labels=labels,
+        labels=names,
     )
-    capacity = GaugeMetricFamily(
-        PREFIX + "executor_capacity", "Tasks that the executor may run at once.", labels=labels
-    )
+    capacity = GaugeMetricFamily(PREFIX + "executor_capacity", "Tasks that the executor may run at once.", labels=names)
     for s in snapshots:
-        for name, executor in _executors(s).items():
-            in_flight.add_metric([s.group, name], executor.in_flight)
-            if executor.healthy is not None:
-                healthy.add_metric([s.group, name], executor.healthy)
-                capacity.add_metric([s.group, name], executor.capacity)
+        for executor in _executors(s):
+            labels = [s.group, executor.name]
+            in_flight.add_metric(labels, executor.in_flight)
+            if not executor.leaving:
+                healthy.add_metric(labels, executor.healthy)
+                capacity.add_metric(labels, executor.capacity)
     yield from (healthy, in_flight, capacity)
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from queueworker.routing.config import Intent
 from queueworker.routing.counters import text_of
-from queueworker.routing.snapshot import LinkReason, Phase
+from queueworker.routing.snapshot import ExecutorSnapshot, LinkReason, Phase
 
 
 class _Model(BaseModel):
@@ -58,7 +58,7 @@ class LegacyHealth(_Model):
 # --- one QueueWorker
 
 
-class PeerStatus(_Model):
+class LinkStatus(_Model):
     """The connection to one peer, as the last exchange with it went."""
 
     connected: bool = Field(description="Whether the last exchange succeeded.")
@@ -66,7 +66,7 @@ class PeerStatus(_Model):
     message: str = Field(description="Names the peer and the way out; empty when all is well.")
 
 
-class QueueStatus(PeerStatus):
+class RouterQueue(LinkStatus):
     url: str = Field(description="Where tasks are pulled from.", examples=["http://queue:8081"])
     depth: int | None = Field(
         description="Tasks that wait in the queue, as it last said; null before its first answer."
@@ -75,26 +75,13 @@ class QueueStatus(PeerStatus):
     last_task_time: float | None = Field(description="When a task was last reported, Unix time in seconds.")
 
 
-class EventsStatus(PeerStatus):
+class RouterEvents(LinkStatus):
     published: int = Field(description=text_of("events_published"))
     dropped: int = Field(description=text_of("events_dropped"))
     buffered: int = Field(description="Events that wait for Redis.")
 
 
-class ExecutorStatus(_Model):
-    """One executor of the pool."""
-
-    name: str = Field(description="Its name in metrics and conditions.", examples=["executor-1"])
-    url: str = Field(description="Where tasks are sent.", examples=["http://executor-1:8083"])
-    healthy: bool = Field(description="Whether its last health check was good; tasks go to healthy executors only.")
-    in_flight: int = Field(description="Tasks that it runs now.")
-    capacity: int = Field(description="Tasks that it may run at once.")
-    last_check_time: float | None = Field(description="When it last answered a health check, Unix time in seconds.")
-    reason: str = Field(description="Why it is not healthy; empty when it is.")
-    leaving: bool = Field(description="No longer in the pool: it gets no new task, and finishes what it runs.")
-
-
-class TasksStatus(_Model):
+class RouterTasks(_Model):
     """Counts since this router started."""
 
     pulled: int = Field(description=text_of("pulled"))
@@ -107,7 +94,7 @@ class TasksStatus(_Model):
     per_minute: int = Field(description="Tasks reported in the last 60 seconds.")
 
 
-class QueueWorkerStatus(_Model):
+class RouterStatus(_Model):
     """One QueueWorker: its router, its pool and its peers, at this moment."""
 
     name: str = Field(description="`namespace/name` of the object; of a worker, the group of its journal.")
@@ -115,17 +102,17 @@ class QueueWorkerStatus(_Model):
     status: Health = Field(description="`degraded` when no executor is healthy, `starting` before the first check.")
     intent: Intent = Field(description="What the object asks for.")
     phase: Phase = Field(description="Where the router stands.")
-    queue: QueueStatus
-    executors: list[ExecutorStatus] = Field(description="The pool, and executors that left it with tasks to finish.")
-    tasks: TasksStatus
-    events: EventsStatus = Field(description="The outcomes' way to Redis.")
-    journal: PeerStatus = Field(description="While it cannot be written, a crash would lose what is in flight.")
+    queue: RouterQueue
+    executors: list[ExecutorSnapshot] = Field(description="The pool, and executors that left it with tasks to finish.")
+    tasks: RouterTasks
+    events: RouterEvents = Field(description="The outcomes' way to Redis.")
+    journal: LinkStatus = Field(description="While it cannot be written, a crash would lose what is in flight.")
 
 
 class OperatorStatus(_Model):
     """Every QueueWorker that this operator routes for."""
 
-    queue_workers: list[QueueWorkerStatus] = Field(description="Ordered by name.")
+    queue_workers: list[RouterStatus] = Field(description="Ordered by name.")
 
 
 class OperatorHealthDetails(_Model):
@@ -152,5 +139,5 @@ class Probe(_Model):
     reason: str = Field(description="Why, in a sentence.", examples=["routing"])
 
 
-class Problem(_Model):
+class ErrorDetail(_Model):
     detail: str = Field(description="What is wrong, and what to do.")

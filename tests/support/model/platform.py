@@ -21,6 +21,7 @@ EXECUTED_STATUS = {"ok": "completed", "failed": "failed"}
 # A pull that was under way for longer than this may be given up at the end of a drain.
 PULL_PATIENCE_SECONDS = 2.9
 FOR_EVER = 1e6
+UNKNOWN_ID = Answer(404, b'{"detail": "Task not found"}')
 # What a gateway in front of the queue answers by itself; the request does not reach the queue.
 FOREIGN = {
     "html": Answer(200, b"<html>"),
@@ -137,7 +138,7 @@ class World:
         if queue.mode == "404":  # it says that it knows no such id: so it is
             self.account.forgotten.add(eval_id)
             queue.known.discard(eval_id)
-            return Answer(404, b'{"detail": "Task not found"}')
+            return UNKNOWN_ID
         if queue.mode != "up":
             return await self._unwell(queue.mode)
         fault = queue.faults.popleft() if queue.faults else ""
@@ -180,7 +181,7 @@ class World:
         if queue.mode != "up":
             return await self._unwell(queue.mode)
         known = eval_id in queue.known
-        return Answer(200, b'{"status": "running"}') if known else Answer(404, b'{"detail": "Task not found"}')
+        return Answer(200, b'{"status": "running"}') if known else UNKNOWN_ID
 
     async def _unwell(self, mode: str) -> Answer:
         if mode == "refused":

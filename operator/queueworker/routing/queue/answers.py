@@ -86,9 +86,21 @@ def read_depth(status: int, body: bytes) -> int | None:
     return queued if isinstance(queued, int) and not isinstance(queued, bool) and queued >= 0 else None
 
 
-def knows_task(status: int, body: bytes) -> bool:
-    """Whether the answer of `GET /tasks/{id}` says that the queue waits for the report of this task."""
-    return status == 200 and _word(body, "status") in {"queued", "running"}
+def read_look_up(status: int, body: bytes) -> str | None:
+    """`queued` or `running` when the queue has the task, by the answer of `GET /tasks/{id}`; empty when it has not.
+
+    None when the answer is not the queue's.
+    """
+    if status == 404:
+        return "" if _word(body, "detail") is not None else None
+    said = _word(body, "status") if status == 200 else None
+    return said if said is None or said in {"queued", "running"} else ""
+
+
+def read_submission(status: int, body: bytes) -> int | None:
+    """The task's place in the queue, by the answer of `POST /tasks`; None when the queue did not take the task."""
+    position = _field(body, "position") if status == 200 and _word(body, "status") == "queued" else None
+    return position if isinstance(position, int) else None
 
 
 def key_refused(status: int, body: bytes) -> bool:

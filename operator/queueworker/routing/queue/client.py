@@ -14,8 +14,8 @@ from queueworker.routing.queue.answers import (
     LossCause,
     Reply,
     key_refused,
-    knows_task,
     read_depth,
+    read_look_up,
     read_poll,
     read_report,
 )
@@ -124,7 +124,8 @@ class QueueClient:
         try:
             status, body = await self._transport.get(self._next_url, PULL_TIMEOUT_SECONDS, self._key, limit=limit)
         except TooLarge as error:
-            return self._foreign(ForeignAnswer(f"with more than {limit:,} bytes: {error}", LossCause.UNREADABLE))
+            self._foreign(ForeignAnswer(f"with more than {limit:,} bytes: {error}", LossCause.UNREADABLE))
+            return None
         except TransportError as error:
             counters.polls_failed += 1
             if not isinstance(error, NotSent):
@@ -139,7 +140,8 @@ class QueueClient:
         try:
             task = read_poll(status, body)
         except ForeignAnswer as error:
-            return self._foreign(error, refused_key=key_refused(status, body))
+            self._foreign(error, refused_key=key_refused(status, body))
+            return None
         except InvalidTask as error:
             self._invalid(error)
             raise
@@ -205,12 +207,14 @@ class QueueClient:
                 self._report_taken()
                 return outcome
             if reply is Reply.UNKNOWN_ID:
-                return self._unknown_id(eval_id)
+                self._unknown_id(eval_id)
+                return None
             if reply is Reply.MAYBE_UNKNOWN_ID and self._signs_of_life != signs:
                 doubted += 1
                 signs = self._signs_of_life
                 if doubted >= DOUBTED_404S and not await self._knows(eval_id):
-                    return self._unknown_id(eval_id)
+                    self._unknown_id(eval_id)
+                return None
             refusals += 1
             self._refusals_in_a_row += 1
             self._report_refused(reply, answer)
@@ -293,7 +297,7 @@ class QueueClient:
 
     async def _knows(self, eval_id: str) -> bool:
         answer = await self._ask(f"/tasks/{path_id(eval_id)}")
-        return answer is None or knows_task(*answer)
+        return answer is None or bool(read_look_up(*answer))
 
     async def _ask(self, path: str) -> Answer | None:
         limit = self._limits.max_small_body_bytes

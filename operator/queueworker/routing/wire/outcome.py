@@ -59,7 +59,10 @@ def parse_result(body: bytes) -> Result:
     try:
         fields, raw = read_strictly(body, _decoder), body
     except (ValueError, RecursionError):
-        value = read_leniently(body)
+        try:
+            value = read_leniently(body)
+        except InvalidAnswer as error:
+            raise InvalidAnswer(f"answered {error}") from error
         if not isinstance(value, dict):
             raise InvalidAnswer(f"answered no result object: {excerpt(body)}") from None
         fields = _ResultFields(**{name: value.get(name) for name in _ResultFields.__struct_fields__})

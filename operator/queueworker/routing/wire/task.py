@@ -69,8 +69,10 @@ def parse_task(body: bytes) -> Task | None:
             raise InvalidAnswer(f"no task object: {excerpt(body)}") from None
         fields = _TaskFields(**{name: value[name] for name in _TaskFields.__struct_fields__ if name in value})
         body = write_for_all(value)
-    if fields.eval_id is None and fields.code is None and body.strip() == b"{}":
-        return None
+    if fields.eval_id is None and fields.code is None:
+        if body.strip() == b"{}":
+            return None
+        raise InvalidAnswer(f"an object with neither eval_id nor code: {excerpt(body)}")
     return _task(fields, body)
 
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from queueworker.controller.status import Problems, Totals, build, findings, migration, news, transition
+from queueworker.controller.conditions import Problems, condition_states
+from queueworker.controller.events import events_for
+from queueworker.controller.status import Totals, build, merge_patch, migration, read, transition
 from queueworker.resource.reasons import ConditionType
 from queueworker.resource.spec import MigrationSpec, QueueWorkerSpec
-from queueworker.resource.status import MAX_ENDPOINTS, MAX_MESSAGE, QueueWorkerStatus
+from queueworker.resource.status import MAX_ENDPOINTS, MAX_MESSAGE, Condition, MigrationStatus, QueueWorkerStatus
 from queueworker.routing.config import Intent
 from queueworker.routing.counters import Counters
 from queueworker.routing.snapshot import ExecutorSnapshot, Link, LinkReason, Phase, Snapshot
@@ -53,7 +55,7 @@ HEALTHY = Snapshot(
 def found(snapshot: Snapshot | None, **problems: str) -> dict[str, tuple[str, str, str]]:
     return {
         str(kind): (status, str(reason), text)
-        for kind, status, reason, text in findings(snapshot, Problems(**problems))
+        for kind, status, reason, text in condition_states(snapshot, Problems(**problems))
     }
 
 
@@ -71,7 +73,7 @@ def found(snapshot: Snapshot | None, **problems: str) -> dict[str, tuple[str, st
             {},
             "False",
             "Starting",
-            "asked for their health",
+            "first health check",
         ),
         (replace(HEALTHY, phase=Phase.DRAINING), {}, "False", "Draining", "2 tasks"),
         (replace(HEALTHY, phase=Phase.IDLE, intent=Intent.SUSPEND), {}, "True", "Suspended", "spec.suspend"),
@@ -139,65 +141,128 @@ def test_each_link_has_its_condition(part: str, reason: LinkReason) -> None:
     assert said == reason.value
 
 
+NO_STATUS = QueueWorkerStatus()
+
+
 def built(
-    snapshot: Snapshot | None = HEALTHY, previous: dict[str, Any] | None = None, **changed: Any
-) -> dict[str, Any]:
+    snapshot: Snapshot | None = HEALTHY, previous: QueueWorkerStatus = NO_STATUS, **changed: Any
+) -> QueueWorkerStatus:
     options: dict[str, Any] = {
-        "previous": previous or {},
-        "totals": Totals.of_status(previous or {}) if "totals" not in changed else changed.pop("totals"),
+        "spec": QueueWorkerSpec(),
+        "problems": Problems(),
+        "totals": Totals.of(previous.tasks),
         "generation": 4,
         "name": "legacy",
         "now": NOW,
     }
-    problems = changed.pop("problems", Problems())
-    return build(changed.pop("spec", QueueWorkerSpec()), snapshot, problems, **(options | changed))
+    values = options | changed
+    return build(values.pop("spec"), snapshot, values.pop("problems"), previous=previous, **values)
 
 
-def test_the_status_is_what_the_schema_says() -> None:
-    status = built()
-    QueueWorkerStatus.model_validate(status)
-    QueueWorkerStatus.model_validate(built(None))
+def written(*arguments: Any, **changed: Any) -> dict[str, Any]:
+    return merge_patch(built(*arguments, **changed))
+
+
+def test_the_written_status_is_what_the_schema_says() -> None:
+    status = written()
+    assert QueueWorkerStatus.model_validate(status) == built()
     assert {c["type"] for c in status["conditions"]} == set(ConditionType)
-    assert status["executors"]["summary"] == "2/2"
+    assert status["executors"] == {
+        "desired": 2,
+        "healthy": 2,
+        "summary": "2/2",
+        "endpoints": [
+            {
+                "name": f"executor-{number}",
+                "url": f"http://executor-{number}",
+                "healthy": True,
+                "inFlight": 1,
+                "capacity": 2,
+                "lastCheckTime": "2026-01-02T03:03:20Z",
+                "reason": "",
+            }
+            for number in (1, 2)
+        ],
+    }
     assert status["tasks"] == {
         "routed": 7, "completed": 5, "failed": 2, "retried": 1, "recovered": 0, "inFlight": 2, "perMinute": 7,
     }  # fmt: skip
     assert status["queue"] == {"depth": 3, "consecutiveErrors": 0, "lastTaskTime": "2026-01-02T03:04:05Z"}
+    assert status["migration"] == {"phase": "Split", "standbySince": None}
     assert status["selector"] == "crucible.dev/queueworker=legacy"
+    assert status["observedGeneration"] == 4
 
 
-def test_messages_and_lists_stay_within_their_bounds() -> None:
-    executors = tuple(executor(i, healthy=False, reason="x" * 5000) for i in range(150))
-    status = built(replace(HEALTHY, executors=executors))
+def test_a_condition_is_written_with_all_its_fields() -> None:
+    (ready,) = [c for c in written()["conditions"] if c["type"] == "Ready"]
+    assert ready == {
+        "type": "Ready",
+        "status": "True",
+        "reason": "Routing",
+        "message": "routing to 2 of 2 executors",
+        "observedGeneration": 4,
+        "lastTransitionTime": "2026-01-02T03:04:05Z",
+    }
+
+
+def test_null_is_written_where_a_value_has_gone_because_a_merge_patch_keeps_what_is_absent() -> None:
+    gone = replace(HEALTHY, queue_depth=None, last_task_time=None, executors=(executor(1, last_check=None),))
+    status = written(gone)
+    assert status["queue"] == {"depth": None, "consecutiveErrors": 0, "lastTaskTime": None}
+    assert status["executors"]["endpoints"][0]["lastCheckTime"] is None
+
+
+def test_parts_that_nothing_is_known_of_are_not_written() -> None:
+    assert written(None, spec=None).keys() == {"observedGeneration", "conditions", "selector"}
+    assert written(None).keys() == {"observedGeneration", "conditions", "selector", "migration"}
+
+
+def test_a_status_that_was_written_is_read_again() -> None:
+    assert read(written()) == built()
+    assert read({}) == NO_STATUS
+
+
+def test_a_part_of_a_status_that_cannot_be_read_is_dropped_and_the_rest_is_kept() -> None:
+    newer = written() | {"inventory": {"parts": 3}, "migration": {"phase": "Beyond"}}
+    newer["tasks"]["cancelled"] = 3
+    newer["conditions"].append({"type": "Paused", "status": "True", "reason": "Night"})
+    status = read(newer)
+    assert status.tasks == built().tasks
+    assert (status.conditions, status.migration) == ((), None)
+
+
+def test_messages_names_and_lists_stay_within_their_bounds() -> None:
+    executors = tuple(executor(i, name="n" * 300, healthy=False, reason="x" * 5000) for i in range(150))
+    status = written(replace(HEALTHY, executors=executors))
     QueueWorkerStatus.model_validate(status)
     assert len(status["executors"]["endpoints"]) == MAX_ENDPOINTS
     assert status["executors"]["desired"] == 150
     assert max(len(c["message"]) for c in status["conditions"]) == MAX_MESSAGE
 
 
-def test_counters_go_on_from_where_the_last_operator_left_them() -> None:
-    first = built()
-    second = built(replace(HEALTHY, counters=Counters(completed=1)), first)
-    assert (second["tasks"]["completed"], second["tasks"]["failed"], second["tasks"]["routed"]) == (6, 2, 8)
-    assert Totals.of_status({}).counts == {"completed": 0, "failed": 0, "retried": 0, "recovered": 0}
+def test_counters_continue_from_the_values_of_the_last_operator() -> None:
+    tasks = built(replace(HEALTHY, counters=Counters(completed=1)), built()).tasks
+    assert tasks is not None
+    assert (tasks.completed, tasks.failed, tasks.routed) == (6, 2, 8)
+    assert Totals.of(None) == Totals()
 
 
 def test_the_last_task_is_remembered_across_a_restart() -> None:
-    assert built(replace(HEALTHY, last_task_time=None), built())["queue"]["lastTaskTime"] == "2026-01-02T03:04:05Z"
+    assert written(replace(HEALTHY, last_task_time=None), built())["queue"]["lastTaskTime"] == "2026-01-02T03:04:05Z"
 
 
 def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
     first = built()
     later = NOW + timedelta(hours=1)
 
-    def ready(status: dict[str, Any]) -> dict[str, Any]:
-        return next(c for c in status["conditions"] if c["type"] == "Ready")
+    def ready(status: QueueWorkerStatus) -> Condition:
+        return next(c for c in status.conditions if c.type == "Ready")
 
     suspended = built(replace(HEALTHY, phase=Phase.IDLE, intent=Intent.SUSPEND), first, now=later)
-    assert ready(suspended)["reason"] == "Suspended"
-    assert ready(suspended)["lastTransitionTime"] == ready(first)["lastTransitionTime"] == "2026-01-02T03:04:05Z"
+    assert ready(suspended).reason == "Suspended"
+    assert ready(suspended).last_transition_time == ready(first).last_transition_time == NOW.replace(microsecond=0)
     away = built(replace(HEALTHY, queue=AWAY), first, now=later)
-    assert ready(away)["lastTransitionTime"] == "2026-01-02T04:04:05Z"
+    assert ready(away).last_transition_time == later.replace(microsecond=0)
 
 
 @pytest.mark.parametrize(
@@ -206,15 +271,15 @@ def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
      (100, False, "Standby"), (100, True, "Reduction")],
 )  # fmt: skip
 def test_migration_goes_from_split_to_standby(percent: int, force: bool, phase: str) -> None:
-    got = migration(MigrationSpec(celery_percent=percent, force_legacy_queue=force), {}, NOW)
-    assert got == {"phase": phase, "standbySince": "2026-01-02T03:04:05Z" if phase == "Standby" else None}
+    got = migration(MigrationSpec(celery_percent=percent, force_legacy_queue=force), None, NOW)
+    assert (got.phase, got.standby_since) == (phase, NOW if phase == "Standby" else None)
 
 
 def test_standby_remembers_since_when_and_leaving_it_forgets() -> None:
     full, half = MigrationSpec(celery_percent=100), MigrationSpec(celery_percent=50)
-    since = {"migration": {"standbySince": "2025-01-01T00:00:00Z"}}
-    assert migration(full, since, NOW)["standbySince"] == "2025-01-01T00:00:00Z"
-    assert migration(half, since, NOW)["standbySince"] is None
+    since = MigrationStatus(phase="Standby", standby_since=NOW - timedelta(days=1))
+    assert migration(full, since, NOW) == since
+    assert migration(half, since, NOW).standby_since is None
 
 
 @pytest.mark.parametrize(
@@ -243,15 +308,15 @@ def test_a_new_generation_or_migration_phase_is_written_at_once() -> None:
     assert transition(built()) != transition(built(spec=moved))
 
 
-def told(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(kind, reason) for kind, reason, _ in news(before, after)]
+def told(before: QueueWorkerStatus, after: QueueWorkerStatus) -> list[tuple[str, str]]:
+    return [(kind, reason) for kind, reason, _ in events_for(before, after)]
 
 
 def test_events_tell_what_changed_once() -> None:
     well = built()
-    assert told({}, well) == [("Normal", "Routing")], "that all is well from the start is told once"
+    assert told(NO_STATUS, well) == [("Normal", "Routing")], "that all is well from the start is told once"
     assert told(well, well) == []
-    assert told({}, built(None)) == [], "starting is no news"
+    assert told(NO_STATUS, built(None)) == [], "starting is no news"
     assert told(built(None), well) == [("Normal", "Routing")]
     away = built(replace(HEALTHY, queue=AWAY))
     assert told(well, away) == [("Warning", "QueueUnreachable"), ("Warning", "QueueReachableConnectionFailed")]
@@ -265,4 +330,4 @@ def test_events_tell_what_changed_once() -> None:
 
 def test_every_event_has_a_sentence() -> None:
     away = built(replace(HEALTHY, queue=AWAY, journal=AWAY, events=AWAY, executors=(sick(1),)))
-    assert all(message for _, _, message in [*news({}, away), *news(away, built())])
+    assert all(message for _, _, message in [*events_for(NO_STATUS, away), *events_for(away, built())])
