@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 class Phase(StrEnum):
     """Phase of the router. DRAINING: it pulls no new tasks and finishes those in flight. IDLE: drained, and ready to
-    route again."""
+    route again.
+    """
 
     STARTING = "Starting"
     ROUTING = "Routing"
