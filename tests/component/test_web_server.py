@@ -1,4 +1,4 @@
-"""The HTTP face over real sockets: documentation pages with no internet, a port that is taken, and its end."""
+"""The HTTP API over real sockets: documentation pages with no internet, a port that is taken, and its end."""
 
 from __future__ import annotations
 

@@ -277,7 +277,7 @@ def test_the_help_teaches() -> None:
     assert "--lease-namespace" in run_command("operator", "--help").stdout
     refused = run_command("operator", "--namespace", "Team_A")
     assert refused.returncode == 2
-    assert "'Team_A' is no namespace" in refused.stderr
+    assert "'Team_A' is not a namespace" in refused.stderr
 
 
 def test_the_worker_loads_no_kubernetes() -> None:
