@@ -18,7 +18,7 @@ RUN --mount=type=secret,id=ca \
     if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca SSL_CERT_FILE=/run/secrets/ca; fi; \
     install() { python3 -m pip --python "$1/bin/python" install --quiet --only-binary :all: --require-hashes -r "$2"; }; \
     install /opt/build requirements-build.txt && install /opt/queueworker requirements.txt
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY operator ./operator
 RUN /opt/build/bin/hatchling build --target wheel --directory /dist \
     && python3 -m pip --python /opt/queueworker/bin/python install --quiet --no-index --no-deps /dist/*.whl
@@ -28,6 +28,7 @@ ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="queueworker-operator" \
       org.opencontainers.image.description="Routes tasks from a legacy HTTP queue to a pool of executors, and loses none." \
+      org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /opt/queueworker /opt/queueworker

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from queueworker.routing.http.large import Pieces
 from redis.asyncio import Redis
 
 from queueworker.routing.counters import Counters
-from queueworker.routing.http.large import Pieces
 from queueworker.routing.journal import bulk
 from queueworker.routing.journal import journal as journal_module
 from queueworker.routing.journal.journal import MAX_BATCHED_EVENT_BYTES, Journal
