@@ -214,7 +214,7 @@ class QueueClient:
                 signs = self._signs_of_life
                 if doubted >= DOUBTED_404S and not await self._knows(eval_id):
                     self._unknown_id(eval_id)
-                return None
+                    return None
             refusals += 1
             self._refusals_in_a_row += 1
             self._report_refused(reply, answer)
