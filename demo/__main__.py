@@ -260,7 +260,7 @@ def _operator_kubeconfig(kubectl: Kubectl, folder: Path) -> str:
 
 
 def _port() -> int:
-    """The usual port of the HTTP face, or a free one when it is taken."""
+    """The usual port of the HTTP API, or a free port if that one is taken."""
     import socket  # noqa: PLC0415
 
     with socket.socket() as probe:

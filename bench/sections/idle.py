@@ -31,6 +31,6 @@ def run(bench: Bench) -> str:
     rows = [(f"{polls:.2f}", f"{other:.2f}", f"{cpu / took:.2%}", f"{memory:.0f}")]
     return f"""\
 One router, four executors, an empty queue, {took:.0f} s. Wanted: one poll an interval ({INTERVAL_SECONDS:.0f} s), and under 1 % of a
-core, with the health checks, the journal's lease and the HTTP face in it.
+core, with the health checks, the journal's lease and the HTTP API in it.
 
 {table(("polls an interval", "other requests/s", "CPU of a core", "MiB"), rows)}"""

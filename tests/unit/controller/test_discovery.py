@@ -74,13 +74,13 @@ def test_slices_are_kept_by_service_until_they_are_deleted() -> None:
 
     slices = Slices()
     assert slices.of("ns", "executor") == []
-    assert slices.take(None, body("a")) == "ns"
-    slices.take("ADDED", body("b"))
-    slices.take("MODIFIED", body("b") | {"endpoints": []})
-    slices.take("ADDED", body("c", service="other"))
-    slices.take("ADDED", body("d", namespace="elsewhere"))
+    assert slices.update(None, body("a")) == "ns"
+    slices.update("ADDED", body("b"))
+    slices.update("MODIFIED", body("b") | {"endpoints": []})
+    slices.update("ADDED", body("c", service="other"))
+    slices.update("ADDED", body("d", namespace="elsewhere"))
     assert [item["metadata"]["name"] for item in slices.of("ns", "executor")] == ["a", "b"]
     assert "endpoints" in slices.of("ns", "executor")[1]
-    slices.take("DELETED", body("a"))
-    slices.take("DELETED", body("never seen"))
+    slices.update("DELETED", body("a"))
+    slices.update("DELETED", body("never seen"))
     assert [item["metadata"]["name"] for item in slices.of("ns", "executor")] == ["b"]

@@ -131,12 +131,17 @@ end
 return answer
 """
 
-# KEYS the journal; ARGV fields. Answers their entries, or the names of all fields if none is given.
+# KEYS the journal; ARGV fields. Answers their entries; if no field is given, each field's name and its entry's size.
 READ = """
-if #ARGV == 0 then return redis.call('HKEYS', KEYS[1]) end
-local entries = {}
-for i, field in ipairs(ARGV) do entries[i] = redis.call('HGET', KEYS[1], field) end
-return entries
+local answer = {}
+for i, field in ipairs(ARGV) do answer[i] = redis.call('HGET', KEYS[1], field) end
+if #ARGV == 0 then
+  for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+    answer[#answer + 1] = field
+    answer[#answer + 1] = redis.call('HSTRLEN', KEYS[1], field)
+  end
+end
+return answer
 """
 
 # Gives the lease up. ARGV base of the keys, instance.

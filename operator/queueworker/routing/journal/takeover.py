@@ -100,7 +100,7 @@ class Takeover:
             await self._join(instance, parts, found)
         entries = {}
         for field, entry in found.items():
-            eval_id = field.decode(errors="replace")
+            eval_id = _text(field)
             if eval_id.encode() == field:
                 entries[eval_id] = entry
             else:  # no queue handed this id out: JSON is text
@@ -113,12 +113,17 @@ class Takeover:
         key, ours = [instance.journal_key], self._buffer.may_be_stored
         await self._script.connect(self._times.operation)
         before = self._buffer.stored_ids()
-        fields: list[bytes] = await self._script.run(key, [], self._times.takeover)
-        names = [(field, field.decode(errors="replace")) for field in fields]
-        fields = [field for field, name in names if name not in before and not ours(name)]
-        entries = await self._script.run(key, fields, self._times.takeover) if fields else []
-        found = zip(fields, entries, strict=True)
-        return {field: e for field, e in found if e is not None and not ours(field.decode(errors="replace"))}
+        held = await self._script.run(key, [], self._times.operation)
+        sizes = {
+            field: size
+            for field, size in zip(held[::2], held[1::2], strict=True)
+            if (name := _text(field)) not in before and not ours(name)
+        }
+        if not sizes:
+            return {}
+        entries = await self._script.run(key, [*sizes], self._times.transfer(sum(sizes.values())))
+        found = zip(sizes, entries, strict=True)
+        return {field: entry for field, entry in found if entry is not None and not ours(_text(field))}
 
     async def _join(self, instance: Instance, parts: InParts, found: dict[bytes, bytes]) -> None:
         """Write an entry in parts as one, and put it in its place in what was found."""
@@ -130,6 +135,10 @@ class Takeover:
             raise RedisError("the lease was lost")
         if joined is not None:
             found[parts.eval_id] = joined
+
+
+def _text(field: bytes) -> str:
+    return field.decode(errors="replace")
 
 
 async def _wait(answer: Awaitable[Any] | Any) -> Any:

@@ -15,8 +15,6 @@ class JournalTimes:
     """Between two renewals of the lease."""
     operation: float = 2.0
     """For connecting to Redis, and for a command that carries little."""
-    takeover: float = 60.0
-    """For reading what one heartbeat took over: at a megabyte a second some fifty megabytes arrive."""
     flush: float = 3.0
     """For writing what is left when the journal is closed."""
     first_retry: float = 0.25
