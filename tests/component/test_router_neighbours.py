@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 from aiohttp import web
+from queueworker.routing.http.large import LARGE_BYTES
 from redis.asyncio import Redis
 
 from queueworker.routing import router as router_module
-from queueworker.routing.http.large import LARGE_BYTES
 from queueworker.routing.journal import entries, journal
 from tests.support.running import running
 from tests.support.stubs import StubExecutor, StubQueue, result, until

@@ -107,7 +107,7 @@ class ObjectRunner:
         await self._publish_if_possible()
         await draining
         if not final:
-            await self._publish_if_possible()
+            await self._publish_if_possible(last=True)
 
     async def _reconcile(self) -> None:
         """Read the object, and make its router follow it."""
@@ -117,7 +117,7 @@ class ObjectRunner:
         if inputs.config is not None:
             self._supervisor.drive(inputs.config, inputs.endpoints)
 
-    async def _publish(self) -> None:
+    async def _publish(self, *, last: bool = False) -> None:
         status = statuses.build(
             self._spec,
             self.snapshot(),
@@ -128,12 +128,12 @@ class ObjectRunner:
             name=self.name,
             now=datetime.now(UTC),
         )
-        await self._writer.write(status)
+        await self._writer.write(status, last=last)
 
-    async def _publish_if_possible(self) -> None:
-        """The end does not wait for the API server to come back."""
+    async def _publish_if_possible(self, *, last: bool = False) -> None:
+        """For the end, which does not wait for an API server that is away."""
         try:
-            await self._publish()
+            await self._publish(last=last)
         except Exception as error:
             log.warning("%s: the status could not be written: %s", self._group, error)
 

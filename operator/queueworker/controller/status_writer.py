@@ -41,9 +41,9 @@ class StatusWriter:
         self._clock = clock
         self._written_at = float("-inf")
 
-    async def write(self, status: QueueWorkerStatus) -> None:
-        """Raises one of `cluster.FAILED`, except if the object has been deleted."""
-        if not self._is_due(status):
+    async def write(self, status: QueueWorkerStatus, *, last: bool = False) -> None:
+        """`last`: there is no later heartbeat. Raises one of `cluster.FAILED`, but not if the object is deleted."""
+        if status == self.written or not (last or self._is_due(status)):
             return
         try:
             await self._cluster.patch_status(self._namespace, self._name, merge_patch(status))
@@ -57,7 +57,5 @@ class StatusWriter:
         self._written_at = self._clock()
 
     def _is_due(self, status: QueueWorkerStatus) -> bool:
-        if status == self.written:
-            return False
         heartbeat = self._clock() - self._written_at >= HEARTBEAT_SECONDS - EARLY_SECONDS
         return heartbeat or transition(status) != transition(self.written)

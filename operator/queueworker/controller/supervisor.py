@@ -96,6 +96,7 @@ class RouterSupervisor:
                 self._start(config, endpoints, None)
         elif self._drain is not None or not router.serves(config):
             self._drain_for(router, config)
+            router.set_endpoints(endpoints)
         else:
             router.apply(config)
             router.set_endpoints(endpoints)

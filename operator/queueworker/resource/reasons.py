@@ -1,4 +1,4 @@
-"""Condition types and their reasons, in one place. Reasons are part of the API: people and alerts match on them."""
+"""Condition types and their reasons. Reasons are part of the API: people and alerts match on them."""
 
 from __future__ import annotations
 

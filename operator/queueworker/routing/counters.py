@@ -61,7 +61,10 @@ _POLLS = "Answered calls of GET /tasks/next by result: a task, no task (empty) o
 
 @dataclass(slots=True)
 class Counters:
-    """Monotonic counts since the router started. Plain integers, because the hot path adds to them."""
+    """Monotonic counts since the router started. Plain integers, because the hot path adds to them.
+
+    More than 15 attributes: one for each metric.
+    """
 
     polls: int = 0
     """Calls of GET /tasks/next, answered or not. No metric shows it: `queue_polls` counts answered polls only, so

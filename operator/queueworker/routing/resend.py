@@ -10,7 +10,8 @@ from redis.exceptions import RedisError
 
 from queueworker.redaction import without_credentials
 from queueworker.routing.http.transport import HttpTransport, NotSent, TransportError
-from queueworker.routing.journal.failed_tasks import MAX_TASK_BYTES, REMOVE, FailedTask, decode, keys
+from queueworker.routing.journal.failed_tasks import REMOVE, FailedTask, decode, keys
+from queueworker.routing.limits import Limits
 from queueworker.routing.queue.answers import key_refused, read_look_up, read_submission
 from queueworker.routing.wire.reading import excerpt
 from queueworker.routing.wire.task import path_id
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 REDIS_TIMEOUT_SECONDS = 5.0
 QUEUE_TIMEOUT_SECONDS = 20.0
 PAGE = 100
-MAX_ANSWER_BYTES = 64 * 1024
 
 
 class FailedTasks:
@@ -73,7 +73,8 @@ class Sent:
 def refusal(task: FailedTask, *, ambiguous: bool) -> str:
     """Why this task is not sent again; empty when it is."""
     if not task.kept and task.task_bytes:
-        return f"its {task.task_bytes:,} bytes are more than the record keeps ({MAX_TASK_BYTES:,}): submit it yourself"
+        most = Limits().max_failed_task_body_bytes
+        return f"its {task.task_bytes:,} bytes are more than the record keeps ({most:,}): submit it yourself"
     if not task.kept:
         return "the record holds no task, because the router that reported it did not know more: submit it yourself"
     if task.ambiguous and not ambiguous:
@@ -105,7 +106,7 @@ class Resender:
             if state is None or state:
                 return self._not_sent(task, shown, state)
             answer = await self._transport.post(
-                f"{url}/tasks", task.task, QUEUE_TIMEOUT_SECONDS, self._key, limit=MAX_ANSWER_BYTES
+                f"{url}/tasks", task.task, QUEUE_TIMEOUT_SECONDS, self._key, limit=Limits().max_small_body_bytes
             )
         except NotSent as error:
             self._unusable[url] = (
@@ -130,7 +131,7 @@ class Resender:
     async def _state(self, url: str, eval_id: str) -> str | None:
         """As `read_look_up`: a task that the queue has already must not be joined by a second one."""
         answer = await self._transport.get(
-            f"{url}/tasks/{path_id(eval_id)}", QUEUE_TIMEOUT_SECONDS, self._key, limit=MAX_ANSWER_BYTES
+            f"{url}/tasks/{path_id(eval_id)}", QUEUE_TIMEOUT_SECONDS, self._key, limit=Limits().max_small_body_bytes
         )
         if key_refused(*answer):
             return ""  # the next call says so

@@ -1,4 +1,4 @@
-"""What a router shows of itself: plain values, taken at one moment, read by status, metrics and the HTTP face."""
+"""The state of a router at one moment, as plain values, for status, metrics and the HTTP API."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 class Phase(StrEnum):
-    """Where the router stands. DRAINING: no new pulls, what was pulled is finished. IDLE: drained, and warm."""
+    """Phase of the router. DRAINING: it pulls no new tasks and finishes those in flight. IDLE: drained, and ready to
+    route again.
+    """
 
     STARTING = "Starting"
     ROUTING = "Routing"
@@ -26,7 +28,7 @@ class Phase(StrEnum):
 
 
 class LinkReason(StrEnum):
-    """How the last exchange with a peer (queue, Redis) ended."""
+    """Result of the last exchange with a peer (the queue or Redis)."""
 
     UNKNOWN = "Unknown"
     CONNECTED = "Connected"
@@ -37,7 +39,7 @@ class LinkReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The state of the connection to one peer. `message` names the peer and the way out; empty when all is well."""
+    """State of the connection to one peer. `message` names the peer and says what to do; empty if all is well."""
 
     reason: LinkReason = LinkReason.UNKNOWN
     message: str = ""
@@ -75,6 +77,11 @@ class ExecutorSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
+    """One router at one moment.
+
+    More than 15 attributes: status, metrics and HTTP API read them all from one value.
+    """
+
     group: str
     worker_id: str
     intent: Intent
@@ -85,15 +92,15 @@ class Snapshot:
     journal: Link
     queue_url: str
     queue_depth: int | None
-    """Tasks waiting in the queue as its `/status` last said; None before the first answer."""
+    """Tasks waiting in the queue, by the last answer of its `/status`; None before the first answer."""
     consecutive_errors: int
     last_task_time: float | None
-    """Unix time in seconds of the last report."""
+    """Unix time in seconds of the last report of a task."""
     in_flight: int
-    """Tasks that were handed to us and are not reported yet."""
+    """Tasks that were pulled or taken over and are not reported yet."""
     events_buffered: int
     per_minute: int
-    """Tasks reported in the last 60 s."""
+    """Tasks reported in the last 60 seconds."""
     counters: Counters
     rivals: int = 0
     """Other live routers of the group at the last heartbeat: in an operator, the routers of a later leader."""

@@ -1,4 +1,4 @@
-"""Prometheus metrics, read from snapshots when they are scraped: the hot path adds to plain integers only.
+"""Prometheus metrics, made from snapshots on each scrape. The hot path only adds to plain integers.
 
 The names and help texts of counters and histograms are in `routing.counters`, all others are here. Counters start at 0
 with each router, which Prometheus' `rate()` and `increase()` take into account. The legacy worker's five key metrics:
@@ -39,39 +39,39 @@ if TYPE_CHECKING:
 
 PREFIX = "queueworker_"
 LABEL = "queueworker"
-"""`namespace/name` of the object; of a worker, the group of its journal."""
+"""Label with `namespace/name` of the object; for a worker, the group of its journal."""
 
 _GAUGES: Sequence[tuple[str, str, Callable[[Snapshot], float | None]]] = (
     ("tasks_per_minute", "Tasks reported to the queue in the last 60 seconds.", lambda s: s.per_minute),
-    ("tasks_in_flight", "Tasks handed over and not reported yet.", lambda s: s.in_flight),
+    ("tasks_in_flight", "Tasks pulled and not reported yet.", lambda s: s.in_flight),
     ("executors_desired", "Executors in the pool.", lambda s: s.desired),
-    ("executors_healthy", "Executors in the pool whose last health check was good.", lambda s: s.healthy),
+    ("executors_healthy", "Executors in the pool that are healthy.", lambda s: s.healthy),
     (
         "queue_depth",
-        "Tasks that wait in the queue, as it last said; absent before its first answer.",
+        "Tasks waiting in the queue, by its last answer; absent before the first answer.",
         lambda s: s.queue_depth,
     ),
     (
         "queue_consecutive_errors",
-        "Failed exchanges with the queue since the last good one.",
+        "Consecutive failed exchanges with the queue.",
         lambda s: s.consecutive_errors,
     ),
-    ("events_buffered", "Events that wait for Redis.", lambda s: s.events_buffered),
+    ("events_buffered", "Events waiting for Redis.", lambda s: s.events_buffered),
     (
         "events_published_ratio",
-        "Share of the events since the start that Redis took, of those taken or dropped; 1 while none was dropped.",
+        "Share of the events since the start that Redis accepted; 1 while no event was dropped.",
         lambda s: _ratio(s.counters.events_published, s.counters.events_dropped),
     ),
     (
         "last_task_timestamp_seconds",
-        "When a task was last reported, Unix time; absent before the first.",
+        "Unix time of the last report of a task; absent before the first report.",
         lambda s: s.last_task_time,
     ),
 )
 
 
-def _ratio(good: int, bad: int) -> float:
-    return good / (good + bad) if bad else 1.0
+def _ratio(accepted: int, dropped: int) -> float:
+    return accepted / (accepted + dropped) if dropped else 1.0
 
 
 def _executors(snapshot: Snapshot) -> Iterator[ExecutorSnapshot]:
@@ -98,18 +98,18 @@ def _joined(known: ExecutorSnapshot, other: ExecutorSnapshot) -> ExecutorSnapsho
 
 
 class SnapshotCollector(Collector):
-    """Takes each router's snapshot once a scrape."""
+    """Takes one snapshot of each router for each scrape."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
 
     def describe(self) -> Iterable[Metric]:
-        """None: the names need no check against another collector, and registering must not take snapshots."""
+        """Nothing: otherwise registering would take snapshots to compare names with those of other collectors."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
         snapshots = list(self._source.snapshots())
-        yield InfoMetricFamily(PREFIX + "build", "What runs here.", _build())
+        yield InfoMetricFamily(PREFIX + "build", "Version of the operator and of Python.", _build())
         yield from _counters(snapshots)
         for name, text, read in _GAUGES:
             gauge = GaugeMetricFamily(PREFIX + name, text, labels=[LABEL])
@@ -151,12 +151,10 @@ def _histograms(snapshots: Sequence[Snapshot]) -> Iterator[Metric]:
 
 def _pool(snapshots: Iterable[Snapshot]) -> Iterator[Metric]:
     names = [LABEL, "executor"]
-    healthy = GaugeMetricFamily(
-        PREFIX + "executor_healthy", "1 when the executor's last health check was good, else 0.", labels=names
-    )
+    healthy = GaugeMetricFamily(PREFIX + "executor_healthy", "1 if the executor is healthy, else 0.", labels=names)
     in_flight = GaugeMetricFamily(
         PREFIX + "executor_in_flight",
-        "Tasks that the executor runs; one that left the pool is here until it has finished.",
+        "Tasks that the executor runs. An executor that left the pool is shown until they have ended.",
         labels=names,
     )
     capacity = GaugeMetricFamily(PREFIX + "executor_capacity", "Tasks that the executor may run at once.", labels=names)
@@ -173,14 +171,14 @@ def _pool(snapshots: Iterable[Snapshot]) -> Iterator[Metric]:
 def _states(snapshots: Iterable[Snapshot]) -> Iterator[Metric]:
     links = GaugeMetricFamily(
         PREFIX + "link_up",
-        "1 when the last exchange with the peer (queue, events, journal) succeeded, else 0.",
+        "1 if the last exchange with the peer (queue, events, journal) succeeded, else 0.",
         labels=[LABEL, "peer"],
     )
     phases = GaugeMetricFamily(
-        PREFIX + "phase", "1 for the phase that the router is in, 0 for the others.", labels=[LABEL, "phase"]
+        PREFIX + "phase", "1 for the present phase of the router, 0 for the other phases.", labels=[LABEL, "phase"]
     )
     intents = GaugeMetricFamily(
-        PREFIX + "intent", "1 for what the object asks of its router, 0 for the rest.", labels=[LABEL, "intent"]
+        PREFIX + "intent", "1 for the intent of the object's spec, 0 for the other intents.", labels=[LABEL, "intent"]
     )
     for s in snapshots:
         for peer, link in (("queue", s.queue), ("events", s.events), ("journal", s.journal)):
@@ -193,7 +191,7 @@ def _states(snapshots: Iterable[Snapshot]) -> Iterator[Metric]:
 
 
 def app_version() -> str:
-    """The project's version."""
+    """Version of this package."""
     return __version__
 
 
@@ -202,7 +200,7 @@ def _build() -> dict[str, str]:
 
 
 def registry(source: Source) -> CollectorRegistry:
-    """A registry of its own: the metrics above, and the process's memory, CPU and file descriptors."""
+    """A new registry with the metrics above and those of the process (memory, CPU, file descriptors)."""
     found = CollectorRegistry(auto_describe=False)
     found.register(SnapshotCollector(source))
     ProcessCollector(registry=found)

@@ -1,4 +1,4 @@
-"""From snapshots to what the HTTP face answers. Pure."""
+"""Pure functions from snapshots to the answers of the HTTP API."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def health(snapshot: Snapshot) -> Health:
-    """Starting lasts until an executor's first health check is answered: before that, nothing is known of any."""
+    """STARTING until an executor has answered its first health check: before that, no health is known."""
     pool = [e for e in snapshot.executors if not e.leaving]
     unknown = bool(pool) and all(e.last_check is None for e in pool)
     if snapshot.phase is Phase.STARTING or (unknown and snapshot.phase is not Phase.STOPPED):
@@ -54,7 +54,7 @@ def legacy_health(snapshot: Snapshot) -> LegacyHealth:
 
 
 def operator_health(snapshots: Sequence[Snapshot], *, ready: bool, message: str) -> OperatorHealth:
-    """An operator with no QueueWorker is healthy; one that is not ready is starting (or stands by, or ends)."""
+    """STARTING if the operator is not ready (it starts, stands by or ends). HEALTHY without any QueueWorker."""
     states = [health(s) for s in snapshots if s.intent is Intent.ROUTE]
     settled = Health.DEGRADED if Health.DEGRADED in states else Health.HEALTHY
     details = OperatorHealthDetails(

@@ -251,6 +251,10 @@ class Wire:
         """How many tasks may be in flight on an executor now."""
         self.in_flight: Counter[str] = Counter()
         self.last_good: dict[str, float] = {}
+        self.checks: Counter[str] = Counter()
+        """Health checks that were begun, by executor."""
+        self.open_checks: Counter[str] = Counter()
+        """Those that wait for their answer."""
         self.closed = False
 
     async def get(self, url: str, timeout: float, key: str | None = None, *, limit: int) -> Answer:
@@ -265,7 +269,12 @@ class Wire:
             return await self._exchange(timeout, lambda: world.look_up(world.queues[base], eval_id))
         if path == "/capacity":
             return Answer(404, b"")
-        answer = await self._exchange(timeout, lambda: world.health(world.executors[base]))
+        self.checks[base] += 1
+        self.open_checks[base] += 1
+        try:
+            answer = await self._exchange(timeout, lambda: world.health(world.executors[base]))
+        finally:
+            self.open_checks[base] -= 1
         if answer.status == 200:
             self.last_good[base] = world.clock()
         return answer

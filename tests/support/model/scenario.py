@@ -59,9 +59,9 @@ class Running:
     """A process: the router of the object, its successors after moves, and how they reach the world."""
 
     link: Link
-    wire: Wire
     clients: list[RedisClient]
     config: RouterConfig
+    wires: list[Wire] = field(default_factory=list)
     routers: list[RecordedRouter] = field(default_factory=list)
     """All that this process has started; the last one is the current one."""
     ceiling: dict[str, int] = field(default_factory=dict)
@@ -73,6 +73,10 @@ class Running:
     @property
     def router(self) -> RecordedRouter:
         return self.routers[-1]
+
+    @property
+    def wire(self) -> Wire:
+        return self.wires[-1]
 
     def allowed(self, url: str) -> int:
         return max(self.ceiling.get(url, 0), self.config.spec.executors.concurrency)
@@ -164,11 +168,13 @@ class Scenario:
         def connect(url: str, **_: Any) -> Any:
             return RedisClient(self.world.redis[url], link, self.rng, open=clients)
 
-        wire = Wire(self.world, link, lambda: self.world.redis[running.config.redis_url])
-        wire.members = {endpoint.url for endpoint in self.endpoints}
-        running = Running(link, wire, clients, config)
+        running = Running(link, clients, config)
 
         def make(config: RouterConfig, endpoints: Sequence[Endpoint], **options: Any) -> RecordedRouter:
+            wire = Wire(self.world, link, lambda: self.world.redis[config.redis_url])
+            wire.members = {endpoint.url for endpoint in self.endpoints}
+            wire.allowed = running.allowed
+            running.wires.append(wire)
             tools: dict[str, Any] = {"transport": wire, "connect": connect, "clock": self.loop.time}
             rng = Random(self.rng.random())
             router = RecordedRouter(config, endpoints, rng=rng, limits=self.limits, **tools, **options)
@@ -177,7 +183,6 @@ class Scenario:
 
         name = f"router-{len(self.live) + len(self.dead)}"
         running.supervisor = RouterSupervisor(name, lambda: None, Totals(), factory=make, clock=self.loop.time)
-        wire.allowed = running.allowed
         self.live.append(running)
         self.drive(running)
         return running
@@ -186,7 +191,8 @@ class Scenario:
         """Tell a process the spec and the pool of now."""
 
         async def tell() -> None:
-            running.wire.members = {endpoint.url for endpoint in self.endpoints}
+            for wire in running.wires:
+                wire.members = {endpoint.url for endpoint in self.endpoints}
             running.supervisor.drive(running.config, self.endpoints)
 
         self.loop.run_until_complete(tell())

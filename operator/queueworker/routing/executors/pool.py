@@ -120,7 +120,9 @@ class ExecutorPool:
 
     @property
     def can_reserve(self) -> bool:
-        return self._slots.can_reserve
+        """Whether a slot is free that no permit and no waiting task claims."""
+        slots = self._slots
+        return slots.free - slots.reserved - len(slots.waiting) > 0
 
     @property
     def healthy(self) -> int:

@@ -30,11 +30,6 @@ class Slots:
         self.waiting: deque[asyncio.Future[None]] = deque()
         self._on_free = on_free
 
-    @property
-    def can_reserve(self) -> bool:
-        """Whether a slot is free that no permit and no waiting task claims."""
-        return self.free - self.reserved - len(self.waiting) > 0
-
     def take(self, executor: Executor) -> None:
         """Use a slot of an executor that is available."""
         executor.in_flight += 1
@@ -74,7 +69,7 @@ class Slots:
 
     def offer(self) -> None:
         """Slots may have become free: wake a waiting task, or tell the owner of the pool."""
-        if not self.wake():
+        if not (self.waiting and self.wake()):
             self._on_free()
 
     def wake(self) -> bool:

@@ -215,6 +215,8 @@ class AnswerReader:
     def _check_head(self) -> None:
         self._check_encoding()
         status, size = self._parser.get_status_code(), self._content_length()
+        if status < 100:
+            raise BadAnswer(f"status {status}, which no answer has")
         if 200 <= status < 300 and size is not None and size > self.limit:
             raise Oversized(status, size)
 

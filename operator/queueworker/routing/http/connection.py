@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import ssl
 from typing import TYPE_CHECKING, cast
 
 from queueworker.routing.http.answer import Answer, AnswerReader, BadAnswer, Oversized
@@ -114,15 +115,13 @@ class Connection(asyncio.Protocol):
                 self._end(answer)
 
     def eof_received(self) -> None:
-        """Over TLS only when the peer says so itself: a connection that is cut does not end a body."""
-        try:
-            answer = self._reader.end() if self._future is not None else None
-        except BadAnswer as error:
-            self._fail(self._translated(error))
-        else:
-            if answer is not None:
-                self._end(answer)
-        self.closed = True
+        """The peer has closed its side: that is the end of a body without a length."""
+        if self._future is not None and self._ended_in_order():
+            try:
+                self._end(self._reader.end())
+            except BadAnswer as error:
+                self._fail(self._translated(error))
+        self._fail(Broken(f"{self._url}: the connection was cut before the whole answer came"))
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True
@@ -136,6 +135,14 @@ class Connection(asyncio.Protocol):
         self._write_more()
 
     # ---
+
+    def _ended_in_order(self) -> bool:
+        """Over TLS the peer says so itself: anybody could have cut the connection. Both loops call it an end."""
+        tls = self._transport.get_extra_info("ssl_object")
+        try:
+            return tls is None or not tls.read(1)
+        except ssl.SSLError:
+            return False
 
     def _write_directly(self, tcp: socket.socket, head: bytes) -> int:
         """Give the socket as many bytes as it takes. Raises `NotSent` if it cannot be written to any more."""

@@ -77,6 +77,7 @@ class Pool:
         self._lookups = lookups
         self._clock = clock
         self._tls = tls
+        self._closed = False
 
     @property
     def empty(self) -> bool:
@@ -111,6 +112,7 @@ class Pool:
         return due
 
     def close(self) -> None:
+        self._closed = True
         for connecting in self._connecting:
             connecting.cancel()
         for connection in (*self.in_use, *self._idle):
@@ -125,14 +127,14 @@ class Pool:
         connecting.add_done_callback(self._connecting.discard)
         try:
             await asyncio.wait((connecting,))
+            if self._closed:
+                raise NotSent(f"{url}: the HTTP client is closed")
         except BaseException:
             connecting.cancel()
             connecting.add_done_callback(_abort_connected)
             raise
         try:
             return connecting.result()
-        except asyncio.CancelledError:
-            raise NotSent(f"{url}: the HTTP client is closed") from None
         except TimeoutError as error:
             raise NotSent(f"{url}: timed out before it was connected") from error
         except (OSError, RuntimeError, ValueError) as error:

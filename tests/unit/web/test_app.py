@@ -103,7 +103,7 @@ async def test_an_unknown_queue_worker_is_answered_with_a_sentence_that_names_th
     answer = await get(FakeSource([snapshot("team-a/legacy")]), "/status/team-a/other", Mode.OPERATOR)
     assert answer.status_code == 404
     assert answer.json() == {
-        "detail": "no QueueWorker team-a/other is routed by this process; it routes for: team-a/legacy"
+        "detail": "this process does not route for a QueueWorker team-a/other; it routes for: team-a/legacy"
     }
 
 

@@ -1,12 +1,12 @@
-"""Who leads: decided by what was seen of the Lease, on the monotonic clock alone."""
+"""Leader election: decided from the observed Lease, on the monotonic clock alone."""
 
 from __future__ import annotations
 
 import pytest
 
-from queueworker.controller.leadership import Move, Observed, Record, decide, deposed, observe
+from queueworker.controller.leadership import LeaseRecord, Move, Observed, decide, deposed, observe
 
-OURS, THEIRS, FREE = (Record(holder, "1", 8.0) for holder in ("me", "other", ""))
+OURS, THEIRS, FREE = (LeaseRecord(holder, "1", 8.0) for holder in ("me", "other", ""))
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ OURS, THEIRS, FREE = (Record(holder, "1", 8.0) for holder in ("me", "other", "")
         (Observed(THEIRS, 100.0), 100.0, Move.WAIT),
         (Observed(THEIRS, 100.0), 108.0, Move.WAIT),
         (Observed(THEIRS, 100.0), 108.1, Move.TAKE),
-        (Observed(Record("other", "1", 0.0), 100.0), 100.1, Move.TAKE),
+        (Observed(LeaseRecord("other", "1", 0.0), 100.0), 100.1, Move.TAKE),
     ],
 )
 def test_a_lease_is_renewed_taken_or_waited_for(observed: Observed | None, now: float, move: Move) -> None:
@@ -29,18 +29,18 @@ def test_a_lease_is_renewed_taken_or_waited_for(observed: Observed | None, now: 
 def test_a_record_that_stays_the_same_keeps_the_time_of_its_first_sight() -> None:
     first = observe(THEIRS, None, 10.0)
     assert first == Observed(THEIRS, 10.0)
-    again = observe(Record("other", "1", 8.0), first, 15.0)
+    again = observe(LeaseRecord("other", "1", 8.0), first, 15.0)
     assert again.since == 10.0
-    renewed = observe(Record("other", "2", 8.0), again, 17.0)
+    renewed = observe(LeaseRecord("other", "2", 8.0), again, 17.0)
     assert renewed.since == 17.0
     assert decide(renewed, "me", 20.0) is Move.WAIT
 
 
 def test_a_leader_that_renews_in_time_is_never_deposed() -> None:
     seen: Observed | None = None
-    for beat in range(200):
-        now = beat * 1.5
-        seen = observe(Record("other", str(beat // 5), 8.0), seen, now)
+    for renewal in range(200):
+        now = renewal * 1.5
+        seen = observe(LeaseRecord("other", str(renewal // 5), 8.0), seen, now)
         assert decide(seen, "me", now) is Move.WAIT
     assert seen is not None
     assert decide(seen, "me", seen.since + 8.01) is Move.TAKE
@@ -58,6 +58,6 @@ def test_a_leader_that_renews_in_time_is_never_deposed() -> None:
     ],
 )
 def test_a_leader_stops_when_another_leads_and_not_because_the_api_server_is_away(
-    record: Record, silence: float, rivals: bool, lost: bool
+    record: LeaseRecord, silence: float, rivals: bool, lost: bool
 ) -> None:
     assert deposed(Observed(record, 0.0), "me", silence, rivals) is lost

@@ -15,7 +15,7 @@ import pytest
 
 from devcluster import binaries
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 FAKE_GO = """\
     #!{python}
     import os, pathlib, sys, time

@@ -1,4 +1,4 @@
-"""What a spec means to its router: whether it routes, and to whom; and what a Service's endpoints are."""
+"""A Service's ready endpoints, from its EndpointSlices."""
 
 from __future__ import annotations
 
@@ -7,57 +7,8 @@ from typing import Any
 import pytest
 
 from queueworker.controller.discovery import Slices, endpoints
-from queueworker.resource.spec import QueueWorkerSpec, ServiceRef
-from queueworker.routing.config import Endpoint, Intent, RouterConfig, intent, static_endpoints
-
-
-def spec(**parts: Any) -> QueueWorkerSpec:
-    return QueueWorkerSpec.model_validate(parts)
-
-
-@pytest.mark.parametrize(
-    ("suspend", "percent", "force", "wanted"),
-    [
-        (False, 0, False, Intent.ROUTE),
-        (False, 50, False, Intent.ROUTE),
-        (False, 99, False, Intent.ROUTE),
-        (False, 100, False, Intent.STANDBY),
-        (False, 100, True, Intent.ROUTE),
-        (True, 0, False, Intent.SUSPEND),
-        (True, 100, False, Intent.SUSPEND),
-        (True, 100, True, Intent.SUSPEND),
-    ],
-)
-def test_suspension_is_stronger_than_force_and_force_than_the_percentage(
-    suspend: bool, percent: int, force: bool, wanted: Intent
-) -> None:
-    assert intent(spec(suspend=suspend, migration={"celeryPercent": percent, "forceLegacyQueue": force})) is wanted
-
-
-@pytest.mark.parametrize(
-    ("executors", "wanted"),
-    [
-        ({}, [("executor-1", "http://executor-1:8083")]),
-        ({"count": 0}, []),
-        (
-            {"count": 2, "baseURL": "http://e/", "port": 1},
-            [("executor-1", "http://e-1:1"), ("executor-2", "http://e-2:1")],
-        ),
-        ({"count": 9, "endpoints": ["http://10.0.0.7:8083/"]}, [("10.0.0.7:8083", "http://10.0.0.7:8083")]),
-        ({"endpoints": ["https://a/b", "http://[::1]:1"]}, [("a/b", "https://a/b"), ("[::1]:1", "http://[::1]:1")]),
-        ({"service": {"name": "executor"}}, None),
-    ],
-)
-def test_executors_are_numbered_or_listed_or_watched(executors: dict[str, Any], wanted: Any) -> None:
-    found = static_endpoints(spec(executors=executors))
-    assert (None if found is None else [(e.name, e.url) for e in found]) == wanted
-
-
-def test_a_config_shows_no_key() -> None:
-    assert "s3cret" not in repr(RouterConfig("g", spec(), "redis://r", "s3cret"))
-
-
-# --- a Service's endpoints
+from queueworker.resource.spec import ServiceRef
+from queueworker.routing.config import Endpoint
 
 
 def slice_of(*addresses: str, port: int | None = 8083, name: str = "http") -> dict[str, Any]:
@@ -123,13 +74,13 @@ def test_slices_are_kept_by_service_until_they_are_deleted() -> None:
 
     slices = Slices()
     assert slices.of("ns", "executor") == []
-    assert slices.take(None, body("a")) == "ns"
-    slices.take("ADDED", body("b"))
-    slices.take("MODIFIED", body("b") | {"endpoints": []})
-    slices.take("ADDED", body("c", service="other"))
-    slices.take("ADDED", body("d", namespace="elsewhere"))
+    assert slices.update(None, body("a")) == "ns"
+    slices.update("ADDED", body("b"))
+    slices.update("MODIFIED", body("b") | {"endpoints": []})
+    slices.update("ADDED", body("c", service="other"))
+    slices.update("ADDED", body("d", namespace="elsewhere"))
     assert [item["metadata"]["name"] for item in slices.of("ns", "executor")] == ["a", "b"]
     assert "endpoints" in slices.of("ns", "executor")[1]
-    slices.take("DELETED", body("a"))
-    slices.take("DELETED", body("never seen"))
+    slices.update("DELETED", body("a"))
+    slices.update("DELETED", body("never seen"))
     assert [item["metadata"]["name"] for item in slices.of("ns", "executor")] == ["b"]
