@@ -134,8 +134,7 @@ class Router:
 
     def serves(self, config: RouterConfig) -> bool:
         """Whether `apply` can take it. A router is bound to one queue and one Redis: another URL is another router."""
-        now = self._config
-        return (config.spec.queue.url, config.redis_url) == (now.spec.queue.url, now.redis_url)
+        return config.peers == self._config.peers
 
     def apply(self, config: RouterConfig) -> None:
         """Take a changed configuration that `serves` agrees to; no task in flight is lost or started again."""
@@ -271,8 +270,6 @@ class Router:
         self._poller.routing = self._life.routing
         if changed:
             self._on_transition()
-
-    # The parts are made before the runs, and call them.
 
     def _fill_slots(self) -> None:
         self._runs.fill_slots()
