@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis.asyncio.retry import Retry
@@ -18,8 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from devcluster.redis_server import RedisServer
+    from queueworker.routing.journal.redis_client import ExclusiveScript
 
 ECHO = "return {KEYS[1], ARGV[1], ARGV[2]}"
+
+
+async def call(script: ExclusiveScript, *args: object, seconds: float = 5) -> Any:
+    await script.connect(5)
+    return await script.run(["key"], args, seconds)
 
 
 @pytest.fixture
@@ -30,65 +36,76 @@ async def client(own_redis: RedisServer) -> AsyncIterator[Client]:
 
 
 async def test_it_answers_on_one_connection(client: Client) -> None:
-    script = client.exclusive_script(ECHO, 5)
+    script = client.exclusive_script(ECHO)
     for i in range(10):
-        assert await script(["key"], [i, b"\xff"]) == [b"key", b"%d" % i, b"\xff"]
+        assert await call(script, i, b"\xff") == [b"key", b"%d" % i, b"\xff"]
     assert int((await client.info("clients"))["connected_clients"]) == 2, "the script's, and that which asked for it"
 
 
 async def test_a_connection_that_redis_has_closed_is_found_before_it_is_used(client: Client) -> None:
-    script = client.exclusive_script(ECHO, 5)
-    await script(["key"], [1, 2])
+    script = client.exclusive_script(ECHO)
+    await call(script, 1, 2)
     await client.client_kill_filter(_type="normal", skipme=True)
     await asyncio.sleep(0.05)
-    assert await script(["key"], [3, 4]) == [b"key", b"3", b"4"]
+    assert await call(script, 3, 4) == [b"key", b"3", b"4"]
 
 
 async def test_a_redis_that_has_forgotten_the_script_gets_it_again(client: Client) -> None:
-    script = client.exclusive_script(ECHO, 5)
-    await script(["key"], [1, 2])
+    script = client.exclusive_script(ECHO)
+    await call(script, 1, 2)
     await client.script_flush("SYNC")
-    assert await script(["key"], [3, 4]) == [b"key", b"3", b"4"]
+    assert await call(script, 3, 4) == [b"key", b"3", b"4"]
 
 
 async def test_an_answer_that_came_too_late_is_nobodys(client: Client) -> None:
-    script = client.exclusive_script(ECHO, 0.3)
-    await script(["key"], [1, 2])
+    script = client.exclusive_script(ECHO)
+    await call(script, 1, 2)
     await client.client_pause(1000)
     with pytest.raises(RedisTimeoutError, match=r"no answer within 0\.3 s"):
-        await script(["key"], ["late", 2])
+        await call(script, "late", 2, seconds=0.3)
     await asyncio.sleep(1)
-    assert await script(["key"], [3, 4]) == [b"key", b"3", b"4"]
+    assert await call(script, 3, 4) == [b"key", b"3", b"4"]
 
 
 async def test_one_that_was_cancelled_leaves_no_answer_to_the_next(client: Client) -> None:
-    script = client.exclusive_script(ECHO, 5)
-    await script(["key"], [1, 2])
+    script = client.exclusive_script(ECHO)
+    await call(script, 1, 2)
     await client.client_pause(300)
-    given_up = asyncio.create_task(script(["key"], ["given up", 2]))
+    given_up = asyncio.create_task(call(script, "given up", 2))
     await asyncio.sleep(0.1)
     given_up.cancel()
     await asyncio.gather(given_up, return_exceptions=True)
-    assert await script(["key"], [3, 4]) == [b"key", b"3", b"4"]
+    assert await call(script, 3, 4) == [b"key", b"3", b"4"]
 
 
 async def test_an_error_of_the_script_keeps_the_connection(client: Client) -> None:
-    script = client.exclusive_script("if ARGV[1] == 'bad' then return redis.error_reply('no') end return ARGV[1]", 5)
-    assert await script(["key"], ["good"]) == b"good"
+    script = client.exclusive_script("if ARGV[1] == 'bad' then return redis.error_reply('no') end return ARGV[1]")
+    assert await call(script, "good") == b"good"
     with pytest.raises(ResponseError, match="no"):
-        await script(["key"], ["bad"])
-    assert await script(["key"], ["good"]) == b"good"
+        await call(script, "bad")
+    assert await call(script, "good") == b"good"
     assert int((await client.info("stats"))["total_connections_received"]) <= 3
 
 
 async def test_while_redis_is_away_it_says_so_and_then_it_connects_again(
     client: Client, own_redis: RedisServer
 ) -> None:
-    script = client.exclusive_script(ECHO, 5)
-    await script(["key"], [1, 2])
+    script = client.exclusive_script(ECHO)
+    await call(script, 1, 2)
     own_redis.kill()
     for _ in range(3):
         with pytest.raises(RedisConnectionError):
-            await script(["key"], [1, 2])
+            await call(script, 1, 2)
     own_redis.start()
-    assert await script(["key"], [3, 4]) == [b"key", b"3", b"4"]
+    assert await call(script, 3, 4) == [b"key", b"3", b"4"]
+
+
+async def test_a_redis_that_does_not_answer_is_found_out_before_anything_is_sent(
+    client: Client, own_redis: RedisServer
+) -> None:
+    script = client.exclusive_script(ECHO)
+    own_redis.pause()
+    with pytest.raises(RedisTimeoutError):
+        await script.connect(0.3)
+    own_redis.resume()
+    assert await call(script, 1, 2) == [b"key", b"1", b"2"]

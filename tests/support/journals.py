@@ -1,14 +1,17 @@
-"""Journals on a Redis that lives in this process, and what can happen on the way to it."""
+"""Journals for tests: on a Redis in this process, with what can happen on the way to it, and on a real one."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import fakeredis
+from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from queueworker.routing.counters import Counters
@@ -204,3 +207,55 @@ async def eventually(condition: Callable[[], Any]) -> None:
 
 def completed(payload: bytes) -> Event:
     return Event(CHANNEL_COMPLETED, payload)
+
+
+# --- on a real Redis
+
+
+@asynccontextmanager
+async def journal(
+    redis_url: str, limits: Limits | None = None, worker: str = "worker-1", **told: Callable[..., Any]
+) -> AsyncIterator[tuple[Journal, Counters]]:
+    """A journal that lives for the block."""
+    nothing: Callable[..., Any] = lambda *_: None  # noqa: E731
+    callbacks = dict.fromkeys(("on_recovered", "on_fenced", "on_link", "on_room"), nothing) | told
+    counters = Counters()
+    made = Journal(
+        *(redis_url, GROUP, worker, counters),
+        limits=limits or Limits(),
+        clock=time.monotonic,
+        **callbacks,
+    )
+    await made.start()
+    try:
+        yield made, counters
+    finally:
+        await made.close()
+
+
+@asynccontextmanager
+async def subscriber(redis_url: str) -> AsyncIterator[list[bytes]]:
+    """What is published of completed tasks, as it comes."""
+    seen: list[bytes] = []
+    async with Redis.from_url(redis_url) as redis, redis.pubsub() as pubsub:
+        await pubsub.subscribe(CHANNEL_COMPLETED)
+        await pubsub.get_message(timeout=5)
+
+        async def listen() -> None:
+            async for message in pubsub.listen():
+                if message["type"] == "message":
+                    seen.append(message["data"])
+
+        listening = asyncio.create_task(listen())
+        yield seen
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+
+async def held(redis_url: str) -> dict[bytes, bytes]:
+    """What the journals of `worker-1` hold."""
+    found: dict[bytes, bytes] = {}
+    async with Redis.from_url(redis_url) as redis:
+        async for key in redis.scan_iter(f"{BASE}journal:worker-1:*".replace("{", "[{]")):
+            found |= await redis.hgetall(key)
+    return found
