@@ -9,8 +9,10 @@ from contextlib import AsyncExitStack
 
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.routing.config import Endpoint
+from queueworker.routing.counters import Counters
 from queueworker.routing.executors.pool import ExecutorPool
 from queueworker.routing.http.transport import HttpTransport
+from queueworker.routing.limits import Limits
 from tests.support.stubs import StubExecutor
 
 MOMENTS = 100
@@ -33,6 +35,8 @@ async def test_a_pool_closes_whatever_moment_its_health_checks_are_in() -> None:
                 clock=time.monotonic,
                 on_free=lambda: None,
                 on_change=lambda: None,
+                counters=Counters(),
+                limits=Limits(),
             )
             pool.set_endpoints(endpoints)
             await asyncio.sleep(moment * STEP_SECONDS)
