@@ -9,7 +9,6 @@ import pytest
 from aiohttp import web
 
 from queueworker.routing.executors import outliers
-from queueworker.routing.executors.outliers import Record
 from tests.support.running import running
 from tests.support.stubs import StubExecutor, StubQueue, result, until
 
@@ -41,8 +40,8 @@ async def test_an_executor_that_fails_task_after_task_is_ejected_and_the_reason_
             await queue.reported(60, timeout=30)
             shown = seen(router, "bad")
             snapshot = router.snapshot()
-    assert len(bad.executed) == outliers.FAILURES_IN_A_ROW
-    assert len(queue.failed) == outliers.FAILURES_IN_A_ROW
+    assert len(bad.executed) == outliers.CONSECUTIVE_FAILURES
+    assert len(queue.failed) == outliers.CONSECUTIVE_FAILURES
     assert not shown.healthy
     assert shown.reason.startswith("ejected for 10 s after 5 failures in a row: ")
     assert (snapshot.healthy, snapshot.counters.ejections) == (1, 1)
@@ -117,33 +116,3 @@ async def test_tasks_that_fail_fast_on_one_executor_alone_do_not_drain_the_queue
             await until(lambda: all(e.in_flight == 0 for e in router.snapshot().executors))
     assert len(sour.executed) < 40, "half is fair"
     assert Counter(queue.reports.values()) == {1: 60}
-
-
-def test_each_ejection_is_longer_up_to_a_limit_and_time_without_one_makes_the_next_shorter() -> None:
-    record, now = Record(), 1000.0
-    lengths = []
-    for _ in range(40):
-        lengths.append(record.eject(now))
-        now += lengths[-1]
-        record.returned(now)
-    assert lengths[:3] == [10, 20, 30]
-    assert lengths[-1] == outliers.MOST_EJECTION_SECONDS
-    assert record.eject(now + 10_000) == 10
-
-
-def test_one_failure_is_enough_after_a_return_and_five_at_first() -> None:
-    record = Record()
-    assert [record.failed() for _ in range(5)] == [False] * 4 + [True]
-    record.returned(50.0)
-    assert record.failed()
-
-
-@pytest.mark.parametrize(("healthy", "most"), [(0, 0), (1, 0), (2, 1), (3, 1), (8, 4)])
-def test_at_most_half_of_the_healthy_are_ejected(healthy: int, most: int) -> None:
-    assert outliers.at_most(healthy) == most
-
-
-def test_a_slot_rests_until_a_task_is_usually_done_unless_most_executors_fail_theirs() -> None:
-    assert outliers.rest(took=0.1, usual=5.0, failing=1, healthy=4) == 4.9
-    assert outliers.rest(took=6.0, usual=5.0, failing=1, healthy=4) == 0
-    assert outliers.rest(took=0.1, usual=5.0, failing=3, healthy=4) == 0

@@ -1,10 +1,9 @@
-"""Executors of the later kind answer `running` and publish the outcome: whichever way it comes, it is reported once."""
+"""Asynchronous executors answer `running` and publish the outcome: whichever way it comes, it is reported once."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +13,11 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from devcluster.redis_server import RedisServer
-from queueworker.routing.executors.async_outcomes import Completions
+from queueworker.routing.executors.async_outcomes import AsyncOutcomes
 from queueworker.routing.journal import entries
 from queueworker.routing.journal.entries import State
-from queueworker.routing.router import Router
 from tests.support.demo_processes import demo_process
-from tests.support.running import GROUP, config, endpoints, running
+from tests.support.running import GROUP, config, running
 from tests.support.stubs import StubExecutor, StubQueue, result, until
 
 if TYPE_CHECKING:
@@ -29,7 +27,7 @@ BASE = f"queueworker:{{{GROUP}}}:"
 RETRY = {"retry": {"attempts": 2, "backoffSeconds": 0}}
 
 
-class LaterExecutor(StubExecutor):
+class AsyncExecutor(StubExecutor):
     """Answers `running`, after publishing what `publish_first` holds."""
 
     def __init__(self, redis_url: str) -> None:
@@ -55,8 +53,8 @@ class LaterExecutor(StubExecutor):
 
 
 @pytest.fixture
-async def executor(redis_url: str) -> AsyncIterator[LaterExecutor]:
-    async with LaterExecutor(redis_url) as executor:
+async def executor(redis_url: str) -> AsyncIterator[AsyncExecutor]:
+    async with AsyncExecutor(redis_url) as executor:
         yield executor
         await executor.redis.aclose()
 
@@ -80,7 +78,7 @@ async def channels(redis_url: str) -> AsyncIterator[list[str]]:
 
 
 async def test_an_outcome_that_comes_before_the_answer_counts_and_nothing_says_running_after_it(
-    queue: StubQueue, executor: LaterExecutor, redis_url: str, channels: list[str]
+    queue: StubQueue, executor: AsyncExecutor, redis_url: str, channels: list[str]
 ) -> None:
     executor.publish_first = [("evaluation:completed", {"eval_id": "a", "result": result("a", output="early")})]
     queue.submit("a")
@@ -93,7 +91,7 @@ async def test_an_outcome_that_comes_before_the_answer_counts_and_nothing_says_r
 
 
 async def test_an_outcome_that_is_published_twice_is_reported_once(
-    queue: StubQueue, executor: LaterExecutor, redis_url: str, channels: list[str]
+    queue: StubQueue, executor: AsyncExecutor, redis_url: str, channels: list[str]
 ) -> None:
     queue.submit("a")
     async with running(queue, [executor], redis_url) as router:
@@ -110,7 +108,7 @@ async def test_an_outcome_that_is_published_twice_is_reported_once(
 
 
 async def test_a_failure_that_is_published_with_no_result_fails_the_task_with_its_words(
-    queue: StubQueue, executor: LaterExecutor, redis_url: str, channels: list[str]
+    queue: StubQueue, executor: AsyncExecutor, redis_url: str, channels: list[str]
 ) -> None:
     queue.submit("a")
     async with running(queue, [executor], redis_url):
@@ -124,7 +122,7 @@ async def test_a_failure_that_is_published_with_no_result_fails_the_task_with_it
 
 
 async def test_an_outcome_that_comes_although_the_answer_was_lost_is_waited_for(
-    queue: StubQueue, executor: LaterExecutor, redis_url: str, channels: list[str]
+    queue: StubQueue, executor: AsyncExecutor, redis_url: str, channels: list[str]
 ) -> None:
     queue.submit("known")
     async with running(queue, [executor], redis_url, routing=RETRY) as router:
@@ -144,7 +142,7 @@ async def test_an_outcome_that_comes_although_the_answer_was_lost_is_waited_for(
 
 
 async def test_no_outcome_within_the_timeout_is_tried_again_as_retry_says_and_a_late_one_changes_nothing(
-    queue: StubQueue, executor: LaterExecutor, redis_url: str, channels: list[str]
+    queue: StubQueue, executor: AsyncExecutor, redis_url: str, channels: list[str]
 ) -> None:
     queue.submit("once", timeout=1)
     async with running(queue, [executor], redis_url, executors={"concurrency": 2}) as router:
@@ -166,7 +164,7 @@ async def test_no_outcome_within_the_timeout_is_tried_again_as_retry_says_and_a_
 async def test_redis_away_while_it_is_waited_for_costs_nothing_when_the_outcome_comes_afterwards(
     queue: StubQueue, own_redis: RedisServer
 ) -> None:
-    async with LaterExecutor(own_redis.url) as executor:
+    async with AsyncExecutor(own_redis.url) as executor:
         queue.submit("a", timeout=20)
         async with running(queue, [executor], own_redis.url) as router:
             await until(lambda: "a" in executor.executed)
@@ -189,7 +187,7 @@ async def test_a_redis_that_says_nothing_any_more_is_left_for_a_new_connection(
     queue: StubQueue, own_redis: RedisServer
 ) -> None:
     """Its subscription's connection hangs, as one that a firewall has forgotten: nobody closes it."""
-    async with LaterExecutor(own_redis.url) as executor, Redis.from_url(own_redis.url) as redis:
+    async with AsyncExecutor(own_redis.url) as executor, Redis.from_url(own_redis.url) as redis:
         queue.submit("a", timeout=60)
         async with running(queue, [executor], own_redis.url):
             await until(lambda: "a" in executor.executed)
@@ -214,12 +212,12 @@ async def test_a_subscription_ends_when_it_is_told_to_whatever_redis_does_meanwh
     rng = Random(7)
 
     async def subscribed_for(seconds: float) -> bool:
-        completions = Completions(own_redis.url)
-        listening = asyncio.create_task(completions.listen())
+        outcomes = AsyncOutcomes(own_redis.url, max_body_bytes=1024)
+        listening = asyncio.create_task(outcomes.listen())
         await asyncio.sleep(seconds)
         listening.cancel()  # whoever waits would have it begin again
         await asyncio.wait({listening})
-        stopping = asyncio.create_task(completions.stop())
+        stopping = asyncio.create_task(outcomes.stop_listening())
         ended, _ = await asyncio.wait({stopping}, timeout=15)
         return bool(ended)
 
@@ -232,55 +230,37 @@ async def test_a_subscription_ends_when_it_is_told_to_whatever_redis_does_meanwh
     assert all(await asyncio.gather(*all_of_them))
 
 
-@asynccontextmanager
-async def left_running(
-    queue: StubQueue, executor: LaterExecutor, redis_url: str, **routing: Any
-) -> AsyncIterator[None]:
-    """A router has vanished while the later executor runs the task `a`; its successor may take over at once."""
-    queue.submit("a", timeout=1)
-    router = Router(config(queue, redis_url, routing=routing), endpoints([executor]), worker_id="first")
-    run = asyncio.create_task(router.run())
-    async with Redis.from_url(redis_url) as redis:
-        for _ in range(300):
-            values = [v for k in await redis.keys(f"{BASE}journal:*") for v in await redis.hvals(k)]
-            if values and b'"until"' in values[0]:
-                break
-            await asyncio.sleep(0.01)
-        router._journal.fenced = True  # nothing is written any more, nothing is given up
-        run.cancel()
-        await asyncio.gather(run, return_exceptions=True)
-        await redis.delete(*await redis.keys(f"{BASE}lease:*"))
-    yield
-
-
-@pytest.mark.parametrize("recovery", ["Retry", "Fail"])
-async def test_the_successor_of_a_dead_router_takes_the_outcome_that_comes_by(
-    queue: StubQueue, executor: LaterExecutor, redis_url: str, recovery: str
-) -> None:
-    async with (
-        left_running(queue, executor, redis_url, recovery=recovery),
-        running(queue, [executor], redis_url, routing={"recovery": recovery}) as router,
-    ):
-        await until(lambda: router.snapshot().counters.recovered == 1)
-        await asyncio.sleep(0.5)
-        assert executor.executed == ["a"], "it was executed again although it may still run"
-        await executor.completes("a", output="survived")
-        await queue.reported(1)
-        await until(lambda: router.snapshot().in_flight == 0)
-    assert queue.completed["a"]["output"] == "survived"
-    assert (executor.executed, queue.reports) == (["a"], {"a": 1})
-
-
-@pytest.mark.parametrize("recovery", ["Retry", "Fail"])
-async def test_the_successor_does_as_recovery_says_when_no_outcome_comes_by(
-    queue: StubQueue, executor: LaterExecutor, redis_url: str, recovery: str
-) -> None:
+async def left_running(queue: StubQueue, redis_url: str, seconds: float) -> None:
+    """A router has died while the asynchronous executor-1 ran the task `a`, whose time is up in so many seconds."""
     task = orjson.dumps({"eval_id": "a", "code": "1", "timeout": 5})
-    entry = entries.encode_task(State.EXECUTING, queue.url, task, 1, "executor-1", until=time.time() + 2)
+    entry = entries.encode_task(State.EXECUTING, queue.url, task, 1, "executor-1", deadline=time.time() + seconds)
     async with Redis.from_url(redis_url) as redis:
         await redis.sadd(f"{BASE}instances", "dead")
         await redis.hset(f"{BASE}journal:dead", "a", entry)
     queue.known.add("a")
+
+
+@pytest.mark.parametrize("recovery", ["Retry", "Fail"])
+async def test_the_successor_of_a_dead_router_takes_the_outcome_that_comes_by(
+    queue: StubQueue, executor: AsyncExecutor, redis_url: str, recovery: str
+) -> None:
+    await left_running(queue, redis_url, 10)
+    async with running(queue, [executor], redis_url, routing={"recovery": recovery}) as router:
+        await until(lambda: router.snapshot().counters.recovered == 1)
+        await asyncio.sleep(0.5)
+        assert executor.executed == [], "it was executed again although it may still run"
+        await executor.completes("a", output="survived")
+        await queue.reported(1)
+        await until(lambda: router.snapshot().in_flight == 0)
+    assert queue.completed["a"]["output"] == "survived"
+    assert (executor.executed, queue.reports) == ([], {"a": 1})
+
+
+@pytest.mark.parametrize("recovery", ["Retry", "Fail"])
+async def test_the_successor_does_as_recovery_says_when_no_outcome_comes_by(
+    queue: StubQueue, executor: AsyncExecutor, redis_url: str, recovery: str
+) -> None:
+    await left_running(queue, redis_url, 2)
     async with running(queue, [executor], redis_url, routing={"recovery": recovery}) as router:
         await until(lambda: router.snapshot().in_flight == 1)
         await asyncio.sleep(0.5)
@@ -300,7 +280,7 @@ async def test_the_successor_does_as_recovery_says_when_no_outcome_comes_by(
     assert queue.reports == {"a": 1, "b": 1}
 
 
-async def test_the_demos_later_executor_runs_real_tasks_and_each_is_reported_once(
+async def test_the_demos_asynchronous_executor_runs_real_tasks_and_each_is_reported_once(
     queue: StubQueue, redis_url: str, channels: list[str]
 ) -> None:
     ids = [f"t{i}" for i in range(40)]
