@@ -1,14 +1,17 @@
-"""Journals on a Redis that lives in this process, and what can happen on the way to it."""
+"""Journals for tests: on a Redis in this process, with what can happen on the way to it, and on a real one."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import fakeredis
+from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from queueworker.routing.counters import Counters
@@ -154,7 +157,7 @@ class Group:
             on_fenced=lambda ids: member.lost.append(ids),
             on_link=lambda: None,
             on_room=lambda: setattr(member, "room", member.room + 1),
-            connect=lambda *_, **__: client,  # type: ignore[arg-type,return-value]
+            connect=lambda *_, **__: client,  # type: ignore[arg-type]
             times=times,
         )
         member = Member(journal, client, counters)
@@ -204,3 +207,60 @@ async def eventually(condition: Callable[[], Any]) -> None:
 
 def completed(payload: bytes) -> Event:
     return Event(CHANNEL_COMPLETED, payload)
+
+
+# --- on a real Redis
+
+
+@asynccontextmanager
+async def journal(
+    redis_url: str,
+    limits: Limits | None = None,
+    worker: str = "worker-1",
+    on_recovered: Callable[[dict[str, bytes]], None] = lambda _: None,
+    on_fenced: Callable[[set[str]], None] = lambda _: None,
+) -> AsyncIterator[tuple[Journal, Counters]]:
+    """A journal that lives for the block."""
+    counters = Counters()
+    made = Journal(
+        *(redis_url, GROUP, worker, counters),
+        limits=limits or Limits(),
+        clock=time.monotonic,
+        on_recovered=on_recovered,
+        on_fenced=on_fenced,
+        on_link=lambda: None,
+        on_room=lambda: None,
+    )
+    await made.start()
+    try:
+        yield made, counters
+    finally:
+        await made.close()
+
+
+@asynccontextmanager
+async def subscriber(redis_url: str) -> AsyncIterator[list[bytes]]:
+    """What is published of completed tasks, as it comes."""
+    seen: list[bytes] = []
+    async with Redis.from_url(redis_url) as redis, redis.pubsub() as pubsub:
+        await pubsub.subscribe(CHANNEL_COMPLETED)
+        await pubsub.get_message(timeout=5)
+
+        async def listen() -> None:
+            async for message in pubsub.listen():
+                if message["type"] == "message":
+                    seen.append(message["data"])
+
+        listening = asyncio.create_task(listen())
+        yield seen
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+
+async def held(redis_url: str) -> dict[bytes, bytes]:
+    """What the journals of `worker-1` hold."""
+    found: dict[bytes, bytes] = {}
+    async with Redis.from_url(redis_url) as redis:
+        async for key in redis.scan_iter(f"{BASE}journal:worker-1:*".replace("{", "[{]")):
+            found |= cast("dict[bytes, bytes]", await redis.hgetall(key))
+    return found

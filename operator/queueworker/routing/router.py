@@ -5,8 +5,6 @@ A task's way: reserve a slot and poll (`runs`), then execute, record, report, pu
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import random
 import time
@@ -136,8 +134,7 @@ class Router:
 
     def serves(self, config: RouterConfig) -> bool:
         """Whether `apply` can take it. A router is bound to one queue and one Redis: another URL is another router."""
-        now = self._config
-        return (config.spec.queue.url, config.redis_url) == (now.spec.queue.url, now.redis_url)
+        return config.peers == self._config.peers
 
     def apply(self, config: RouterConfig) -> None:
         """Take a changed configuration that `serves` agrees to; no task in flight is lost or started again."""
@@ -238,13 +235,9 @@ class Router:
                 await self._outcomes.stop_listening()
             self._queues.keep_only({flight.queue for flight in self._runs.flights.values()})
             self._runs.fill_slots()
-            await self._drained_within(HOUSEKEEPING_SECONDS)
+            await self._life.drained_within(HOUSEKEEPING_SECONDS)
         while not self._life.drained.is_set() and (left := self._drain_deadline - self._clock()) > 0:
-            await self._drained_within(min(left, HOUSEKEEPING_SECONDS))
-
-    async def _drained_within(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._life.drained.wait(), seconds)
+            await self._life.drained_within(min(left, HOUSEKEEPING_SECONDS))
 
     async def _measure_depth(self) -> None:
         self._depth = await self._queues.own.depth()
@@ -277,8 +270,6 @@ class Router:
         self._poller.routing = self._life.routing
         if changed:
             self._on_transition()
-
-    # The parts are made before the runs, and call them.
 
     def _fill_slots(self) -> None:
         self._runs.fill_slots()

@@ -145,6 +145,19 @@ def test_an_executor_that_comes_back_while_it_leaves_keeps_its_count() -> None:
         assert world.shown().in_flight == 1
 
 
+def test_a_task_that_waits_gets_a_free_slot_of_an_executor_that_comes_back_while_it_leaves() -> None:
+    with PoolWorld(1) as world:
+        held, _ = world.take()
+        world.set_pool([])
+        permit = world.pool.reserve()
+        acquiring = world.start(permit)
+        world.set_pool(1)
+        world.advance(0)
+        assert acquiring.done()
+        for other in (held, permit):
+            world.do(other.release)
+
+
 def test_an_executor_that_comes_back_after_it_was_done_is_a_new_one() -> None:
     with PoolWorld(2) as world:
         permit, executor = world.take_on("executor-0")

@@ -57,11 +57,11 @@ def test_an_executor_that_joins_a_warm_pool_gets_more_slots_every_step() -> None
 def test_slots_that_an_executor_came_to_are_offered() -> None:
     with PoolWorld(2, SLOW) as world:
         world.advance(30)
-        world.set_pool(3)
+        world.set_pool(4)
         world.advance(0.1)
         frees = world.frees
         world.advance(2)
-        assert world.frees == frees + 4, "once a step of half a second"
+        assert world.frees == frees + 4, "once a step of half a second, however many warm up"
 
 
 def test_a_moments_absence_needs_no_warm_up_and_a_longer_one_does() -> None:

@@ -12,7 +12,8 @@ import pytest
 from queueworker.routing.counters import Counters
 from queueworker.routing.http.transport import Broken, NotSent, TimedOut, TooLarge
 from queueworker.routing.limits import Limits
-from queueworker.routing.queue.client import DOUBTED_404S, MAX_REFUSALS, QueueClient
+from queueworker.routing.queue.client import QueueClient
+from queueworker.routing.queue.reporter import DOUBTED_404S, MAX_REFUSALS
 from queueworker.routing.snapshot import LinkReason
 from queueworker.routing.wire.outcome import Outcome
 from queueworker.routing.wire.task import InvalidTask

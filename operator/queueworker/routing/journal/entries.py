@@ -14,6 +14,7 @@ import orjson
 from queueworker.routing.journal.failed_tasks import NO_TASK
 from queueworker.routing.limits import Limits
 from queueworker.routing.wire.outcome import Outcome
+from queueworker.routing.wire.reading import write_for_all
 
 _LIMITS = Limits()
 
@@ -96,7 +97,10 @@ def encode_outcome(
             "executor": executor,
             "task": orjson.Fragment(task if len(task) <= max_task_bytes else NO_TASK),
         }
-    return orjson.dumps(entry)
+    try:
+        return orjson.dumps(entry)
+    except TypeError:  # half a surrogate pair in the error
+        return orjson.dumps(entry | {"error": orjson.Fragment(write_for_all(outcome.error))})
 
 
 # --- reading

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from queueworker.routing.wire.reading import write_for_all
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -113,7 +115,11 @@ class FailedTask:
         return self.task != NO_TASK
 
     def encode(self) -> bytes:
-        return orjson.dumps(self.shown() | {"task": orjson.Fragment(self.task)})
+        fields = self.shown() | {"task": orjson.Fragment(self.task)}
+        try:
+            return orjson.dumps(fields)
+        except TypeError:  # half a surrogate pair in the error
+            return orjson.dumps(fields | {"error": orjson.Fragment(write_for_all(self.error))})
 
     def shown(self) -> dict[str, Any]:
         """All of it but the task."""

@@ -6,7 +6,7 @@ own words (docs/wire.md) are final. Nothing else in this package looks at a stat
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Any
 
 from queueworker.routing.wire.reading import InvalidAnswer, describe, is_html, read_object
@@ -19,7 +19,7 @@ _UNKNOWN_ID = "not_found"
 _UNKNOWN_ID_DETAIL = "Task not found"
 
 
-class LossCause(Enum):
+class LossCause(StrEnum):
     """Why a poll may have cost a task: the queue pops before it answers. The values are a metric's label."""
 
     NO_ANSWER = "no_answer"
