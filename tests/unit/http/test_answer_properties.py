@@ -8,6 +8,7 @@ ways of smuggling an answer), blanks after the size of a chunk, versions other t
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
@@ -75,7 +76,7 @@ def referee(data: bytes, *, closes: bool) -> tuple[Outcome, bool]:
 
 def sliced(data: bytes, cuts: list[int]) -> list[bytes]:
     places = sorted({cut % (len(data) + 1) for cut in cuts} | {0, len(data)})
-    return [data[begin:end] for begin, end in zip(places, places[1:], strict=False)]
+    return [data[begin:end] for begin, end in itertools.pairwise(places)]
 
 
 names = st.sampled_from([b"Server", b"x-a", b"Date", b"Content-Type", b"Content-Encoding", b"Keep-Alive", b"X_Y!"])
