@@ -42,8 +42,7 @@ class NoExecutors(Exception):
 class ExecutorPool:
     """Gives each task a slot of an executor.
 
-    Calls `on_free` when a slot became free that no waiting task claims, and `on_change` when the health of an executor
-    or the membership of the pool changed.
+    Calls `on_free` when a slot became free that no waiting task claims, `on_change` when health or membership changed.
     """
 
     def __init__(
