@@ -57,24 +57,6 @@ async def test_nothing_is_pulled_while_too_many_bytes_wait_for_their_report(
     assert queue.reports == Counter(IDS)
 
 
-async def test_nothing_is_pulled_while_redis_is_slower_than_events_come(
-    queue: StubQueue, executor: StubExecutor, own_redis: RedisServer
-) -> None:
-    """A frozen Redis is there until the journal's timeout has passed."""
-    executor.answers.extend(web.json_response(result(eval_id, output=LARGE_RESULT)) for eval_id in IDS)
-    limits = Limits(max_buffered_event_bytes=2 * len(LARGE_RESULT))
-    async with running(queue, [executor], own_redis.url, limits=limits) as router:
-        await until(lambda: router.snapshot().journal.ok)
-        own_redis.pause()
-        queue.submit(*IDS)
-        await until(lambda: router.snapshot().counters.routed >= 1)
-        own_redis.resume()
-        await queue.reported(20, 30)
-        await until(lambda: router.snapshot().events_buffered == 0)
-        assert router.snapshot().counters.events_dropped == 0
-    assert queue.reports == Counter(IDS)
-
-
 async def test_nothing_is_pulled_while_redis_is_away_and_the_journal_is_required(
     queue: StubQueue, executor: StubExecutor, own_redis: RedisServer
 ) -> None:
@@ -96,10 +78,9 @@ async def test_nothing_is_pulled_while_the_queue_refuses_every_report(executor: 
         queue.submit(*IDS)
         limits = Limits(max_stuck_reports=3)
         async with running(queue, [executor], redis_url, limits=limits) as router:
-            await until(lambda: router.snapshot().queue.reason is LinkReason.INVALID_ANSWER)
-            await until(lambda: len(queue.report_answers) <= 196)
-            await asyncio.sleep(LONGER_THAN_HOUSEKEEPING_SECONDS)
-            assert 3 <= len(queue.handed_out) <= 5
+            await until(lambda: len(queue.report_answers) <= 190)
+            assert router.snapshot().queue.reason is LinkReason.INVALID_ANSWER
+            assert 3 <= len(queue.handed_out) <= 5, "some may have been pulled while the third was being reported"
             queue.report_answers.clear()
             await queue.reported(20, 30)
     assert queue.reports == Counter(IDS)
