@@ -1,3 +1,3 @@
-"""The QueueWorker operator: a queue, a pool of executors, and the router between them."""
+"""The QueueWorker operator: routes tasks from a legacy HTTP queue to a pool of executors."""
 
 __version__ = "0.1.0"

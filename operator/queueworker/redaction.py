@@ -1,18 +1,18 @@
-"""Keeps passwords that stand in URLs (`http://user:password@queue`) out of what people and dashboards read.
+"""Removes passwords in URLs (`http://user:password@queue`) from everything that people and dashboards read.
 
-Peers are named by their URL in logs, status and metrics, and a legacy environment may have credentials
-there. They are sent to the peer and shown to nobody.
+Logs, status and metrics name peers by their URLs, which may hold credentials in a legacy environment. The credentials
+are sent to the peer, and never shown.
 """
 
 from __future__ import annotations
 
 import re
 
-# The user information of RFC 3986, section 3.2.1; up to the last @, because people do not escape theirs. A double
-# quote ends it: what is redacted may be JSON.
+# The user information of RFC 3986, section 3.2.1, up to the last @, because an @ in a password is often not escaped. A
+# double quote ends it, because the text may be JSON.
 _CREDENTIALS = re.compile(r'(?<=://)[^\s/?#"<>\\]*@')
 
 
 def without_credentials(text: str) -> str:
-    """The text, with every URL in it as it is without credentials."""
+    """Returns the text with the credentials removed from every URL in it."""
     return _CREDENTIALS.sub("", text) if "@" in text else text

@@ -7,7 +7,7 @@ import asyncio
 from aiohttp import web
 from kubernetes.aio import client
 
-from queueworker.controller.cluster import STATUS_WRITES, Cluster
+from queueworker.controller.cluster import MAX_STATUS_WRITES, Cluster
 from tests.support.stubs import Server
 
 OBJECTS = 100
@@ -18,14 +18,14 @@ class CountingApi(Server):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.most = self.answered = 0
+        self.now = self.max_at_once = self.answered = 0
 
     def routes(self) -> list[web.RouteDef]:
         return [web.patch("/{path:.*}", self._patch)]
 
     async def _patch(self, request: web.Request) -> web.Response:
         self.now += 1
-        self.most = max(self.most, self.now)
+        self.max_at_once = max(self.max_at_once, self.now)
         await asyncio.sleep(0.01)
         self.now -= 1
         self.answered += 1
@@ -39,4 +39,4 @@ async def test_many_objects_write_status_a_few_at_a_time() -> None:
         cluster._api = api
         await asyncio.gather(*(cluster.patch_status("default", f"worker-{i}", {}) for i in range(OBJECTS)))
     assert server.answered == OBJECTS
-    assert server.most <= STATUS_WRITES
+    assert server.max_at_once <= MAX_STATUS_WRITES

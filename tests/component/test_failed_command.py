@@ -97,7 +97,7 @@ def test_failed_tasks_are_listed_shown_sent_again_and_complete(redis_url: str, t
             table = failed("list", "--limit", "2", **environ)
             assert table.stdout.splitlines()[0].split() == ["ID", "WHEN", "ATTEMPTS", "EXECUTOR", "ERROR"]
             assert [line.split()[0] for line in table.stdout.splitlines()[1:]] == ["third", "second"]
-            assert table.stderr == "1 older ones are not shown: --limit 3 shows them\n"
+            assert table.stderr == "1 older tasks are not shown: use --limit 3\n"
             shown = failed("show", "second", **environ)
             assert "AssertionError: not yet" in shown.stdout
             assert '"timeout": 7' in shown.stdout
@@ -156,7 +156,7 @@ def test_on_a_terminal_it_asks_before_it_sends_what_may_have_run(redis_url: str)
             out, err = process.communicate(timeout=20)
             os.close(ours)
             os.close(theirs)
-            assert b"may have run to their end and would run twice; send them too? [y/N]" in err
+            assert b"may have run already and may run twice; send them too? [y/N]" in err
             assert process.returncode == status, (out, err)
         assert ids(environ) == []
         assert account(queue)["submitted"] == 2
@@ -190,7 +190,7 @@ def test_what_cannot_be_sent_stays_and_each_reason_is_told(redis_url: str) -> No
         away, too_large, refused = told.stderr.splitlines()
         assert away.startswith(f"away: not sent: queue cannot be reached at {AWAY}")
         assert "are more than the record keeps (262,144): submit it yourself" in too_large
-        assert refused.startswith(f"odd: queue {queue.url} answered 4")
+        assert refused.startswith(f"odd: queue {queue.url} did not take it: 4")
         assert ids(environ) == ["odd", "large", "away"]
 
         missing = failed("retry", "nobody", "away", "--queue-url", queue.url, **environ)
@@ -248,10 +248,10 @@ def test_mistakes_are_answered_with_a_sentence_and_no_traceback() -> None:
     assert away.stderr.startswith("Redis redis://127.0.0.1:9: ")
     assert away.stderr.endswith("; set --redis-url or REDIS_URL\n")
     for arguments, words in (
-        (["list", "--group", "legacy"], "'legacy' is no group"),
+        (["list", "--group", "legacy"], "'legacy' is not a group"),
         (["list", "--redis-url", "http://redis"], "redis-py cannot read it"),
-        (["retry"], "say which: one or more IDs, or --all"),
-        (["retry", "a", "--all"], "say which: one or more IDs, or --all"),
+        (["retry"], "give one or more IDs, or --all"),
+        (["retry", "a", "--all"], "give one or more IDs, or --all"),
     ):
         told = failed(*arguments)
         assert told.returncode == 2

@@ -14,7 +14,7 @@ from queueworker.routing.journal import entries
 from queueworker.routing.journal.entries import State
 from queueworker.routing.router import Router
 from queueworker.routing.snapshot import LinkReason, Phase
-from queueworker.routing.wire.task import Outcome
+from queueworker.routing.wire.outcome import Outcome
 from tests.support.running import GROUP, config, endpoints, running
 from tests.support.stubs import StubExecutor, StubQueue, result, until
 

@@ -1,4 +1,4 @@
-"""The HTTP face over real sockets: documentation pages with no internet, a port that is taken, and its end."""
+"""The HTTP API over real sockets: documentation pages with no internet, a port that is taken, and its end."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_a_port_that_is_taken_is_named_with_the_way_out() -> None:
             async with serve(create_app(FakeSource()), "127.0.0.1", port):
                 pass
     assert str(caught.value) == (
-        f"cannot listen on 127.0.0.1:{port}: another process has port {port}; end that process, or choose another "
+        f"cannot listen on 127.0.0.1:{port}: another process uses port {port}; end that process, or choose another "
         "port (PORT for the worker, --port for the operator)"
     )
 

@@ -39,6 +39,7 @@ HTTP = "must be an http:// or https:// URL with a host, for example"
         ("WHEN_UNAVAILABLE", "Wait", "WHEN_UNAVAILABLE='Wait': must be Fail or Hold"),
         ("RECOVERY", "Drop", "RECOVERY='Drop': must be Retry or Fail"),
         ("JOURNAL", "Off", "JOURNAL='Off': must be Preferred or Required"),
+        ("MAX_BODY_MEBIBYTES", "65", "MAX_BODY_MEBIBYTES='65': must be an integer from 1 to 64"),
         ("JOURNAL_GROUP", "legacy", "JOURNAL_GROUP='legacy': must be two words with a slash between them"),
         ("DRAIN_SECONDS", "-5", "DRAIN_SECONDS='-5': must be an integer from 0 to 3600"),
         ("CELERY_ENABLED", "maybe", "CELERY_ENABLED='maybe': must be true or false"),

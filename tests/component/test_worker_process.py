@@ -197,7 +197,7 @@ def test_sigterm_drains_what_runs_and_says_that_it_is_not_ready(redis_url: str) 
             assert worker.get("/readyz").status_code == 200
             worker.signal(signal.SIGTERM)
             wait_until(lambda: worker.get("/readyz").status_code == 503, "not ready", 1)
-            assert worker.get("/readyz").json()["reason"] == "the worker was told to stop, and drains"
+            assert worker.get("/readyz").json()["reason"] == "the worker was told to stop and is draining"
             assert worker.get("/livez").status_code == 200
             assert worker.get("/status").json()["tasks_routed"] == 0
             assert worker.wait() == 0
@@ -265,7 +265,7 @@ def test_a_port_that_is_taken_ends_it_with_a_sentence() -> None:
         port = str(taken.getsockname()[1])
         ended = run_command("worker", **NOWHERE, HOST="127.0.0.1", PORT=port)
     assert ended.returncode == 1
-    assert ended.stderr.startswith(f"cannot listen on 127.0.0.1:{port}: another process has port {port}; end that")
+    assert ended.stderr.startswith(f"cannot listen on 127.0.0.1:{port}: another process uses port {port}; end that")
     assert ended.stderr.count("\n") == 1
 
 
@@ -277,7 +277,7 @@ def test_the_help_teaches() -> None:
     assert "--lease-namespace" in run_command("operator", "--help").stdout
     refused = run_command("operator", "--namespace", "Team_A")
     assert refused.returncode == 2
-    assert "'Team_A' is no namespace" in refused.stderr
+    assert "'Team_A' is not a namespace" in refused.stderr
 
 
 def test_the_worker_loads_no_kubernetes() -> None:

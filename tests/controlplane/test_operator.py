@@ -92,6 +92,30 @@ def test_editing_while_tasks_run_loses_none(
     assert (counts["completed"], counts["reported_twice"], counts["unknown_reports"]) == (600, 0, 0)
 
 
+def test_another_queue_is_routed_once_the_tasks_of_the_first_one_are_reported_to_it(
+    running: Operator,
+    kubectl: Kubectl,
+    namespace: str,
+    queue: DemoProcess,
+    slow_executor: DemoProcess,
+    shared_redis: RedisServer,
+) -> None:
+    with demo_process("queue", "--port", "0") as other:
+        submit(queue, 8)
+        submit(other, 4, prefix="other")
+        kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", **spec(queue, shared_redis, slow_executor)))
+        eventually(lambda: account(queue)["handed_out"] == 8)
+        patch = {"spec": {"queue": {"url": other.url}}}
+        kubectl("patch", "qw", "legacy", "-n", namespace, "--type=merge", "-p", json.dumps(patch))
+        eventually(lambda: condition(kubectl, namespace, "legacy", "Ready")[1] == "Draining")
+        assert account(other)["handed_out"] == 0
+        eventually(lambda: done(other, 4))
+        for counts in (account(queue), account(other)):
+            assert (counts["failed"], counts["reported_twice"], counts["unknown_reports"]) == (0, 0, 0)
+        assert account(queue)["completed"] == 8
+        eventually(lambda: status(kubectl, namespace, "legacy")["tasks"]["routed"] == 12)
+
+
 def test_the_migration_flags_and_suspension_act_within_a_second(
     running: Operator,
     kubectl: Kubectl,
@@ -269,11 +293,11 @@ def test_a_second_operator_takes_over_from_a_killed_leader_and_no_task_is_lost(
     with operator(control_plane, folder, *lease) as first:
         eventually(lambda: is_ready(first))
         with operator(control_plane, folder, *lease) as second:
+            eventually(lambda: is_ready(second))
+            assert "standing by" in httpx.get(f"{second.url}/readyz").text
             kubectl("apply", "-n", namespace, "-f", "-", input=body)
             submit(queue, 24)
             eventually(lambda: account(queue)["handed_out"] >= 16)
-            eventually(lambda: is_ready(second))
-            assert "standing by" in httpx.get(f"{second.url}/readyz").text
             first.kill()
             took = eventually(lambda: "leading" in httpx.get(f"{second.url}/readyz").text, 15)
             eventually(lambda: done(queue, 24), 30)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from queueworker.routing.config import Intent
-from queueworker.routing.snapshot import Counters, ExecutorSnapshot, Link, LinkReason, Phase, Snapshot
+from queueworker.routing.counters import Counters
+from queueworker.routing.snapshot import ExecutorSnapshot, Link, LinkReason, Phase, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import orjson
 import pytest
 
@@ -31,17 +29,15 @@ def leave(s: Scenario, eval_id: str, redis: str = A) -> None:
 
 def wait_for_one_check(s: Scenario) -> None:
     """Until the task `a` and the periodic check wait for one and the same answer, of an executor that gives none."""
-    probes = s.live[0].router._pool._all()[0]
+    wire, executor = s.live[0].wire, "http://executor-0"
     s.advance(1)
     s.world.executors["http://executor-0"].mode = "frozen"
-    before = probes.probe
-    while probes.probe is before:
+    while not wire.open_checks[executor]:
         s.advance(0.01)
     s.submit("a")
     s.advance(1.2)
     assert s.live[0].held == {"a"}
-    assert probes.probe is not None
-    assert not probes.probe.done()
+    assert wire.open_checks[executor] == 1
 
 
 def test_a_task_that_waits_for_a_health_check_survives_new_check_settings() -> None:
@@ -57,17 +53,17 @@ def test_a_task_that_gives_up_waiting_for_a_health_check_does_not_end_the_execut
     with Scenario(executors={"healthCheck": {"periodSeconds": 10}}) as s:
         s.set_pool([0])
         wait_for_one_check(s)
-        (task,) = s.live[0].router._tasks.values()
-        assert task.lane is not None
-        task.lane.cancel()  # as when another router has taken it over
+        (flight,) = s.live[0].router.in_flight.values()
+        assert flight.run is not None
+        flight.run.cancel()  # as when another router has taken it over
         s.account.lost.add("a")
         s.advance(5)
         s.world.executors["http://executor-0"].mode = "ok"
         s.advance(5)
         assert s.live[0].router.snapshot().healthy == 1
-        watch = s.live[0].router._pool._all()[0].watch
-        assert watch is not None
-        assert not watch.done()
+        checks = s.live[0].wire.checks["http://executor-0"]
+        s.advance(20)
+        assert s.live[0].wire.checks["http://executor-0"] > checks
 
 
 def test_no_task_goes_to_an_executor_that_left_while_it_was_asked_for_its_health() -> None:
@@ -76,9 +72,9 @@ def test_no_task_goes_to_an_executor_that_left_while_it_was_asked_for_its_health
         s.advance(20)
         s.rng.seed(1)
         s.submit("a")
-        while not s.live[0].router._pool._all()[0].in_flight and not s.live[0].router._pool._all()[1].in_flight:
+        while not any(e.in_flight for e in s.live[0].router.snapshot().executors):
             s.advance(0.0001)
-        (chosen,) = (i for i, e in enumerate(s.live[0].router._pool._all()) if e.in_flight)
+        (chosen,) = (i for i, e in enumerate(s.live[0].router.snapshot().executors) if e.in_flight)
         s.set_pool([1 - chosen])
         s.advance(5)
         assert s.account.reported["a"] == 1
@@ -143,18 +139,6 @@ def test_a_router_that_loses_its_tasks_while_it_tries_the_queue_goes_on_trying()
         s.advance(90)
         assert s.account.reported["b"] == 1
         assert s.account.reported["a"] == 1
-
-
-def test_a_queue_that_is_moved_back_to_is_asked_with_the_key_of_now() -> None:
-    with Scenario() as s:
-        s.advance(1)
-        router, config = s.live[0].router, s.live[0].config
-        s.apply(queue={"url": "http://queue-b"})
-        for url, key in ((QUEUE, "old"), ("http://queue-b", "new"), (QUEUE, "new")):
-            s.spec["queue"]["url"] = url
-            s.loop.call_soon(router.apply, replace(config, spec=s.config().spec, api_key=key))
-            s.advance(0)
-        assert (router._queue.url, router._queue._key) == (QUEUE, "new")
 
 
 @pytest.mark.parametrize("drain", [0, 30])
@@ -296,7 +280,7 @@ def test_moving_twice_at_once_ends_on_the_last_redis_and_leaves_nothing_open() -
         s.apply(events={"redisURL": A})
         s.advance(30)
         running = s.live[0]
-        assert running.router._journal.redis_url == A
+        assert running.config.redis_url == A
         assert [client.server for client in running.clients] == [s.world.redis[A]]
 
 
@@ -307,11 +291,11 @@ def test_stopping_in_the_middle_of_a_move_gives_every_lease_up() -> None:
         s.advance(3)
         s.apply(events={"redisURL": B})
         s.stop(s.live[0])
-        assert s.world.redis[A].journals() != {}
+        assert s.world.redis[A].journalled() == set()
+        assert s.world.redis[B].journalled() == {"a"}, "the next process looks for its tasks there"
         for url in (A, B):
             keys = [key for key in s.world.redis[url]._data if b":lease:" in key]
             assert keys == [], url
-        s.apply(events={"redisURL": A})
         s.tasks_take(0.1)
         s.start()
 
@@ -335,9 +319,8 @@ def test_what_waits_for_redis_is_written_as_soon_as_a_beat_has_found_it_back() -
         s.submit("a")
         s.advance(20)  # by now a batch is tried every five seconds, and the lease every two
         assert s.account.reported["a"] == 1
-        journal = s.live[0].router._journal
         s.world.redis[A].set_mode("up")
-        while not journal.link.ok:
+        while not s.live[0].router.snapshot().journal.ok:
             s.advance(0.01)
         s.advance(0.3)
         assert s.account.published["a"] == 1
@@ -351,9 +334,7 @@ def test_events_outlive_a_move_that_the_stop_follows_at_once() -> None:
         s.advance(5)
         assert s.account.reported["a"] == 1
         s.apply(events={"redisURL": B})
-        stop = s.loop.create_task(s.live[0].router.stop())
-        s.advance(30)
-        assert stop.done()
+        s.stop(s.live[0])
         assert s.account.published["a"] == 1
         s.start()
 
@@ -364,9 +345,7 @@ def test_what_is_left_is_written_when_redis_falters_during_the_stop() -> None:
         s.tasks_take(1)
         s.advance(1.5)
         s.world.redis[A].faults.extend(["broken"])
-        stop = s.loop.create_task(s.live[0].router.stop())
-        s.advance(30)
-        assert stop.done()
+        s.stop(s.live[0])
         assert s.account.published["a"] == 1
         s.start()
 

@@ -1,6 +1,6 @@
-"""`queueworker failed`: the failed tasks of a router's group, and sending them again."""
+"""`queueworker failed`: lists the failed tasks of a group (the dead-letter queue) and sends them again."""
 
-# ruff: noqa: PLC0415 -- the worker shares this process's imports, and needs none of these
+# ruff: noqa: PLC0415 -- every command imports this module, so it imports its dependencies late
 from __future__ import annotations
 
 import asyncio
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="""See the tasks that failed, and send them to their queue again.
+    help="""List failed tasks, and send them to their queue again.
 
-Redis keeps the newest 1,000 of each group. A worker's group is its JOURNAL_GROUP, by default made from its
-QUEUE_SERVICE_URL: with the worker's own environment nothing has to be said. A QueueWorker object's group is its
-namespace/name.
+Redis keeps the newest 1,000 failed tasks of each group, as a dead-letter queue. The group of a QueueWorker object is
+its namespace/name. The group of a worker is its JOURNAL_GROUP, by default made from QUEUE_SERVICE_URL, so no option is
+needed in the worker's own environment.
 
 \b
 Examples:
@@ -41,7 +41,7 @@ Examples:
   queueworker failed retry task-17 task-18
   QUEUE_API_KEY=… queueworker failed retry --all
 """,
-    short_help="See the tasks that failed, and send them again.",
+    short_help="List failed tasks, and send them again.",
 )
 
 _GROUP = re.compile(r"[^/\s]+/[^/\s]+")
@@ -63,12 +63,16 @@ class ShowOutput(StrEnum):
 def _group(given: str | None) -> str:
     if given:
         if not _GROUP.fullmatch(given):
-            raise typer.BadParameter(f"{given!r} is no group: two words with a slash between them, say default/legacy")
+            raise typer.BadParameter(
+                f"{given!r} is not a group: give two words with a slash between them, for example default/legacy"
+            )
         return given
     url = os.environ.get("QUEUE_SERVICE_URL") or _QUEUE_URL
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise typer.BadParameter(f"no group, and QUEUE_SERVICE_URL={without_credentials(url)!r} is no http:// URL")
+        raise typer.BadParameter(
+            f"without --group, QUEUE_SERVICE_URL must be an http:// or https:// URL, not {without_credentials(url)!r}"
+        )
     return journal_group(url)
 
 
@@ -89,13 +93,13 @@ Group = Annotated[
         envvar="JOURNAL_GROUP",
         default_factory=lambda: _group(None),
         callback=_group,
-        show_default="the worker's of QUEUE_SERVICE_URL",
-        help="Whose tasks: namespace/name of a QueueWorker object, or a worker's JOURNAL_GROUP.",
+        show_default="made from QUEUE_SERVICE_URL, as for a worker",
+        help="Group of the tasks: namespace/name of a QueueWorker object, or JOURNAL_GROUP of a worker.",
     ),
 ]
 RedisURL = Annotated[
     str,
-    typer.Option(metavar="URL", envvar="REDIS_URL", show_envvar=True, callback=_redis, help="The router's Redis."),
+    typer.Option(metavar="URL", envvar="REDIS_URL", show_envvar=True, callback=_redis, help="Redis of the router."),
 ]
 
 
@@ -104,12 +108,12 @@ def list_(
     *,
     group: Group,
     redis_url: RedisURL = "redis://redis:6379",
-    limit: Annotated[int, typer.Option(min=1, help="Show so many, the newest.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of tasks; the newest are shown.")] = 50,
     output: Annotated[
-        Output, typer.Option("--output", "-o", help="wide adds the queue, and whether the task may have run.")
+        Output, typer.Option("--output", "-o", help="wide adds the queue and whether the task may have run.")
     ] = Output.TABLE,
 ) -> None:
-    """The failed tasks, newest first."""
+    """List failed tasks, newest first."""
     tasks, more = _run(_newest(redis_url, group, limit), redis_url)
     if output is Output.JSON:
         _print_json([_readable(task) for task in tasks])
@@ -119,7 +123,7 @@ def list_(
         return
     _print_table(tasks, wide=output is Output.WIDE)
     if more:
-        print(f"{more} older ones are not shown: --limit {limit + more} shows them", file=sys.stderr)
+        print(f"{more} older tasks are not shown: use --limit {limit + more}", file=sys.stderr)
 
 
 @app.command()
@@ -130,7 +134,7 @@ def show(
     redis_url: RedisURL = "redis://redis:6379",
     output: Annotated[ShowOutput, typer.Option("--output", "-o")] = ShowOutput.TEXT,
 ) -> None:
-    """One failed task, with its whole error and the task as the queue gave it."""
+    """Show one failed task, with its whole error and the task as the queue handed it out."""
     import orjson
 
     task = _run(_one(redis_url, group, eval_id), redis_url)
@@ -143,11 +147,11 @@ def show(
         "ID": task.eval_id,
         "When": _when(task),
         "Attempts": task.attempts,
-        "Executor": task.executor or "none was asked",
+        "Executor": task.executor or "none",
         "Queue": without_credentials(task.queue_url),
-        "May have run": "yes: `retry` sends it with --ambiguous only"
+        "May have run": "yes: `retry` needs --ambiguous"
         if task.ambiguous
-        else "no, or it said that it failed",
+        else "no, or the executor reported a failure",
     }
     for name, value in rows.items():
         print(f"{name + ':':<14}{_plain(str(value))}")
@@ -156,91 +160,91 @@ def show(
         data = orjson.dumps(orjson.loads(task.task), option=orjson.OPT_INDENT_2).decode()
         print("Task:", *_plain(data).splitlines(), sep="\n  ")
     else:
-        print(f"Task:         not kept ({f'{task.task_bytes:,} bytes' if task.task_bytes else 'not known'})")
+        print(f"Task:         not kept ({f'{task.task_bytes:,} bytes' if task.task_bytes else 'unknown'})")
 
 
 @app.command()
 def retry(
     eval_ids: Annotated[list[str] | None, typer.Argument(metavar="ID…", show_default=False)] = None,
     *,
-    all_: Annotated[bool, typer.Option("--all", help="Every failed task of the group, the oldest first.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Send all failed tasks of the group, oldest first.")] = False,
     ambiguous: Annotated[
         bool,
-        typer.Option("--ambiguous", help="Also those that may have run to their end: they may then run twice."),
+        typer.Option("--ambiguous", help="Also send tasks that may have run already; they may run twice."),
     ] = False,
     group: Group,
     redis_url: RedisURL = "redis://redis:6379",
     queue_url: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="Send to this queue, not to the one each task came from (behind a port-forward, say)."
+            metavar="URL",
+            help="Send to this queue instead of the queue of each task, for example behind a port-forward.",
         ),
     ] = None,
     api_key: Annotated[
         str | None,
-        typer.Option(metavar="KEY", envvar="QUEUE_API_KEY", show_envvar=True, help="The queue's key."),
+        typer.Option(metavar="KEY", envvar="QUEUE_API_KEY", show_envvar=True, help="API key of the queue."),
     ] = None,
 ) -> None:
     """Send failed tasks to their queue again.
 
-    A task leaves the record once the queue has accepted it. One that the queue has already is not sent a second
-    time; it leaves the record when it completes. A failure for want of an answer (a broken connection, a timeout, a
-    router that died) does not say that the task did not run: such a task is sent with --ambiguous only, or after
-    asking on a terminal. Status 1: a task was not sent.
+    A task leaves the list of failed tasks once the queue has accepted it. A task that the queue already has is not sent
+    again; it leaves the list when it completes. A task that failed without an answer of its executor (a broken
+    connection, a timeout, a router that died) may have run: it is sent only with --ambiguous, or after a question on
+    a terminal. The exit status is 1 if a task was not sent.
     """
     if bool(eval_ids) == all_:
-        raise typer.BadParameter("say which: one or more IDs, or --all")
+        raise typer.BadParameter("give one or more IDs, or --all")
     wanted = list(dict.fromkeys(eval_ids)) if eval_ids else None
     if not _run(_retry(redis_url, group, wanted, api_key or None, queue_url, ambiguous=ambiguous), redis_url):
         raise typer.Exit(1)
 
 
-# --- the work
-
-
 @asynccontextmanager
-async def _record(redis_url: str, group: str) -> AsyncIterator[FailedTasks]:
+async def _failed_tasks(redis_url: str, group: str) -> AsyncIterator[FailedTasks]:
     from queueworker.routing.resend import FailedTasks
 
-    record = FailedTasks(redis_url, group)
+    tasks = FailedTasks(redis_url, group)
     try:
-        yield record
+        yield tasks
     finally:
-        await record.close()
+        await tasks.close()
 
 
 async def _newest(redis_url: str, group: str, limit: int) -> tuple[list[FailedTask], int]:
-    """So many, and how many more there are."""
-    async with _record(redis_url, group) as record:
-        found = [task async for task in record.newest_first()]
+    """The newest tasks, and the number of older ones."""
+    async with _failed_tasks(redis_url, group) as stored:
+        found = [task async for task in stored.newest_first()]
     return found[:limit], len(found[limit:])
 
 
 async def _one(redis_url: str, group: str, eval_id: str) -> FailedTask | None:
-    async with _record(redis_url, group) as record:
-        return await record.get(eval_id)
+    async with _failed_tasks(redis_url, group) as stored:
+        return await stored.get(eval_id)
 
 
 async def _retry(
     redis_url: str, group: str, wanted: list[str] | None, key: str | None, queue_url: str | None, *, ambiguous: bool
 ) -> bool:
-    """Whether all that was asked for is with its queue now."""
+    """Returns True if every requested task is in its queue now."""
     from queueworker.routing.resend import Resender, Sent, refusal
 
-    async with _record(redis_url, group) as record:
+    async with _failed_tasks(redis_url, group) as stored:
         if wanted is None:
-            found = {task.eval_id: task async for task in record.newest_first()}
+            found = {task.eval_id: task async for task in stored.newest_first()}
             tasks: dict[str, FailedTask | None] = dict(reversed(found.items()))
             if not tasks:
                 print(f"no failed tasks in group {group}", file=sys.stderr)
         else:
-            tasks = {eval_id: await record.get(eval_id) for eval_id in wanted}
-        doubtful = [t for t in tasks.values() if t is not None and t.kept and t.ambiguous]
-        if doubtful and not ambiguous and sys.stdin.isatty():
-            question = f"{len(doubtful)} of {len(tasks)} may have run to their end and would run twice; send them too?"
+            tasks = {eval_id: await stored.get(eval_id) for eval_id in wanted}
+        may_have_run = [t for t in tasks.values() if t is not None and t.kept and t.ambiguous]
+        if may_have_run and not ambiguous and sys.stdin.isatty():
+            question = (
+                f"{len(may_have_run)} of {len(tasks)} tasks may have run already and may run twice; send them too?"
+            )
             ambiguous = typer.confirm(question, default=False, err=True)
         done = 0
-        async with aclosing(Resender(record, key, queue_url)) as resender:
+        async with aclosing(Resender(stored, key, queue_url)) as resender:
             for eval_id, task in tasks.items():
                 if task is None:
                     sent = Sent(eval_id, done=False, message=_unknown(eval_id, group))
@@ -267,11 +271,8 @@ def _fail(message: str) -> Any:
     raise typer.Exit(1)
 
 
-# --- how it looks
-
-
 def _unknown(eval_id: str, group: str) -> str:
-    return f"no failed task {eval_id!r} in group {group}: `queueworker failed list` shows which there are"
+    return f"no failed task {eval_id!r} in group {group}: `queueworker failed list` shows all failed tasks"
 
 
 def _when(task: FailedTask) -> str:
@@ -279,7 +280,7 @@ def _when(task: FailedTask) -> str:
 
 
 def _plain(text: str) -> str:
-    """An error is whatever an executor said: it must not move a person's cursor."""
+    """Replaces control characters: the error text of an executor must not control the terminal."""
     return _CONTROL.sub("�", text)
 
 
@@ -312,6 +313,6 @@ def _print_table(tasks: Sequence[FailedTask], *, wide: bool) -> None:
         more = ["yes" if task.ambiguous else "no", without_credentials(task.queue_url)] if wide else []
         cells = [task.eval_id, _when(task), str(task.attempts), task.executor or "-", *more, error[0]]
         table.add_row(*(Text(_plain(cell)) for cell in cells))
-    # in a pipe, and when wide, nothing is cut
+    # Columns are cut only on a terminal, and not with --output wide.
     width = None if sys.stdout.isatty() and not wide else 100_000
     Console(width=width, highlight=False, soft_wrap=wide).print(table)

@@ -1,6 +1,6 @@
-"""The command `queueworker`. What a subcommand needs is imported when it runs: a worker never loads Kubernetes."""
+"""The command `queueworker`. A subcommand imports its dependencies when it runs: a worker never loads Kubernetes."""
 
-# ruff: noqa: PLC0415 -- each subcommand pays for its own imports only
+# ruff: noqa: PLC0415 -- each subcommand loads only what it needs
 from __future__ import annotations
 
 import os
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from queueworker.cli import failed as failed_cli
-from queueworker.processes.environment import InvalidEnvironment, described, load
+from queueworker.processes.environment import InvalidEnvironment, load
+from queueworker.processes.environment_table import VARIABLES
 from queueworker.processes.logs import LogFormat, LogLevel, configure
 from queueworker.processes.signals import exit_until_claimed
 
@@ -25,15 +26,15 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    help="""Routes tasks from a legacy HTTP queue to a pool of executors, and loses none.
+    help="""Routes tasks from a legacy HTTP queue to a pool of executors without losing any.
 
 \b
 In Kubernetes, one router for each QueueWorker object:
   queueworker crd | kubectl apply --server-side -f -
   queueworker operator
-With no Kubernetes, one router for one queue:
+Without Kubernetes, one router for one queue:
   QUEUE_SERVICE_URL=http://queue:8081 EXECUTOR_COUNT=3 queueworker worker
-The tasks that failed:
+Failed tasks:
   queueworker failed list
 """,
 )
@@ -41,15 +42,15 @@ app.add_typer(failed_cli.app, name="failed")
 
 
 def _variables() -> str:
-    rows = [f"  {v.name}{f' ({v.default})' if v.default else ''}\n      {v.may_be}" for v in described()]
+    rows = [f"  {v.name}{f' ({v.default})' if v.default else ''}\n      {v.may_be}" for v in VARIABLES]
     return "\n".join(rows)
 
 
-_WORKER_HELP = f"""Route for one queue, with no Kubernetes, as the environment says.
+_WORKER_HELP = f"""Route for one queue without Kubernetes, configured by environment variables.
 
-A variable that cannot be used ends it at once, with status 2 and a line that names the variable. SIGTERM
-drains it: tasks that run end, for at most DRAIN_SECONDS, and the rest is taken up by the next worker. A
-second signal ends it at once.
+If a variable cannot be used, the worker exits at once with status 2 and a line that names the variable.
+SIGTERM drains the worker: running tasks have DRAIN_SECONDS to finish, and the next worker takes over the
+rest. A second signal ends the worker at once.
 
 \b
 Examples:
@@ -59,12 +60,12 @@ Examples:
   curl http://localhost:8084/status
 
 \b
-Variables, with their defaults and what they may be:
+Variables, with their defaults and permitted values:
 {_variables()}
 """
 
 
-@app.command(help=_WORKER_HELP, short_help="Route for one queue, with no Kubernetes.")
+@app.command(help=_WORKER_HELP, short_help="Route for one queue without Kubernetes.")
 def worker() -> None:
     exit_until_claimed()
     try:
@@ -78,10 +79,11 @@ def worker() -> None:
     _run(run_worker(settings))
 
 
-_OPERATOR_HELP = """Route for every QueueWorker object in Kubernetes.
+_OPERATOR_HELP = """Route for the QueueWorker objects in Kubernetes.
 
-It uses the service account of its pod, or the current context of KUBECONFIG. Of several replicas, the holder
-of the Lease routes and the others stand by. SIGTERM drains every router; a second signal ends it at once.
+The operator uses the service account of its pod, or the current context of KUBECONFIG. The replica that
+holds the Lease routes, and the other replicas stand by. SIGTERM drains all routers; a second signal ends
+the operator at once.
 
 \b
 Examples:
@@ -104,20 +106,22 @@ def _namespaces(given: list[str] | None) -> list[str] | None:
 def _namespace(given: str) -> str:
     if not _DNS_LABEL.fullmatch(given):
         raise typer.BadParameter(
-            f"{given!r} is no namespace: lower-case letters, digits and hyphens, at most 63 (give several by repeating "
-            "the option)"
+            f"{given!r} is not a namespace: use at most 63 lower-case letters, digits and hyphens (repeat the option "
+            "for several namespaces)"
         )
     return given
 
 
 def _lease(given: str) -> str:
     if not _DNS_NAME.fullmatch(given):
-        raise typer.BadParameter(f"{given!r} is no name: lower-case letters, digits, hyphens and dots, at most 253")
+        raise typer.BadParameter(
+            f"{given!r} is not a name: use at most 253 lower-case letters, digits, hyphens and dots"
+        )
     return given
 
 
 def _own_namespace() -> str:
-    """The pod's own, which a service account's token comes with; outside a cluster the one of the manifests."""
+    """The namespace of the pod, from its service account; outside a cluster the namespace of the manifests."""
     try:
         return _OWN_NAMESPACE.read_text().strip()
     except OSError:
@@ -130,27 +134,29 @@ def operator(
     namespace: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAMESPACE", help="Watch this namespace; repeatable. None: the whole cluster.", callback=_namespaces
+            metavar="NAMESPACE", help="Watch this namespace; repeatable. Default: all namespaces.", callback=_namespaces
         ),
     ] = None,
     lease_name: Annotated[
-        str, typer.Option(metavar="NAME", help="The Lease that the leading replica holds.", callback=_lease)
+        str, typer.Option(metavar="NAME", help="Name of the Lease for leader election.", callback=_lease)
     ] = "queueworker-operator",
     lease_namespace: Annotated[
         str,
         typer.Option(
             metavar="NAMESPACE",
-            help="The namespace of the Lease.",
+            help="Namespace of the Lease.",
             default_factory=_own_namespace,
             show_default="the pod's own, else queueworker-system",
             envvar="POD_NAMESPACE",
             callback=_namespace,
         ),
     ],
-    host: Annotated[str, typer.Option(help="Address that the HTTP face listens on.")] = "0.0.0.0",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Its TCP port; 0 takes any free one.")] = 8084,
-    log_level: Annotated[LogLevel, typer.Option(help="The least level that is logged.")] = LogLevel.INFO,
-    log_format: Annotated[LogFormat, typer.Option(help="How a log line is written.")] = LogFormat.TEXT,
+    host: Annotated[str, typer.Option(help="Address that the HTTP API listens on.")] = "0.0.0.0",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="TCP port of the HTTP API; 0 takes any free port.")
+    ] = 8084,
+    log_level: Annotated[LogLevel, typer.Option(help="Lowest level that is logged.")] = LogLevel.INFO,
+    log_format: Annotated[LogFormat, typer.Option(help="Format of a log line.")] = LogFormat.TEXT,
 ) -> None:
     exit_until_claimed()
     configure(log_level, log_format)
@@ -166,7 +172,7 @@ def operator(
         _run(operate(options, host, port))
     except ConfigException as error:
         print(
-            f"no Kubernetes API server to talk to: {error}; run in a pod, or set KUBECONFIG to a kubeconfig file",
+            f"no access to a Kubernetes API server: {error}; run in a pod, or set KUBECONFIG to a kubeconfig file",
             file=sys.stderr,
         )
         raise typer.Exit(1) from error
@@ -182,14 +188,14 @@ def version() -> None:
 
 @app.command()
 def crd() -> None:
-    """Print the CustomResourceDefinition, for kubectl."""
+    """Print the CustomResourceDefinition for kubectl."""
     from queueworker.resource.generate import crd_yaml
 
     print(crd_yaml(), end="")
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run in uvloop. What a person can put right ends the process with status 1 and a sentence."""
+    """Run in uvloop. CannotListen ends the process with status 1 and its message."""
     import asyncio
     import gc
 
@@ -197,7 +203,7 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
     from queueworker.web.server import CannotListen
 
-    # What was imported stays: the collector need not walk through it, nor look for garbage every 700 allocations.
+    # Imported modules stay for good, so the collector skips them; and it runs less often than every 700 allocations.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -1,1 +1,1 @@
-"""The control plane: kopf handlers, discovery, status and leadership."""
+"""The control plane: kopf handlers, discovery, status and leader election."""

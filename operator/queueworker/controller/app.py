@@ -1,4 +1,4 @@
-"""The operator: lead or stand by; while leading, watch and route; in the end drain, then let go."""
+"""The operator's life: wait for the Lease, watch objects and route for them while leading, drain at the end."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2.0
+LIST_PERIOD_SECONDS = 10.0
 
 
 async def run_operator(
     options: OperatorOptions, registry: Registry, stop: asyncio.Event, claim_signals: Callable[[], None]
 ) -> None:
-    """Until `stop` is set, and everything is drained.
+    """Return once `stop` is set and every router has drained.
 
-    kopf takes the signals for itself when it starts: `claim_signals` is called then, to take them back,
-    because a SIGTERM has to drain the routers before kopf is told to stop.
+    kopf installs its own signal handlers when it starts. `claim_signals` is called afterwards to replace them, because
+    a SIGTERM has to drain the routers before kopf stops.
     """
-    async with Cluster(registry.heard) as cluster:
+    async with Cluster(registry.mark_alive) as cluster:
         elector = Elector(
             *(cluster, options.lease_namespace, options.lease_name, options.identity), rivals=registry.has_rivals
         )
         stopping = asyncio.create_task(stop.wait())
         while not stop.is_set():
-            log.info("standing by for the lease %s/%s", options.lease_namespace, options.lease_name)
+            log.info("standing by for the Lease %s/%s", options.lease_namespace, options.lease_name)
             if not await _first(elector.acquire(), stopping):
                 break
             log.info("leading as %s", options.identity)
@@ -58,7 +59,7 @@ async def _lead(
     stopping: asyncio.Task[Any],
     claim_signals: Callable[[], None],
 ) -> None:
-    """One term: from having the lease to having drained, because we stop or because the lease was lost."""
+    """One term: from the acquisition of the Lease until the routers have drained, after a stop or a lost Lease."""
     lost = asyncio.create_task(elector.lost.wait())
     watching = asyncio.create_task(_wait_for_resource(cluster, options.namespaces))
     await asyncio.wait([watching, lost, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -81,7 +82,7 @@ async def _lead(
     claim_signals()
     registry.watching = True
     running = asyncio.create_task(kopf.run_tasks(tasks, ignored=others))
-    signs = asyncio.create_task(_listen(cluster, options.namespaces))
+    listing = asyncio.create_task(_list_regularly(cluster, options.namespaces))
     try:
         await asyncio.wait([running, lost, stopping], return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -90,14 +91,14 @@ async def _lead(
         drains = [asyncio.create_task(r.stop(final=False)) for r in list(registry.runners.values())]
         if drains:
             await asyncio.wait(drains)
-        signs.cancel()
+        listing.cancel()
         lost.cancel()
         stop_kopf.set()
         await asyncio.gather(running, return_exceptions=True)
 
 
 async def _first(work: Coroutine[Any, Any, None], stopping: asyncio.Task[Any]) -> bool:
-    """Do the work unless `stopping` comes first. Whether it was done."""
+    """Do the work unless `stopping` ends first. Returns True if the work was done and `stopping` has not ended."""
     task = asyncio.create_task(work)
     await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
     if not task.done():
@@ -109,24 +110,26 @@ async def _first(work: Coroutine[Any, Any, None], stopping: asyncio.Task[Any]) -
 
 
 async def _wait_for_resource(cluster: Cluster, namespaces: tuple[str, ...]) -> None:
-    """Kopf looks for the resource once: wait until it is there, and say what is missing."""
-    told = ""
+    """Wait until QueueWorkers can be listed, and log the reason while they cannot: kopf looks for the CRD only once."""
+    logged = ""
     while True:
         try:
             await cluster.can_watch(namespaces)
         except FAILED as error:
             text = f"{getattr(error, 'status', '')} {getattr(error, 'reason', error)}".strip()
-            if text != told:
-                told = text
-                log.warning("QueueWorkers cannot be listed yet (%s): is the CRD installed, and the role bound?", text)
+            if text != logged:
+                logged = text
+                log.warning(
+                    "QueueWorkers cannot be listed (%s): check that the CRD is installed and the role is bound", text
+                )
             await asyncio.sleep(RETRY_SECONDS)
         else:
             return
 
 
-async def _listen(cluster: Cluster, namespaces: tuple[str, ...]) -> None:
-    """A list every ten seconds: that the API server still answers what the watch asks it."""
+async def _list_regularly(cluster: Cluster, namespaces: tuple[str, ...]) -> None:
+    """Repeat the watch's list request, so that `/readyz` knows whether the API server still answers it."""
     while True:
-        await asyncio.sleep(10)
+        await asyncio.sleep(LIST_PERIOD_SECONDS)
         with contextlib.suppress(*FAILED):
             await cluster.can_watch(namespaces)

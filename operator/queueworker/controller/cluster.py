@@ -1,4 +1,4 @@
-"""The calls to the API server that kopf has no verb for. Effects only; every answer is a sign of life."""
+"""Calls to the API server that kopf does not offer. They have no logic of their own."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from queueworker.resource.spec import SecretKeyRef
 
 REQUEST_SECONDS = 5.0
-# When hundreds of objects start at once they all write status: a few at a time, or the server is too slow for all of
-# them, and for the Lease's renewal, which then is lost.
-STATUS_WRITES = 8
-# What a call can end with when the API server is away: refused, broken, too slow.
+# When hundreds of objects start at once, all of them write status. More concurrent writes slow the API server down so
+# much that they time out, and with them the renewal of the Lease.
+MAX_STATUS_WRITES = 8
+# The errors of a call while the API server is away: connection refused, broken or too slow.
 UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
 FAILED = (ApiException, *UNREACHABLE)
 
 
 class SecretNotFound(Exception):
-    """The Secret, or its key, is not there or not readable. The message names both."""
+    """The Secret or its key does not exist or cannot be read. The message names both."""
 
 
 class Cluster:
-    """`async with`; `on_answer` is called whenever the API server answered, whatever it said."""
+    """Use with `async with`. `on_answer` is called after every answer of the API server, also after an error."""
 
     def __init__(self, on_answer: Callable[[], None]) -> None:
         self._on_answer = on_answer
         self._api: client.ApiClient | None = None
-        self._status_writes = asyncio.Semaphore(STATUS_WRITES)
+        self._status_writes = asyncio.Semaphore(MAX_STATUS_WRITES)
 
     async def __aenter__(self) -> Self:
         await config.load_config()  # type: ignore[no-untyped-call]
@@ -49,24 +49,24 @@ class Cluster:
             await self._api.close()  # type: ignore[no-untyped-call]
 
     async def secret(self, namespace: str, ref: SecretKeyRef) -> str:
-        """The key's value. Raises `SecretNotFound`, or one of `UNREACHABLE`."""
+        """Returns the value of the key. Raises `SecretNotFound` or one of `UNREACHABLE`."""
         where = f"Secret {namespace}/{ref.name}"
         try:
             secret = await self._call(client.CoreV1Api(self._api).read_namespaced_secret, ref.name, namespace)
         except ApiException as error:
             if error.status == 404:
-                raise SecretNotFound(f"{where} does not exist: create it, with the key {ref.key}") from error
+                raise SecretNotFound(f"{where} does not exist: create it with the key {ref.key}") from error
             raise SecretNotFound(f"{where} cannot be read: {error.status} {error.reason}") from error
         value = (secret.data or {}).get(ref.key)
         if value is None:
-            raise SecretNotFound(f"{where} has no key {ref.key}: add it, or name another key")
+            raise SecretNotFound(f"{where} has no key {ref.key}: add the key, or change the reference")
         try:
             return base64.b64decode(value).decode().strip()
         except (binascii.Error, UnicodeDecodeError) as error:
-            raise SecretNotFound(f"{where}: the value of {ref.key} is no text") from error
+            raise SecretNotFound(f"{where}: the value of {ref.key} is not UTF-8 text") from error
 
     async def patch_status(self, namespace: str, name: str, status: dict[str, Any]) -> None:
-        """Merge into the object's status, when its turn has come. Raises one of `FAILED`."""
+        """Apply a merge patch to the object's status; waits for a free place. Raises one of `FAILED`."""
         async with self._status_writes:
             await self._call(
                 client.CustomObjectsApi(self._api).patch_namespaced_custom_object_status,
@@ -76,7 +76,7 @@ class Cluster:
             )
 
     async def can_watch(self, namespaces: tuple[str, ...]) -> None:
-        """Try a list as the watch will make it. Raises one of `FAILED`: no CRD, no right, no server."""
+        """List as the watch does. Raises one of `FAILED` if the CRD, the permission or the API server is missing."""
         api = client.CustomObjectsApi(self._api)
         kind = (names.GROUP, names.VERSION)
         if not namespaces:
@@ -85,7 +85,7 @@ class Cluster:
             await self._call(api.list_namespaced_custom_object, *kind, namespace, names.PLURAL, limit=1)
 
     async def read_lease(self, namespace: str, name: str) -> Any:
-        """The V1Lease; None when there is none yet. Raises one of `FAILED`."""
+        """Returns the V1Lease, or None if it does not exist yet. Raises one of `FAILED`."""
         try:
             return await self._call(client.CoordinationV1Api(self._api).read_namespaced_lease, name, namespace)
         except ApiException as error:
@@ -94,7 +94,7 @@ class Cluster:
             raise
 
     async def write_lease(self, namespace: str, lease: Any, *, create: bool) -> Any:
-        """Create or replace, guarded by its resourceVersion. Raises one of `FAILED`; a conflict is ApiException 409."""
+        """Create or replace the Lease. Raises one of `FAILED`; if another replica wrote it first, ApiException 409."""
         api = client.CoordinationV1Api(self._api)
         if create:
             return await self._call(api.create_namespaced_lease, namespace, lease)

@@ -1,4 +1,4 @@
-"""A Service's ready endpoints, from its EndpointSlices. `endpoints` is pure; `Slices` remembers what the watch said."""
+"""The ready endpoints of a Service, from its EndpointSlices."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def endpoints(ref: ServiceRef, slices: Iterable[Mapping[str, Any]]) -> list[Endpoint]:
-    """Ready and not terminating, each once, in the order of their names.
+    """The endpoints that are ready and not terminating, without duplicates, sorted by name.
 
-    `ref.port` names a port of the slices, or is the number itself, which then need not be in any slice.
+    `ref.port` is the name of a port in the slices, or a port number, which need not appear in them.
     """
     found: dict[str, Endpoint] = {}
     for item in slices:
@@ -47,13 +47,13 @@ def _port(wanted: str, ports: Iterable[Mapping[str, Any]]) -> int | None:
 
 
 class Slices:
-    """The EndpointSlices of every Service that is watched."""
+    """The EndpointSlices of all watched Services, kept up to date by the watch's events."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
 
-    def take(self, event: str | None, body: Mapping[str, Any]) -> str:
-        """Remember a slice, or forget it. The namespace that it concerns."""
+    def update(self, event: str | None, body: Mapping[str, Any]) -> str:
+        """Apply a watch event. Returns the namespace of the slice."""
         meta = body["metadata"]
         key: tuple[str, str] = (meta["namespace"], (meta.get("labels") or {}).get(SERVICE_NAME_LABEL, ""))
         if event == "DELETED":

@@ -1,4 +1,4 @@
-"""kopf's side: events of QueueWorkers and EndpointSlices become calls of the runners. Nothing is decided here."""
+"""The kopf handlers. They pass watch events to the runners and decide nothing."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ import kopf
 from queueworker.controller.discovery import Slices
 from queueworker.controller.runner import ObjectRunner
 from queueworker.resource import names
+from queueworker.routing.router import Router
 
 if TYPE_CHECKING:
     from queueworker.controller.cluster import Cluster
     from queueworker.controller.options import Registry
 
-# kopf logs every handled event of every object at INFO
+# kopf logs each handled event of each object at INFO
 logging.getLogger("kopf.objects").setLevel(logging.WARNING)
 
 
 def settings() -> kopf.OperatorSettings:
-    """Kopf's settings, each for a reason."""
+    """Settings of kopf, each with its reason."""
     made = kopf.OperatorSettings()
-    made.scanning.disabled = True  # neither CRDs nor namespaces need be watched: fewer rights
-    made.background.cancellation_polling = 0.5  # a deleted object is gone soon after its router has drained
+    made.scanning.disabled = True  # no watch on CRDs and namespaces, so fewer permissions
+    made.background.cancellation_polling = 0.5  # a deleted object disappears soon after its router has drained
     made.persistence.finalizer = names.FINALIZER
     made.posting.reporting_component = "queueworker-operator"
     made.posting.event_name_prefix = "queueworker-"
     made.watching.server_timeout = 300
-    made.watching.client_timeout = 330  # a watch whose connection died without a word is noticed and made again
+    made.watching.client_timeout = 330  # a watch on a silently dead connection is noticed and renewed
     made.networking.request_timeout = 30
     return made
 
@@ -46,7 +47,7 @@ def register(registry: kopf.OperatorRegistry, runners: Registry, cluster: Cluste
 
     @kopf.on.event(*kind, registry=registry)
     def observe(body: kopf.Body, namespace: str | None, name: str, **_: Any) -> None:
-        runners.heard()
+        runners.mark_alive()
         runner = runners.runners.get((namespace or "", name))
         if runner is not None:
             runner.observe(_plain(body))
@@ -54,7 +55,7 @@ def register(registry: kopf.OperatorRegistry, runners: Registry, cluster: Cluste
     @kopf.daemon(*kind, registry=registry)
     async def route(body: kopf.Body, namespace: str | None, name: str, stopped: kopf.DaemonStopped, **_: Any) -> None:
         announce = functools.partial(_announce, body)
-        runner = ObjectRunner(_plain(body), cluster, slices, identity, announce)
+        runner = ObjectRunner(_plain(body), cluster, slices, identity, announce, factory=Router)
         runners.runners[namespace or "", name] = runner
         watcher = _stop_with(stopped, runner)
         try:
@@ -67,16 +68,16 @@ def register(registry: kopf.OperatorRegistry, runners: Registry, cluster: Cluste
     @kopf.on.event(
         "discovery.k8s.io", "v1", "endpointslices", labels={names.SERVICE_NAME_LABEL: kopf.PRESENT}, registry=registry
     )
-    def discovered(type: str | None, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf's name for it
-        runners.heard()
-        namespace = slices.take(type, dict(body))
+    def discovered(type: str | None, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf passes it by this name
+        runners.mark_alive()
+        namespace = slices.update(type, dict(body))
         for (where, _name), runner in runners.runners.items():
             if where == namespace:
                 runner.endpoints_changed()
 
 
 def _stop_with(stopped: kopf.DaemonStopped, runner: ObjectRunner) -> asyncio.Task[None]:
-    """Drain when kopf says that the daemon is to stop: by then the object is deleted, or the operator ends."""
+    """Stop the runner when kopf stops its daemon, because the object was deleted or the operator ends."""
 
     async def watch() -> None:
         await stopped.wait()
@@ -91,5 +92,5 @@ def _announce(body: kopf.Body, kind: str, reason: str, message: str) -> None:
 
 
 def _plain(body: kopf.Body) -> dict[str, Any]:
-    """Kopf's bodies are live views; a runner keeps what it was given."""
+    """A copy of the parts that a runner reads: kopf's body is a view that changes."""
     return {key: body[key] for key in ("metadata", "spec", "status") if key in body}

@@ -1,8 +1,8 @@
-"""Who of the replicas leads, by a Lease. The others stand by, and one takes over when the leader falls silent.
+"""Leader election by a Lease: one replica leads, the others stand by and take over when it stops renewing.
 
-`kubernetes.aio.leaderelection` has the parts, but goes by the wall clock (a clock set forward steals or
-loses the lease), ends on a broken connection, and does not give the lease up. So the decision is ours,
-a pure function on the monotonic clock; what others wrote into the Lease is only ever compared, never read as a time.
+`kubernetes.aio.leaderelection` is not used: it compares wall clocks (a clock set forward steals or loses the Lease),
+ends on a broken connection, and does not release the Lease. Here the decision is a pure function on the monotonic
+clock. The times that other replicas wrote into the Lease are never read.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Move(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """What a Lease says, as far as the election goes. `version` changes with every write."""
+class LeaseRecord:
+    """The parts of a Lease that the election uses. `version` changes with every write, `duration` is in seconds."""
 
     holder: str
     version: str
@@ -49,19 +49,19 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """A record, and when (monotonic, seconds) we first saw it."""
+    """A record and the monotonic time in seconds at which this replica first saw it."""
 
-    record: Record
+    record: LeaseRecord
     since: float
 
 
-def observe(record: Record, before: Observed | None, now: float) -> Observed:
-    """A record that has not changed keeps the time that it was first seen at."""
+def observe(record: LeaseRecord, before: Observed | None, now: float) -> Observed:
+    """An unchanged record keeps the time at which it was first seen."""
     return before if before is not None and before.record == record else Observed(record, now)
 
 
 def decide(observed: Observed | None, me: str, now: float) -> Move:
-    """Renew our own; take what is free or was not renewed for its whole duration, as we saw it."""
+    """Renew our own Lease. Take one that is free, or that was not renewed for its whole duration."""
     if observed is None:
         return Move.CREATE
     record = observed.record
@@ -73,10 +73,11 @@ def decide(observed: Observed | None, me: str, now: float) -> Move:
 
 
 def deposed(observed: Observed | None, me: str, silence: float, rivals: bool) -> bool:
-    """Whether a leader has to stop, which last renewed the Lease `silence` seconds ago.
+    """True if a leader that last renewed the Lease `silence` seconds ago has to stop leading.
 
-    Another holder is seen; or the API server is out of reach, and `rivals` route what we route: then it
-    is out of reach for us alone. When it is away for everybody there are none, and routing goes on.
+    It stops if another replica holds the Lease. It also stops if it cannot renew while rivals route for the same
+    objects: then the API server is unreachable for this replica only. If the API server is away for all replicas,
+    there are no rivals, and the leader continues to route.
     """
     if observed is not None and observed.record.holder not in {me, ""}:
         return True
@@ -84,7 +85,10 @@ def deposed(observed: Observed | None, me: str, silence: float, rivals: bool) ->
 
 
 class Elector:
-    """Holds the Lease for this replica, or waits for it. `rivals`: whether others route what this one does."""
+    """Acquires, renews and releases the Lease for this replica.
+
+    `rivals` tells whether another operator routes for the same objects.
+    """
 
     def __init__(
         self,
@@ -97,7 +101,7 @@ class Elector:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lost = asyncio.Event()
-        """Set when another leads: whoever leads must stop."""
+        """Set when this replica must stop leading."""
         self._rivals = rivals
         self._cluster = cluster
         self._namespace = namespace
@@ -108,14 +112,14 @@ class Elector:
         self._renewing: asyncio.Task[None] | None = None
 
     async def acquire(self) -> None:
-        """Return when this replica leads; it then renews by itself until `release`, or until `lost` is set."""
+        """Return when this replica leads. It then renews the Lease until `release`, or until `lost` is set."""
         while not await self._try():
             await asyncio.sleep(RETRY_SECONDS)
         self.lost.clear()
         self._renewing = asyncio.create_task(self._renew_for_ever(), name="lease")
 
     async def release(self) -> None:
-        """Stop renewing, and give the lease up so that another leads at once."""
+        """Stop renewing, and release the Lease so that another replica leads at once."""
         if self._renewing is None:
             return
         self._renewing.cancel()
@@ -127,20 +131,20 @@ class Elector:
                 lease.spec.holder_identity = ""
                 await self._cluster.write_lease(self._namespace, lease, create=False)
         except FAILED as error:
-            log.info("the lease could not be given up and will run out: %s", error)
+            log.info("the Lease could not be released and will expire: %s", error)
 
     async def _renew_for_ever(self) -> None:
         renewed = self._clock()
         while not deposed(self._observed, self._identity, self._clock() - renewed, self._rivals()):
             await asyncio.sleep(RETRY_SECONDS)
-            asked = self._clock()
+            started = self._clock()
             if await self._try():
-                renewed = asked
-        log.error("the lease %s/%s was lost", self._namespace, self._name)
+                renewed = started
+        log.error("the Lease %s/%s was lost", self._namespace, self._name)
         self.lost.set()
 
     async def _try(self) -> bool:
-        """One round. Whether the lease is ours now."""
+        """One attempt to acquire or renew. Returns True if this replica holds the Lease afterwards."""
         try:
             async with asyncio.timeout(REQUEST_DEADLINE_SECONDS):
                 lease = await self._cluster.read_lease(self._namespace, self._name)
@@ -151,21 +155,21 @@ class Elector:
                 lease = _written(lease, self._namespace, self._name, self._identity, move)
                 lease = await self._cluster.write_lease(self._namespace, lease, create=move is Move.CREATE)
         except FAILED as error:
-            log.debug("lease: %s", error)
+            log.debug("the Lease could not be read or written: %s", error)
             return False
         self._observed = observe(_record(lease), self._observed, self._clock())
         return True
 
 
-def _record(lease: Any) -> Record:
+def _record(lease: Any) -> LeaseRecord:
     spec = lease.spec
-    return Record(
+    return LeaseRecord(
         spec.holder_identity or "", lease.metadata.resource_version or "", float(spec.lease_duration_seconds or 0)
     )
 
 
 def _written(lease: Any, namespace: str, name: str, me: str, move: Move) -> Any:
-    """The Lease as we want it. The times are for people who look."""
+    """The Lease to write. Its times are for people only."""
     now = datetime.now(UTC)
     if lease is None:
         lease = client.V1Lease(metadata=client.V1ObjectMeta(name=name, namespace=namespace), spec=client.V1LeaseSpec())

@@ -1,4 +1,4 @@
-"""What an operator is told at its start, and what it shows to its HTTP face."""
+"""The operator's options, and its state as the HTTP API shows it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from queueworker.controller.runner import ObjectRunner
     from queueworker.routing.snapshot import Snapshot
 
-# A leader that has not heard from the API server for this long says that it is not ready; routing goes on.
+# A replica without an answer from the API server for this long is not ready. Its routers continue.
 SILENCE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorOptions:
-    """`namespaces` empty: the whole cluster. `identity` tells the replicas apart."""
+    """Empty `namespaces` means all namespaces. `identity` is unique for each replica."""
 
     namespaces: tuple[str, ...] = ()
     lease_name: str = "queueworker-operator"
@@ -29,39 +29,40 @@ class OperatorOptions:
 
 
 class Registry:
-    """The routers of this operator, and its signs of life."""
+    """The runners of this operator and its state; the source of its HTTP API."""
 
     def __init__(self) -> None:
         self.runners: dict[tuple[str, str], ObjectRunner] = {}
         self.leading = False
         self.stopping = False
-        self.heard_at = float("-inf")
-        """On the monotonic clock: when the API server last answered us."""
         self.watching = False
-        """Whether the watch of QueueWorkers has begun."""
+        """True once the watch of QueueWorkers has begun."""
+        self._alive_at = float("-inf")
+        """Monotonic time in seconds of the last answer of the API server."""
 
-    def heard(self) -> None:
-        self.heard_at = time.monotonic()
+    def mark_alive(self) -> None:
+        """The API server has answered."""
+        self._alive_at = time.monotonic()
 
     def snapshots(self) -> Iterable[Snapshot]:
         return [snapshot for runner in self.runners.values() if (snapshot := runner.snapshot()) is not None]
 
     def has_rivals(self) -> bool:
-        """Whether others route what this operator routes, as Redis says."""
-        return any(snapshot.peers for snapshot in self.snapshots())
+        """True if another operator routes for one of our objects, according to Redis."""
+        return any(snapshot.rivals for snapshot in self.snapshots())
 
     def live(self) -> tuple[bool, str]:
-        """The loop answers: that is all that a restart could mend."""
+        """Always alive when it can answer: a restart helps only if the event loop hangs."""
         return True, "stopping" if self.stopping else "running"
 
     def ready(self) -> tuple[bool, str]:
-        """A leader that watches, or a standby that could lead: both only while the API server answers."""
+        """Ready are a leader that watches its objects and a standby, both only while the API server answers."""
         if self.stopping:
             return False, "stopping: draining the routers"
-        silence = time.monotonic() - self.heard_at
+        silence = time.monotonic() - self._alive_at
         if silence > SILENCE_SECONDS:
             since = "since the start" if silence == float("inf") else f"for {silence:.0f} s"
-            return False, f"the API server has not answered {since}; routing goes on as it was"
+            return False, f"the API server has not answered {since}; routing continues with the last known objects"
         if self.leading and not self.watching:
-            return False, "leading, but the watch of QueueWorkers has not begun: is the CRD installed?"
+            return False, "leading, but the watch of QueueWorkers has not begun: check that the CRD is installed"
         return True, f"leading, with {len(self.runners)} QueueWorkers" if self.leading else "standing by for the leader"

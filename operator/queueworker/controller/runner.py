@@ -1,75 +1,71 @@
-"""One QueueWorker object: its router, kept equal to its spec, and its status, kept equal to its router."""
+"""One QueueWorker object: its router follows its spec, and its status follows its router."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from queueworker.controller import discovery
 from queueworker.controller import status as statuses
-from queueworker.controller.cluster import FAILED, UNREACHABLE, SecretNotFound
-from queueworker.controller.status import Problems, Totals
-from queueworker.resource.spec import QueueWorkerSpec
-from queueworker.routing.config import RouterConfig, static_endpoints
-from queueworker.routing.router import Router
+from queueworker.controller.cluster import UNREACHABLE
+from queueworker.controller.conditions import Problems
+from queueworker.controller.inputs import InputReader
+from queueworker.controller.status_writer import HEARTBEAT_SECONDS, StatusWriter
+from queueworker.controller.supervisor import RouterSupervisor
 from queueworker.routing.snapshot import LinkReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from queueworker.controller.cluster import Cluster
     from queueworker.controller.discovery import Slices
-    from queueworker.resource.spec import SecretKeyRef
-    from queueworker.routing.config import Endpoint
+    from queueworker.controller.supervisor import RouterFactory
+    from queueworker.resource.spec import QueueWorkerSpec
     from queueworker.routing.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
-BEAT_SECONDS = 15.0
-SECRET_RETRY_SECONDS = 2.0
-RESTART_SECONDS = 5.0
-# Status is written at once when something changed, but not more often than this.
+RETRY_SECONDS = 2.0
+"""Interval of a reconciliation while there is no router, or while a Secret is missing or refused."""
 QUIET_SECONDS = 0.5
+"""Shortest time between two reconciliations of an object whose router runs."""
 
 
 class ObjectRunner:
-    """Runs from the object's first appearance to its deletion, or to the operator's end."""
+    """Runs from the object's first appearance until its deletion or the operator's end."""
 
     def __init__(
-        self, body: Mapping[str, Any], cluster: Cluster, slices: Slices, identity: str, announce: Callable[..., None]
+        self,
+        body: Mapping[str, Any],
+        cluster: Cluster,
+        slices: Slices,
+        identity: str,
+        announce: Callable[[str, str, str], None],
+        *,
+        factory: RouterFactory,
     ) -> None:
         meta = body["metadata"]
         self.namespace: str = meta["namespace"]
         self.name: str = meta["name"]
-        self._body = body
-        self._cluster = cluster
-        self._slices = slices
-        self._identity = identity
-        self._announce = announce
-        self._wake = asyncio.Event()
-        self._router: Router | None = None
-        self._running: asyncio.Task[None] | None = None
-        self._restart_at = 0.0
-        self._spec: QueueWorkerSpec | None = None
-        self._problems = Problems()
-        self._secrets: dict[SecretKeyRef, str] = {}
-        self._secrets_read_at = float("-inf")
-        self._written: Mapping[str, Any] = dict(body.get("status") or {})
-        self._written_at = float("-inf")
-        self._totals = Totals.of_status(self._written)
-        self._stopping = False
         self.stopped = asyncio.Event()
-
-    # --- what happens to it
+        self._group = f"{self.namespace}/{self.name}"
+        self._body = body
+        self._wake = asyncio.Event()
+        self._spec: QueueWorkerSpec | None = None
+        """The last valid spec."""
+        self._problems = Problems()
+        written = statuses.read(body.get("status") or {})
+        self._inputs = InputReader(self.namespace, self.name, cluster, slices)
+        self._supervisor = RouterSupervisor(
+            identity, self._wake.set, statuses.Totals.of(written.tasks), factory=factory
+        )
+        self._writer = StatusWriter(self.namespace, self.name, written, cluster, announce)
+        self._stopping = False
 
     def observe(self, body: Mapping[str, Any]) -> None:
-        """The object as the API server has it now."""
+        """Take the object as the API server has it now."""
         self._body = body
         self._wake.set()
 
@@ -77,156 +73,80 @@ class ObjectRunner:
         self._wake.set()
 
     def snapshot(self) -> Snapshot | None:
-        return self._router.snapshot() if self._router is not None else None
+        return self._supervisor.snapshot()
 
     async def run(self) -> None:
-        """Until `stop`. Whatever fails here is logged and tried again: the router goes on meanwhile."""
+        """Return once `stop` has ended. A failure is logged and tried again; meanwhile the router goes on."""
         while not self._stopping:
             self._wake.clear()
             try:
                 await self._reconcile()
                 await self._publish()
             except UNREACHABLE as error:
-                log.warning("%s/%s: the API server cannot be reached: %s", self.namespace, self.name, error)
+                log.warning("%s: the API server cannot be reached: %s", self._group, error)
             except Exception:
-                log.exception("%s/%s: reconciling failed; it is tried again", self.namespace, self.name)
-            await asyncio.sleep(QUIET_SECONDS if self._router is not None else 0)
+                log.exception("%s: reconciling failed; it is tried again", self._group)
+            await asyncio.sleep(QUIET_SECONDS if self.snapshot() is not None else 0)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._next())
+                await asyncio.wait_for(self._wake.wait(), self._interval())
         await self.stopped.wait()
 
     async def stop(self, *, final: bool) -> None:
-        """Drain the router; `final` when the object is deleted and nobody comes after."""
+        """Drain the router. `final`: the object is deleted, so nothing is left for a later router."""
         if not self._stopping:
             self._stopping = True
             self._wake.set()
-            if self._router is not None:
-                stopping = asyncio.create_task(self._router.stop(final=final))
-                with contextlib.suppress(*FAILED):
-                    await self._publish()
-                await stopping
-            if self._running is not None:
-                await asyncio.wait([self._running])
-            if not final:
-                with contextlib.suppress(*FAILED):
-                    await self._publish()
-            self.stopped.set()
+            try:
+                await self._end(final=final)
+            finally:
+                self.stopped.set()
         await self.stopped.wait()
 
-    # --- from spec to router
+    async def _end(self, *, final: bool) -> None:
+        draining = asyncio.create_task(self._supervisor.stop(final=final))
+        await self._publish_if_possible()
+        await draining
+        if not final:
+            await self._publish_if_possible(last=True)
 
     async def _reconcile(self) -> None:
-        try:
-            spec = QueueWorkerSpec.model_validate(self._body.get("spec") or {})
-        except ValidationError as error:
-            text = "; ".join(f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            self._problems = Problems(spec=text)
-            return
-        self._spec = spec
-        queue_key, queue_problem = await self._secret(spec.queue.api_key_secret_ref)
-        redis_url, redis_problem = await self._secret(spec.events.redis_url_secret_ref)
-        endpoints, discovery_problem = self._endpoints(spec)
-        self._problems = Problems(queue_secret=queue_problem, redis_secret=redis_problem, discovery=discovery_problem)
-        if queue_problem or redis_problem:
-            return
-        config = RouterConfig(
-            f"{self.namespace}/{self.name}", spec, redis_url or spec.events.effective_redis_url, queue_key
-        )
-        self._drive(config, endpoints)
+        """Read the object, and make its router follow it."""
+        inputs = await self._inputs.read(self._body, reread_secrets=self._is_refused())
+        self._problems = inputs.problems
+        self._spec = inputs.spec or self._spec
+        if inputs.config is not None:
+            self._supervisor.drive(inputs.config, inputs.endpoints)
 
-    def _drive(self, config: RouterConfig, endpoints: Sequence[Endpoint]) -> None:
-        if self._running is not None and self._running.done():
-            error = None if self._running.cancelled() else self._running.exception()
-            log.error("%s/%s: the router ended; it is started again", self.namespace, self.name, exc_info=error)
-            if self._router is not None:
-                self._totals = self._totals.plus(self._router.snapshot().counters)
-            self._router = self._running = None
-            self._restart_at = time.monotonic() + RESTART_SECONDS
-        if self._router is None:
-            if time.monotonic() < self._restart_at or self._stopping:
-                return
-            self._router = Router(config, endpoints, worker_id=self._identity, on_transition=self._wake.set)
-            self._running = asyncio.create_task(self._router.run(), name=f"router {config.group}")
-            self._running.add_done_callback(lambda _: self._wake.set())
-        else:
-            self._router.apply(config)
-            self._router.set_endpoints(endpoints)
-
-    def _endpoints(self, spec: QueueWorkerSpec) -> tuple[Sequence[Endpoint], str]:
-        static = static_endpoints(spec)
-        if static is not None:
-            return static, ""
-        service = spec.executors.service
-        assert service is not None
-        slices = self._slices.of(self.namespace, service.name)
-        found = discovery.endpoints(service, slices)
-        if found:
-            return found, ""
-        where = f"Service {self.namespace}/{service.name}"
-        if not slices:
-            return [], f"{where} has no EndpointSlices: does it exist, and does its selector match any pods?"
-        return [], f"{where} has no ready endpoint with a port {service.port!r}"
-
-    # --- Secrets: read when needed, and again when refused
-
-    async def _secret(self, ref: SecretKeyRef | None) -> tuple[str | None, str]:
-        """The value, or a sentence that says why there is none."""
-        if ref is None:
-            return None, ""
-        if ref in self._secrets and not self._refused():
-            return self._secrets[ref], ""
-        try:
-            value = await self._cluster.secret(self.namespace, ref)
-        except SecretNotFound as error:
-            return self._secrets.get(ref), "" if ref in self._secrets else str(error)
-        self._secrets[ref] = value
-        return value, ""
-
-    def _refused(self) -> bool:
-        """Whether a peer refuses what the Secrets said, as of some time ago: they may have changed."""
-        snapshot = self.snapshot()
-        if snapshot is None:
-            return False
-        refused = LinkReason.AUTHENTICATION_FAILED in {snapshot.queue.reason, snapshot.journal.reason}
-        return refused and self._next() <= SECRET_RETRY_SECONDS
-
-    def _next(self) -> float:
-        """Seconds until the next round, when nothing wakes it before."""
-        snapshot = self.snapshot()
-        refused = snapshot is not None and LinkReason.AUTHENTICATION_FAILED in {
-            snapshot.queue.reason,
-            snapshot.journal.reason,
-        }
-        waiting = self._router is None or self._problems.queue_secret or self._problems.redis_secret
-        return SECRET_RETRY_SECONDS if refused or waiting else BEAT_SECONDS
-
-    # --- from router to status
-
-    async def _publish(self) -> None:
-        """Write status: at once on a transition, else on the beat, and only what differs."""
-        now = datetime.now(UTC)
+    async def _publish(self, *, last: bool = False) -> None:
         status = statuses.build(
             self._spec,
             self.snapshot(),
             self._problems,
-            previous=self._written,
-            totals=self._totals,
+            previous=self._writer.written,
+            totals=self._supervisor.totals,
             generation=self._body["metadata"].get("generation") or 0,
             name=self.name,
-            now=now,
+            now=datetime.now(UTC),
         )
-        if status == self._written:
-            return
-        due = time.monotonic() - self._written_at >= BEAT_SECONDS - QUIET_SECONDS
-        if not due and statuses.transition(status) == statuses.transition(self._written):
-            return
+        await self._writer.write(status, last=last)
+
+    async def _publish_if_possible(self, *, last: bool = False) -> None:
+        """For the end, which does not wait for an API server that is away."""
         try:
-            await self._cluster.patch_status(self.namespace, self.name, status)
-        except FAILED as error:
-            if getattr(error, "status", None) == 404:
-                return  # deleted in the meantime
-            raise
-        for item in statuses.news(self._written, status):
-            self._announce(*item)
-        self._written = status
-        self._written_at = time.monotonic()
+            await self._publish(last=last)
+        except Exception as error:
+            log.warning("%s: the status could not be written: %s", self._group, error)
+
+    def _is_refused(self) -> bool:
+        """The queue or Redis refuses the credentials, so the Secrets may have changed."""
+        snapshot = self.snapshot()
+        return snapshot is not None and LinkReason.AUTHENTICATION_FAILED in {
+            snapshot.queue.reason,
+            snapshot.journal.reason,
+        }
+
+    def _interval(self) -> float:
+        """Seconds until the next reconciliation if nothing wakes the runner earlier."""
+        problem = self._problems.queue_secret or self._problems.redis_secret
+        waiting = self.snapshot() is None or problem or self._is_refused()
+        return RETRY_SECONDS if waiting else HEARTBEAT_SECONDS

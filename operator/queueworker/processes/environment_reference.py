@@ -1,4 +1,4 @@
-"""Writes docs/environment.md from the settings, or with `--check` says that it is out of date (status 1)."""
+"""Writes docs/environment.md from the table of variables; with `--check`, fails if the page is out of date."""
 
 from __future__ import annotations
 
@@ -6,45 +6,44 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from queueworker.processes.environment import described
+from queueworker.processes.environment_table import FURTHER, LEGACY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from queueworker.processes.environment import Described
+    from queueworker.processes.environment_table import Variable
 
 PATH = Path(__file__).parents[3] / "docs" / "environment.md"
 _COMMAND = "make generate"
 
-_HEAD = f"""<!-- Made by `{_COMMAND}` from operator/queueworker/settings.py; do not edit. -->
+_HEAD = f"""<!-- Made by `{_COMMAND}` from operator/queueworker/processes; do not edit. -->
 # The worker's environment
 
-`queueworker worker` reads these variables. An empty variable is as if it were not set; other variables are ignored.
-Upper and lower case do not matter in a value that is a word. A variable that cannot be used ends the worker at once,
-with exit status 2 and a line on standard error that names it and what it may be.
+`queueworker worker` reads these variables. An empty variable counts as not set; other variables are ignored. Names of
+choices may be written in upper or lower case. If a variable cannot be used, the worker exits at once with status 2 and
+writes one line for each such variable to standard error, with its name and the permitted values.
 """
 
 
 def reference() -> str:
-    """The page, as a pure function of the settings."""
-    variables = described()
+    """The text of docs/environment.md."""
     return "\n".join(
         [
             _HEAD,
-            "## As the legacy worker had them",
+            "## Variables of the legacy worker",
             "",
-            *_table(v for v in variables if v.legacy),
+            *_table(LEGACY),
             "",
-            "## Further ones",
+            "## Further variables",
             "",
-            *_table(v for v in variables if not v.legacy),
+            *_table(FURTHER),
             "",
         ]
     )
 
 
-def _table(variables: Iterable[Described]) -> list[str]:
-    rows = ["| variable | default | what it may be | meaning |", "|---|---|---|---|"]
+def _table(variables: Iterable[Variable]) -> list[str]:
+    rows = ["| variable | default | permitted values | meaning |", "|---|---|---|---|"]
     for v in variables:
         default = f"`{v.default}`" if v.default else ""
         rows.append(f"| `{v.name}` | {default} | {v.may_be} | {v.meaning} |")
@@ -52,7 +51,7 @@ def _table(variables: Iterable[Described]) -> list[str]:
 
 
 def run(path: Path = PATH, *, check: bool) -> int:
-    """The exit status."""
+    """Returns the exit status."""
     text = reference()
     if path.exists() and path.read_text() == text:
         return 0

@@ -1,4 +1,4 @@
-"""Structured logs on standard error: one line for each event, as text for people or JSON for machines."""
+"""Structured logs on standard error: one line for each event, as text or as JSON."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
-# What every record has; the rest came with `extra=` and belongs to the event.
+# Attributes that every record has. All others came with `extra=` and are fields of the event.
 _STANDARD = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "color_message"}
-# Under these names kopf says which object an event is about, and how it posts it.
+# Extra attributes of kopf: the object of an event, and how kopf posts it.
 _KOPF_OBJECT, _KOPF_OWN = "k8s_ref", {"k8s_ref", "k8s_skip", "settings"}
 
 
@@ -44,7 +44,7 @@ def _time(record: logging.LogRecord) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; `time` is RFC 3339 in UTC."""
+    """One JSON object for each line. `time` is RFC 3339 in UTC."""
 
     def format(self, record: logging.LogRecord) -> str:
         event: dict[str, Any] = {
@@ -61,7 +61,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """`time LEVEL logger: message key=value`; a traceback, if there is one, on the lines after it."""
+    """`time LEVEL logger: message key=value`, followed by the lines of a traceback, if any."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
@@ -74,16 +74,16 @@ class TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         fields = "".join(f" {name}={value}" for name, value in _fields(record).items())
-        # What a peer answered may be in a message: it must not be able to forge a line.
+        # A message may quote the answer of a peer, which must not be able to forge a log line.
         return (super().formatMessage(record) + fields).replace("\n", "\\n").replace("\r", "\\r")
 
 
 def configure(level: LogLevel, form: LogFormat) -> None:
-    """Make the root logger write so; what was configured before is replaced."""
+    """Configure the root logger, replacing earlier configuration."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form is LogFormat.JSON else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
-    # Theirs are about their own machinery: at info they would say something for each connection.
-    for chatty in ("uvicorn", "asyncio", "urllib3", "kubernetes", "aiohttp"):
-        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]))
+    # At info, these libraries log each connection.
+    for library in ("uvicorn", "asyncio", "urllib3", "kubernetes", "aiohttp"):
+        logging.getLogger(library).setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]))

@@ -1,4 +1,4 @@
-"""The operator's process: the controller, and the HTTP face around it."""
+"""The operator process: the controller and its HTTP API."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ log = logging.getLogger(__name__)
 async def operate(options: OperatorOptions, host: str, port: int) -> None:
     """Lead or stand by until SIGTERM or SIGINT, then drain. Raises CannotListen.
 
-    The HTTP face comes first and goes last: it tells that the routers drain, and kopf cancels at its
-    end whatever began after it.
+    The HTTP API starts first and ends last: it shows the draining routers, and kopf cancels at its end every task that
+    was created after it.
     """
     registry = Registry()
 
     def on_stop(name: str) -> None:
-        log.info("%s: not ready, draining", name)
+        log.info("received %s: draining", name)
         registry.stopping = True
 
     with StopSignals(on_stop) as signals:

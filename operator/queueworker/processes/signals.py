@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the first asks for a clean end, the second ends the process at once."""
+"""SIGTERM and SIGINT: the first signal asks for a clean end, the second ends the process at once."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def exit_until_claimed() -> None:
-    """End at once, with status 0, until `StopSignals` takes the signals: nothing has begun that could be drained.
+    """Let a signal end the process at once with status 0, until `StopSignals` handles signals.
 
-    The kernel drops a SIGTERM that process 1 of a container has no handler for: one that is stopped while
-    it still imports (seconds, under a CPU limit) would sit out its grace period, and be killed.
+    The kernel drops a SIGTERM for which process 1 of a container has no handler. A container that is stopped during its
+    imports (seconds under a CPU limit) would wait for the whole grace period and then be killed.
     """
     for number in SIGNALS:
         signal.signal(number, lambda *_: os._exit(0))
 
 
 class StopSignals:
-    """`with`, in a running loop. The first signal sets `stopped` and calls `on_stop` with its name.
+    """Use with `with` in a running event loop. The first signal sets `stopped` and calls `on_stop` with its name.
 
-    The second's exit status is the shell's for that signal, 143 or 130; what was in flight is in the
-    journal, and the next process takes it up.
+    After the second signal the exit status is 143 or 130, as in a shell. Tasks in flight stay in the journal for the
+    next process.
     """
 
     def __init__(self, on_stop: Callable[[str], None]) -> None:
@@ -42,7 +42,7 @@ class StopSignals:
         return self
 
     def claim(self) -> None:
-        """Take the signals (again: kopf takes them for itself when it starts)."""
+        """Install the handlers; also needed after kopf has started, because kopf installs its own."""
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             loop.add_signal_handler(number, self._handle, number)
@@ -54,7 +54,7 @@ class StopSignals:
 
     def _handle(self, number: signal.Signals) -> None:
         if self.stopped.is_set():
-            log.warning("%s again: ending at once; what is in flight stays in the journal", number.name)
+            log.warning("received %s again: ending at once; tasks in flight stay in the journal", number.name)
             logging.shutdown()
             os._exit(128 + number)
         self.stopped.set()

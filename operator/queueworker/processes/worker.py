@@ -1,4 +1,4 @@
-"""The worker: one router with no Kubernetes around it, as the legacy worker's process was."""
+"""The worker process: one router without Kubernetes, in place of the legacy worker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class WorkerSource:
-    """What the HTTP face shows of the one router."""
+    """The state of the worker for its HTTP API."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
@@ -30,21 +30,22 @@ class WorkerSource:
         return (self._router.snapshot(),)
 
     def live(self) -> tuple[bool, str]:
-        """Its answer is the proof: the loop that answers is the loop that routes, and a router that broke ends it."""
-        return True, "the worker runs"
+        """Not alive when the router is stalled: a restart loses nothing, and is the last way out."""
+        stalled = self._router.snapshot().stalled
+        return not stalled, f"stalled: {stalled}" if stalled else "the worker runs"
 
     def ready(self) -> tuple[bool, str]:
-        """Not a matter of peers: the worker waits for a queue, a Redis and executors that are away, for ever."""
+        """Independent of queue, Redis and executors: the worker waits for them as long as it takes."""
         phase = self._router.snapshot().phase
         if self.stopping:
-            return False, "the worker was told to stop, and drains"
+            return False, "the worker was told to stop and is draining"
         if phase in {Phase.STARTING, Phase.STOPPED}:
             return False, f"the router is {phase.lower()}"
         return True, f"the router is {phase.lower()}"
 
 
 async def run_worker(settings: WorkerSettings) -> None:
-    """Route until SIGTERM or SIGINT, then drain. Raises CannotListen, and whatever breaks the router."""
+    """Route until SIGTERM or SIGINT, then drain. Raises CannotListen, and any error that breaks the router."""
     process, config = settings.process, settings.config
     endpoints = static_endpoints(config.spec)
     assert endpoints is not None
@@ -52,7 +53,7 @@ async def run_worker(settings: WorkerSettings) -> None:
     source = WorkerSource(router)
 
     def on_stop(name: str) -> None:
-        log.info("%s: not ready, draining for at most %d s", name, config.spec.routing.drain_seconds)
+        log.info("received %s: draining for at most %d s", name, config.spec.routing.drain_seconds)
         source.stopping = True
 
     with StopSignals(on_stop) as signals:
@@ -60,7 +61,7 @@ async def run_worker(settings: WorkerSettings) -> None:
             for note in settings.notes:
                 log.warning(note)
             log.info(
-                "worker %s of %s routes from %s to executors: %d; strategy: %s",
+                "worker %s of group %s routes from %s to %d executors; strategy: %s",
                 *(process.worker_id, config.group, config.spec.queue.url, len(endpoints), config.spec.routing.strategy),
             )
             await _route(router, signals.stopped)
@@ -68,7 +69,7 @@ async def run_worker(settings: WorkerSettings) -> None:
 
 
 async def _route(router: Router, stop: asyncio.Event) -> None:
-    """Until `stop`, and then until the router is drained. A router that ends by itself is an error that is raised."""
+    """Run the router until `stop` is set and it has drained. Raises the error of a router that breaks."""
     routing = asyncio.create_task(router.run(), name="router")
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({routing, stopping}, return_when=asyncio.FIRST_COMPLETED)

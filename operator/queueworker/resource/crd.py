@@ -1,4 +1,4 @@
-"""The CustomResourceDefinition, made from the models. Pure: no file, no cluster."""
+"""The CustomResourceDefinition, made from the models."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from queueworker.resource.status import QueueWorkerStatus
 _READY = ".status.conditions[?(@.type=='Ready')]"
 
 _COLUMNS = [
-    ("Ready", "string", f"{_READY}.status", 0, "Whether the router does what the spec asks for."),
-    ("Status", "string", f"{_READY}.reason", 0, "What the router does, or why it does not."),
-    ("Executors", "string", ".status.executors.summary", 0, "Healthy executors of those in the pool."),
+    ("Ready", "string", f"{_READY}.status", 0, "True if the router does what the spec asks for."),
+    ("Status", "string", f"{_READY}.reason", 0, "Reason of the Ready condition."),
+    ("Executors", "string", ".status.executors.summary", 0, "Healthy executors and executors in the pool."),
     ("Routed", "integer", ".status.tasks.routed", 0, "Tasks reported to the queue."),
     ("Failed", "integer", ".status.tasks.failed", 0, "Tasks reported as failed."),
     ("Per-min", "integer", ".status.tasks.perMinute", 0, "Tasks reported in the last minute."),
-    ("Migration", "string", ".status.migration.phase", 0, "Where the move to Celery stands."),
-    ("Age", "date", ".metadata.creationTimestamp", 0, "Time since the object was made."),
-    ("Strategy", "string", ".spec.routing.strategy", 1, "How executors are chosen."),
-    ("Queue", "string", ".spec.queue.url", 1, "The queue's URL."),
+    ("Migration", "string", ".status.migration.phase", 0, "Phase of the migration to Celery."),
+    ("Age", "date", ".metadata.creationTimestamp", 0, "Time since the object was created."),
+    ("Strategy", "string", ".spec.routing.strategy", 1, "Strategy for the choice of an executor."),
+    ("Queue", "string", ".spec.queue.url", 1, "URL of the queue."),
     ("In-flight", "integer", ".status.tasks.inFlight", 1, "Tasks pulled and not reported yet."),
-    ("Message", "string", f"{_READY}.message", 1, "Why, in a sentence."),
+    ("Message", "string", f"{_READY}.message", 1, "Message of the Ready condition."),
 ]
 
 
 def crd() -> dict[str, Any]:
-    """The whole object, ready to be applied."""
+    """The complete object, ready for `kubectl apply`."""
     spec = structural(QueueWorkerSpec.model_json_schema(by_alias=True))
-    spec["description"] = "What is wanted: a queue, the executors that work on it, and the rules between them."
+    spec["description"] = "Desired state: a queue, its executors, and the rules for routing tasks."
     status = structural(QueueWorkerStatus.model_json_schema(by_alias=True, mode="validation"), defaults=False)
-    status["description"] = "What the operator saw. It writes this; nobody else should."
+    status["description"] = "Observed state, written by the operator."
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -84,10 +84,10 @@ def crd() -> dict[str, Any]:
 
 
 def structural(schema: dict[str, Any], *, defaults: bool = True) -> dict[str, Any]:
-    """A pydantic JSON schema as Kubernetes wants it: without references, titles, nulls and `additionalProperties`.
+    """Makes a pydantic JSON schema structural: without references, titles, nulls and `additionalProperties`.
 
-    With `defaults`, every nested object that needs no field of its user defaults to `{}`, so that its
-    own fields' defaults apply.
+    With `defaults`, every nested object without required fields defaults to `{}`, so that the defaults of its own
+    fields apply.
     """
     return _node(schema, schema.get("$defs", {}), defaults)
 
@@ -106,8 +106,8 @@ def _node(node: dict[str, Any], known: dict[str, Any], defaults: bool) -> dict[s
             merged = some | merged
         else:
             break
-    for noise in ("title", "$defs", "additionalProperties"):
-        merged.pop(noise, None)
+    for key in ("title", "$defs", "additionalProperties"):
+        merged.pop(key, None)
     default = merged.pop("default", None)
     if merged.get("type") == "object":
         merged["properties"] = {
@@ -121,7 +121,7 @@ def _node(node: dict[str, Any], known: dict[str, Any], defaults: bool) -> dict[s
         merged["items"] = _node(merged["items"], known, defaults)
         merged.setdefault("x-kubernetes-list-type", "atomic")
     if merged.get("type") == "integer":
-        merged["format"] = "int64"
+        merged.setdefault("format", "int64")
     if merged.get("type") == "string" and "enum" not in merged and merged.get("format") != "date-time":
         merged.setdefault("maxLength", 1024)
     if "const" in merged:

@@ -1,4 +1,4 @@
-"""Writes every file that is made from the models, or with `--check` says which of them are out of date."""
+"""Writes the files that are made from the models; with `--check`, fails if one of them is out of date."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def crd_yaml() -> str:
 
 
 def reference() -> str:
-    """docs/reference.md: every field of spec and status."""
+    """The text of docs/reference.md: all fields of spec and status."""
     schema = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
     lines = [
         "<!-- Made by `make generate` from operator/queueworker/resource; do not edit. -->",
         "# QueueWorker reference",
         "",
-        "`crucible.dev/v1alpha1`, kind `QueueWorker`, short name `qw`. `kubectl explain` says the same.",
+        "`crucible.dev/v1alpha1`, kind `QueueWorker`, short name `qw`. `kubectl explain` shows the same descriptions.",
     ]
     for part in ("spec", "status"):
         lines += ["", f"## {part}", "", "| field | type | default | bounds | meaning |", "|---|---|---|---|---|"]
@@ -55,8 +55,8 @@ def _bounds(node: dict[str, Any]) -> str:
     low, high = node.get("minimum"), node.get("maximum")
     if low is not None:
         return f"{low} to {high}" if high is not None else f"at least {low}"
-    most = node.get("maxItems")
-    return f"at most {most}" if most else ""
+    max_items = node.get("maxItems")
+    return f"at most {max_items}" if max_items else ""
 
 
 TARGETS: dict[str, Callable[[], str]] = {
@@ -67,7 +67,7 @@ TARGETS: dict[str, Callable[[], str]] = {
 
 
 def run(targets: dict[str, Callable[[], str]], *, check: bool) -> int:
-    """Write the targets, or only compare; the number of those that were out of date."""
+    """Writes the targets, or only compares them. Returns the number of targets that were out of date."""
     stale = 0
     for name, make in targets.items():
         path, text = ROOT / name, make()

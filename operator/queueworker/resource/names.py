@@ -1,4 +1,4 @@
-"""The resource's names, in one place."""
+"""Names of the resource."""
 
 GROUP = "crucible.dev"
 VERSION = "v1alpha1"

@@ -1,4 +1,4 @@
-"""Condition types and their reasons, in one place. Reasons are part of the API: people and alerts match on them."""
+"""Condition types and their reasons. Reasons are part of the API: people and alerts match on them."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Reason(StrEnum):
     NO_EXECUTORS = "NoExecutors"
     QUEUE_UNREACHABLE = "QueueUnreachable"
     INVALID_SPEC = "InvalidSpec"
+    STALLED = "Stalled"
     # ExecutorsAvailable
     ALL_HEALTHY = "AllHealthy"
     SOME_UNHEALTHY = "SomeUnhealthy"

@@ -1,8 +1,8 @@
-"""The spec of a QueueWorker: the one place where its fields, defaults, bounds and descriptions are written.
+"""The spec of a QueueWorker: fields, defaults, bounds and descriptions.
 
-The CRD, its reference page and the worker's environment variables are made from these models. Rules
-that join two fields, or look into a string, stand twice: here, for the worker without Kubernetes, and
-as CEL beside them (`json_schema_extra`), for the API server.
+The CRD, its reference page and the worker's environment variables are made from these models. A rule about two fields
+or about the content of a string exists twice: in Python for the worker without Kubernetes, and beside it in CEL
+(`json_schema_extra`) for the API server.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DEFAULT_REDIS_URL = "redis://redis:6379"
 
 
 class Strategy(StrEnum):
-    """How an executor is chosen among the healthy ones that have a free slot."""
+    """Strategy for the choice among healthy executors with a free slot."""
 
     RANDOM = "Random"
     ROUND_ROBIN = "RoundRobin"
@@ -29,7 +29,7 @@ class Strategy(StrEnum):
 
 
 class StickyKey(StrEnum):
-    """The task field that Sticky hashes."""
+    """Field of the task that Sticky hashes."""
 
     EVAL_ID = "EvalID"
     CODE = "Code"
@@ -53,7 +53,7 @@ class JournalPolicy(StrEnum):
 
 
 def rule(cel: str, message: str) -> dict[str, Any]:
-    """A CEL rule of the API server's, with the sentence that its user reads."""
+    """A CEL rule for the API server, with the message for the user."""
     return {CEL: [{"rule": cel, "message": message}]}
 
 
@@ -93,7 +93,7 @@ RedisUrl = Annotated[
 
 
 class Model(BaseModel):
-    """camelCase outside, snake_case inside; closed, and never changed once made."""
+    """camelCase in JSON, snake_case in Python. Unknown fields are refused, and values are immutable."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid")
 
@@ -106,9 +106,9 @@ class SecretKeyRef(Model):
 
 
 class QueueSpec(Model):
-    url: HttpUrl = Field("http://queue:8081", description="Where the queue service is. Default: http://queue:8081.")
+    url: HttpUrl = Field("http://queue:8081", description="URL of the queue service. Default: http://queue:8081.")
     api_key_secret_ref: SecretKeyRef | None = Field(
-        None, description="The Secret key that holds the queue's API key (header X-API-Key). Default: no key is sent."
+        None, description="Key of a Secret that holds the queue's API key (header X-API-Key). Default: no key is sent."
     )
     poll_interval_seconds: int = Field(
         1, ge=1, le=3600, description="Seconds between two polls while the queue is empty. Default: 1."
@@ -124,7 +124,7 @@ class ServiceRef(Model):
         min_length=1,
         max_length=63,
         pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)$",
-        description="Name of the Service's port, or the endpoints' port number in quotes. Default: http.",
+        description="Name of the Service's port, or port number of the endpoints in quotes. Default: http.",
     )
 
 
@@ -133,23 +133,26 @@ class HealthCheckSpec(Model):
         "/health",
         max_length=1024,
         pattern=r"^/\S*$",
-        description="Path that answers 200 when healthy. Default: /health.",
+        description="Path of the health check, which answers 200 if the executor is healthy. Default: /health.",
     )
-    timeout_seconds: int = Field(2, ge=1, le=60, description="Seconds an executor has to answer a check. Default: 2.")
+    timeout_seconds: int = Field(2, ge=1, le=60, description="Timeout of a health check in seconds. Default: 2.")
     period_seconds: int = Field(
-        5, ge=1, le=3600, description="Seconds between two checks of an idle, healthy executor. Default: 5."
+        5, ge=1, le=3600, description="Seconds between two health checks of an idle, healthy executor. Default: 5."
     )
     max_age_seconds: int = Field(
         1,
         ge=1,
         le=3600,
-        description="No task goes to an executor whose last good check is older than this many seconds. Default: 1.",
+        description="Maximum age in seconds of the last successful health check when a task is sent. Default: 1.",
     )
     failure_threshold: int = Field(
-        1, ge=1, le=100, description="Bad checks in a row that make an executor unhealthy. Default: 1."
+        1, ge=1, le=100, description="Consecutive failed health checks that make an executor unhealthy. Default: 1."
     )
     success_threshold: int = Field(
-        1, ge=1, le=100, description="Good checks in a row that make an executor healthy again. Default: 1."
+        1,
+        ge=1,
+        le=100,
+        description="Consecutive successful health checks that make an executor healthy again. Default: 1.",
     )
 
 
@@ -173,34 +176,39 @@ class ExecutorsSpec(Model):
     base_url: HttpUrl = Field(
         "http://executor",
         alias="baseURL",
-        description="Numbered executors: the URL in front of -1, -2 …; with port 8083, http://executor becomes "
+        description="Base URL of numbered executors, to which number and port are appended: http://executor becomes "
         "http://executor-1:8083. Default: http://executor.",
     )
-    port: int = Field(8083, ge=1, le=65535, description="Numbered executors: their TCP port. Default: 8083.")
+    port: int = Field(8083, ge=1, le=65535, description="TCP port of numbered executors. Default: 8083.")
     endpoints: tuple[HttpUrl, ...] = Field(
-        (), max_length=200, description="A fixed list of executor URLs, in place of numbered executors. Default: none."
+        (), max_length=200, description="URLs of the executors, in place of numbered executors. Default: none."
     )
     service: ServiceRef | None = Field(
         None,
-        description="A Service whose ready endpoints are the executors, followed by its EndpointSlices. Default: none.",
+        description="Service whose ready endpoints are the executors; its EndpointSlices are watched. Default: none.",
     )
-    concurrency: int = Field(1, ge=1, le=1000, description="Tasks that one executor runs at once, at most. Default: 1.")
+    concurrency: int = Field(
+        1, ge=1, le=1000, description="Maximum number of tasks that one executor runs at once. Default: 1."
+    )
     slow_start_seconds: int = Field(
         10,
         ge=0,
         le=3600,
-        description="Seconds in which an executor that comes, or comes back, to a pool at work goes from one task at "
-        "once to concurrency; 0 gives it all at once. Two periods of the health check by default: it is "
-        "seen to stay up before it has its full share. No effect with concurrency 1. Default: 10.",
+        description="Seconds in which an executor that is new or healthy again in a busy pool goes from one task at "
+        "once to `concurrency`; 0 disables slow start. The default is two periods of the health check. No effect with "
+        "concurrency 1. Default: 10.",
     )
-    health_check: HealthCheckSpec = Field(HealthCheckSpec(), description="When an executor counts as healthy.")
+    health_check: HealthCheckSpec = Field(HealthCheckSpec(), description="Health checks of the executors.")
     when_unavailable: WhenUnavailable = Field(
         WhenUnavailable.FAIL,
-        description="While no executor is healthy. Fail: a task is reported as failed after the grace. "
-        "Hold: tasks stay in the queue, and one that was pulled waits. Default: Fail.",
+        description="Behaviour while no executor is healthy; tasks stay in the queue. Fail: a pulled task is reported "
+        "as failed after the grace period. Hold: a pulled task waits. Default: Fail.",
     )
     unavailable_grace_seconds: int = Field(
-        10, ge=0, le=86400, description="Seconds that a task waits for a healthy executor before it fails. Default: 10."
+        10,
+        ge=0,
+        le=86400,
+        description="Seconds that a pulled task waits for a healthy executor before it fails. Default: 10.",
     )
 
     @model_validator(mode="after")
@@ -215,49 +223,63 @@ class RetrySpec(Model):
         1,
         ge=1,
         le=100,
-        description="Attempts at a task whose outcome is unknown (a broken connection, a timeout, a 5xx); 1 is no "
-        "retry. What provably did not start is always sent again. Default: 1.",
+        description="Maximum number of attempts for a task whose outcome is unknown (a broken connection, a timeout, a "
+        "5xx status); 1 means no retry. A task that certainly did not start is always sent again. Default: 1.",
     )
     backoff_seconds: int = Field(
-        1, ge=0, le=3600, description="Seconds before the second attempt; doubled for each further one. Default: 1."
+        1, ge=0, le=3600, description="Seconds before the second attempt; doubled for each further attempt. Default: 1."
     )
     max_backoff_seconds: int = Field(
-        30, ge=0, le=86400, description="Seconds between two attempts, at most. Default: 30."
+        30, ge=0, le=86400, description="Maximum seconds between two attempts. Default: 30."
     )
 
 
 class RoutingSpec(Model):
     strategy: Strategy = Field(
         Strategy.RANDOM,
-        description="How an executor is chosen among the healthy ones with a free slot: Random, RoundRobin, "
-        "LeastLoaded (in flight over capacity), Weighted (by capacity), Sticky (the same key to the same executor). "
+        description="Strategy for the choice among healthy executors with a free slot: Random, RoundRobin, LeastLoaded "
+        "(lowest share of its slots in use), Weighted (by capacity), Sticky (equal keys to the same executor). "
         "Default: Random.",
     )
     sticky_key: StickyKey = Field(
         StickyKey.CODE,
-        description="The task field that Sticky goes by: EvalID, Code, Language or Engine. Default: Code.",
+        description="Field of the task that Sticky uses as key: EvalID, Code, Language or Engine. Default: Code.",
     )
     task_timeout_seconds: int = Field(
-        30, ge=1, le=86400, description="Seconds that a task may run when it brings no timeout of its own. Default: 30."
+        30, ge=1, le=86400, description="Timeout in seconds of a task that has no timeout of its own. Default: 30."
     )
-    retry: RetrySpec = Field(RetrySpec(), description="What becomes of an attempt whose outcome is unknown.")
+    retry: RetrySpec = Field(RetrySpec(), description="Retries after an unknown outcome.")
     recovery: Recovery = Field(
         Recovery.RETRY,
-        description="What becomes of a task that was executing when its router died: Retry runs it again, Fail reports "
-        "it as failed. Default: Retry.",
+        description="Treatment of a task that was executing when its router died. Retry: run it again. Fail: report it "
+        "as failed. Default: Retry.",
     )
     drain_seconds: int = Field(
         30,
         ge=0,
         le=3600,
-        description="Seconds that running tasks get to finish when the router stops; the rest stays in the journal. "
-        "Default: 30.",
+        description="Seconds that running tasks have to finish when the router stops. Tasks that do not finish stay in "
+        "the journal. Default: 30.",
     )
     journal: JournalPolicy = Field(
         JournalPolicy.PREFERRED,
-        description="While the journal cannot be written. Preferred: route on. Required: pull nothing new. "
-        "Default: Preferred.",
+        description="Behaviour while the journal cannot be written. Preferred: continue to route. Required: pull no "
+        "new tasks. Default: Preferred.",
     )
+    max_body_mebibytes: int = Field(
+        8,
+        ge=1,
+        le=64,
+        description="Maximum size of a task and of a result, in mebibytes (1,048,576 bytes). A larger task, or a task "
+        "with a larger result, is reported as failed; the error names the size, the limit and "
+        "routing.maxBodyMebibytes. Default: 8.",
+        json_schema_extra={"format": "int32"},
+    )
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The limit of one task and of one result, in bytes."""
+        return self.max_body_mebibytes * 1024 * 1024
 
 
 _ONE_REDIS = "give redisURL or redisURLSecretRef, not both: the Secret is for a URL that holds a password"
@@ -272,17 +294,17 @@ class EventsSpec(Model):
     redis_url: RedisUrl | None = Field(
         None,
         alias="redisURL",
-        description=f"The Redis for events and the journal. Default: {DEFAULT_REDIS_URL}.",
+        description=f"URL of the Redis for events and the journal. Default: {DEFAULT_REDIS_URL}.",
     )
     redis_url_secret_ref: SecretKeyRef | None = Field(
         None,
         alias="redisURLSecretRef",
-        description="The Secret key that holds the Redis URL, when it has a password. Default: none.",
+        description="Key of a Secret that holds the Redis URL, for a URL with a password. Default: none.",
     )
 
     @property
     def effective_redis_url(self) -> str:
-        """The URL when no Secret holds it."""
+        """The URL that applies if no Secret holds it."""
         return self.redis_url or DEFAULT_REDIS_URL
 
     @model_validator(mode="after")
@@ -297,23 +319,23 @@ class MigrationSpec(Model):
         50,
         ge=0,
         le=100,
-        description="Percent of the platform's traffic that goes to Celery, not to this queue. At 100 the router "
-        "drains and stands by; below it routes whatever the queue gives. Default: 50.",
+        description="Percentage of the platform's traffic that goes to Celery instead of this queue. At 100 the router "
+        "drains and stands by; below 100 it routes everything that the queue hands out. Default: 50.",
     )
-    force_legacy_queue: bool = Field(False, description="Route whatever celeryPercent says. Default: false.")
+    force_legacy_queue: bool = Field(False, description="Route regardless of celeryPercent. Default: false.")
 
 
 class QueueWorkerSpec(Model):
-    """A queue, the executors that work on it, and the rules between them."""
+    """A queue, its executors, and the rules for routing tasks."""
 
-    suspend: bool = Field(False, description="Drain, then route nothing until it is false again. Default: false.")
-    queue: QueueSpec = Field(QueueSpec(), description="The legacy HTTP queue that tasks come from.")
+    suspend: bool = Field(False, description="If true, the router drains and pulls no tasks. Default: false.")
+    queue: QueueSpec = Field(QueueSpec(), description="The legacy HTTP queue.")
     executors: ExecutorsSpec = Field(
         ExecutorsSpec(),
         description="The pool of executors: numbered (executor-1 … executor-N), a list of endpoints, or a Service.",
     )
-    routing: RoutingSpec = Field(RoutingSpec(), description="How tasks are given to executors.")
-    events: EventsSpec = Field(EventsSpec(), description="Where outcomes are published, and the journal is kept.")
+    routing: RoutingSpec = Field(RoutingSpec(), description="Routing of tasks to executors.")
+    events: EventsSpec = Field(EventsSpec(), description="The Redis for published events and the journal.")
     migration: MigrationSpec = Field(
-        MigrationSpec(), description="How far the platform's move from this queue to Celery has come."
+        MigrationSpec(), description="Progress of the platform's migration from this queue to Celery."
     )

@@ -1,82 +1,99 @@
-"""The status of a QueueWorker: what the operator saw. Counters go on from where a dead operator left them."""
+"""The status of a QueueWorker, as the operator writes it. Counters continue from the values of an earlier operator."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from queueworker.resource.reasons import ConditionType, Reason
 from queueworker.resource.spec import Model
 
 MAX_ENDPOINTS = 100
 MAX_MESSAGE = 1024
+MAX_NAME = 253
+MAX_URL = 2048
+
+ConditionStatus = Literal["True", "False", "Unknown"]
 
 
-class Condition(Model):
-    """As metav1.Condition."""
+class StatusModel(Model):
+    """Unlike a spec, a status may have unknown fields: an operator of a newer version wrote them."""
 
-    type: ConditionType = Field(description="What the condition is about.")
-    status: Literal["True", "False", "Unknown"] = Field(description="True, False or Unknown.")
-    reason: Reason = Field(description="Why, in one word that scripts may match.")
-    message: str = Field("", max_length=MAX_MESSAGE, description="Why, in a sentence, and what to do.")
-    observed_generation: int = Field(0, ge=0, description="The generation of the spec that this is about.")
-    last_transition_time: datetime = Field(description="When status last changed.")
+    model_config = ConfigDict(extra="ignore")
 
 
-class EndpointStatus(Model):
-    name: str = Field(max_length=253, description="Name of the executor.")
-    url: str = Field(max_length=2048, description="URL in front of /execute and /health.")
-    healthy: bool = Field(description="Whether tasks may go to it.")
-    in_flight: int = Field(0, ge=0, description="Tasks it runs now.")
-    capacity: int = Field(1, ge=0, description="Tasks it may run at once.")
-    last_check_time: datetime | None = Field(None, description="When its health was last asked for.")
-    reason: str = Field("", max_length=MAX_MESSAGE, description="Why it is not healthy.")
+class Condition(StatusModel):
+    """A condition in the form of metav1.Condition."""
+
+    type: ConditionType = Field(description="Subject of the condition.")
+    status: ConditionStatus = Field(description="True, False or Unknown.")
+    reason: Reason = Field(description="Reason for the status, in one word that scripts may match.")
+    message: str = Field(
+        "", max_length=MAX_MESSAGE, description="Reason for the status, in a sentence that says what to do."
+    )
+    observed_generation: int = Field(0, ge=0, description="Generation of the spec that the condition refers to.")
+    last_transition_time: datetime = Field(description="Time of the last change of status.")
 
 
-class ExecutorsStatus(Model):
+class EndpointStatus(StatusModel):
+    name: str = Field(max_length=MAX_NAME, description="Name of the executor in metrics and conditions.")
+    url: str = Field(max_length=MAX_URL, description="Base URL of the executor, without /execute and /health.")
+    healthy: bool = Field(description="True if its last health checks succeeded. Tasks go to healthy executors only.")
+    in_flight: int = Field(0, ge=0, description="Tasks that the executor runs now.")
+    capacity: int = Field(1, ge=0, description="Tasks that the executor may run at once.")
+    last_check_time: datetime | None = Field(None, description="Time of the last answer to a health check.")
+    reason: str = Field("", max_length=MAX_MESSAGE, description="Reason why it is not healthy; empty if it is.")
+
+
+class ExecutorsStatus(StatusModel):
     desired: int = Field(0, ge=0, description="Executors in the pool.")
-    healthy: int = Field(0, ge=0, description="Executors that tasks may go to.")
-    summary: str = Field("0/0", max_length=32, description="Healthy of desired.")
+    healthy: int = Field(0, ge=0, description="Executors in the pool that are healthy.")
+    summary: str = Field("0/0", max_length=32, description="Healthy executors of those in the pool.")
     endpoints: tuple[EndpointStatus, ...] = Field(
-        (), max_length=MAX_ENDPOINTS, description=f"The executors, the first {MAX_ENDPOINTS} of them."
+        (), max_length=MAX_ENDPOINTS, description=f"The first {MAX_ENDPOINTS} executors."
     )
 
 
-class TasksStatus(Model):
+class TasksStatus(StatusModel):
     routed: int = Field(0, ge=0, description="Tasks reported to the queue, completed or failed.")
-    completed: int = Field(0, ge=0, description="Tasks reported as completed.")
-    failed: int = Field(0, ge=0, description="Tasks reported as failed.")
-    retried: int = Field(0, ge=0, description="Attempts made again after an unknown outcome.")
-    recovered: int = Field(0, ge=0, description="Tasks taken over from a router that died.")
+    completed: int = Field(0, ge=0, description="Tasks reported to the queue as completed.")
+    failed: int = Field(0, ge=0, description="Tasks reported to the queue as failed, for any reason.")
+    retried: int = Field(0, ge=0, description="Attempts repeated because the outcome of the last one was unknown.")
+    recovered: int = Field(0, ge=0, description="Tasks taken over from the journal of a router that died.")
     in_flight: int = Field(0, ge=0, description="Tasks pulled and not reported yet.")
     per_minute: int = Field(0, ge=0, description="Tasks reported in the last 60 seconds.")
 
 
-class QueueStatus(Model):
-    depth: int | None = Field(None, ge=0, description="Tasks waiting in the queue, as it last said.")
-    consecutive_errors: int = Field(0, ge=0, description="Failures in a row to reach the queue.")
-    last_task_time: datetime | None = Field(None, description="When a task was last reported.")
+class QueueStatus(StatusModel):
+    depth: int | None = Field(None, ge=0, description="Tasks waiting in the queue, by its last answer.")
+    consecutive_errors: int = Field(0, ge=0, description="Consecutive failures to reach the queue.")
+    last_task_time: datetime | None = Field(None, description="Time of the last report of a task.")
 
 
-class MigrationStatus(Model):
+class MigrationStatus(StatusModel):
     phase: Literal["Split", "Reduction", "Standby"] = Field(
-        description="Split: at most half goes to Celery. Reduction: more. Standby: all of it."
+        description="Split: at most half of the traffic goes to Celery. Reduction: more than half. Standby: all of it."
     )
-    standby_since: datetime | None = Field(None, description="When the router began to stand by.")
+    standby_since: datetime | None = Field(None, description="Time when the router went to standby.")
 
 
-class QueueWorkerStatus(Model):
-    observed_generation: int = Field(0, ge=0, description="The generation of the spec that this status is about.")
+class QueueWorkerStatus(StatusModel):
+    observed_generation: int = Field(0, ge=0, description="Generation of the spec that this status refers to.")
     conditions: tuple[Condition, ...] = Field(
         (),
         max_length=16,
         description="Ready, ExecutorsAvailable, QueueReachable, EventsPublished, JournalWritable.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
-    executors: ExecutorsStatus | None = Field(None, description="The pool as it is.")
-    tasks: TasksStatus | None = Field(None, description="Counts since the object was made.")
-    queue: QueueStatus | None = Field(None, description="What is known of the queue.")
-    migration: MigrationStatus | None = Field(None, description="Where the migration stands.")
+    executors: ExecutorsStatus | None = Field(None, description="The pool of executors.")
+    tasks: TasksStatus | None = Field(None, description="Counts since the object was created.")
+    queue: QueueStatus | None = Field(None, description="The queue, by the last exchanges with it.")
+    migration: MigrationStatus | None = Field(None, description="Progress of the migration to Celery.")
     selector: str | None = Field(None, max_length=512, description="Label selector for the scale subresource.")
+
+
+def description_of(model: type[BaseModel], field: str) -> str:
+    """The description of a field, for metrics and for the HTTP API, which show the same value."""
+    return model.model_fields[field].description or ""

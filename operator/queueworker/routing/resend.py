@@ -5,17 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from queueworker.redaction import without_credentials
 from queueworker.routing.http.transport import HttpTransport, NotSent, TransportError
-from queueworker.routing.journal.failed_tasks import MAX_TASK_BYTES, REMOVE, FailedTask, decode, keys
-from queueworker.routing.wire.task import excerpt, path_id
+from queueworker.routing.journal.failed_tasks import REMOVE, FailedTask, decode, keys
+from queueworker.routing.limits import Limits
+from queueworker.routing.queue.answers import key_refused, read_look_up, read_submission
+from queueworker.routing.wire.reading import excerpt
+from queueworker.routing.wire.task import path_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
+
+    from queueworker.routing.http.transport import Answer
 
 REDIS_TIMEOUT_SECONDS = 5.0
 QUEUE_TIMEOUT_SECONDS = 20.0
@@ -69,7 +73,8 @@ class Sent:
 def refusal(task: FailedTask, *, ambiguous: bool) -> str:
     """Why this task is not sent again; empty when it is."""
     if not task.kept and task.task_bytes:
-        return f"its {task.task_bytes:,} bytes are more than the record keeps ({MAX_TASK_BYTES:,}): submit it yourself"
+        most = Limits().max_failed_task_body_bytes
+        return f"its {task.task_bytes:,} bytes are more than the record keeps ({most:,}): submit it yourself"
     if not task.kept:
         return "the record holds no task, because the router that reported it did not know more: submit it yourself"
     if task.ambiguous and not ambiguous:
@@ -97,10 +102,12 @@ class Resender:
         if url in self._unusable:
             return Sent(task.eval_id, done=False, message=f"not sent: {self._unusable[url]}")
         try:
-            has_it = await self._state(url, task.eval_id)
-            if has_it:
-                return Sent(task.eval_id, done=True, message=f"not sent: queue {shown} has it already ({has_it})")
-            status, body = await self._transport.post(f"{url}/tasks", task.task, QUEUE_TIMEOUT_SECONDS, self._key)
+            state = await self._state(url, task.eval_id)
+            if state is None or state:
+                return self._not_sent(task, shown, state)
+            answer = await self._transport.post(
+                f"{url}/tasks", task.task, QUEUE_TIMEOUT_SECONDS, self._key, limit=Limits().max_small_body_bytes
+            )
         except NotSent as error:
             self._unusable[url] = (
                 f"queue cannot be reached at {without_credentials(str(error))}; is --queue-url needed?"
@@ -109,36 +116,42 @@ class Resender:
         except TransportError as error:
             text = without_credentials(str(error))
             return Sent(task.eval_id, done=False, message=f"no answer of the queue, which may have it: {text}")
-        if status in {401, 403}:
-            how = "was refused" if self._key else "was not given"
-            self._unusable[url] = f"queue {shown} answered {status}: the API key {how}; set QUEUE_API_KEY"
-            return Sent(task.eval_id, done=False, message=f"not sent: {self._unusable[url]}")
-        if status != 200:
-            return Sent(task.eval_id, done=False, message=f"queue {shown} answered {status}: {excerpt(body)}")
-        position = _answer(body).get("position")
+        position = read_submission(*answer)
+        if position is None:
+            return self._refused(task, url, answer)
         if position == 0:
-            return Sent(task.eval_id, done=True, message=f"not sent: queue {shown} has it already (running)")
-        place = f" at position {position}" if isinstance(position, int) else ""
-        message = f"sent to queue {shown}{place}"
+            return self._not_sent(task, shown, "running")
+        message = f"sent to queue {shown} at position {position}"
         try:
             await self._tasks.remove(task)
         except (RedisError, OSError) as error:
             message += f"; the record keeps it until it ends, because Redis did not answer: {error}"
         return Sent(task.eval_id, done=True, message=message)
 
-    async def _state(self, url: str, eval_id: str) -> str:
-        """`queued` or `running` when the queue has a task of that id, which a second one must not join; else empty."""
-        status, body = await self._transport.get(f"{url}/tasks/{path_id(eval_id)}", QUEUE_TIMEOUT_SECONDS, self._key)
-        state = _answer(body).get("status") if status == 200 else None
-        return state if state in {"queued", "running"} else ""
+    async def _state(self, url: str, eval_id: str) -> str | None:
+        """As `read_look_up`: a task that the queue has already must not be joined by a second one."""
+        answer = await self._transport.get(
+            f"{url}/tasks/{path_id(eval_id)}", QUEUE_TIMEOUT_SECONDS, self._key, limit=Limits().max_small_body_bytes
+        )
+        if key_refused(*answer):
+            return ""  # the next call says so
+        return read_look_up(*answer)
 
+    def _not_sent(self, task: FailedTask, shown: str, state: str | None) -> Sent:
+        if state is None:
+            why = f"{shown} did not answer as the queue does when it was asked for the task: check --queue-url"
+            return Sent(task.eval_id, done=False, message=f"not sent: {why}")
+        return Sent(task.eval_id, done=True, message=f"not sent: queue {shown} has it already ({state})")
 
-def _answer(body: bytes | bytearray) -> dict[str, Any]:
-    try:
-        data = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    return data if isinstance(data, dict) else {}
+    def _refused(self, task: FailedTask, url: str, answer: Answer) -> Sent:
+        shown, status = without_credentials(url), answer.status
+        if key_refused(*answer):
+            how = "was refused" if self._key else "was not given"
+            self._unusable[url] = f"queue {shown} answered {status}: the API key {how}; set QUEUE_API_KEY"
+            return Sent(task.eval_id, done=False, message=f"not sent: {self._unusable[url]}")
+        return Sent(
+            task.eval_id, done=False, message=f"queue {shown} did not take it: {status}, {excerpt(answer.body)}"
+        )
 
 
 async def _wait(answer: Awaitable[Any] | Any) -> Any:

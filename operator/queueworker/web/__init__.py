@@ -1,1 +1,1 @@
-"""The HTTP face: health, readiness, status, metrics and the documentation pages."""
+"""The HTTP API: health, readiness, status, metrics and the documentation pages."""

@@ -1,4 +1,4 @@
-"""The HTTP face as an ASGI application, the same for the worker and the operator but for `/health` and `/status`."""
+"""The HTTP API as an ASGI application. Worker and operator differ in `/health` and `/status` only."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from starlette.middleware.base import BaseHTTPMiddleware
 
 from queueworker.web import metrics, views
 from queueworker.web.models import (
+    ErrorDetail,
     LegacyHealth,
     LegacyStatus,
     OperatorHealth,
     OperatorStatus,
     Probe,
-    Problem,
-    QueueWorkerStatus,
+    RouterStatus,
 )
 from queueworker.web.source import Public
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from queueworker.web.source import Source
 
 PAGES = {"/docs", "/redoc"}
-# The pages are scripts of ours; the policy keeps them from fetching anything elsewhere (Redoc's has a logo there).
+# The pages bring their own scripts. The policy prevents requests to other hosts (Redoc's page loads a logo from one).
 OWN_HOST_ONLY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 
 
@@ -42,22 +42,22 @@ class Mode(StrEnum):
 _DESCRIPTION = {
     Mode.WORKER: """Routes tasks from a legacy HTTP queue to a pool of executors.
 
-`/health` and `/status` have the legacy worker's shapes, field by field. What they do not show is at
-`/status/{namespace}/{name}`, where the worker's own name is the group of its journal (`worker/queue:8081`).""",
+`/health` and `/status` have exactly the fields of the legacy worker. `/status/{namespace}/{name}` shows the rest; the
+worker's namespace and name are the group of its journal, for example `worker/queue:8081`.""",
     Mode.OPERATOR: """Routes tasks from legacy HTTP queues to pools of executors, one pool for each QueueWorker object.
 
-`/status` lists every QueueWorker that this replica routes for. A replica that does not lead routes for none.""",
+`/status` lists the QueueWorkers that this replica routes for. Only the leading replica routes.""",
 }
 
 _TAGS = [
-    {"name": "status", "description": "What runs here and how it fares, for people and dashboards."},
-    {"name": "probes", "description": "For Kubernetes: 200, or 503 with the reason."},
+    {"name": "status", "description": "State of the routers, for people and dashboards."},
+    {"name": "probes", "description": "For Kubernetes: 200, or 503 with a reason."},
     {"name": "metrics", "description": "For Prometheus."},
 ]
 
 
 def create_app(source: Source, mode: Mode = Mode.OPERATOR) -> FastAPI:
-    """The application. It asks `source` on each request and keeps nothing itself."""
+    """Returns the application. It reads `source` on each request and keeps no state."""
     source = Public(source)
     app: FastAPI = FastAPIOffline(
         title="QueueWorker" if mode is Mode.WORKER else "QueueWorker operator",
@@ -88,31 +88,31 @@ async def _own_host_only(request: Request, call_next: RequestResponseEndpoint) -
 
 
 def _add_legacy(app: FastAPI, source: Source) -> None:
-    @app.get("/health", tags=["status"], summary="The worker's health", response_description="The legacy shape.")
+    @app.get("/health", tags=["status"], summary="The worker's health", response_description="The legacy fields.")
     async def health() -> LegacyHealth:
-        """Always 200, as the legacy worker answered: read `status`. Probes belong at `/livez` and `/readyz`."""
+        """Always 200, as with the legacy worker; read `status`. Probes should use `/livez` and `/readyz`."""
         (snapshot,) = source.snapshots()
         return views.legacy_health(snapshot)
 
-    @app.get("/status", tags=["status"], summary="The worker's status", response_description="The legacy shape.")
+    @app.get("/status", tags=["status"], summary="The worker's status", response_description="The legacy fields.")
     async def status() -> LegacyStatus:
-        """`degraded` when no executor is healthy."""
+        """`status` is `degraded` if no executor is healthy."""
         (snapshot,) = source.snapshots()
         return views.legacy_status(snapshot)
 
 
 def _add_operator(app: FastAPI, source: Source) -> None:
-    @app.get("/health", tags=["status"], summary="The operator's health", response_description="In the legacy form.")
+    @app.get("/health", tags=["status"], summary="The operator's health", response_description="The legacy fields.")
     async def health() -> OperatorHealth:
-        """Always 200, as the legacy worker answered: read `status`. Probes belong at `/livez` and `/readyz`."""
+        """Always 200, as with the legacy worker; read `status`. Probes should use `/livez` and `/readyz`."""
         ready, message = source.ready()
         return views.operator_health(list(source.snapshots()), ready=ready, message=message)
 
-    @app.get("/status", tags=["status"], summary="Every QueueWorker", response_description="At this moment.")
+    @app.get("/status", tags=["status"], summary="All QueueWorkers", response_description="The present state.")
     async def status() -> OperatorStatus:
-        """Ordered by name."""
+        """Sorted by name."""
         found = sorted(source.snapshots(), key=lambda s: s.group)
-        return OperatorStatus(queue_workers=[views.queue_worker_status(s) for s in found])
+        return OperatorStatus(queue_workers=[views.router_status(s) for s in found])
 
 
 def _add_queue_worker(app: FastAPI, source: Source) -> None:
@@ -120,55 +120,57 @@ def _add_queue_worker(app: FastAPI, source: Source) -> None:
         "/status/{namespace}/{name}",
         tags=["status"],
         summary="One QueueWorker",
-        response_description="At this moment.",
-        responses={HTTPStatus.NOT_FOUND: {"model": Problem, "description": "No such QueueWorker is routed here."}},
+        response_description="The present state.",
+        responses={HTTPStatus.NOT_FOUND: {"model": ErrorDetail, "description": "This process does not route for it."}},
     )
     async def queue_worker(
-        namespace: Annotated[str, Path(description="Its namespace; `worker` when there is no Kubernetes.")],
-        name: Annotated[str, Path(description="Its name; of a worker, host and port of its queue.")],
-    ) -> QueueWorkerStatus:
-        """Its router, its pool and its peers."""
+        namespace: Annotated[
+            str, Path(description="Namespace of the object; `worker` for a worker without Kubernetes.")
+        ],
+        name: Annotated[str, Path(description="Name of the object; for a worker, host and port of its queue.")],
+    ) -> RouterStatus:
+        """The router, its executors, and its connections to the queue and Redis."""
         group = f"{namespace}/{name}"
         snapshots = list(source.snapshots())
         for snapshot in snapshots:
             if snapshot.group == group:
-                return views.queue_worker_status(snapshot)
+                return views.router_status(snapshot)
         known = ", ".join(sorted(s.group for s in snapshots)) or "none"
         raise HTTPException(
-            HTTPStatus.NOT_FOUND, f"no QueueWorker {group} is routed by this process; it routes for: {known}"
+            HTTPStatus.NOT_FOUND, f"this process does not route for a QueueWorker {group}; it routes for: {known}"
         )
 
 
 def _add_probes(app: FastAPI, source: Source) -> None:
-    refused: dict[int | str, dict[str, Any]] = {
-        HTTPStatus.SERVICE_UNAVAILABLE: {"model": Probe, "description": "No, and why."}
+    failed: dict[int | str, dict[str, Any]] = {
+        HTTPStatus.SERVICE_UNAVAILABLE: {"model": Probe, "description": "The probe failed, with the reason."}
     }
 
-    def answer(response: Response, said: tuple[bool, str]) -> Probe:
-        ok, reason = said
+    def answer(response: Response, result: tuple[bool, str]) -> Probe:
+        ok, reason = result
         response.status_code = HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE
         return Probe(ok=ok, reason=reason)
 
     @app.get(
         "/livez",
         tags=["probes"],
-        summary="Does the process do its work?",
-        response_description="Yes.",
-        responses=refused,
+        summary="Liveness probe",
+        response_description="The process is alive.",
+        responses=failed,
     )
     async def livez(response: Response) -> Probe:
-        """503 asks Kubernetes to restart it. A queue, Redis or executors that are away are no reason to."""
+        """503 asks Kubernetes for a restart. An unreachable queue, Redis or executor does not cause it."""
         return answer(response, source.live())
 
     @app.get(
         "/readyz",
         tags=["probes"],
-        summary="Is it done starting, and not ending?",
-        response_description="Yes.",
-        responses=refused,
+        summary="Readiness probe",
+        response_description="The process is ready.",
+        responses=failed,
     )
     async def readyz(response: Response) -> Probe:
-        """503 while it starts, drains or ends."""
+        """503 while the process starts, drains or ends."""
         return answer(response, source.ready())
 
 
@@ -178,11 +180,11 @@ def _add_metrics(app: FastAPI, source: Source) -> None:
     @app.get(
         "/metrics",
         tags=["metrics"],
-        summary="Metrics in Prometheus' or OpenMetrics' text format",
+        summary="Metrics in the text format of Prometheus or OpenMetrics",
         response_class=Response,
         responses={200: {"content": {"text/plain": {}}, "description": "The format follows the Accept header."}},
     )
     async def scrape(request: Request) -> Response:
-        """Taken at this moment; nothing is measured for it beforehand."""
+        """Read from the routers on each request."""
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), headers={"Content-Type": content_type})

@@ -1,7 +1,7 @@
-"""Prometheus metrics, read from snapshots when they are scraped: the hot path adds to plain integers only.
+"""Prometheus metrics, made from snapshots on each scrape. The hot path only adds to plain integers.
 
-Every name stands here and nowhere else. Counters start at 0 with each router; Prometheus' `rate()` and
-`increase()` know that. The legacy worker's five key metrics are
+The names and help texts of counters and histograms are in `routing.counters`, all others are here. Counters start at 0
+with each router, which Prometheus' `rate()` and `increase()` take into account. The legacy worker's five key metrics:
 
 - tasks routed per minute: `queueworker_tasks_per_minute`
 - executor health: `queueworker_executor_healthy`
@@ -15,154 +15,102 @@ Every name stands here and nowhere else. Counters start at 0 with each router; P
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
 from queueworker import __version__
+from queueworker.routing import counters
 from queueworker.routing.config import Intent
-from queueworker.routing.snapshot import BUCKETS_SECONDS, Phase
+from queueworker.routing.counters import BUCKETS_SECONDS, Histogram
+from queueworker.routing.snapshot import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from prometheus_client.metrics_core import Metric
 
-    from queueworker.routing.snapshot import Histogram, Snapshot
+    from queueworker.routing.snapshot import ExecutorSnapshot, Snapshot
     from queueworker.web.source import Source
 
 PREFIX = "queueworker_"
 LABEL = "queueworker"
-"""`namespace/name` of the object; of a worker, the group of its journal."""
-
-_COUNTERS: Sequence[tuple[str, str, Callable[[Snapshot], int]]] = (
-    ("tasks_pulled", "Tasks that the queue handed over.", lambda s: s.counters.pulled),
-    ("tasks_completed", "Tasks reported to the queue as complete.", lambda s: s.counters.completed),
-    ("tasks_failed", "Tasks reported to the queue as failed, whatever the cause.", lambda s: s.counters.failed),
-    ("tasks_retried", "Attempts sent again after an ambiguous failure.", lambda s: s.counters.retried),
-    ("tasks_recovered", "Tasks taken over from the journal of a router that died.", lambda s: s.counters.recovered),
-    (
-        "tasks_duplicates",
-        "Tasks handed over while one of the same eval_id was in flight.",
-        lambda s: s.counters.duplicates,
-    ),
-    (
-        "tasks_invalid",
-        "Tasks that could not be routed as they came (no eval_id, no code, not an object).",
-        lambda s: s.counters.invalid,
-    ),
-    (
-        "routing_attempts_failed",
-        "Attempts to execute a task that an executor refused or broke.",
-        lambda s: s.counters.attempts_failed,
-    ),
-    (
-        "executor_ejections",
-        "Executors left alone for a time because they failed task after task by a fault of their own.",
-        lambda s: s.counters.ejections,
-    ),
-    (
-        "pulls_lost",
-        "Polls whose answer never came: each may have popped a task, the one loss that no client can prevent.",
-        lambda s: s.counters.pulls_lost,
-    ),
-    (
-        "reports_unknown",
-        "Reports that the queue answered with unknown id (it had restarted, or had the report already).",
-        lambda s: s.counters.reports_unknown,
-    ),
-    ("events_published", "Events that Redis took.", lambda s: s.counters.events_published),
-    (
-        "events_dropped",
-        "Events dropped, oldest first, because the buffer was full while Redis was away.",
-        lambda s: s.counters.events_dropped,
-    ),
-    ("journal_errors", "Writes of the journal that failed.", lambda s: s.counters.journal_errors),
-)
+"""Label with `namespace/name` of the object; for a worker, the group of its journal."""
 
 _GAUGES: Sequence[tuple[str, str, Callable[[Snapshot], float | None]]] = (
     ("tasks_per_minute", "Tasks reported to the queue in the last 60 seconds.", lambda s: s.per_minute),
-    ("tasks_in_flight", "Tasks handed over and not reported yet.", lambda s: s.in_flight),
+    ("tasks_in_flight", "Tasks pulled and not reported yet.", lambda s: s.in_flight),
     ("executors_desired", "Executors in the pool.", lambda s: s.desired),
-    ("executors_healthy", "Executors in the pool whose last health check was good.", lambda s: s.healthy),
+    ("executors_healthy", "Executors in the pool that are healthy.", lambda s: s.healthy),
     (
         "queue_depth",
-        "Tasks that wait in the queue, as it last said; absent before its first answer.",
+        "Tasks waiting in the queue, by its last answer; absent before the first answer.",
         lambda s: s.queue_depth,
     ),
     (
         "queue_consecutive_errors",
-        "Failed exchanges with the queue since the last good one.",
+        "Consecutive failed exchanges with the queue.",
         lambda s: s.consecutive_errors,
     ),
-    ("events_buffered", "Events that wait for Redis.", lambda s: s.events_buffered),
+    ("events_buffered", "Events waiting for Redis.", lambda s: s.events_buffered),
     (
         "events_published_ratio",
-        "Share of the events since the start that Redis took, of those taken or dropped; 1 while none was dropped.",
+        "Share of the events since the start that Redis accepted; 1 while no event was dropped.",
         lambda s: _ratio(s.counters.events_published, s.counters.events_dropped),
     ),
     (
         "last_task_timestamp_seconds",
-        "When a task was last reported, Unix time; absent before the first.",
+        "Unix time of the last report of a task; absent before the first report.",
         lambda s: s.last_task_time,
     ),
 )
 
-_HISTOGRAMS: Sequence[tuple[str, str, Callable[[Snapshot], Histogram]]] = (
-    (
-        "task_overhead_seconds",
-        "Seconds from a pull's answer to the report's acknowledgement that no executor used.",
-        lambda s: s.counters.overhead,
-    ),
-    ("execution_seconds", "Seconds from sending a task to an executor to its answer.", lambda s: s.counters.execution),
-)
+
+def _ratio(accepted: int, dropped: int) -> float:
+    return accepted / (accepted + dropped) if dropped else 1.0
 
 
-def _ratio(good: int, bad: int) -> float:
-    return good / (good + bad) if bad else 1.0
+def _executors(snapshot: Snapshot) -> Iterator[ExecutorSnapshot]:
+    """One executor for each name: a leaving executor and its successor may share a name, but a label may not occur
+    twice. An executor without a successor stays `leaving`.
+    """
+    found: dict[str, ExecutorSnapshot] = {}
+    for executor in sorted(snapshot.executors, key=lambda e: e.leaving):
+        known = found.get(executor.name)
+        found[executor.name] = executor if known is None else _joined(known, executor)
+    yield from found.values()
 
 
-class _Executor(NamedTuple):
-    healthy: bool | None
-    """None when it has left the pool."""
-    in_flight: int
-    capacity: int
-
-
-def _executors(snapshot: Snapshot) -> dict[str, _Executor]:
-    """By name: one that is leaving and its successor may share one, and a sample must be there once only."""
-    found: dict[str, _Executor] = {}
-    for e in snapshot.executors:
-        known = found.get(e.name, _Executor(None, 0, 0))
-        if e.leaving:
-            found[e.name] = known._replace(in_flight=known.in_flight + e.in_flight)
-        else:
-            healthy = e.healthy and known.healthy is not False
-            found[e.name] = _Executor(healthy, known.in_flight + e.in_flight, known.capacity + e.capacity)
-    return found
+def _joined(known: ExecutorSnapshot, other: ExecutorSnapshot) -> ExecutorSnapshot:
+    in_flight = known.in_flight + other.in_flight
+    if other.leaving:
+        return replace(known, in_flight=in_flight)
+    return replace(
+        known,
+        in_flight=in_flight,
+        healthy=known.healthy and other.healthy,
+        capacity=known.capacity + other.capacity,
+    )
 
 
 class SnapshotCollector(Collector):
-    """Takes each router's snapshot once a scrape."""
+    """Takes one snapshot of each router for each scrape."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
 
     def describe(self) -> Iterable[Metric]:
-        """None: the names need no check against another collector, and registering must not take snapshots."""
+        """Nothing: otherwise registering would take snapshots to compare names with those of other collectors."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
         snapshots = list(self._source.snapshots())
-        yield InfoMetricFamily(PREFIX + "build", "What runs here.", _build())
-        for name, text, count in _COUNTERS:
-            counter = CounterMetricFamily(PREFIX + name, text, labels=[LABEL])
-            for s in snapshots:
-                counter.add_metric([s.group], count(s))
-            yield counter
+        yield InfoMetricFamily(PREFIX + "build", "Version of the operator and of Python.", _build())
+        yield from _counters(snapshots)
         for name, text, read in _GAUGES:
             gauge = GaugeMetricFamily(PREFIX + name, text, labels=[LABEL])
             for s in snapshots:
@@ -170,69 +118,67 @@ class SnapshotCollector(Collector):
                 if value is not None:
                     gauge.add_metric([s.group], value)
             yield gauge
-        for name, text, observed in _HISTOGRAMS:
-            yield _histogram(name, text, [(s.group, observed(s)) for s in snapshots])
-        yield from _polls(snapshots)
+        yield from _histograms(snapshots)
         yield from _pool(snapshots)
         yield from _states(snapshots)
 
 
-def _histogram(name: str, text: str, observed: Iterable[tuple[str, Histogram]]) -> HistogramMetricFamily:
-    family = HistogramMetricFamily(PREFIX + name, text, labels=[LABEL])
+def _counters(snapshots: Sequence[Snapshot]) -> Iterator[Metric]:
+    """One family for each metric name; several fields may be series of one family, told apart by `result`."""
+    families: dict[str, CounterMetricFamily] = {}
+    for field, described in counters.metrics(int).items():
+        for metric in described:
+            labels = [LABEL, "result"] if metric.result else [LABEL]
+            family = families.setdefault(
+                metric.name, CounterMetricFamily(PREFIX + metric.name, metric.text, labels=labels)
+            )
+            for s in snapshots:
+                values = [s.group, metric.result] if metric.result else [s.group]
+                family.add_metric(values, getattr(s.counters, field))
+    yield from families.values()
+
+
+def _histograms(snapshots: Sequence[Snapshot]) -> Iterator[Metric]:
     bounds = [*(str(float(b)) for b in BUCKETS_SECONDS), "+Inf"]
-    for group, histogram in observed:
-        cumulative = list(zip(bounds, accumulate(histogram.counts), strict=True))
-        family.add_metric([group], buckets=cumulative, sum_value=histogram.sum)
-    return family
-
-
-def _polls(snapshots: Iterable[Snapshot]) -> Iterator[Metric]:
-    """Answered polls only: one that is under way is none of the three yet, and a counter must not go back."""
-    polls = CounterMetricFamily(
-        PREFIX + "queue_polls",
-        "Answered calls of GET /tasks/next, by what came: a task, nothing (empty), or an error (failed).",
-        labels=[LABEL, "result"],
-    )
-    for s in snapshots:
-        polls.add_metric([s.group, "task"], s.counters.pulled)
-        polls.add_metric([s.group, "empty"], s.counters.polls_empty)
-        polls.add_metric([s.group, "failed"], s.counters.polls_failed)
-    yield polls
+    for field, (metric,) in counters.metrics(Histogram).items():
+        family = HistogramMetricFamily(PREFIX + metric.name, metric.text, labels=[LABEL])
+        for s in snapshots:
+            histogram: Histogram = getattr(s.counters, field)
+            cumulative = list(zip(bounds, accumulate(histogram.counts), strict=True))
+            family.add_metric([s.group], buckets=cumulative, sum_value=histogram.sum)
+        yield family
 
 
 def _pool(snapshots: Iterable[Snapshot]) -> Iterator[Metric]:
-    labels = [LABEL, "executor"]
-    healthy = GaugeMetricFamily(
-        PREFIX + "executor_healthy", "1 when the executor's last health check was good, else 0.", labels=labels
-    )
+    names = [LABEL, "executor"]
+    healthy = GaugeMetricFamily(PREFIX + "executor_healthy", "1 if the executor is healthy, else 0.", labels=names)
     in_flight = GaugeMetricFamily(
         PREFIX + "executor_in_flight",
-        "Tasks that the executor runs; one that left the pool is here until it has finished.",
-        labels=labels,
+        "Tasks that the executor runs. An executor that left the pool is shown until they have ended.",
+        labels=names,
     )
-    capacity = GaugeMetricFamily(
-        PREFIX + "executor_capacity", "Tasks that the executor may run at once.", labels=labels
-    )
+    capacity = GaugeMetricFamily(PREFIX + "executor_capacity", "Tasks that the executor may run at once.", labels=names)
     for s in snapshots:
-        for name, executor in _executors(s).items():
-            in_flight.add_metric([s.group, name], executor.in_flight)
-            if executor.healthy is not None:
-                healthy.add_metric([s.group, name], executor.healthy)
-                capacity.add_metric([s.group, name], executor.capacity)
+        for executor in _executors(s):
+            labels = [s.group, executor.name]
+            in_flight.add_metric(labels, executor.in_flight)
+            if not executor.leaving:
+                healthy.add_metric(labels, executor.healthy)
+                capacity.add_metric(labels, executor.capacity)
     yield from (healthy, in_flight, capacity)
 
 
 def _states(snapshots: Iterable[Snapshot]) -> Iterator[Metric]:
     links = GaugeMetricFamily(
         PREFIX + "link_up",
-        "1 when the last exchange with the peer (queue, events, journal) succeeded, else 0.",
+        "1 if the last exchange with the peer (queue, events, journal) succeeded, else 0.",
         labels=[LABEL, "peer"],
     )
     phases = GaugeMetricFamily(
-        PREFIX + "phase", "1 for the phase that the router is in, 0 for the others.", labels=[LABEL, "phase"]
+        PREFIX + "phase", "1 for the present phase of the router, 0 for the other phases.", labels=[LABEL, "phase"]
     )
     intents = GaugeMetricFamily(
-        PREFIX + "intent", "1 for what the object asks of its router, 0 for the rest.", labels=[LABEL, "intent"]
+        PREFIX + "intent", "1 for the intent of the object's spec, 0 for the other intents.", labels=[LABEL, "intent"]
     )
     for s in snapshots:
         for peer, link in (("queue", s.queue), ("events", s.events), ("journal", s.journal)):
@@ -245,7 +191,7 @@ def _states(snapshots: Iterable[Snapshot]) -> Iterator[Metric]:
 
 
 def app_version() -> str:
-    """The project's version."""
+    """Version of this package."""
     return __version__
 
 
@@ -254,7 +200,7 @@ def _build() -> dict[str, str]:
 
 
 def registry(source: Source) -> CollectorRegistry:
-    """A registry of its own: the metrics above, and the process's memory, CPU and file descriptors."""
+    """A new registry with the metrics above and those of the process (memory, CPU, file descriptors)."""
     found = CollectorRegistry(auto_describe=False)
     found.register(SnapshotCollector(source))
     ProcessCollector(registry=found)

@@ -1,4 +1,4 @@
-"""What the HTTP face answers: the legacy worker's two shapes, and a fuller one for each QueueWorker."""
+"""The answers of the HTTP API: the two of the legacy worker, and a complete one for each QueueWorker."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from queueworker.routing.config import Intent
-from queueworker.routing.snapshot import LinkReason, Phase
+from queueworker.routing.counters import text_of
+from queueworker.routing.snapshot import ExecutorSnapshot, LinkReason, Phase
 
 
 class _Model(BaseModel):
@@ -16,40 +17,40 @@ class _Model(BaseModel):
 
 
 class Health(StrEnum):
-    """The legacy worker's words. `degraded`: no executor is healthy."""
+    """The health values of the legacy worker. `degraded`: no executor is healthy."""
 
     HEALTHY = "healthy"
     DEGRADED = "degraded"
     STARTING = "starting"
 
 
-# --- the legacy worker's shapes (docs/wire.md): dashboards read them, so no field may come or go
+# --- answers of the legacy worker (docs/wire.md). Dashboards read them: no field may be added or removed.
 
 
 class LegacyExecutors(_Model):
-    """The pool, as the last health checks found it."""
+    """The pool, by the last health checks."""
 
     total: int = Field(description="Executors in the pool.", examples=[3])
-    healthy: int = Field(description="Those whose last health check was good.", examples=[2])
+    healthy: int = Field(description="Executors in the pool that are healthy.", examples=[2])
     health: dict[str, bool] = Field(
-        description="Whether each executor is healthy, by its URL.",
+        description="Health of each executor by its URL.",
         examples=[{"http://executor-1:8083": True, "http://executor-2:8083": False}],
     )
 
 
 class LegacyStatus(_Model):
-    """The status object of the legacy worker, field by field."""
+    """The status object of the legacy worker."""
 
-    worker_id: str = Field(description="The worker's name: its HOSTNAME.", examples=["queue-worker-1"])
-    status: Literal[Health.HEALTHY, Health.DEGRADED] = Field(description="`degraded` when no executor is healthy.")
-    tasks_routed: int = Field(description="Tasks reported to the queue, complete or failed, since the start.")
+    worker_id: str = Field(description="Name of the worker, from HOSTNAME.", examples=["queue-worker-1"])
+    status: Literal[Health.HEALTHY, Health.DEGRADED] = Field(description="`degraded` if no executor is healthy.")
+    tasks_routed: int = Field(description="Tasks reported to the queue since the start, completed or failed.")
     executors: LegacyExecutors
 
 
 class LegacyHealth(_Model):
     """The health object of the legacy worker."""
 
-    status: Health = Field(description="As in `details`, or `starting` before the first health check was answered.")
+    status: Health = Field(description="As in `details`, or `starting` before the first answer to a health check.")
     service: Literal["queue-worker"] = "queue-worker"
     details: LegacyStatus
 
@@ -57,86 +58,79 @@ class LegacyHealth(_Model):
 # --- one QueueWorker
 
 
-class PeerStatus(_Model):
-    """The connection to one peer, as the last exchange with it went."""
+class LinkStatus(_Model):
+    """The connection to one peer, by the last exchange with it."""
 
-    connected: bool = Field(description="Whether the last exchange succeeded.")
-    reason: LinkReason = Field(description="How the last exchange ended.")
-    message: str = Field(description="Names the peer and the way out; empty when all is well.")
+    connected: bool = Field(description="True if the last exchange succeeded.")
+    reason: LinkReason = Field(description="Result of the last exchange.")
+    message: str = Field(description="Names the peer and says what to do; empty if all is well.")
 
 
-class QueueStatus(PeerStatus):
-    url: str = Field(description="Where tasks are pulled from.", examples=["http://queue:8081"])
+class RouterQueue(LinkStatus):
+    url: str = Field(description="URL of the queue.", examples=["http://queue:8081"])
     depth: int | None = Field(
-        description="Tasks that wait in the queue, as it last said; null before its first answer."
+        description="Tasks waiting in the queue, by its last answer; null before the first answer."
     )
-    consecutive_errors: int = Field(description="Failed exchanges since the last good one; the backoff grows with it.")
-    last_task_time: float | None = Field(description="When a task was last reported, Unix time in seconds.")
+    consecutive_errors: int = Field(description="Consecutive failed exchanges. The backoff grows with this number.")
+    last_task_time: float | None = Field(description="Unix time in seconds of the last report of a task.")
 
 
-class EventsStatus(PeerStatus):
-    published: int = Field(description="Events that Redis took, since the start.")
-    dropped: int = Field(description="Events dropped, oldest first, because the buffer was full while Redis was away.")
-    buffered: int = Field(description="Events that wait for Redis.")
+class RouterEvents(LinkStatus):
+    published: int = Field(description=text_of("events_published"))
+    dropped: int = Field(description=text_of("events_dropped"))
+    buffered: int = Field(description="Events waiting for Redis.")
 
 
-class ExecutorStatus(_Model):
-    """One executor of the pool."""
+class RouterTasks(_Model):
+    """Counts since the router started."""
 
-    name: str = Field(description="Its name in metrics and conditions.", examples=["executor-1"])
-    url: str = Field(description="Where tasks are sent.", examples=["http://executor-1:8083"])
-    healthy: bool = Field(description="Whether its last health check was good; tasks go to healthy executors only.")
-    in_flight: int = Field(description="Tasks that it runs now.")
-    capacity: int = Field(description="Tasks that it may run at once.")
-    last_check_time: float | None = Field(description="When it last answered a health check, Unix time in seconds.")
-    reason: str = Field(description="Why it is not healthy; empty when it is.")
-    leaving: bool = Field(description="No longer in the pool: it gets no new task, and finishes what it runs.")
-
-
-class TasksStatus(_Model):
-    """Counts since this router started."""
-
-    pulled: int = Field(description="Tasks that the queue handed over.")
-    routed: int = Field(description="Tasks reported to the queue: completed and failed.")
-    completed: int = Field(description="Tasks reported as complete.")
-    failed: int = Field(description="Tasks reported as failed, whatever the cause.")
-    retried: int = Field(description="Attempts sent again after an ambiguous failure.")
-    recovered: int = Field(description="Tasks taken over from a router that died.")
-    in_flight: int = Field(description="Tasks handed over and not reported yet.")
+    pulled: int = Field(description=text_of("pulled"))
+    routed: int = Field(description="Tasks reported to the queue, completed or failed.")
+    completed: int = Field(description=text_of("completed"))
+    failed: int = Field(description=text_of("failed"))
+    retried: int = Field(description=text_of("retried"))
+    recovered: int = Field(description=text_of("recovered"))
+    in_flight: int = Field(description="Tasks pulled and not reported yet.")
     per_minute: int = Field(description="Tasks reported in the last 60 seconds.")
 
 
-class QueueWorkerStatus(_Model):
-    """One QueueWorker: its router, its pool and its peers, at this moment."""
+class RouterStatus(_Model):
+    """One QueueWorker: its router, its executors, and its connections to the queue and Redis."""
 
-    name: str = Field(description="`namespace/name` of the object; of a worker, the group of its journal.")
-    worker_id: str = Field(description="Which process routes for it.")
-    status: Health = Field(description="`degraded` when no executor is healthy, `starting` before the first check.")
-    intent: Intent = Field(description="What the object asks for.")
-    phase: Phase = Field(description="Where the router stands.")
-    queue: QueueStatus
-    executors: list[ExecutorStatus] = Field(description="The pool, and executors that left it with tasks to finish.")
-    tasks: TasksStatus
-    events: EventsStatus = Field(description="The outcomes' way to Redis.")
-    journal: PeerStatus = Field(description="While it cannot be written, a crash would lose what is in flight.")
+    name: str = Field(description="`namespace/name` of the object; for a worker, the group of its journal.")
+    worker_id: str = Field(description="Name of the process that runs the router.")
+    status: Health = Field(
+        description="`degraded` if no executor is healthy, `starting` before the first health check."
+    )
+    intent: Intent = Field(description="Intent of the object's spec.")
+    phase: Phase = Field(description="Phase of the router.")
+    queue: RouterQueue
+    executors: list[ExecutorSnapshot] = Field(
+        description="Executors in the pool, and executors that left it and finish their tasks."
+    )
+    tasks: RouterTasks
+    events: RouterEvents = Field(description="The connection to Redis that publishes events.")
+    journal: LinkStatus = Field(
+        description="The connection to Redis that holds the journal. Without it, a crash loses the tasks in flight."
+    )
 
 
 class OperatorStatus(_Model):
-    """Every QueueWorker that this operator routes for."""
+    """All QueueWorkers that this operator routes for."""
 
-    queue_workers: list[QueueWorkerStatus] = Field(description="Ordered by name.")
+    queue_workers: list[RouterStatus] = Field(description="Sorted by name.")
 
 
 class OperatorHealthDetails(_Model):
     queue_workers: int = Field(description="QueueWorkers that this operator routes for.")
-    healthy: int = Field(description="Those with a healthy executor.")
-    message: str = Field(description="What `/readyz` says.")
+    healthy: int = Field(description="QueueWorkers with a healthy executor.")
+    message: str = Field(description="The reason that `/readyz` gives.")
 
 
 class OperatorHealth(_Model):
-    """The legacy health object, for an operator."""
+    """The health object of the legacy worker, for an operator."""
 
-    status: Health = Field(description="`degraded` when a QueueWorker that should route has no healthy executor.")
+    status: Health = Field(description="`degraded` if a QueueWorker that should route has no healthy executor.")
     service: Literal["queueworker-operator"] = "queueworker-operator"
     details: OperatorHealthDetails
 
@@ -145,11 +139,11 @@ class OperatorHealth(_Model):
 
 
 class Probe(_Model):
-    """The answer to a probe: 200 when `ok`, else 503."""
+    """The answer to a probe: 200 if `ok`, else 503."""
 
-    ok: bool = Field(description="Whether the answer is yes.")
-    reason: str = Field(description="Why, in a sentence.", examples=["routing"])
+    ok: bool = Field(description="True if the probe succeeded.")
+    reason: str = Field(description="Reason for the result, in a sentence.", examples=["routing"])
 
 
-class Problem(_Model):
-    detail: str = Field(description="What is wrong, and what to do.")
+class ErrorDetail(_Model):
+    detail: str = Field(description="The problem and what to do.")

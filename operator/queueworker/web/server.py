@@ -1,4 +1,4 @@
-"""Serves the HTTP face in the running loop, and leaves the signals to whoever runs the loop."""
+"""Serves the HTTP API in the running event loop, without touching signal handlers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CLOSING_SECONDS = 2
-"""How long requests that are under way at the end may take."""
+"""Time for requests that are still running when the server ends."""
 
 
 class CannotListen(Exception):
-    """The address cannot be bound. Its text names the address and the way out."""
+    """The address cannot be bound. The message names it and says what to do."""
 
 
 class _Server(uvicorn.Server):
@@ -34,7 +34,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The parent's would end the server at SIGTERM; ours has to outlive the routers that drain then."""
+        """Do nothing: uvicorn would end the server at SIGTERM, but it has to serve until the routers have drained."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -44,11 +44,10 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def serve(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
-    """Serve until the block ends; gives the port, which is a free one when `port` is 0.
+    """Serve until the block ends. Yields the port, which is any free port if `port` is 0. Raises CannotListen.
 
-    Enter it first and leave it last: what runs inside the block is served to its end. Raises
-    CannotListen. Every task that kopf finds in its loop at exit and that is younger than itself is
-    cancelled by it, which is one more reason to enter this first.
+    Enter this block before all others: it has to serve until everything else has ended, and kopf cancels at its end
+    every task that was created after it.
     """
     listener = _listen(host, port)
     config = uvicorn.Config(
@@ -84,8 +83,8 @@ def _listen(host: str, port: int) -> socket.socket:
         )
     except (OSError, OverflowError) as error:
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        reason = f"another process has port {port}" if taken else str(error)
-        way_out = "choose another port (PORT for the worker, --port for the operator)"
+        reason = f"another process uses port {port}" if taken else str(error)
+        advice = "choose another port (PORT for the worker, --port for the operator)"
         if taken:
-            way_out = f"end that process, or {way_out}"
-        raise CannotListen(f"cannot listen on {host}:{port}: {reason}; {way_out}") from error
+            advice = f"end that process, or {advice}"
+        raise CannotListen(f"cannot listen on {host}:{port}: {reason}; {advice}") from error

@@ -1,4 +1,4 @@
-"""What the HTTP face shows comes from behind this seam: the worker and the operator each are one."""
+"""The interface through which the HTTP API reads the state of a worker or an operator."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """Asked on every request, in the loop: its methods answer at once, from memory."""
+    """Called on every request in the event loop, so its methods must return at once."""
 
     def snapshots(self) -> Iterable[Snapshot]:
-        """One for each router that runs here."""
+        """One snapshot for each router of this process."""
         ...
 
     def live(self) -> tuple[bool, str]:
-        """Whether the process does its work, and a sentence. False asks Kubernetes to restart it."""
+        """The result of the liveness probe and its reason. False asks Kubernetes for a restart."""
         ...
 
     def ready(self) -> tuple[bool, str]:
-        """Whether it is done starting and not ending, and a sentence."""
+        """The result of the readiness probe and its reason."""
         ...
 
 
 class Public:
-    """A source as anyone may see it: nobody has to log in to the HTTP face, so no URL keeps its credentials."""
+    """A source without the credentials in its URLs: the HTTP API needs no login."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -46,7 +46,7 @@ class Public:
 
 
 def public(snapshot: Snapshot) -> Snapshot:
-    """Without credentials in its URLs, its messages, and the names that are made from URLs."""
+    """The snapshot without credentials in URLs, in messages, and in names that are made from URLs."""
     return replace(
         snapshot,
         executors=tuple(_public_executor(executor) for executor in snapshot.executors),

@@ -1,24 +1,23 @@
-"""From snapshots to what the HTTP face answers. Pure."""
+"""Pure functions from snapshots to the answers of the HTTP API."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from queueworker.routing.config import Intent
-from queueworker.routing.snapshot import Link, Phase, Snapshot
+from queueworker.routing.snapshot import Link, LinkReason, Phase, Snapshot
 from queueworker.web.models import (
-    EventsStatus,
-    ExecutorStatus,
     Health,
     LegacyExecutors,
     LegacyHealth,
     LegacyStatus,
+    LinkStatus,
     OperatorHealth,
     OperatorHealthDetails,
-    PeerStatus,
-    QueueStatus,
-    QueueWorkerStatus,
-    TasksStatus,
+    RouterEvents,
+    RouterQueue,
+    RouterStatus,
+    RouterTasks,
 )
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def health(snapshot: Snapshot) -> Health:
-    """Starting lasts until an executor's first health check is answered: before that, nothing is known of any."""
+    """STARTING until an executor has answered its first health check: before that, no health is known."""
     pool = [e for e in snapshot.executors if not e.leaving]
     unknown = bool(pool) and all(e.last_check is None for e in pool)
     if snapshot.phase is Phase.STARTING or (unknown and snapshot.phase is not Phase.STOPPED):
@@ -55,7 +54,7 @@ def legacy_health(snapshot: Snapshot) -> LegacyHealth:
 
 
 def operator_health(snapshots: Sequence[Snapshot], *, ready: bool, message: str) -> OperatorHealth:
-    """An operator with no QueueWorker is healthy; one that is not ready is starting (or stands by, or ends)."""
+    """STARTING if the operator is not ready (it starts, stands by or ends). HEALTHY without any QueueWorker."""
     states = [health(s) for s in snapshots if s.intent is Intent.ROUTE]
     settled = Health.DEGRADED if Health.DEGRADED in states else Health.HEALTHY
     details = OperatorHealthDetails(
@@ -64,35 +63,23 @@ def operator_health(snapshots: Sequence[Snapshot], *, ready: bool, message: str)
     return OperatorHealth(status=settled if ready else Health.STARTING, details=details)
 
 
-def queue_worker_status(snapshot: Snapshot) -> QueueWorkerStatus:
+def router_status(snapshot: Snapshot) -> RouterStatus:
     counters = snapshot.counters
-    return QueueWorkerStatus(
+    return RouterStatus(
         name=snapshot.group,
         worker_id=snapshot.worker_id,
         status=health(snapshot),
         intent=snapshot.intent,
         phase=snapshot.phase,
-        queue=QueueStatus(
-            **_peer(snapshot.queue),
+        queue=RouterQueue(
+            **_link(snapshot.queue),
             url=snapshot.queue_url,
             depth=snapshot.queue_depth,
             consecutive_errors=snapshot.consecutive_errors,
             last_task_time=snapshot.last_task_time,
         ),
-        executors=[
-            ExecutorStatus(
-                name=e.name,
-                url=e.url,
-                healthy=e.healthy,
-                in_flight=e.in_flight,
-                capacity=e.capacity,
-                last_check_time=e.last_check,
-                reason=e.reason,
-                leaving=e.leaving,
-            )
-            for e in snapshot.executors
-        ],
-        tasks=TasksStatus(
+        executors=list(snapshot.executors),
+        tasks=RouterTasks(
             pulled=counters.pulled,
             routed=counters.routed,
             completed=counters.completed,
@@ -102,15 +89,21 @@ def queue_worker_status(snapshot: Snapshot) -> QueueWorkerStatus:
             in_flight=snapshot.in_flight,
             per_minute=snapshot.per_minute,
         ),
-        events=EventsStatus(
-            **_peer(snapshot.events),
+        events=RouterEvents(
+            **_link(snapshot.events),
             published=counters.events_published,
             dropped=counters.events_dropped,
             buffered=snapshot.events_buffered,
         ),
-        journal=PeerStatus(**_peer(snapshot.journal)),
+        journal=LinkStatus(**_link(snapshot.journal)),
     )
 
 
-def _peer(link: Link) -> dict[str, object]:
+class _LinkFields(TypedDict):
+    connected: bool
+    reason: LinkReason
+    message: str
+
+
+def _link(link: Link) -> _LinkFields:
     return {"connected": link.ok, "reason": link.reason, "message": link.message}

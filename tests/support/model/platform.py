@@ -10,7 +10,6 @@ from urllib.parse import unquote
 
 import orjson
 
-from queueworker.routing.http.large import Pieces
 from queueworker.routing.http.transport import Answer, Broken, NotSent, TimedOut, TransportError
 from tests.support.model.redis_model import Link, RedisModel
 
@@ -22,6 +21,17 @@ EXECUTED_STATUS = {"ok": "completed", "failed": "failed"}
 # A pull that was under way for longer than this may be given up at the end of a drain.
 PULL_PATIENCE_SECONDS = 2.9
 FOR_EVER = 1e6
+UNKNOWN_ID = Answer(404, b'{"detail": "Task not found"}')
+# What a gateway in front of the queue answers by itself; the request does not reach the queue.
+FOREIGN = {
+    "html": Answer(200, b"<html>"),
+    "html-502": Answer(502, b"<html>"),
+    "html-403": Answer(403, b"<html>"),
+    "text-404": Answer(404, b"404 page not found"),
+    "json-404": Answer(404, b'{"message": "no Route matched with those values"}'),
+    "json-200": Answer(200, b'{"message": "back soon"}'),
+    "redirect": Answer(302, b""),
+}
 
 
 @dataclass
@@ -98,8 +108,8 @@ class World:
         if queue.mode != "up":
             return await self._unwell(queue.mode)
         fault = queue.faults.popleft() if queue.faults else ""
-        if fault == "html":
-            return Answer(200, b"<html>")
+        if fault in FOREIGN:
+            return FOREIGN[fault]
         if fault == "broken":
             raise Broken("the connection broke before anything was popped")
         if not queue.waiting:
@@ -128,23 +138,29 @@ class World:
         if queue.mode == "404":  # it says that it knows no such id: so it is
             self.account.forgotten.add(eval_id)
             queue.known.discard(eval_id)
+            return UNKNOWN_ID
         if queue.mode != "up":
             return await self._unwell(queue.mode)
         fault = queue.faults.popleft() if queue.faults else ""
+        if fault in FOREIGN:
+            return FOREIGN[fault]
         if fault == "broken":
             raise Broken("the connection broke before the report was taken")
-        if fault == "html":
-            return Answer(502, b"<html>")
         if fault == "413" and verb == "complete":
             return Answer(413, b"too large")
         account = self.account
         if eval_id in queue.known:
             queue.known.discard(eval_id)
             account.reported[eval_id] += 1
-            answer = Answer(200, b'{"status": "ok"}')
+            said = b"completed" if verb == "complete" else b"failed"
+            answer = Answer(200, b'{"status": "%b"}' % said)
         else:
             account.second_reports[eval_id] += 1
-            answer = Answer(404, b"{}") if verb == "complete" else Answer(200, b'{"status":"not_found"}')
+            answer = (
+                Answer(404, b'{"detail": "Task not found"}')
+                if verb == "complete"
+                else Answer(200, b'{"status":"not_found"}')
+            )
         arrived = False
         try:
             if fault == "lost":
@@ -155,6 +171,17 @@ class World:
         finally:
             if not arrived:
                 account.unanswered_reports[eval_id] += 1
+
+    async def status(self, queue: QueueModel) -> Answer:
+        if queue.mode != "up":
+            return await self._unwell(queue.mode)
+        return Answer(200, b'{"queued": %d}' % len(queue.waiting))
+
+    async def look_up(self, queue: QueueModel, eval_id: str) -> Answer:
+        if queue.mode != "up":
+            return await self._unwell(queue.mode)
+        known = eval_id in queue.known
+        return Answer(200, b'{"status": "running"}') if known else UNKNOWN_ID
 
     async def _unwell(self, mode: str) -> Answer:
         if mode == "refused":
@@ -224,24 +251,35 @@ class Wire:
         """How many tasks may be in flight on an executor now."""
         self.in_flight: Counter[str] = Counter()
         self.last_good: dict[str, float] = {}
+        self.checks: Counter[str] = Counter()
+        """Health checks that were begun, by executor."""
+        self.open_checks: Counter[str] = Counter()
+        """Those that wait for their answer."""
         self.closed = False
 
-    async def get(self, url: str, timeout: float, key: str | None = None) -> Answer:
+    async def get(self, url: str, timeout: float, key: str | None = None, *, limit: int) -> Answer:
         world = self._world
         base, path = self._split(url)
         if path == "/tasks/next":
             return await self._exchange(timeout, lambda: world.next_task(world.queues[base], self._link))
         if path == "/status":
-            return Answer(200, b'{"queued": 0}')
+            return await self._exchange(timeout, lambda: world.status(world.queues[base]))
+        if path.startswith("/tasks/"):
+            eval_id = unquote(path.removeprefix("/tasks/"))
+            return await self._exchange(timeout, lambda: world.look_up(world.queues[base], eval_id))
         if path == "/capacity":
             return Answer(404, b"")
-        answer = await self._exchange(timeout, lambda: world.health(world.executors[base]))
+        self.checks[base] += 1
+        self.open_checks[base] += 1
+        try:
+            answer = await self._exchange(timeout, lambda: world.health(world.executors[base]))
+        finally:
+            self.open_checks[base] -= 1
         if answer.status == 200:
             self.last_good[base] = world.clock()
         return answer
 
-    async def post(self, url: str, body: bytes | Pieces, timeout: float, key: str | None = None) -> Answer:
-        assert not isinstance(body, Pieces)
+    async def post(self, url: str, body: bytes, timeout: float, key: str | None = None, *, limit: int) -> Answer:
         world = self._world
         base, path = self._split(url)
         if base in world.queues:

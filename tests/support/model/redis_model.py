@@ -225,6 +225,8 @@ class RedisModel:
             if answer[b"err"] is not None:
                 raise exceptions.ResponseError(answer[b"err"].decode())
             return [self._to_python(answer[i]) for i in range(1, len(answer) + 1)]
+        if answer is False:
+            return None
         return int(answer) if isinstance(answer, float) else answer
 
 
@@ -256,26 +258,12 @@ class RedisClient:
     def __post_init__(self) -> None:
         self.open.append(self)
 
-    def register_script(self, text: str) -> Callable[..., Any]:
-        async def run(keys: list[Any] | None = None, args: list[Any] | None = None) -> Any:
-            return await self._send(lambda: self.server.eval(text, keys or [], args or []))
-
-        return run
-
-    def exclusive_script(self, text: str, timeout: float) -> Callable[..., Any]:
-        assert timeout == OPERATION_TIMEOUT_SECONDS
-        return self.register_script(text)
+    def exclusive_script(self, text: str) -> ExclusiveScript:
+        return ExclusiveScript(self, text)
 
     async def eval(self, text: str, keys: int, *args: Any) -> Any:
         assert keys == 0
         return await self._send(lambda: self.server.eval(text, [], list(args)))
-
-    async def hkeys(self, key: str) -> list[bytes]:
-        return list(await self._send(lambda: self.server.run(b"HKEYS", key.encode())))
-
-    async def hmget(self, key: str, fields: list[bytes]) -> list[bytes | None]:
-        found = await self._send(lambda: self.server.run(b"HMGET", key.encode(), *fields))
-        return [entry or None for entry in found]
 
     async def hset(self, key: str, mapping: dict[str, bytes]) -> int:
         ((name, value),) = mapping.items()
@@ -289,23 +277,27 @@ class RedisClient:
     def pubsub(self) -> PubSub:
         return PubSub(self)
 
-    async def _send(self, command: Callable[[], Any]) -> Any:
-        """One command, with the faults of the server and of the way to it."""
-        server = self.server
+    async def reach(self, seconds: float) -> None:
+        """The way to the server, which may take so long."""
         await asyncio.sleep(self.rng.choice((0, 0.0002, 0.001, 0.02)))
         if self.link.dead:
             await self.link.never()
-        if self.link.cut_off or server.mode == "hang":
-            await asyncio.sleep(OPERATION_TIMEOUT_SECONDS)
+        if self.link.cut_off or self.server.mode == "hang":
+            await asyncio.sleep(seconds)
             raise exceptions.TimeoutError("Timeout reading from the model")
-        if server.mode == "refused":
+        if self.server.mode == "refused":
             raise exceptions.ConnectionError("Error 111 connecting to the model")
+
+    async def _send(self, command: Callable[[], Any], seconds: float = OPERATION_TIMEOUT_SECONDS) -> Any:
+        """One command, with the faults of the server and of the way to it."""
+        server = self.server
+        await self.reach(seconds)
         fault = server.faults.popleft() if server.faults else ""
         if fault == "broken":
             raise exceptions.ConnectionError("Connection closed by server.")
         if fault == "late":
-            asyncio.get_running_loop().call_later(OPERATION_TIMEOUT_SECONDS + 1, self._late, command)
-            await asyncio.sleep(OPERATION_TIMEOUT_SECONDS)
+            asyncio.get_running_loop().call_later(seconds + 1, self._late, command)
+            await asyncio.sleep(seconds)
             raise exceptions.TimeoutError("Timeout reading from the model")
         answer = command()
         await asyncio.sleep(self.rng.choice((0, 0.0002, 0.001, 0.02)))
@@ -319,6 +311,33 @@ class RedisClient:
         if self.server.mode == "up":
             with contextlib.suppress(exceptions.ResponseError):
                 command()
+
+
+class ExclusiveScript:
+    """A script on a connection that is kept until something breaks. That Redis hangs shows only when it is called."""
+
+    def __init__(self, client: RedisClient, text: str) -> None:
+        self._client = client
+        self._text = text
+        self._connected = False
+
+    async def connect(self, seconds: float) -> None:
+        if not self._connected or self._client.server.mode == "refused":
+            self._connected = False
+            await self._client.reach(seconds)
+            self._connected = True
+
+    async def run(self, keys: list[str], args: list[Any], seconds: float) -> Any:
+        assert self._connected, "to be called after `connect`"
+        self._connected = False
+        client = self._client
+        try:
+            answer = await client._send(lambda: client.server.eval(self._text, keys, args), seconds)
+        except exceptions.ResponseError:
+            self._connected = True
+            raise
+        self._connected = True
+        return answer
 
 
 class PubSub:

@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Any, Self
-from unittest.mock import patch
 
+from queueworker.controller.status import Totals
+from queueworker.controller.supervisor import RouterSupervisor
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.routing.config import Endpoint, RouterConfig
-from queueworker.routing.journal import journal
+from queueworker.routing.limits import Limits
 from queueworker.routing.router import Router
 from tests.support.model.platform import ExecutorModel, Wire, World
 from tests.support.model.redis_model import Link, RedisClient
 from tests.support.model.virtual_time import VirtualLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 GROUP = "default/legacy"
 EXECUTORS = 4
@@ -43,18 +44,39 @@ class Errors(logging.Handler):
         self.seen.append(logging.Formatter().format(record))
 
 
+class RecordedRouter(Router):
+    """A router that can be killed: its task is known."""
+
+    task: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        self.task = asyncio.current_task()
+        await super().run()
+
+
 @dataclass
 class Running:
-    """A router, and how it reaches the world."""
+    """A process: the router of the object, its successors after moves, and how they reach the world."""
 
-    router: Router
     link: Link
-    wire: Wire
     clients: list[RedisClient]
     config: RouterConfig
-    run: asyncio.Task[None]
+    wires: list[Wire] = field(default_factory=list)
+    routers: list[RecordedRouter] = field(default_factory=list)
+    """All that this process has started; the last one is the current one."""
     ceiling: dict[str, int] = field(default_factory=dict)
     """What may be in flight above the capacity: what was there when it was lowered."""
+
+    def __post_init__(self) -> None:
+        self.supervisor: RouterSupervisor
+
+    @property
+    def router(self) -> RecordedRouter:
+        return self.routers[-1]
+
+    @property
+    def wire(self) -> Wire:
+        return self.wires[-1]
 
     def allowed(self, url: str) -> int:
         return max(self.ceiling.get(url, 0), self.config.spec.executors.concurrency)
@@ -70,7 +92,7 @@ class Running:
     @property
     def held(self) -> set[str]:
         """The tasks that it was handed and has not reported."""
-        return set(self.router._tasks)
+        return set(self.router.in_flight)
 
 
 class Scenario:
@@ -80,12 +102,12 @@ class Scenario:
         self.loop = VirtualLoop()
         asyncio.set_event_loop(self.loop)
         self.rng = Random(seed)
-        self._bounds = contextlib.ExitStack()
-        """Some scenarios reach the journal's."""
+        self.limits = Limits()
         if seed % 2:
-            self._bounds.enter_context(patch.object(journal, "TAKE_BYTES", 1))
+            self.limits = replace(self.limits, max_takeover_bytes=1)
         if seed % 3 == 1:
-            self._bounds.enter_context(patch.object(journal, "MAX_BATCH_BYTES", 600))
+            self.limits = replace(self.limits, max_batch_bytes=600)
+        """Some scenarios reach the journal's."""
         self.world = World(self.rng, self.loop.time)
         self.account = self.world.account
         self.errors = Errors()
@@ -146,21 +168,34 @@ class Scenario:
         def connect(url: str, **_: Any) -> Any:
             return RedisClient(self.world.redis[url], link, self.rng, open=clients)
 
-        wire = Wire(self.world, link, lambda: self.world.redis[running.config.redis_url])
-        wire.members = {endpoint.url for endpoint in self.endpoints}
-        router = Router(
-            config,
-            self.endpoints,
-            worker_id=f"router-{len(self.live) + len(self.dead)}",
-            transport=wire,
-            connect=connect,
-            clock=self.loop.time,
-            rng=Random(self.rng.random()),
-        )
-        running = Running(router, link, wire, clients, config, self.loop.create_task(router.run()))
-        wire.allowed = running.allowed
+        running = Running(link, clients, config)
+
+        def make(config: RouterConfig, endpoints: Sequence[Endpoint], **options: Any) -> RecordedRouter:
+            wire = Wire(self.world, link, lambda: self.world.redis[config.redis_url])
+            wire.members = {endpoint.url for endpoint in self.endpoints}
+            wire.allowed = running.allowed
+            running.wires.append(wire)
+            tools: dict[str, Any] = {"transport": wire, "connect": connect, "clock": self.loop.time}
+            rng = Random(self.rng.random())
+            router = RecordedRouter(config, endpoints, rng=rng, limits=self.limits, **tools, **options)
+            running.routers.append(router)
+            return router
+
+        name = f"router-{len(self.live) + len(self.dead)}"
+        running.supervisor = RouterSupervisor(name, lambda: None, Totals(), factory=make, clock=self.loop.time)
         self.live.append(running)
+        self.drive(running)
         return running
+
+    def drive(self, running: Running) -> None:
+        """Tell a process the spec and the pool of now."""
+
+        async def tell() -> None:
+            for wire in running.wires:
+                wire.members = {endpoint.url for endpoint in self.endpoints}
+            running.supervisor.drive(running.config, self.endpoints)
+
+        self.loop.run_until_complete(tell())
 
     def apply(self, **changed: Any) -> None:
         """Change the spec, and tell every router."""
@@ -171,30 +206,27 @@ class Scenario:
         for running in self.live:
             running.raise_ceiling()
             running.config = config
-            self.loop.call_soon(running.router.apply, config)
+            self.drive(running)
         self.loop.advance(0)
 
     def set_pool(self, which: Iterable[int]) -> None:
         self.endpoints = endpoints(which)
-
-        async def tell() -> None:
-            for running in self.live:
-                running.wire.members = {endpoint.url for endpoint in self.endpoints}
-                running.router.set_endpoints(self.endpoints)
-
-        self.loop.run_until_complete(tell())
+        for running in self.live:
+            self.drive(running)
 
     def kill(self, running: Running) -> None:
         """As SIGKILL: nothing that it does reaches anybody any more."""
         running.link.dead = True
         elsewhere = set().union(*(other.held for other in self.live if other is not running))
         self.account.lost |= running.held - self.journalled() - elsewhere
-        if all(journal.link.ok for journal in running.router._journals):
+        if running.router.snapshot().journal.ok:
             self.events_are_gone(self.emptied)
         else:
             self.events_are_gone(set(self.account.reported))
         self._gone(running)
-        running.run.cancel()
+        for router in running.routers:
+            if router.task is not None:
+                router.task.cancel()
 
     def events_are_gone(self, of: set[str]) -> None:
         """What nobody could write when its router ended."""
@@ -211,7 +243,7 @@ class Scenario:
     def stop(self, running: Running, *, final: bool = False, moment: float = 0.0) -> None:
         """Stop it as the operator does, and wait until it has."""
         unwell = running.link.cut_off or any(r.mode != "up" or r.full or r.faults for r in self.world.redis.values())
-        stop = self.loop.create_task(running.router.stop(final=final))
+        stop = self.loop.create_task(running.supervisor.stop(final=final))
         self.loop.advance(moment)
         self.loop.advance(STOPPING_SECONDS)
         if unwell:
@@ -219,7 +251,8 @@ class Scenario:
             held = set().union(*(other.held for other in self.live if other is not running))
             self.account.lost |= self.known() - self.journalled() - held
         must = self.account.must
-        must(stop.done() and running.run.done(), "a stopped router runs on")
+        ended = all(router.task is None or router.task.done() for router in running.routers)
+        must(stop.done() and ended, "a stopped router runs on")
         must(not running.clients, f"a stopped router left {len(running.clients)} Redis clients open")
         self._gone(running)
 
@@ -306,32 +339,21 @@ class Scenario:
             self.loop.cancel_all()
         asyncio.set_event_loop(None)
         self.loop.close()
-        self._bounds.close()
 
 
 def check_pool(running: Running) -> None:
     """The pool's own books."""
-    pool = running.router._pool
-    everyone = pool._all()
-    assert sorted(e.name for e in everyone if e.available) == sorted(e.name for e in pool._available)
-    assert all(pool._available[e.listed_at] is e for e in pool._available)
-    assert pool._free == sum(e.free for e in everyone) == sum(e.capacity - e.in_flight for e in pool._available)
-    assert pool._healthy == sum(e.healthy for e in pool._members.values())
-    assert pool._reserved >= 0
-    for executor in everyone:
-        url = executor.endpoint.url
-        assert 0 <= executor.in_flight <= running.allowed(url), f"{executor.in_flight} in flight on {executor.name}"
-        assert running.wire.in_flight[url] <= executor.in_flight
+    for executor in running.router.snapshot().executors:
+        assert 0 <= executor.in_flight <= running.allowed(executor.url), f"{executor.in_flight} on {executor.name}"
+        assert running.wire.in_flight[executor.url] <= executor.in_flight
 
 
 def check_at_rest(running: Running) -> None:
     """Nothing is held by a router that has nothing to do."""
-    snapshot, pool = running.router.snapshot(), running.router._pool
+    snapshot = running.router.snapshot()
     assert snapshot.in_flight == 0, f"in flight in the end: {sorted(running.held)}"
     assert [e.in_flight for e in snapshot.executors] == [0] * EXECUTORS
     assert all(e.healthy for e in snapshot.executors)
-    assert pool._reserved == running.router._pulling, "slots are reserved in the end"
-    assert len(pool._waiting) == 0
     assert snapshot.journal.ok
     assert snapshot.queue.ok
     assert snapshot.events_buffered == 0

@@ -96,8 +96,8 @@ class Candidate:
         self.name = name
 
 
-def placed(sticky: Sticky, members: list[Candidate], keys: list[Task]) -> dict[str, str]:
-    sticky.members(tuple(members))
+def placed(sticky: Sticky[Candidate], members: list[Candidate], keys: list[Task]) -> dict[str, str]:
+    sticky.set_members(tuple(members))
     return {task.eval_id: sticky.choose(members, task).name for task in keys}
 
 
@@ -106,8 +106,8 @@ def test_sticky_moves_no_more_keys_than_the_executor_that_comes_or_goes_held() -
 
     n = 10
     members = [Candidate(f"executor-{i}") for i in range(n)]
-    keys = [Task(f"key-{i}", "", None, "", "", b"", None, 0.0) for i in range(5000)]  # type: ignore[arg-type]
-    sticky = Sticky(Random(1), StickyKey.EVAL_ID)
+    keys = [Task(f"key-{i}", "", None, "", "", b"null") for i in range(5000)]
+    sticky = Sticky[Candidate](Random(1), StickyKey.EVAL_ID)
     before = placed(sticky, members, keys)
     without = placed(sticky, members[1:], keys)
     moved = {k for k in before if before[k] != without[k]}

@@ -1,8 +1,8 @@
-"""Outcomes that arrive as events: executors of the later kind answer `running`, and publish how it ended.
+"""Outcomes that arrive as events: asynchronous executors answer `running`, and publish how the task ended.
 
-The subscription is there before the first task of an executor whose kind is not known yet, so that an
-outcome published right after the answer is not missed; it goes once every executor is known to answer
-with the outcome itself, because then the channels carry only what we publish.
+The router subscribes before it sends the first task to an executor whose kind is not known yet, so that an outcome
+published right after the answer is not missed. It unsubscribes once every executor is known to be synchronous, because
+then the channels carry only what routers publish.
 """
 
 from __future__ import annotations
@@ -11,15 +11,24 @@ import asyncio
 import contextlib
 import logging
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import orjson
 from redis.exceptions import RedisError
 
 from queueworker.routing.aio import cancelled
 from queueworker.routing.backoff import exponential
 from queueworker.routing.journal.redis_client import connect
-from queueworker.routing.wire.task import CHANNEL_COMPLETED, CHANNEL_FAILED, Outcome, outcome_of
+from queueworker.routing.limits import KIB
+from queueworker.routing.wire.outcome import (
+    CHANNEL_COMPLETED,
+    CHANNEL_FAILED,
+    Outcome,
+    outcome_of,
+    parse_result,
+)
+from queueworker.routing.wire.reading import InvalidAnswer, read_leniently, read_strictly, write_for_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,62 +39,82 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SUBSCRIBE_SECONDS = 2.0
-RECONNECT_MOST_SECONDS = 1.0
-# What is published while nobody listens is gone, so a connection that died in silence has to be found out.
+MAX_RECONNECT_SECONDS = 1.0
+# What is published while nobody is subscribed is lost, so a dead connection that nobody closed has to be noticed.
 SILENCE_SECONDS = 5.0
-# An event as it commonly begins: whose it is can be told without reading all of it.
+# What an event may hold beside a result of the largest size.
+EVENT_ROOM_BYTES = 64 * KIB
+# The usual beginning of an event: it tells whose event it is without reading the rest.
 _HEAD = re.compile(rb'\s*\{\s*"eval_id"\s*:\s*("[^"\\\x00-\x1f\x80-\xff]*")')
 
 
-class Completions:
-    """Listens on the outcome channels while it is wanted, and hands outcomes to whoever waits for the id."""
+class AsyncOutcomes:
+    """Subscribes to the outcome channels while needed, and hands each outcome to the task that waits for it.
 
-    def __init__(self, redis_url: str, connect: Callable[..., Redis] = connect) -> None:
+    `max_body_bytes` is `routing.maxBodyMebibytes` in bytes; larger outcomes are ignored. The owner sets it when it
+    changes.
+    """
+
+    def __init__(self, redis_url: str, connect: Callable[..., Redis] = connect, *, max_body_bytes: int) -> None:
+        self.max_body_bytes = max_body_bytes
         self._url = redis_url
         self._connect = connect
-        self._expected: dict[str, asyncio.Future[Outcome]] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._subscribers: dict[str, asyncio.Future[Outcome]] = {}
+        self._listener: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
+        """Set while the channels are subscribed to, or after `SUBSCRIBE_SECONDS` without Redis."""
 
     async def listen(self) -> None:
-        """Subscribe; return when subscribed, or after a moment when Redis is away (it goes on trying)."""
+        """Subscribe to the channels. Returns when that is done, or after a moment without Redis (it keeps trying)."""
         while True:
-            if self._task is None:
+            if self._listener is None:
                 self._unsettle()
-                self._task = asyncio.create_task(self._listen_for_ever(), name="completions")
+                self._listener = asyncio.create_task(self._listen_forever(), name="async outcomes")
             await self._settled.wait()
-            if self._task is not None:
-                return  # else it was stopped meanwhile, because nobody waited yet
+            if self._listener is not None:
+                return  # else it was stopped meanwhile, because no task was waiting yet
 
     @property
     def listening(self) -> bool:
-        return self._task is not None
+        return self._listener is not None
 
-    def expect(self, eval_id: str) -> asyncio.Future[Outcome]:
-        """Call before the task is sent; the future gets its outcome, if one comes by. `forget` it in the end."""
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._expected[eval_id] = future
-        return future
-
-    def forget(self, eval_id: str) -> None:
-        self._expected.pop(eval_id, None)
-
-    async def stop(self) -> None:
-        """Unsubscribe, unless somebody waits."""
-        if self._task is not None and not self._expected:
-            task, self._task = self._task, None
-            await cancelled(task)
+    async def stop_listening(self) -> None:
+        """Unsubscribe from the channels, unless a task waits for its outcome."""
+        if self._listener is not None and not self._subscribers:
+            listener, self._listener = self._listener, None
+            await cancelled(listener)
 
     async def close(self) -> None:
-        self._expected.clear()
-        await self.stop()
+        self._subscribers.clear()
+        await self.stop_listening()
+
+    def subscribe(self, eval_id: str) -> asyncio.Future[Outcome]:
+        """A future for the task's outcome. Call it before the task is sent, and `unsubscribe` in the end."""
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._subscribers[eval_id] = future
+        return future
+
+    def unsubscribe(self, eval_id: str) -> None:
+        self._subscribers.pop(eval_id, None)
+
+    async def await_published_outcome(self, eval_id: str, seconds: float) -> Outcome | None:
+        """The outcome of a task that an asynchronous executor has already; None when none is published in time."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        published = self.subscribe(eval_id)
+        try:
+            await self.listen()
+            await asyncio.wait([published], timeout=max(0.0, until - loop.time()))
+            return published.result() if published.done() else None
+        finally:
+            self.unsubscribe(eval_id)
 
     def _unsettle(self) -> None:
-        """Not subscribed: whoever is about to send a task waits, for a moment at most."""
+        """Not subscribed: tasks that are about to be sent wait, for a moment at most."""
         settled = self._settled = asyncio.Event()
         asyncio.get_running_loop().call_later(SUBSCRIBE_SECONDS, settled.set)
 
-    async def _listen_for_ever(self) -> None:
+    async def _listen_forever(self) -> None:
         failures = 0
         while True:
             redis = self._connect(self._url, socket_connect_timeout=SUBSCRIBE_SECONDS)
@@ -104,38 +133,71 @@ class Completions:
             finally:
                 with contextlib.suppress(RedisError, OSError):
                     await redis.aclose()
-            await asyncio.sleep(exponential(failures, 0.1, RECONNECT_MOST_SECONDS))
+            await asyncio.sleep(exponential(failures, 0.1, MAX_RECONNECT_SECONDS))
 
     async def _receive(self, pubsub: PubSub) -> None:
-        """Until the connection breaks. Raises RedisError or OSError."""
-        asked = False
+        """Receive until the connection breaks. Raises RedisError or OSError."""
+        pinged = False
         while True:
             message = await pubsub.get_message(timeout=SILENCE_SECONDS)
             if message is None:
-                if asked:
+                if pinged:
                     raise RedisError(f"no answer within {SILENCE_SECONDS:.0f} s")
                 await pubsub.ping()
             elif message["type"] == "message":
                 self._take(message["channel"].decode(), message["data"])
-            asked = message is None
+            pinged = message is None
 
     def _take(self, channel: str, payload: bytes) -> None:
+        if not self._subscribers or len(payload) > self.max_body_bytes + EVENT_ROOM_BYTES:
+            return
         head = _HEAD.match(payload)
-        if not self._expected or (head is not None and orjson.loads(head[1]) not in self._expected):
-            return  # somebody else's, and it may be large
+        if head is not None and orjson.loads(head[1]) not in self._subscribers:
+            return  # of another router's task; it may be large
+        event = _parse(payload)
+        future = None if event is None else self._subscribers.get(event.eval_id)
+        if event is not None and future is not None and not future.done():
+            future.set_result(_outcome(channel, event))
+
+
+class _Event(NamedTuple):
+    eval_id: str
+    result: bytes
+    """JSON; `null` when there is none."""
+    error: str
+
+
+class _EventFields(msgspec.Struct):
+    eval_id: Any = None
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    error: Any = None
+
+
+_decoder = msgspec.json.Decoder(_EventFields)
+
+
+def _parse(payload: bytes) -> _Event | None:
+    """The event's fields, with the result byte for byte; None when it is not an event with an `eval_id`."""
+    try:
+        fields = read_strictly(payload, _decoder)
+        eval_id, result, error = fields.eval_id, bytes(fields.result), fields.error
+    except (ValueError, RecursionError):
         try:
-            data: Any = orjson.loads(payload)
-            future = self._expected.get(data["eval_id"])
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            return
-        if future is None or future.done():
-            return
-        result = data.get("result")
-        if isinstance(result, dict):
-            outcome = outcome_of(result, orjson.dumps(result))
-        else:
-            outcome = Outcome(completed=channel == CHANNEL_COMPLETED, result=None)
-        if channel == CHANNEL_FAILED:
-            error = data.get("error") or outcome.error or "Execution failed"
-            outcome = Outcome(completed=False, error=str(error), result=outcome.result)
-        future.set_result(Outcome(outcome.completed, outcome.error, outcome.result, published=True))
+            value = read_leniently(payload)
+        except InvalidAnswer:
+            return None
+        if not isinstance(value, dict):
+            return None
+        eval_id, result, error = value.get("eval_id"), write_for_all(value.get("result")), value.get("error")
+    return _Event(eval_id, result, str(error or "")) if isinstance(eval_id, str) else None
+
+
+def _outcome(channel: str, event: _Event) -> Outcome:
+    try:
+        told = outcome_of(parse_result(event.result))
+    except InvalidAnswer:  # no result object: the channel says how the task ended
+        told = Outcome(completed=channel == CHANNEL_COMPLETED)
+    if channel == CHANNEL_FAILED:
+        error = event.error or told.error or "Execution failed"
+        return Outcome(completed=False, error=error, result=told.result, published=True)
+    return Outcome(told.completed, told.error, told.result, published=True)

@@ -1,212 +1,186 @@
-"""One attempt at a task: what an executor is asked, and what its answer, or its silence, comes to.
+"""One attempt at a task: one `POST /execute`, and what its answer or its absence comes to.
 
-After the request was written a failure is ambiguous: the task may have run. Only `retry` sends it again then.
+A failure after the request was sent is ambiguous: the task may have run. Then only `routing.retry` allows another
+attempt. What provably did not run is always sent again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, assert_never
 
-from queueworker.resource.spec import Recovery, WhenUnavailable
+from queueworker.resource.spec import WhenUnavailable
 from queueworker.routing.backoff import exponential
-from queueworker.routing.http.large import LARGE_BYTES, in_turns
-from queueworker.routing.http.transport import NotSent, TimedOut, TransportError
-from queueworker.routing.journal import entries
+from queueworker.routing.executors.verdict import Failure, Kind, Running, classify
+from queueworker.routing.http.transport import Answer, TransportError
+from queueworker.routing.in_flight import record_state
 from queueworker.routing.journal.entries import State
-from queueworker.routing.wire.task import (
-    InvalidAnswer,
-    Outcome,
-    Task,
-    excerpt,
-    outcome_of,
-    parse_large_result,
-    parse_result,
-    running_event,
-)
+from queueworker.routing.wire.outcome import Outcome, running_event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from queueworker.resource.spec import QueueWorkerSpec
-    from queueworker.routing.executors.async_outcomes import Completions
+    from queueworker.routing.counters import Counters
+    from queueworker.routing.executors.async_outcomes import AsyncOutcomes
     from queueworker.routing.executors.executor import Executor
     from queueworker.routing.executors.pool import ExecutorPool
-    from queueworker.routing.http.large import Pieces
     from queueworker.routing.http.transport import Transport
-    from queueworker.routing.snapshot import Counters
+    from queueworker.routing.in_flight import InFlightTask
+    from queueworker.routing.journal.journal import Journal
 
-
-# An executor ends a task at its timeout and then answers: it gets this much longer to do so.
+# An executor ends a task at the task's timeout and then answers: it gets this much longer to do so.
 EXECUTE_MARGIN_SECONDS = 10.0
+NO_OUTCOME = "no outcome of the task was published"
 
 
-class Again(NamedTuple):
-    """Try another attempt, after so many seconds."""
+class Retry(NamedTuple):
+    """Make another attempt, after so many seconds."""
 
     after: float = 0.0
 
 
 class Attempts:
-    """Makes them, for one router. `spec` and `completions` are those of now: the router changes them."""
+    """Makes attempts for one router."""
 
     def __init__(
         self,
         spec: QueueWorkerSpec,
-        completions: Completions,
+        outcomes: AsyncOutcomes,
         pool: ExecutorPool,
         transport: Transport,
+        journal: Journal,
         counters: Counters,
         clock: Callable[[], float],
     ) -> None:
-        self.spec = spec
-        self.completions = completions
+        self._outcomes = outcomes
         self._pool = pool
         self._transport = transport
+        self._journal = journal
         self._counters = counters
         self._clock = clock
+        self.apply(spec)
 
-    async def attempt(self, task: Task, executor: Executor, body: bytes | Pieces, timeout: int) -> Outcome | Again:
-        """One `POST /execute`; an executor of the later kind is then waited for."""
-        counters, completions = self._counters, self.completions
-        limit = timeout + EXECUTE_MARGIN_SECONDS
-        doubtful, task.doubtful = task.doubtful, True
-        expected = None if executor.later is False else completions.expect(task.eval_id)
+    def apply(self, spec: QueueWorkerSpec) -> None:
+        """Take a changed spec: it applies to attempts that begin from now on, and to the next decision of others."""
+        self._spec = spec
+        self._max_body_bytes = self._outcomes.max_body_bytes = spec.routing.max_body_bytes
+
+    async def attempt(self, flight: InFlightTask, executor: Executor, body: bytes, timeout: int) -> Outcome | Retry:
+        """Ask the executor to run the task, which has `timeout` seconds for it; wait for an asynchronous executor.
+
+        The caller holds a permit for a slot of the executor, and releases it afterwards.
+        """
+        was_ambiguous, flight.ambiguous = flight.ambiguous, True
+        published = None if executor.completes_async is False else self._outcomes.subscribe(flight.eval_id)
         started = self._clock()
+        allowed = timeout + EXECUTE_MARGIN_SECONDS
         try:
-            try:
-                status, answer = await self._transport.post(executor.execute_url, body, limit)
-                if status != 200:
-                    counters.attempts_failed += 1
-                    task.doubtful = doubtful or (status >= 500 and status != 503)
-                    return self._rejected(task, executor, status, answer)
-                if len(answer) < LARGE_BYTES:
-                    result = parse_result(answer)
-                else:
-                    result = await in_turns(parse_large_result(answer))
-                executor.later = result.get("status") == "running"
-                if not executor.later:
-                    task.doubtful = False
-                    return self._answered(executor, outcome_of(result, answer), started)
-            except NotSent as error:
-                counters.attempts_failed += 1
-                task.doubtful = doubtful
-                self._pool.broke(executor, f"cannot be reached at {error}")
-                return Again()
-            except TransportError as error:
-                counters.attempts_failed += 1
-                self._broke(executor, error)
-                failure = f"executor {executor.name}: {error}"
-            except InvalidAnswer as error:
-                counters.attempts_failed += 1
-                self._pool.failed(executor, str(error))
-                return Outcome(completed=False, error=f"executor {executor.name} {error}")
+            verdict = classify(await self._post(executor, body, allowed), executor.name)
+            if isinstance(verdict, Outcome):
+                executor.completes_async = False
+                return self._ended(flight, executor, verdict, started)
+            if isinstance(verdict, Running):
+                executor.completes_async = True
+                if published is None:
+                    published = self._outcomes.subscribe(flight.eval_id)
+                    await self._outcomes.listen()
+                self._record_running(flight, executor, verdict, timeout, published)
             else:
-                if expected is None:
-                    expected = completions.expect(task.eval_id)
-                    await completions.listen()
-                self._runs_later(task, executor, result, timeout, published=expected.done())
-                failure = f"executor {executor.name}: no outcome of the task was published within {limit:.0f} s"
-            if expected is not None:
-                # Also where the answer was lost: the outcome of one that is known to publish it may come all the same.
-                if executor.later:
-                    await asyncio.wait([expected], timeout=max(0.0, started + limit - self._clock()))
-                if expected.done():
-                    task.doubtful = False
-                    return self._answered(executor, expected.result(), started)
-            return self._again(task, failure)
+                self._counters.attempts_failed += 1
+                flight.ambiguous = was_ambiguous or verdict.ambiguous
+                self._tell_pool(executor, verdict, started)
+            if published is not None and await self._is_published(published, executor, verdict, started + allowed):
+                return self._ended(flight, executor, published.result(), started)
+            if isinstance(verdict, Running):
+                return self._retry(flight, f"executor {executor.name}: {NO_OUTCOME} within {allowed:.0f} s")
+            return self._after(flight, verdict)
         finally:
             seconds = self._clock() - started
-            task.executor_seconds += seconds
-            counters.execution.observe(seconds)
-            if expected is not None:
-                completions.forget(task.eval_id)
+            flight.executor_seconds += seconds
+            self._counters.execution.observe(seconds)
+            if published is not None:
+                self._outcomes.unsubscribe(flight.eval_id)
 
-    def _runs_later(
-        self, task: Task, executor: Executor, result: dict[str, Any], timeout: int, *, published: bool
-    ) -> None:
-        """`running`: tell the subscribers, unless its outcome was faster, and the journal, if it is news."""
-        assert task.journal is not None
-        if not published:
-            task.journal.publish(*running_event(task.eval_id, result, timeout))
-        if task.until is None:
-            task.until = time.time() + timeout + EXECUTE_MARGIN_SECONDS
-            note(task, State.EXECUTING, executor.name)
-
-    async def overhear(self, task: Task) -> Outcome | None:
-        """A later executor had the task when its router died: what it publishes counts, up to the task's end.
-
-        None: the task is to be executed again. The slot that was reserved for it stays so only then.
-        """
-        assert task.until is not None
-        completions, outcome, again = self.completions, None, False
-        expected = completions.expect(task.eval_id)
+    async def _post(self, executor: Executor, body: bytes, seconds: float) -> Answer | TransportError:
         try:
-            await completions.listen()
-            await asyncio.wait([expected], timeout=max(0.0, task.until - time.time()))
-            if expected.done():
-                task.doubtful = False
-                outcome = expected.result()
-            elif self.spec.routing.recovery is Recovery.FAIL:
-                outcome = died_with(task.executor)
-            again = outcome is None
-            return outcome
-        finally:
-            completions.forget(task.eval_id)
-            if not again:
-                self._pool.unreserve()
+            return await self._transport.post(executor.execute_url, body, seconds, limit=self._max_body_bytes)
+        except TransportError as error:
+            return error
 
-    async def used(self, task: Task, wait: Coroutine[Any, Any, None]) -> None:
-        """Wait, and count it as the executor's time: it is no overhead of ours."""
-        started = self._clock()
-        await wait
-        task.executor_seconds += self._clock() - started
-
-    def _answered(self, executor: Executor, outcome: Outcome, started: float) -> Outcome:
+    def _ended(self, flight: InFlightTask, executor: Executor, outcome: Outcome, started: float) -> Outcome:
+        flight.ambiguous = False
         self._pool.answered(executor, outcome.completed, self._clock() - started)
         return outcome
 
-    def _broke(self, executor: Executor, error: TransportError) -> None:
-        """The request was, or may have been, written, and no answer came."""
-        if isinstance(error, TimedOut):
-            self._pool.failed(executor, f"no answer in time at {error}")
-            self._pool.check(executor)
-        else:
-            self._pool.broke(executor, f"broke the connection at {error}")
+    def _record_running(
+        self,
+        flight: InFlightTask,
+        executor: Executor,
+        verdict: Running,
+        timeout: int,
+        published: asyncio.Future[Outcome],
+    ) -> None:
+        """Tell subscribers, unless the outcome was faster, and the journal, unless it has the deadline already."""
+        if not published.done():
+            self._journal.publish(running_event(flight.eval_id, verdict.result, timeout))
+        if flight.deadline is None:
+            flight.deadline = time.time() + timeout + EXECUTE_MARGIN_SECONDS
+            record_state(flight, self._journal, State.EXECUTING, executor.name)
 
-    def _rejected(self, task: Task, executor: Executor, status: int, answer: bytes | bytearray) -> Outcome | Again:
-        text = f"Executor rejected task: {excerpt(answer)}"  # the legacy worker's words
-        executors = self.spec.executors
-        if status in {429, 503}:
-            self._pool.refused(executor)
-            waited = self._clock() - task.pulled_at - task.executor_seconds
-            if executors.when_unavailable is WhenUnavailable.HOLD or waited <= executors.unavailable_grace_seconds:
-                return Again()
-        elif status >= 500:
-            self._pool.failed(executor, f"answered {status}: {excerpt(answer)}")
-            return self._again(task, text)
-        return Outcome(completed=False, error=text)
+    def _tell_pool(self, executor: Executor, failure: Failure, started: float) -> None:
+        pool = self._pool
+        match failure.kind:
+            case Kind.REFUSED:
+                pool.refused(executor)
+            case Kind.FAULT | Kind.INVALID:
+                pool.failed(executor, failure.reason)
+            case Kind.NOT_SENT | Kind.BROKEN:
+                pool.broke(executor, failure.reason)
+            case Kind.TIMED_OUT:
+                pool.failed(executor, failure.reason)
+                pool.check(executor)
+            case Kind.TOO_LARGE:
+                pool.answered(executor, completed=False, took=self._clock() - started)
+            case Kind.REJECTED:
+                pass
+            case other:
+                assert_never(other)
 
-    def _again(self, task: Task, error: str) -> Outcome | Again:
-        """After an ambiguous failure: another attempt after its backoff, if `retry` allows one."""
-        retry = self.spec.routing.retry
-        if task.attempt >= retry.attempts:
+    async def _is_published(
+        self, published: asyncio.Future[Outcome], executor: Executor, verdict: Running | Failure, until: float
+    ) -> bool:
+        """Whether the executor publishes the outcome in time. It may do so although its answer was lost on the way."""
+        if isinstance(verdict, Failure) and not verdict.answer_lost:
+            return False
+        if executor.completes_async:
+            await asyncio.wait([published], timeout=max(0.0, until - self._clock()))
+        return published.done()
+
+    def _after(self, flight: InFlightTask, failure: Failure) -> Outcome | Retry:
+        match failure.kind:
+            case Kind.NOT_SENT:
+                return Retry()
+            case Kind.REFUSED if self._may_wait(flight):
+                return Retry()
+            case Kind.FAULT | Kind.BROKEN | Kind.TIMED_OUT:
+                return self._retry(flight, failure.error)
+        return Outcome(completed=False, error=failure.error)
+
+    def _may_wait(self, flight: InFlightTask) -> bool:
+        """Whether a task that executors refuse may go on waiting for one that takes it."""
+        executors = self._spec.executors
+        waited = self._clock() - flight.pulled_at - flight.executor_seconds
+        hold = executors.when_unavailable is WhenUnavailable.HOLD
+        return hold or waited <= executors.unavailable_grace_seconds
+
+    def _retry(self, flight: InFlightTask, error: str) -> Outcome | Retry:
+        """After an ambiguous failure: another attempt after its backoff, if `routing.retry` allows one."""
+        retry = self._spec.routing.retry
+        if flight.attempt >= retry.attempts:
             return Outcome(completed=False, error=error)
-        delay = exponential(task.attempt, retry.backoff_seconds, retry.max_backoff_seconds)
-        task.attempt += 1
+        delay = exponential(flight.attempt, retry.backoff_seconds, retry.max_backoff_seconds)
+        flight.attempt += 1
         self._counters.retried += 1
-        return Again(delay)
-
-
-def note(task: Task, state: State, executor: str = "") -> None:
-    """Put the task's entry into its journal."""
-    assert task.journal is not None
-    task.executor = executor or task.executor
-    details = (task.raw, task.attempt, executor)
-    entry = entries.encode_task(state, task.queue.url, *details, doubtful=task.doubtful, until=task.until)
-    task.journal.put(task.eval_id, entry, entries.parts(entries.TASK, task.raw))
-
-
-def died_with(executor: str) -> Outcome:
-    return Outcome(completed=False, error=f"the router died while executor {executor} ran the task")
+        return Retry(delay)

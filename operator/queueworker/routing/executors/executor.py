@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from queueworker.routing.executors.health import HealthState
-from queueworker.routing.executors.outliers import Record
+from queueworker.routing.executors.outliers import FailureHistory
+from queueworker.routing.snapshot import ExecutorSnapshot
 
 if TYPE_CHECKING:
     import asyncio
@@ -14,12 +15,17 @@ if TYPE_CHECKING:
 
 
 class Executor:
-    """Times are seconds on the monotonic clock, but for `last_check`."""
+    """The state of one executor. Times are seconds on the monotonic clock, except `last_check`.
+
+    More than 15 attributes: each part of the pool keeps here what it knows of the executor, so that a look-up costs
+    nothing and nothing has to be cleaned up when the executor leaves.
+    """
 
     __slots__ = (
-        "available", "away_since", "capacity", "counted", "ejected", "ejection", "endpoint", "execute_url", "free",
-        "health", "in_flight", "last_check", "last_good", "later", "leaving", "listed_at", "name", "probe", "record",
-        "rest", "returned_at", "told_capacity", "watch",
+        "advertised_capacity", "available", "available_index", "away_since", "capacity", "completes_async",
+        "cooldown_timer", "counted", "ejection_reason", "ejection_timer", "endpoint", "execute_url", "failures",
+        "free", "health", "health_loop", "in_flight", "last_check", "last_success", "leaving", "name", "probe",
+        "warming_since",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, capacity: int) -> None:
@@ -27,35 +33,53 @@ class Executor:
         self.name = endpoint.name
         self.execute_url = f"{endpoint.url}/execute"
         self.capacity = capacity
-        """What it may be given at once now: all of its slots, or fewer while it warms up."""
-        self.told_capacity: int | None = None
+        """Tasks that it may run at once now: `concurrency`, what it advertises, or fewer while it warms up."""
+        self.advertised_capacity: int | None = None
+        """`max_concurrent` of its answer to `/capacity`; None when there is no such answer."""
         self.in_flight = 0
+        """Slots in use: by tasks, and by slots that cool down after failed tasks."""
         self.free = 0
-        """Its part of the pool's count of free slots."""
+        """Its share of `Slots.free`: capacity minus in flight while it is available, else 0."""
         self.health = HealthState()
-        self.last_good = float("-inf")
+        self.last_success = float("-inf")
+        """Time of the last health check that succeeded."""
         self.last_check: float | None = None
-        self.rest: asyncio.TimerHandle | None = None
-        """Ends the moment that it is left alone for, after it refused a task."""
-        self.record = Record()
-        self.ejected = ""
-        """Why it is left alone although its checks are good; empty when it is not."""
-        self.ejection: asyncio.TimerHandle | None = None
+        """Unix time in seconds of the last health check's answer."""
+        self.failures = FailureHistory()
+        self.cooldown_timer: asyncio.TimerHandle | None = None
+        """Runs while the executor gets no task because it refused one."""
+        self.ejection_reason = ""
+        """Why it is ejected although its health checks succeed; empty when it is not ejected."""
+        self.ejection_timer: asyncio.TimerHandle | None = None
         self.counted = False
-        """Whether it is among the pool's healthy ones."""
+        """Whether `ExecutorPool.healthy` counts it."""
         self.away_since = float("-inf")
-        self.returned_at: float | None = None
-        """Since when it warms up; None when it is warm."""
+        self.warming_since: float | None = None
+        """Start of its warm-up; None when it has all its slots."""
         self.leaving = False
-        self.later: bool | None = None
+        """No longer in the pool; it finishes the tasks that it runs."""
+        self.completes_async: bool | None = None
         """Whether it answers `running` and publishes the outcome itself; None until its first answer."""
         self.available = False
-        """Healthy, in the pool, not resting, with a free slot: exactly when it is in the pool's list."""
-        self.listed_at = -1
+        """Whether it may be given a task now: exactly the executors in `Slots.available`."""
+        self.available_index = -1
         self.probe: asyncio.Task[bool] | None = None
-        self.watch: asyncio.Task[None] | None = None
+        """The health check under way, or the last one."""
+        self.health_loop: asyncio.Task[None] | None = None
 
     @property
     def healthy(self) -> bool:
-        """Its checks are good, and it is not ejected."""
-        return self.health.healthy and not self.ejected
+        """Its health checks succeed, and it is not ejected."""
+        return self.health.healthy and not self.ejection_reason
+
+    def snapshot(self) -> ExecutorSnapshot:
+        return ExecutorSnapshot(
+            name=self.name,
+            url=self.endpoint.url,
+            healthy=self.healthy,
+            in_flight=self.in_flight,
+            capacity=self.capacity,
+            last_check=self.last_check,
+            reason=self.health.reason or self.ejection_reason,
+            leaving=self.leaving,
+        )

@@ -1,4 +1,4 @@
-"""Asks executors for their health, and for their capacity: once a period, and whenever somebody wants to know now."""
+"""Probes executors for their health and capacity: once a period, and whenever the pool needs to know now."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from queueworker.routing.aio import cancelled
 from queueworker.routing.executors.health import period
-from queueworker.routing.http.transport import TransportError
-from queueworker.routing.wire.task import excerpt
+from queueworker.routing.http.transport import TooLarge, TransportError
+from queueworker.routing.wire.reading import excerpt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from random import Random
 
     from queueworker.resource.spec import ExecutorsSpec
     from queueworker.routing.executors.executor import Executor
     from queueworker.routing.http.transport import Transport
+    from queueworker.routing.limits import Limits
 
 
-class Probes:
-    """`on_flip` is called when an executor became healthy or unhealthy, `on_capacity` when it told its capacity."""
+class HealthChecks:
+    """Calls `on_flip` when an executor became healthy or unhealthy, and `on_capacity` after asking for its capacity.
+
+    The owner sets `spec` when it changes.
+    """
 
     def __init__(
         self,
@@ -31,6 +36,7 @@ class Probes:
         *,
         rng: Random,
         clock: Callable[[], float],
+        limits: Limits,
         on_flip: Callable[[Executor], None],
         on_capacity: Callable[[Executor], None],
     ) -> None:
@@ -38,63 +44,77 @@ class Probes:
         self._transport = transport
         self._rng = rng
         self._clock = clock
+        self._max_body_bytes = limits.max_small_body_bytes
         self._on_flip = on_flip
         self._on_capacity = on_capacity
 
     def check(self, executor: Executor) -> asyncio.Task[bool]:
-        """Ask it for its health now; many callers share one request. The result: whether the answer was good."""
+        """Probe the executor now; concurrent callers share one probe. The result: whether the check succeeded."""
         if executor.probe is None or executor.probe.done():
             executor.probe = asyncio.create_task(self._probe(executor), name=f"probe {executor.name}")
         return executor.probe
 
-    async def checked(self, executor: Executor) -> bool:
-        """Ask it and wait. Whoever gives up waiting takes the answer from nobody else."""
+    async def wait_for_check(self, executor: Executor) -> bool:
+        """Probe the executor now and wait. Cancelling one caller leaves the probe to the others."""
         return await asyncio.shield(self.check(executor))
 
-    def watch(self, executor: Executor) -> None:
-        """Ask it now, and then once a period."""
-        if executor.watch is not None:
-            executor.watch.cancel()
-        executor.watch = asyncio.create_task(self._check_for_ever(executor), name=f"health of {executor.name}")
+    def start(self, executor: Executor) -> None:
+        """Probe the executor now, and then once a period until `stop`."""
+        self.stop(executor)
+        executor.health_loop = asyncio.create_task(self._check_forever(executor), name=f"health of {executor.name}")
 
-    async def _check_for_ever(self, executor: Executor) -> None:
+    def stop(self, executor: Executor) -> None:
+        if executor.health_loop is not None:
+            executor.health_loop.cancel()
+
+    async def close(self, executors: Iterable[Executor]) -> None:
+        """Stop all checks of these executors."""
+        tasks = [task for e in executors for task in (e.health_loop, e.probe) if task is not None]
+        await cancelled(*tasks)
+
+    async def _check_forever(self, executor: Executor) -> None:
         while True:
-            await self.checked(executor)
+            await self.wait_for_check(executor)
             pause = period(executor.health.healthy, self.spec.health_check.period_seconds)
-            # spread, so that many executors are not all asked in the same moment
+            # Jitter, so that many executors are not probed at the same moment.
             await asyncio.sleep(pause * (0.9 + 0.2 * self._rng.random()))
 
     async def _probe(self, executor: Executor) -> bool:
         check = self.spec.health_check
-        url = executor.endpoint.url + check.path
-        try:
-            status, body = await self._transport.get(url, check.timeout_seconds)
-        except TransportError as error:
-            reason = f"no answer from {error}"
-        else:
-            reason = "" if status == 200 else f"{url} answered {status}: {excerpt(body)}"
+        reason = await self._ask_health(executor.endpoint.url + check.path, check.timeout_seconds)
         executor.last_check = time.time()
         if reason:
-            if executor.health.bad(reason, check.failure_threshold):
+            if executor.health.failed(reason, check.failure_threshold):
                 self._on_flip(executor)
             return False
-        executor.last_good = self._clock()
+        executor.last_success = self._clock()
         if not executor.health.healthy and self.spec.concurrency > 1:
             await self._ask_capacity(executor)
-        if executor.health.good(check.success_threshold):
+        if executor.health.succeeded(check.success_threshold):
             self._on_flip(executor)
         return True
 
-    async def _ask_capacity(self, executor: Executor) -> None:
-        """`/capacity` is there on some executors: it lowers what `concurrency` allows, and weighs `Weighted`."""
-        told: int | None = None
-        url = f"{executor.endpoint.url}/capacity"
+    async def _ask_health(self, url: str, timeout: float) -> str:
+        """Why the check failed; empty when it succeeded."""
         try:
-            status, body = await self._transport.get(url, self.spec.health_check.timeout_seconds)
+            status, body = await self._transport.get(url, timeout, limit=self._max_body_bytes)
+        except TooLarge as error:
+            status, body = error.status, b""  # only the status counts
+        except TransportError as error:
+            return f"no answer from {error}"
+        return "" if status == 200 else f"{url} answered {status}: {excerpt(body)}"
+
+    async def _ask_capacity(self, executor: Executor) -> None:
+        """Only some executors have `/capacity`. It lowers what `concurrency` allows, and weighs in `Weighted`."""
+        capacity: int | None = None
+        url = f"{executor.endpoint.url}/capacity"
+        timeout = self.spec.health_check.timeout_seconds
+        try:
+            status, body = await self._transport.get(url, timeout, limit=self._max_body_bytes)
             value = orjson.loads(body).get("max_concurrent") if status == 200 else None
             if isinstance(value, int) and value >= 1:
-                told = value
+                capacity = value
         except (TransportError, orjson.JSONDecodeError, AttributeError):
             pass
-        executor.told_capacity = told
+        executor.advertised_capacity = capacity
         self._on_capacity(executor)

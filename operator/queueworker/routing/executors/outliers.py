@@ -1,65 +1,72 @@
-"""Which executor is left alone for a time because it fails whatever it is given. Pure, after Envoy's outlier detection.
+"""Which executors are ejected because they fail whatever they are given. Pure; after Envoy's outlier detection.
 
-A broken executor whose health checks are good fails faster than the others work: its slots are free
-first, it looks least loaded, and the whole queue would drain into it (a black hole; Prequal, NSDI 2024,
-calls it sinkholing). Failures count that are the executor's own: a 5xx, an answer that is no result, a
-broken connection, no answer in time.
+A broken executor whose health checks succeed fails faster than the others work: its slots are free first, it looks
+least loaded, and the whole queue would drain into it (a black hole; Prequal, NSDI 2024, calls it sinkholing). Only
+failures of the executor's own count: a 5xx, an answer that is not a result, a broken connection, no answer in time.
 
-As in Envoy, so many failures in a row eject, for longer each time, and only a part of the pool: what
-fails everywhere (a bad batch of tasks) is not the executors' fault, and somebody has to take the rest.
+As in Envoy, consecutive failures eject, for longer each time, and only a part of the pool: what fails everywhere (a
+bad batch of tasks) is not the executors' fault, and the other tasks need executors.
 
-A result that says `failed` is the task's, and ejects nobody. Yet where one executor's tasks fail in a row
-and others' do not, failing fast must gain it nothing: each of its slots rests until a task is usually done.
+A result that says `failed` is the task's failure and ejects nobody. But where the tasks of one executor fail in a row
+and those of others do not, failing fast must not attract more tasks: each of its slots cools down for as long as a
+task usually takes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-FAILURES_IN_A_ROW = 5
+CONSECUTIVE_FAILURES = 5
+"""So many consecutive failures make an outlier."""
 EJECTION_SECONDS = 10.0
-MOST_EJECTION_SECONDS = 300.0
-MOST_OF_THE_POOL = 0.5
-USUAL_SECONDS = 1.0
-"""What a completed task is taken to need before any has told."""
+MAX_EJECTION_SECONDS = 300.0
+MAX_EJECTED_SHARE = 0.5
+INITIAL_TASK_SECONDS = 1.0
+"""How long a task is assumed to take before the first one has completed."""
 
 
 @dataclass(slots=True)
-class Record:
-    """What one executor has failed. Times are seconds on one monotonic clock."""
+class FailureHistory:
+    """The consecutive failures of one executor, and its ejections. Times are seconds on one monotonic clock."""
 
-    in_a_row: int = 0
+    consecutive_failures: int = 0
+    """Failures of the executor's own since its last result."""
     ejections: int = 0
-    """The last ejection was so many times the first one's length."""
+    """The last ejection was this many times as long as a first one."""
     returned_at: float = 0.0
-    tasks_failed: int = 0
-    """Results in a row that said `failed`."""
+    """End of the last ejection."""
+    consecutive_failed_tasks: int = 0
+    """Results that said `failed` since the last one that said `completed`."""
 
     def failed(self) -> bool:
-        """Take a failure. Returns whether the executor is an outlier."""
-        self.in_a_row += 1
-        return self.in_a_row >= FAILURES_IN_A_ROW
+        """Record a failure. Returns whether the executor is an outlier."""
+        self.consecutive_failures += 1
+        return self.consecutive_failures >= CONSECUTIVE_FAILURES
 
     def eject(self, now: float) -> float:
-        """Seconds to leave it alone: one step more each time, and one less for each step that it then did well."""
-        did_well = int((now - self.returned_at) / EJECTION_SECONDS)
-        self.ejections = max(0, self.ejections - did_well) + 1
-        return min(self.ejections * EJECTION_SECONDS, MOST_EJECTION_SECONDS)
+        """Record an ejection. Returns its length in seconds.
+
+        Each one is a step longer than the last; each step's length without an ejection takes one step back.
+        """
+        steps_back = int((now - self.returned_at) / EJECTION_SECONDS)
+        self.ejections = max(0, self.ejections - steps_back) + 1
+        return min(self.ejections * EJECTION_SECONDS, MAX_EJECTION_SECONDS)
 
     def returned(self, now: float) -> None:
-        """It is tried again: until it has done one task well, one more failure is enough."""
+        """Record the end of an ejection: until the executor has given a result, one more failure is enough."""
         self.returned_at = now
-        self.in_a_row = FAILURES_IN_A_ROW - 1
+        self.consecutive_failures = CONSECUTIVE_FAILURES - 1
 
 
-def at_most(healthy: int) -> int:
-    """How many may be ejected at once, of so many whose health checks are good."""
-    return int(healthy * MOST_OF_THE_POOL)
+def max_ejected(sound: int) -> int:
+    """How many executors may be ejected at once, of so many whose health checks succeed."""
+    return int(sound * MAX_EJECTED_SHARE)
 
 
-def rest(took: float, usual: float, failing: int, healthy: int) -> float:
-    """Seconds that a slot rests after a failed task, one of a row of them.
+def slot_cooldown(took: float, usual: float, failing: int, healthy: int) -> float:
+    """Seconds for which a slot cools down after a failed task that took so many seconds, one of several in a row.
 
-    `usual`: what a task that is completed takes; `failing`: the executors that have such a row now.
+    `usual`: seconds that a completed task takes; `failing`: executors whose last tasks all failed. If those are more
+    than half of the healthy ones, the tasks are to blame, and no slot cools down.
     """
-    return max(0.0, usual - took) if failing <= at_most(healthy) else 0.0
+    return max(0.0, usual - took) if failing <= max_ejected(healthy) else 0.0

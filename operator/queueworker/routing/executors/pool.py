@@ -1,48 +1,49 @@
-"""The executor pool: who is in it, who is healthy, who has a free slot, and who gets the next task.
+"""The executor pool: its members, which of them are healthy and have a free slot, and which one gets the next task.
 
-Invariants: in flight on an executor never exceeds its capacity; reserved slots are free slots that a
-pull in flight will fill; tasks that wait for a slot come before new pulls.
+Invariants: an executor never has more tasks in flight than its capacity; a reserved slot is a free slot that a pull
+under way will fill; tasks that wait for a slot come before new pulls.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections import deque
 from typing import TYPE_CHECKING
 
 from queueworker.resource.spec import WhenUnavailable
-from queueworker.routing.executors import outliers, slow_start
+from queueworker.routing.executors.ejection import Ejections
 from queueworker.routing.executors.executor import Executor
 from queueworker.routing.executors.health import UNHEALTHY_PERIOD_SECONDS
-from queueworker.routing.executors.health_checks import Probes
+from queueworker.routing.executors.health_checks import HealthChecks
+from queueworker.routing.executors.permit import SlotPermit
+from queueworker.routing.executors.slots import Slots
+from queueworker.routing.executors.slow_start import WarmUp
 from queueworker.routing.executors.strategies import Chooser, chooser
-from queueworker.routing.snapshot import Counters, ExecutorSnapshot
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Iterable
     from random import Random
 
-    from queueworker.resource.spec import QueueWorkerSpec
+    from queueworker.resource.spec import ExecutorsSpec, QueueWorkerSpec
     from queueworker.routing.config import Endpoint
+    from queueworker.routing.counters import Counters
     from queueworker.routing.http.transport import Transport
-    from queueworker.routing.wire.task import Task
-
-# How long an executor that answered 429 or 503 is left alone.
-REFUSAL_REST_SECONDS = 1.0
-# How much the newest task counts in what a task usually takes.
-USUAL_WEIGHT = 0.05
+    from queueworker.routing.in_flight import InFlightTask
+    from queueworker.routing.limits import Limits
+    from queueworker.routing.snapshot import ExecutorSnapshot
 
 
 class NoExecutors(Exception):
-    """No executor was healthy for the whole grace, and the object says `whenUnavailable: Fail`."""
+    """No executor was healthy during the whole grace period, and the object says `whenUnavailable: Fail`."""
 
     def __init__(self) -> None:
         super().__init__("No healthy executors available")  # the legacy worker's words
 
 
 class ExecutorPool:
-    """`on_free` is called when a slot came free, `on_change` when an executor's health or membership changed."""
+    """Gives each task a slot of an executor.
+
+    Calls `on_free` when a slot became free that no waiting task claims, `on_change` when health or membership changed.
+    """
 
     def __init__(
         self,
@@ -53,423 +54,246 @@ class ExecutorPool:
         clock: Callable[[], float],
         on_free: Callable[[], None],
         on_change: Callable[[], None],
-        counters: Counters | None = None,
+        counters: Counters,
+        limits: Limits,
     ) -> None:
         self._spec = spec
-        self._health = spec.executors.health_check
+        self._max_age = spec.executors.health_check.max_age_seconds
         self._rng = rng
         self._clock = clock
-        self._on_free = on_free
         self._on_change = on_change
-        self._counters = counters or Counters()
         self._members: dict[Endpoint, Executor] = {}
         self._leaving: dict[Endpoint, Executor] = {}
-        self._available: list[Executor] = []
-        self._free = 0
-        self._reserved = 0
+        """They left while they ran tasks; some may be done by now."""
         self._healthy = 0
-        self._up_since = 0.0
-        """Since when there has been a healthy executor without a break."""
-        self._ejected: dict[Executor, None] = {}
-        """The longest ejected first."""
-        self._failing: set[Executor] = set()
-        """Those whose last tasks all failed."""
-        self._usual_seconds = outliers.USUAL_SECONDS
-        """What a task takes that is completed, lately."""
-        self._ramp_timer: asyncio.TimerHandle | None = None
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._slots = Slots(on_free)
         self._chooser = self._make_chooser()
-        self._probes = Probes(
-            spec.executors,
-            transport,
+        self._warm_up = WarmUp(spec.executors.slow_start_seconds, clock=clock, on_step=self._warm_up_step)
+        self._ejections = Ejections(self._slots, clock=clock, counters=counters, on_flip=self._flipped)
+        self._checks = HealthChecks(
+            *(spec.executors, transport),
             rng=rng,
             clock=clock,
-            on_flip=self._settle,
-            on_capacity=self._capacity_told,
+            limits=limits,
+            on_flip=self._flipped,
+            on_capacity=self._capacity_changed,
         )
-        self._timers: set[asyncio.TimerHandle] = set()
 
-    # --- what it is told
+    # --- configuration
 
     def apply(self, spec: QueueWorkerSpec) -> None:
-        """Take a changed spec: strategy, concurrency and health check act from the next choice on."""
+        """Take a changed spec: strategy, concurrency and health check apply from the next choice on."""
         before, self._spec = self._spec, spec
-        self._probes.spec = spec.executors
-        self._health = spec.executors.health_check
-        if (before.routing.strategy, before.routing.sticky_key) != (
-            spec.routing.strategy,
-            spec.routing.sticky_key,
-        ):
+        check = spec.executors.health_check
+        self._max_age = check.max_age_seconds
+        self._checks.spec = spec.executors
+        self._warm_up.window = spec.executors.slow_start_seconds
+        if (before.routing.strategy, before.routing.sticky_key) != (spec.routing.strategy, spec.routing.sticky_key):
             self._chooser = self._make_chooser()
         for executor in self._all():
-            executor.capacity = self._capacity(executor)
-            self._refresh(executor)
-        self._chooser.members(tuple(self._members.values()))
-        if before.executors.health_check != self._health:
+            self._set_capacity(executor)
+        self._tell_chooser()
+        if before.executors.health_check != check:
             for executor in self._members.values():
-                self._probes.watch(executor)
+                self._checks.start(executor)
+        self._slots.wake()
 
     def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
-        """Make the pool hold exactly these. One that leaves gets no new task and finishes what it runs."""
+        """Make the pool hold exactly these. An executor that leaves gets no new task and finishes what it runs."""
         wanted = dict.fromkeys(endpoints)
         if wanted.keys() == self._members.keys():
             return
+        self._leaving = {endpoint: executor for endpoint, executor in self._leaving.items() if executor.in_flight}
         for endpoint in [e for e in self._members if e not in wanted]:
             self._leave(self._members.pop(endpoint))
         for endpoint in wanted:
             if endpoint not in self._members:
                 self._join(endpoint)
         self._members = {endpoint: self._members[endpoint] for endpoint in wanted}
-        self._chooser.members(tuple(self._members.values()))
-        self._wake_waiting()
+        self._tell_chooser()
+        self._slots.wake()
         self._on_change()
 
     # --- slots
 
     @property
     def can_reserve(self) -> bool:
-        return self._free - self._reserved - len(self._waiting) > 0
+        """Whether a slot is free that no permit and no waiting task claims."""
+        slots = self._slots
+        return slots.free - slots.reserved - len(slots.waiting) > 0
 
     @property
     def healthy(self) -> int:
+        """Executors in the pool whose health checks succeed and that are not ejected."""
         return self._healthy
 
-    def reserve(self) -> None:
-        """Hold a free slot for a task that is about to be pulled; ask `can_reserve` first."""
-        self._reserved += 1
+    def reserve(self) -> SlotPermit:
+        """Reserve a free slot for a task that is about to be pulled. Check `can_reserve` first."""
+        return SlotPermit(self._slots)
 
-    def unreserve(self) -> None:
-        self._reserved -= 1
+    async def acquire(self, permit: SlotPermit, flight: InFlightTask, on_wait: Callable[[], None]) -> Executor:
+        """Choose an executor for the task and move the permit to one of its slots; `permit.release` gives it back.
 
-    async def acquire(self, task: Task, on_wait: Callable[[], None]) -> Executor:
-        """Choose an executor for the task and take one of its slots; `release` gives it back.
-
-        The executor's last good health check is no older than `maxAgeSeconds`. `on_wait` is called
-        before the task waits, for a slot or for a check. Raises `NoExecutors`.
+        The executor's last successful health check is not older than `maxAgeSeconds`. `on_wait` is called before any
+        wait, for a slot or for a health check. The permit gives its reservation up before it waits for a slot, and
+        holds nothing when this raises `NoExecutors` or is cancelled.
         """
+        slots = self._slots
         while True:
-            waited = not self._available
-            if waited:
+            waits = not slots.available
+            if waits:
+                permit.release()
                 on_wait()
-                await self._slot()
-            executor = self._choose(task)
-            executor.in_flight += 1
-            executor.free -= 1
-            self._free -= 1
-            if executor.free <= 0:
-                self._refresh(executor)
-            if waited and not self._wake_waiting():
-                self._on_free()  # what woke us may have freed more slots than ours
+                await self._wait_for_slot()
+            executor = self._chooser.choose(slots.available, flight.task)
+            permit.move_to(executor)
+            if waits:
+                slots.offer()
             if self.fresh(executor):
                 return executor
-            on_wait()
             try:
-                await self._probes.checked(executor)
+                on_wait()
+                await self._checks.wait_for_check(executor)
             except BaseException:
-                self.release(executor)
+                permit.release()
                 raise
             if self.fresh(executor):
                 return executor
-            self.release(executor)
+            permit.release()
 
     def fresh(self, executor: Executor) -> bool:
-        """Whether a task may go to it now: in the pool, healthy, and its last good check not too old."""
-        age = self._clock() - executor.last_good
-        most = self._health.max_age_seconds
-        if age > most / 2 and not executor.leaving:
-            self.check(executor)  # asked before it is too old, so that no task waits for the answer
-        return age <= most and executor.healthy and not executor.leaving
+        """Whether a task may go to the executor now: in the pool, healthy, and checked within `maxAgeSeconds`."""
+        age = self._clock() - executor.last_success
+        if age > self._max_age / 2 and not executor.leaving:
+            self.check(executor)  # before the last check is too old, so that no task has to wait for the next one
+        return age <= self._max_age and executor.healthy and not executor.leaving
 
-    def release(self, executor: Executor) -> None:
-        executor.in_flight -= 1
-        if executor.leaving:
-            if executor.in_flight == 0:
-                self._leaving.pop(executor.endpoint, None)
-            return
-        if executor.available:
-            executor.free += 1
-            self._free += 1
-        else:
-            self._refresh(executor)
-        if not self._wake_waiting():
-            self._on_free()
-
-    # --- health
-
-    def broke(self, executor: Executor, reason: str) -> None:
-        """A connection to it failed: it is unhealthy at once, and the next good check brings it back."""
-        if executor.health.healthy:
-            self.failed(executor, reason)
-        if executor.health.bad(reason, 1):
-            self._settle(executor)
-            self._probes.watch(executor)
+    # --- what became of tasks
 
     def answered(self, executor: Executor, completed: bool, took: float) -> None:
-        """It gave a task's result, after so many seconds. Call it before `release`."""
-        record = executor.record
-        record.in_a_row = 0
-        if completed:
-            self._usual_seconds += (took - self._usual_seconds) * USUAL_WEIGHT
-            if record.tasks_failed:
-                record.tasks_failed = 0
-                self._failing.discard(executor)
-            return
-        record.tasks_failed += 1
-        if record.tasks_failed < outliers.FAILURES_IN_A_ROW or executor.leaving:
-            return
-        self._failing.add(executor)
-        seconds = outliers.rest(took, self._usual_seconds, len(self._failing), self._healthy)
-        if seconds:
-            executor.in_flight += 1  # in the place of the task, whose slot is given back now
-            self._refresh(executor)
-            self._later(seconds, lambda: self.release(executor))
+        """The executor gave a task's result after so many seconds. Call it before the task's permit is released."""
+        self._ejections.answered(executor, completed, took, self._healthy)
 
     def failed(self, executor: Executor, reason: str) -> None:
-        """It failed a task by a fault of its own: so many in a row eject it for a time (see `outliers`)."""
-        if not executor.record.failed() or executor.leaving or not executor.healthy:
-            return
-        if len(self._ejected) + 1 > outliers.at_most(self._healthy + self._sound_ejected()):
-            return
-        seconds = executor.record.eject(self._clock())
-        executor.ejected = f"ejected for {seconds:.0f} s after {executor.record.in_a_row} failures in a row: {reason}"
-        executor.ejection = self._later(seconds, lambda: self._readmit(executor))
-        self._ejected[executor] = None
-        self._counters.ejections += 1
-        self._settle(executor)
+        """The executor failed a task by a fault of its own: enough of those in a row eject it for a time."""
+        self._ejections.failed(executor, reason, self._healthy)
+
+    def broke(self, executor: Executor, reason: str) -> None:
+        """A connection to the executor failed: it is unhealthy until a health check succeeds."""
+        if executor.health.healthy:
+            self.failed(executor, reason)
+        if executor.health.failed(reason, 1):
+            self._flipped(executor)
+            if not executor.leaving:
+                self._checks.start(executor)
 
     def refused(self, executor: Executor) -> None:
-        """It answered that it takes no task now: leave it alone for a moment."""
-        self._cancel(executor.rest)
-        # The timer ends the rest, not the clock: a timer may fire a little before its time.
-        executor.rest = self._later(REFUSAL_REST_SECONDS, lambda: self._rested(executor))
-        self._refresh(executor)
+        """The executor answered that it takes no task now: it gets none for a moment."""
+        self._ejections.refused(executor)
 
     def check(self, executor: Executor) -> asyncio.Task[bool]:
-        """Ask it for its health now; many callers share one request. The result: whether the answer was good."""
-        return self._probes.check(executor)
+        """Probe the executor's health now; concurrent callers share one probe."""
+        return self._checks.check(executor)
 
-    # --- what it shows
+    # --- state
 
     @property
-    def knows_all_kinds(self) -> bool:
-        """Whether every executor is known to answer with the outcome itself (see `completions`)."""
-        return all(executor.later is False for executor in self._members.values())
+    def all_synchronous(self) -> bool:
+        """Whether every executor is known to answer with the outcome itself (see `async_outcomes`)."""
+        return all(executor.completes_async is False for executor in self._members.values())
 
     def snapshot(self) -> tuple[ExecutorSnapshot, ...]:
-        return tuple(
-            ExecutorSnapshot(
-                name=e.name,
-                url=e.endpoint.url,
-                healthy=e.healthy,
-                in_flight=e.in_flight,
-                capacity=e.capacity,
-                last_check=e.last_check,
-                reason=e.health.reason or e.ejected,
-                leaving=e.leaving,
-            )
-            for e in self._all()
-        )
+        return tuple(executor.snapshot() for executor in self._all())
 
     async def close(self) -> None:
-        """Stop the health checks."""
-        for handle in self._timers:
-            handle.cancel()
-        tasks = [t for e in self._all() for t in (e.watch, e.probe) if t is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Stop the health checks and all timers."""
+        self._ejections.close()
+        self._warm_up.close()
+        await self._checks.close([*self._members.values(), *self._leaving.values()])
 
-    # --- inside
+    # --- members
 
     def _all(self) -> list[Executor]:
-        return [*self._members.values(), *self._leaving.values()]
-
-    def _make_chooser(self) -> Chooser:
-        made = chooser(self._spec.routing.strategy, self._spec.routing.sticky_key, self._rng)
-        made.members(tuple(self._members.values()))
-        return made
-
-    def _later(self, seconds: float, do: Callable[[], None]) -> asyncio.TimerHandle:
-        def due() -> None:
-            self._timers.discard(handle)
-            do()
-
-        handle = asyncio.get_running_loop().call_later(seconds, due)
-        self._timers.add(handle)
-        return handle
-
-    def _cancel(self, handle: asyncio.TimerHandle | None) -> None:
-        if handle is not None:
-            handle.cancel()
-            self._timers.discard(handle)
-
-    def _capacity(self, executor: Executor) -> int:
-        """What it may be given at once now: never less than it has already."""
-        slots = self._spec.executors.concurrency
-        if executor.told_capacity is not None:
-            slots = min(slots, executor.told_capacity)
-        if executor.returned_at is None:
-            return slots
-        elapsed = self._clock() - executor.returned_at
-        warm = slow_start.usable(slots, elapsed, self._spec.executors.slow_start_seconds)
-        return min(slots, max(warm, executor.in_flight))
-
-    def _choose(self, task: Task) -> Executor:
-        chosen = self._chooser.choose(self._available, task)
-        assert isinstance(chosen, Executor)
-        return chosen
-
-    async def _slot(self) -> None:
-        """Wait until an executor is available. Raises `NoExecutors` after the grace with none healthy."""
-        while not self._available:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(future)
-            try:
-                async with asyncio.timeout(self._patience()):
-                    await future
-            except TimeoutError:
-                if self._healthy == 0 and self._spec.executors.when_unavailable is WhenUnavailable.FAIL:
-                    raise NoExecutors from None
-            except asyncio.CancelledError:
-                if future.done() and not future.cancelled() and not self._wake_waiting():
-                    self._on_free()  # the slot that woke us is somebody else's now
-                raise
-            finally:
-                with contextlib.suppress(ValueError):
-                    self._waiting.remove(future)
-
-    def _patience(self) -> float | None:
-        """Seconds that a task waits before it asks whether any executor is healthy at all."""
-        executors = self._spec.executors
-        if executors.when_unavailable is WhenUnavailable.HOLD:
-            return None
-        grace = executors.unavailable_grace_seconds
-        return grace if self._healthy == 0 else max(grace, UNHEALTHY_PERIOD_SECONDS)
-
-    def _wake_waiting(self) -> bool:
-        """Let one task that waits try for a slot. Returns whether one waits."""
-        while self._waiting:
-            if not self._available:
-                return True
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_result(None)
-                return True
-        return False
+        return [*self._members.values(), *(e for e in self._leaving.values() if e.in_flight)]
 
     def _join(self, endpoint: Endpoint) -> None:
-        executor = self._leaving.pop(endpoint, None)
-        if executor is None:
-            executor = Executor(endpoint, self._spec.executors.concurrency)
+        executor = self._leaving.pop(endpoint, None) or Executor(endpoint, self._spec.executors.concurrency)
         executor.leaving = False
         self._members[endpoint] = executor
         self._count(executor)
-        self._refresh(executor)
-        self._probes.watch(executor)
+        self._slots.refresh(executor)
+        self._checks.start(executor)
 
     def _leave(self, executor: Executor) -> None:
         executor.leaving = True
-        if executor.ejected:
-            self._readmit(executor)
-        self._failing.discard(executor)
+        self._ejections.forget(executor)
         self._count(executor)
-        self._refresh(executor)
-        if executor.watch is not None:
-            executor.watch.cancel()
+        self._slots.refresh(executor)
+        self._checks.stop(executor)
         if executor.in_flight:
             self._leaving[executor.endpoint] = executor
         elif executor.probe is not None:
             executor.probe.cancel()
 
-    def _refresh(self, executor: Executor) -> None:
-        """Put the executor into the list of the available ones, or take it out; keep the count of free slots."""
-        should = (
-            executor.healthy
-            and not executor.leaving
-            and executor.in_flight < executor.capacity
-            and executor.rest is None
-        )
-        listed = self._available
-        if should and not executor.available:
-            executor.listed_at = len(listed)
-            listed.append(executor)
-        elif executor.available and not should:
-            last = listed.pop()
-            if last is not executor:
-                listed[executor.listed_at] = last
-                last.listed_at = executor.listed_at
-            executor.listed_at = -1
-        executor.available = should
-        free = executor.capacity - executor.in_flight if should else 0
-        self._free += free - executor.free
-        executor.free = free
-
-    def _rested(self, executor: Executor) -> None:
-        executor.rest = None
-        self._refresh(executor)
-        if executor.available and not self._wake_waiting():
-            self._on_free()
-
-    def _capacity_told(self, executor: Executor) -> None:
-        executor.capacity = self._capacity(executor)
-        self._refresh(executor)
-        self._chooser.members(tuple(self._members.values()))
-
-    def _settle(self, executor: Executor) -> None:
-        """Its health changed, or it was ejected or taken back."""
+    def _flipped(self, executor: Executor) -> None:
+        """The executor became healthy or unhealthy, was ejected or readmitted."""
         self._count(executor)
-        self._refresh(executor)
+        self._slots.refresh(executor)
         self._on_change()
-        if executor.available and not self._wake_waiting():
-            self._on_free()
+        if executor.available:
+            self._slots.offer()
 
     def _count(self, executor: Executor) -> None:
-        """Keep the number of healthy executors, and what hangs on it: who warms up, and how many may be ejected."""
+        """Count the healthy executors. A new one may have to warm up; with one less, fewer may be ejected."""
         counts = executor.healthy and not executor.leaving
         if counts is executor.counted:
             return
         executor.counted = counts
         self._healthy += 1 if counts else -1
-        now = self._clock()
         if counts:
-            if self._healthy == 1:
-                self._up_since = now
-            if slow_start.begins(
-                now - executor.away_since, now - self._up_since, self._spec.executors.slow_start_seconds
-            ):
-                executor.returned_at = now
-                self._ramp_timer = self._ramp_timer or self._later(slow_start.TICK_SECONDS, self._ramp)
-            executor.capacity = self._capacity(executor)
-        else:
-            executor.away_since = now
-            executor.returned_at = None
-            while len(self._ejected) > outliers.at_most(self._healthy + self._sound_ejected()):
-                self._readmit(next(iter(self._ejected)))
+            self._warm_up.came(executor, self._healthy)
+            self._set_capacity(executor)
+            return
+        self._warm_up.went(executor)
+        while self._ejections.too_many(self._healthy):
+            self._ejections.readmit_first()
 
-    def _ramp(self) -> None:
-        """Give those that warm up the slots that they have come to. With nobody warm to carry the load, all of them."""
-        now, window = self._clock(), self._spec.executors.slow_start_seconds
-        warming = [e for e in self._members.values() if e.returned_at is not None]
-        alone = len(warming) == self._healthy
-        for executor in warming:
-            if alone or (executor.returned_at is not None and now - executor.returned_at >= window):
-                executor.returned_at = None
-            executor.capacity = self._capacity(executor)
-            self._refresh(executor)
-        again = any(e.returned_at is not None for e in warming)
-        self._ramp_timer = self._later(slow_start.TICK_SECONDS, self._ramp) if again else None
-        self._chooser.members(tuple(self._members.values()))
-        if not self._wake_waiting():
-            self._on_free()
+    # --- capacity and choice
 
-    def _sound_ejected(self) -> int:
-        return sum(e.health.healthy and not e.leaving for e in self._ejected)
+    def _set_capacity(self, executor: Executor) -> None:
+        slots = self._spec.executors.concurrency
+        if executor.advertised_capacity is not None:
+            slots = min(slots, executor.advertised_capacity)
+        executor.capacity = self._warm_up.usable(executor, slots)
+        self._slots.refresh(executor)
 
-    def _readmit(self, executor: Executor) -> None:
-        """Its ejection is over."""
-        self._cancel(executor.ejection)
-        executor.ejection = None
-        self._ejected.pop(executor, None)
-        executor.ejected = ""
-        executor.record.returned(self._clock())
-        self._settle(executor)
+    def _capacity_changed(self, executor: Executor) -> None:
+        self._set_capacity(executor)
+        self._tell_chooser()
+
+    def _warm_up_step(self) -> None:
+        for executor in self._warm_up.step(self._members.values(), self._healthy):
+            self._set_capacity(executor)
+        self._tell_chooser()
+        self._slots.offer()
+
+    def _make_chooser(self) -> Chooser[Executor]:
+        return chooser(self._spec.routing.strategy, self._spec.routing.sticky_key, self._rng)
+
+    def _tell_chooser(self) -> None:
+        self._chooser.set_members(tuple(self._members.values()))
+
+    async def _wait_for_slot(self) -> None:
+        """Wait until an executor is available. Raises `NoExecutors` after the grace period with none healthy."""
+        while not self._slots.available:
+            woken = await self._slots.wait(_patience(self._spec.executors, self._healthy))
+            if not woken and self._healthy == 0 and self._spec.executors.when_unavailable is WhenUnavailable.FAIL:
+                raise NoExecutors
+
+
+def _patience(executors: ExecutorsSpec, healthy: int) -> float | None:
+    """Seconds that a task waits for a slot before it asks whether any executor is healthy at all."""
+    if executors.when_unavailable is WhenUnavailable.HOLD:
+        return None
+    grace = executors.unavailable_grace_seconds
+    return grace if healthy == 0 else max(grace, UNHEALTHY_PERIOD_SECONDS)

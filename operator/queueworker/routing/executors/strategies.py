@@ -1,7 +1,7 @@
 """Which executor gets the task. Every strategy chooses among executors that are healthy and have a free slot.
 
-The pool keeps those in one list, so that a choice costs the same among three executors and among a
-thousand: nothing here walks the whole list on the hot path.
+The pool keeps those in one list, so that a choice costs the same among three executors and among a thousand: no
+strategy walks the whole list on the hot path.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from bisect import bisect
 from collections import deque
 from heapq import nlargest
 from itertools import accumulate
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from zlib import crc32
 
 from queueworker.resource.spec import StickyKey, Strategy
@@ -45,46 +45,49 @@ class Candidate(Protocol):
     def available(self) -> bool: ...
 
 
-class Chooser(Protocol):
-    """One strategy. `choose` gets the executors that may take a task (never empty) and returns one of them."""
+C = TypeVar("C", bound=Candidate)
 
-    def members(self, members: Sequence[Candidate]) -> None:
-        """The pool's executors, available or not, after every change of the pool."""
+
+class Chooser(Protocol[C]):
+    """One strategy. `choose` gets the executors that may take a task (at least one) and returns one of them."""
+
+    def set_members(self, members: Sequence[C]) -> None:
+        """Take the pool's executors, available or not. Called after every change of the pool or of a capacity."""
         ...
 
-    def choose(self, available: Sequence[Candidate], task: Task) -> Candidate: ...
+    def choose(self, available: Sequence[C], task: Task) -> C: ...
 
 
-class RandomChoice:
-    """What the legacy worker did."""
+class RandomChoice(Generic[C]):
+    """As the legacy worker did."""
 
     def __init__(self, rng: Random) -> None:
         self._random = rng.random
 
-    def members(self, members: Sequence[Candidate]) -> None: ...
+    def set_members(self, members: Sequence[C]) -> None: ...
 
-    def choose(self, available: Sequence[Candidate], task: Task) -> Candidate:  # noqa: ARG002
+    def choose(self, available: Sequence[C], task: Task) -> C:  # noqa: ARG002
         return available[int(self._random() * len(available))]
 
 
-class RoundRobin:
-    """Each in its turn; one that is busy or unhealthy misses its turn.
+class RoundRobin(Generic[C]):
+    """Each executor in its turn; one that is busy or unhealthy misses its turn.
 
-    When nearly all are busy the order has no meaning left, and a long search for it would only cost:
-    after some tries any available one will do.
+    When nearly all are busy the order means nothing any more, and a long search would only cost: after `_TURNS` tries
+    a random available one is taken.
     """
 
     def __init__(self, rng: Random) -> None:
-        self._turns: deque[Candidate] = deque()
-        self._otherwise = RandomChoice(rng)
+        self._turns: deque[C] = deque()
+        self._otherwise = RandomChoice[C](rng)
 
-    def members(self, members: Sequence[Candidate]) -> None:
+    def set_members(self, members: Sequence[C]) -> None:
         stay = set(map(id, members))
         kept = [member for member in self._turns if id(member) in stay]
         known = set(map(id, kept))
         self._turns = deque(kept + [member for member in members if id(member) not in known])
 
-    def choose(self, available: Sequence[Candidate], task: Task) -> Candidate:
+    def choose(self, available: Sequence[C], task: Task) -> C:
         turns = self._turns
         for _ in range(min(len(turns), _TURNS)):
             candidate = turns[0]
@@ -94,15 +97,15 @@ class RoundRobin:
         return self._otherwise.choose(available, task)
 
 
-class LeastLoaded:
-    """The smallest in-flight over capacity: of all when they are few, of two drawn at random when they are many."""
+class LeastLoaded(Generic[C]):
+    """The smallest in-flight over capacity: of all executors up to `FEW`, of two drawn at random if there are more."""
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
 
-    def members(self, members: Sequence[Candidate]) -> None: ...
+    def set_members(self, members: Sequence[C]) -> None: ...
 
-    def choose(self, available: Sequence[Candidate], task: Task) -> Candidate:  # noqa: ARG002
+    def choose(self, available: Sequence[C], task: Task) -> C:  # noqa: ARG002
         count = len(available)
         rng = self._rng
         if count > FEW:
@@ -110,7 +113,7 @@ class LeastLoaded:
             j = int(rng.random() * (count - 1))
             a, b = available[i], available[j if j < i else j + 1]
             return a if load(a) <= load(b) else b
-        # a random starting point, so that equals share and the first one does not get everything
+        # A random starting point, so that equally loaded executors share, and the first does not get everything.
         start = int(rng.random() * count)
         best = available[start]
         for offset in range(1, count):
@@ -120,23 +123,23 @@ class LeastLoaded:
         return best
 
 
-class Weighted:
+class Weighted(Generic[C]):
     """At random, in proportion to capacity.
 
-    Draws from all the pool's executors and rejects those that are not available; when nearly none is,
-    it draws among the available ones alone, which costs a walk through them.
+    Draws from all executors of the pool and rejects those that are not available. After `_TRIES` rejections it draws
+    from the available ones only, which costs a walk through them.
     """
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
-        self._members: Sequence[Candidate] = ()
+        self._members: Sequence[C] = ()
         self._cumulated: list[int] = []
 
-    def members(self, members: Sequence[Candidate]) -> None:
+    def set_members(self, members: Sequence[C]) -> None:
         self._members = members
         self._cumulated = list(accumulate(member.capacity for member in members))
 
-    def choose(self, available: Sequence[Candidate], task: Task) -> Candidate:  # noqa: ARG002
+    def choose(self, available: Sequence[C], task: Task) -> C:  # noqa: ARG002
         if self._cumulated:
             total = self._cumulated[-1]
             for _ in range(_TRIES):
@@ -146,49 +149,49 @@ class Weighted:
         return self._rng.choices(available, [candidate.capacity for candidate in available])[0]
 
 
-class Sticky:
+class Sticky(Generic[C]):
     """The same key to the same executor, by rendezvous hashing with a bounded load.
 
-    Keys fall into buckets, and each bucket ranks the executors by the hash of the pair (Thaler and
-    Ravishankar, 1998): when one comes or goes, only the keys that it wins or held move. A bucket's
-    ranking is made when it is first asked for and kept until the pool changes. An executor whose load
-    is above the bound passes the task on to the next in the ranking.
+    Keys fall into buckets, and each bucket ranks the executors by the hash of the pair (Thaler and Ravishankar, 1998):
+    when an executor comes or goes, only the keys that it wins or held move. A bucket's ranking is computed when it is
+    first needed and kept until the pool changes. A task whose executor's load is above the bound goes to the next one
+    in the ranking.
     """
 
     def __init__(self, rng: Random, key: StickyKey) -> None:
         self._key = _KEYS[key]
-        self._otherwise = LeastLoaded(rng)
-        self._members: Sequence[Candidate] = ()
+        self._otherwise = LeastLoaded[C](rng)
+        self._members: Sequence[C] = ()
         self._hashes: list[int] = []
-        self._rankings: dict[int, list[Candidate]] = {}
+        self._rankings: dict[int, list[C]] = {}
 
-    def members(self, members: Sequence[Candidate]) -> None:
+    def set_members(self, members: Sequence[C]) -> None:
         if members == self._members:
-            return  # a capacity changed, which moves no key
+            return  # only a capacity changed: that moves no key
         self._members = members
         self._hashes = [_mix(crc32(member.name.encode())) for member in members]
         self._rankings.clear()
 
-    def choose(self, available: Sequence[Candidate], task: Task) -> Candidate:
+    def choose(self, available: Sequence[C], task: Task) -> C:
         bucket = crc32(self._key(task).encode("utf-8", "surrogatepass")) % _BUCKETS
         ranking = self._rankings.get(bucket)
         if ranking is None:
             ranking = self._rankings[bucket] = self._rank(bucket)
         for candidate in ranking:
-            # a lone task is always within the bound, whatever the mean
+            # A lone task is within the bound, whatever the mean is.
             if candidate.available and (
                 candidate.in_flight == 0 or candidate.in_flight + 1 <= STICKY_LOAD_BOUND * self._mean_load(available)
             ):
                 return candidate
         return self._otherwise.choose(available, task)
 
-    def _rank(self, bucket: int) -> list[Candidate]:
+    def _rank(self, bucket: int) -> list[C]:
         seed = _mix(bucket + 1)
         scored = nlargest(_RANKED, ((_mix(seed ^ h), i) for i, h in enumerate(self._hashes)))
         return [self._members[i] for _, i in scored]
 
-    def _mean_load(self, available: Sequence[Candidate]) -> float:
-        """Estimated of a few, to cost the same for many: the task itself counts too."""
+    def _mean_load(self, available: Sequence[C]) -> float:
+        """With the task that is to be placed; estimated from a few executors, so that many cost no more."""
         sample = available[:FEW]
         return max(1.0, (sum(c.in_flight for c in sample) + 1) / len(sample))
 
@@ -198,27 +201,27 @@ def load(candidate: Candidate) -> float:
     return candidate.in_flight / candidate.capacity
 
 
-def chooser(strategy: Strategy, key: StickyKey, rng: Random) -> Chooser:
+def chooser(strategy: Strategy, key: StickyKey, rng: Random) -> Chooser[C]:
     """The strategy of that name."""
     match strategy:
         case Strategy.RANDOM:
-            return RandomChoice(rng)
+            return RandomChoice[C](rng)
         case Strategy.ROUND_ROBIN:
-            return RoundRobin(rng)
+            return RoundRobin[C](rng)
         case Strategy.LEAST_LOADED:
-            return LeastLoaded(rng)
+            return LeastLoaded[C](rng)
         case Strategy.WEIGHTED:
-            return Weighted(rng)
+            return Weighted[C](rng)
         case Strategy.STICKY:
-            return Sticky(rng, key)
+            return Sticky[C](rng, key)
 
 
-# A large task's code counts up to here.
-STICKY_BYTES = 65_536
+# Of long code only the beginning is hashed.
+STICKY_CODE_CHARS = 65_536
 
 _KEYS: dict[StickyKey, Callable[[Task], str]] = {
     StickyKey.EVAL_ID: lambda task: task.eval_id,
-    StickyKey.CODE: lambda task: task.code if isinstance(task.code, str) else bytes(task.code[:STICKY_BYTES]).hex(),
+    StickyKey.CODE: lambda task: task.code[:STICKY_CODE_CHARS],
     StickyKey.LANGUAGE: lambda task: task.language,
     StickyKey.ENGINE: lambda task: task.engine,
 }

@@ -1,4 +1,5 @@
-"""The record of failed tasks: what a person can look at, and send again. Pure, but for the Lua that Redis runs.
+"""The record of failed tasks, which is the dead-letter queue: people look at it, and send tasks again. Pure, but for
+the Lua that Redis runs.
 
 Keys, beside the journal's:
 
@@ -6,9 +7,9 @@ Keys, beside the journal's:
     queueworker:{group}:failed:index    sorted set: eval_id by the time it failed (Unix time in ms)
     queueworker:{group}:failed:bytes    how many bytes the records have together
 
-A record is written in the batch that publishes the failure and removes the journal's entry, or in one of the
-next when there are many. They are bounded by count and by bytes, the oldest go first, and an id whose task
-ended anew leaves with that batch.
+A record is written in the batch that publishes the failure and removes the journal's entry, or in one of the next when
+there are many. Records are bounded by count and by bytes, the oldest go first, and a batch that ends a task anew
+removes the record of its earlier failure.
 """
 
 from __future__ import annotations
@@ -18,21 +19,18 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from queueworker.routing.wire.reading import write_for_all
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from queueworker.routing.wire.task import Task
+    from queueworker.routing.limits import Limits
 
-MAX_RECORDS = 1000
-MAX_RECORDS_BYTES = 16 * 1024 * 1024
-MAX_ERROR_CHARS = 2000
-# A task that is larger is recorded without its body, and so cannot be sent again from the record.
-MAX_TASK_BYTES = 256 * 1024
 NO_TASK = b"null"
 
-# The last three KEYS are those of `keys`. For want of memory Redis refuses a script's first write only: a record is
-# written whole or not at all.
-LUA = f"""
+# The last three KEYS are those of `keys`. Redis looks at its memory before the first write of a script only, so a
+# record is written whole or not at all.
+LUA = """
 local failed, index, bytes = KEYS[#KEYS - 2], KEYS[#KEYS - 1], KEYS[#KEYS]
 
 local function forget(id)
@@ -44,7 +42,7 @@ local function forget(id)
   return 1
 end
 
--- the ids ARGV[first] … ARGV[last] have ended: what failed among them is recorded anew
+-- the tasks ARGV[first] … ARGV[last] have ended: a record of an earlier failure goes
 local function ended(first, last)
   if last < first or redis.call('EXISTS', failed) == 0 then return end
   for from = first, last, 1000 do
@@ -55,20 +53,22 @@ local function ended(first, last)
   end
 end
 
--- ARGV[at] is how many there are, each with its id, its time and its record
+-- ARGV[at] is the number of records; if there are any, the bounds of count and of bytes follow, then each record's id,
+-- its time and the record
 local function keep(at)
   local count = tonumber(ARGV[at])
   if count == 0 then return end
+  local max_count, max_bytes = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   if redis.call('EXISTS', failed) == 0 and redis.call('EXISTS', index, bytes) > 0 then
     redis.call('DEL', index, bytes)
   end
-  for i = at + 1, at + 3 * count, 3 do
+  for i = at + 3, at + 3 * count, 3 do
     forget(ARGV[i])
     redis.call('HSET', failed, ARGV[i], ARGV[i + 2])
     redis.call('ZADD', index, ARGV[i + 1], ARGV[i])
     redis.call('INCRBY', bytes, #ARGV[i + 2])
   end
-  while redis.call('ZCARD', index) > {MAX_RECORDS} or tonumber(redis.call('GET', bytes)) > {MAX_RECORDS_BYTES} do
+  while redis.call('ZCARD', index) > max_count or tonumber(redis.call('GET', bytes)) > max_bytes do
     local oldest = redis.call('ZPOPMIN', index)[1]
     if not oldest then return redis.call('DEL', failed, bytes) end
     forget(oldest)
@@ -76,7 +76,7 @@ local function keep(at)
 end
 """
 
-# One record, unless it has been written anew since it was read.
+# Removes one record, unless it was written anew since it was read.
 REMOVE = (
     LUA
     + """
@@ -99,14 +99,14 @@ class FailedTask:
     error: str
     attempts: int
     executor: str
-    """The one that had it last; empty when none had it."""
+    """The executor that had it last; empty when none had it."""
     failed_at: float
     """Unix time in seconds."""
     queue_url: str
     ambiguous: bool
     """It may have run to its end all the same (see docs/design.md)."""
     task_bytes: int
-    """How large the task is; 0 when the router that reported it did not know the task."""
+    """Size of the task; 0 when the router that reported it did not know the task."""
     task: bytes
     """As the queue gave it; `null` when it was too large to keep, or not known."""
 
@@ -115,7 +115,11 @@ class FailedTask:
         return self.task != NO_TASK
 
     def encode(self) -> bytes:
-        return orjson.dumps(self.shown() | {"task": orjson.Fragment(self.task)})
+        fields = self.shown() | {"task": orjson.Fragment(self.task)}
+        try:
+            return orjson.dumps(fields)
+        except TypeError:  # half a surrogate pair in the error
+            return orjson.dumps(fields | {"error": orjson.Fragment(write_for_all(self.error))})
 
     def shown(self) -> dict[str, Any]:
         """All of it but the task."""
@@ -131,24 +135,8 @@ class FailedTask:
         }
 
 
-def failed_task(task: Task, error: str, now: float) -> FailedTask:
-    """`error` is what was reported to the queue. A task whose result the queue refused has run, too."""
-    known = 0 if task.raw == NO_TASK else len(task.raw)
-    return FailedTask(
-        eval_id=task.eval_id,
-        error=error if len(error) <= MAX_ERROR_CHARS else error[:MAX_ERROR_CHARS] + "…",
-        attempts=task.attempt,
-        executor=task.executor,
-        failed_at=round(now, 3),
-        queue_url=task.queue.url,
-        ambiguous=task.doubtful or (task.outcome is not None and task.outcome.completed),
-        task_bytes=known,
-        task=bytes(task.raw) if known <= MAX_TASK_BYTES else NO_TASK,
-    )
-
-
 def decode(eval_id: str, raw: bytes) -> FailedTask:
-    """A record that cannot be read is one whose error says so: a person may want to see it, and nobody can send it."""
+    """A record that cannot be read has an error that says so: a person may want to see it, and nobody can send it."""
     try:
         data = orjson.loads(raw)
         return FailedTask(
@@ -167,11 +155,12 @@ def decode(eval_id: str, raw: bytes) -> FailedTask:
 
 
 class Backlog:
-    """Records that wait for the next batch: at most as many as the record holds, the oldest go first."""
+    """Records that wait for the next batch: at most as many as Redis keeps, the oldest go first."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self.bytes = 0
+        self._limits = limits
         self._records: dict[str, tuple[int, bytes]] = {}
-        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._records)
@@ -182,23 +171,24 @@ class Backlog:
     def drop(self, eval_id: str) -> None:
         gone = self._records.pop(eval_id, None)
         if gone is not None:
-            self._bytes -= len(gone[1])
+            self.bytes -= len(gone[1])
 
-    def take(self, most: float = float("inf")) -> Backlog:
-        """All of it, or the oldest if it has more bytes (one at least); they wait no longer then."""
-        taken = Backlog()
-        if self._bytes <= most:
+    def take(self, max_bytes: float = float("inf")) -> Backlog:
+        """The oldest, so many bytes at most; or one that is larger. They wait no longer then."""
+        taken = Backlog(self._limits)
+        if self.bytes <= max_bytes:
             taken._records, self._records = self._records, {}
-            taken._bytes, self._bytes = self._bytes, 0
-        else:
-            while self and taken._bytes < most:
-                eval_id = next(iter(self._records))
-                taken._put(eval_id, self._records[eval_id])
-                self.drop(eval_id)
+            taken.bytes, self.bytes = self.bytes, 0
+            return taken
+        for eval_id, record in list(self._records.items()):
+            if taken and taken.bytes + len(record[1]) > max_bytes:
+                break
+            taken._put(eval_id, record)
+            self.drop(eval_id)
         return taken
 
     def put_back(self, taken: Backlog) -> None:
-        """What was taken and not written, before what came since."""
+        """Put records that were taken and not written before those that came since. A newer failure wins."""
         newer = self.take()
         for eval_id, record in [*taken._records.items(), *newer._records.items()]:
             self._put(eval_id, record)
@@ -206,12 +196,14 @@ class Backlog:
     def arguments(self) -> Iterator[object]:
         """As `keep` reads them in the script."""
         yield len(self._records)
+        if self._records:
+            yield from (self._limits.max_failed_tasks, self._limits.max_failed_tasks_bytes)
         for eval_id, (milliseconds, record) in self._records.items():
             yield from (eval_id, milliseconds, record)
 
     def _put(self, eval_id: str, record: tuple[int, bytes]) -> None:
         self.drop(eval_id)
         self._records[eval_id] = record
-        self._bytes += len(record[1])
-        while len(self._records) > MAX_RECORDS or self._bytes > MAX_RECORDS_BYTES:
+        self.bytes += len(record[1])
+        while len(self) > self._limits.max_failed_tasks or self.bytes > self._limits.max_failed_tasks_bytes:
             self.drop(next(iter(self._records)))

@@ -20,45 +20,57 @@ if TYPE_CHECKING:
 
 
 class Client(Redis):
-    """redis-py's, and scripts that have a connection of their own."""
+    """redis-py's client, and scripts that have a connection of their own."""
 
-    def exclusive_script(self, text: str, timeout: float) -> ExclusiveScript:
-        """For one caller at a time, who has the answer or an error within so many seconds."""
-        return ExclusiveScript(self, text, timeout)
+    def exclusive_script(self, text: str) -> ExclusiveScript:
+        return ExclusiveScript(self, text)
 
 
 class ExclusiveScript:
-    """redis-py looks for a connection before each command, measures it, and bounds each write by a task of its own.
+    """A script with a connection of its own, for one caller at a time. Raises what redis-py raises.
 
-    A script that is called a thousand times a second does without: two thirds of the CPU of a call.
-    Raises what redis-py raises.
+    redis-py looks for a connection before each command, measures it, and bounds each write by a task of its own. A
+    script that is called a thousand times a second does without: that is two thirds of the CPU of a call.
     """
 
-    def __init__(self, redis: Redis, text: str, timeout: float) -> None:
+    def __init__(self, redis: Redis, text: str) -> None:
         self._redis = redis
         self._script: AsyncScript = redis.register_script(text)
-        self._timeout = timeout
         self._connection: Connection | None = None
 
-    async def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    async def connect(self, seconds: float) -> None:
+        """Return once there is a connection that Redis has not closed. If this raises, nothing was sent."""
+        connection = self._connection
+        if connection is not None and connection.is_connected and not await connection.can_read():
+            return
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(seconds):
+                if connection is None:
+                    connection = await self._redis.connection_pool.get_connection()  # type: ignore[no-untyped-call]
+                    self._connection = connection
+                else:
+                    await connection.disconnect()  # Redis has closed it, or has sent what nobody asked for
+                    connection.socket_timeout = seconds  # of the handshake: redis-py may swallow a cancellation here
+                    await connection.connect()  # type: ignore[no-untyped-call]
+                connection.socket_timeout = None  # a call has one
+        except TimeoutError:
+            raise RedisTimeoutError(f"no connection within {seconds:g} s") from None
+
+    async def run(self, keys: Sequence[str], args: Sequence[Any], seconds: float) -> Any:
+        """The script's answer, within so many seconds. To be called after `connect`."""
+        try:
+            async with asyncio.timeout(seconds):
                 try:
-                    return await self._call(keys, args)
+                    return await self._run(keys, args)
                 except NoScriptError:  # Redis was restarted
                     await self._redis.script_load(self._script.script)
-                    return await self._call(keys, args)
+                    return await self._run(keys, args)
         except TimeoutError:
-            raise RedisTimeoutError(f"no answer within {self._timeout:g} s") from None
+            raise RedisTimeoutError(f"no answer within {seconds:g} s") from None
 
-    async def _call(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    async def _run(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
         connection = self._connection
-        if connection is None:
-            connection = await self._redis.connection_pool.get_connection()  # type: ignore[no-untyped-call]
-            self._connection = connection
-            connection.socket_timeout = None  # the call has one
-        elif connection.is_connected and await connection.can_read():
-            await connection.disconnect()  # Redis has closed it, or has said what nobody asked for
+        assert connection is not None
         await connection.send_command("EVALSHA", self._script.sha, len(keys), *keys, *args, check_health=False)
         return await connection.read_response()
 
@@ -67,7 +79,7 @@ def connect(url: str, **options: Any) -> Client:
     """A client that packs commands with hiredis: redis-py packs in Python, an argument at a time.
 
     A connection that was reset just before a write is a ConnectionError, too: uvloop raises a bare RuntimeError then.
-    With notices of maintenance, which Redis Enterprise gives, redis-py would use connections that Redis has closed.
+    With the notices of maintenance that Redis Enterprise sends, redis-py would use connections that Redis has closed.
     """
     no_notices = MaintNotificationsConfig(enabled=False)
     redis = cast("Client", Client.from_url(url, maint_notifications_config=no_notices, **options))

@@ -1,21 +1,17 @@
-"""What Redis runs for the journal, each script whole or not at all (the keys are told of in `journal`).
-
-BATCH    KEYS lease, fenced and journal of the instance, then those of the record of failed tasks; ARGV the batch's
-         number, then what it holds, each list after its length: events (channel, payload), removals, entries
-         (id, entry), failed tasks. Answers OK, FENCED, NOLEASE, STALE, or the error of an entry that Redis had no
-         memory for
-BEAT     renews the instance's lease and takes over what instances without one left, about as many bytes as the last
-         ARGV says; the next beat takes more. Answers FENCED and what was taken from it; else OK, NEW or an error, the
-         journals that were set aside, the number of peers, and id, entry, id, entry …
-LEAVE    gives the lease up
-"""
+"""What Redis runs for the journal, each script whole or not at all. `journal` describes the keys."""
 
 from __future__ import annotations
 
-from queueworker.routing.journal import failed_tasks as failures
+from queueworker.routing.journal import failed_tasks
 
+# One batch. KEYS lease, fenced and journal of the instance, then those of the record of failed tasks. ARGV the batch's
+# number, then four lists, each after its length: events (channel, payload), removals (id), entries (id, entry),
+# failed-task records (see `keep`).
+#
+# Answers OK, FENCED, NOLEASE, STALE, or the text of an error: Redis had no memory for an entry or a record. What each
+# means to the writer is told in `batch_writer`. Any other error is raised, before the first entry is written.
 BATCH = (
-    failures.LUA
+    failed_tasks.LUA
     + """
 local lease = redis.call('GET', KEYS[1])
 if not lease then
@@ -55,16 +51,25 @@ return 'OK'
 """
 )
 
-BEAT = """
+# The heartbeat. ARGV base of the keys, instance, milliseconds of a lease, seconds for which a fenced instance is
+# remembered, number of the last batch, and the bytes that may be taken over (0: none).
+#
+# Answers FENCED and the ids that the instance's journal held when it was taken over; else
+#   OK, NEW (there was no lease) or the text of an error (there is no memory for entries),
+#   the instances whose journals were no hash, the number of other live workers, and how many bytes were taken over.
+LEASE = """
 local base, me, ttl = ARGV[1], ARGV[2], ARGV[3]
+
+-- Phase 1: has another instance declared us dead? Then nothing in Redis is ours any more.
 if redis.call('EXISTS', base .. 'fenced:' .. me) == 1 then
   local taken = redis.pcall('SMEMBERS', base .. 'fenced:' .. me)
   if taken.err then taken = {} end
   table.insert(taken, 1, 'FENCED')
   return taken
 end
-local answer = {'OK', '', 0}
-local mine = string.match(me, '^.*:') or me
+
+-- Phase 2: renew our lease, or take a new one, whose number refuses the batches that are on their way.
+local answer = {'OK', '', 0, 0}
 local lease = base .. 'lease:' .. me
 local number = redis.call('GET', lease)
 if number then
@@ -86,7 +91,10 @@ local function set_aside(id)
   return true
 end
 if set_aside(me) and answer[1] == 'OK' then answer[1] = 'NEW' end
-local room = tonumber(ARGV[6])
+
+-- Phase 3: declare instances without a lease dead, and move their entries into our journal while there is room. From
+-- then on whatever they send is refused. What does not fit is for the next heartbeat, ours or another's.
+local room, mine = tonumber(ARGV[6]), string.match(me, '^.*:') or me
 for _, id in ipairs(redis.call('SMEMBERS', base .. 'instances')) do
   local lives = redis.call('EXISTS', base .. 'lease:' .. id) == 1
   if lives and string.sub(id, 1, #mine) ~= mine then answer[3] = answer[3] + 1 end
@@ -97,6 +105,7 @@ for _, id in ipairs(redis.call('SMEMBERS', base .. 'instances')) do
     redis.call('SADD', fenced, '')
     for _, field in ipairs(redis.call('HKEYS', journal)) do
       redis.call('SADD', fenced, field)
+      -- an earlier version kept large entries in parts, which go together
       local owner = string.match(field, '^\\255part [^:]*:(.*)$') or field
       if not fields[owner] then
         owners[#owners + 1], fields[owner] = owner, {}
@@ -105,14 +114,11 @@ for _, id in ipairs(redis.call('SMEMBERS', base .. 'instances')) do
     end
     redis.call('EXPIRE', fenced, ARGV[4])
     for _, owner in ipairs(owners) do
-      if room <= 0 then break end
+      if room <= answer[4] then break end
       for _, field in ipairs(fields[owner]) do
         local entry = redis.call('HGET', journal, field)
-        room = room - #entry
-        if redis.call('HSETNX', base .. 'journal:' .. me, field, entry) == 1 then
-          answer[#answer + 1] = field
-          answer[#answer + 1] = entry
-        end
+        answer[4] = answer[4] + #field + #entry
+        redis.call('HSETNX', base .. 'journal:' .. me, field, entry)
         redis.call('HDEL', journal, field)
       end
     end
@@ -125,6 +131,20 @@ end
 return answer
 """
 
+# KEYS the journal; ARGV fields. Answers their entries; if no field is given, each field's name and its entry's size.
+READ = """
+local answer = {}
+for i, field in ipairs(ARGV) do answer[i] = redis.call('HGET', KEYS[1], field) end
+if #ARGV == 0 then
+  for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+    answer[#answer + 1] = field
+    answer[#answer + 1] = redis.call('HSTRLEN', KEYS[1], field)
+  end
+end
+return answer
+"""
+
+# Gives the lease up. ARGV base of the keys, instance.
 LEAVE = """
 local base, me = ARGV[1], ARGV[2]
 redis.call('DEL', base .. 'lease:' .. me)

@@ -1,0 +1,246 @@
+"""The table of the worker's environment variables.
+
+Each variable sets one field of `WorkerModel`: a field of the object's spec, or one that only a process has. The
+field's own type, bounds, default and description apply, so the worker and the object cannot differ.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import annotated_types
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic_core import PydanticCustomError
+
+from queueworker.processes.logs import LogFormat, LogLevel
+from queueworker.resource.spec import QueueWorkerSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pydantic.fields import FieldInfo
+
+# Kubernetes sets <SERVICE>_PORT=tcp://… in every pod of a namespace; a Service named `executor` sets EXECUTOR_PORT.
+_SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
+_DEFAULT = re.compile(r" Default: (\S+)\.$")
+UNREADABLE_URL = "unreadable_url"
+"""Type of the error whose own message is shown, because it says more than the list of permitted values."""
+
+
+def _header_safe(key: SecretStr | None) -> SecretStr | None:
+    if key is not None and not all("!" <= c <= "~" for c in key.get_secret_value()):
+        raise ValueError("an HTTP header cannot carry it")
+    return key
+
+
+class Process(BaseModel):
+    """Settings of a worker process that an object's spec does not have."""
+
+    model_config = ConfigDict(frozen=True)
+
+    worker_id: str = Field(
+        "queue-worker-1", max_length=253, description="The worker's name in /status and in the journal."
+    )
+    api_key: Annotated[SecretStr | None, AfterValidator(_header_safe)] = Field(
+        None, description="The queue's API key, sent in the header X-API-Key. If not set, no key is sent."
+    )
+    celery_enabled: bool = Field(False, description="If false, CELERY_PERCENTAGE counts as 0.")
+    celery_percentage: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Share of the platform's traffic that goes to Celery instead of this queue. At 1.0 the worker "
+        "drains and stands by; below 1.0 it routes everything that the queue hands out.",
+    )
+    journal_group: str | None = Field(
+        None,
+        max_length=253,
+        pattern=r"^[^/\s]+/[^/\s]+$",
+        description="Workers of one group recover each other's tasks when one of them dies. If not set: worker/ "
+        "followed by host and port of the queue, so that a worker finds its tasks after a restart under another "
+        "HOSTNAME.",
+    )
+    host: str = Field("0.0.0.0", description="Address that the HTTP API listens on.")
+    port: int = Field(8084, ge=0, le=65535, description="TCP port of the HTTP API; 0 takes any free port.")
+    log_level: LogLevel = Field(LogLevel.INFO, description="Lowest level that is logged.")
+    log_format: LogFormat = Field(LogFormat.TEXT, description="Format of a log line.")
+
+
+class WorkerModel(BaseModel):
+    """Everything that the environment can set."""
+
+    model_config = ConfigDict(frozen=True)
+
+    process: Process = Process()
+    spec: QueueWorkerSpec = QueueWorkerSpec()
+
+
+def url_list(value: str) -> list[str]:
+    """Split at commas. An executor that is listed twice counts once."""
+    return list(dict.fromkeys(part.strip().rstrip("/") for part in value.split(",") if part.strip()))
+
+
+def _readable_redis_url(url: str) -> str:
+    """Refuse what redis-py would refuse later, for example a connection option with a value of the wrong type."""
+    from redis.asyncio.connection import parse_url  # noqa: PLC0415 - the command's help must not load redis-py
+
+    try:
+        parse_url(url)
+    except ValueError as error:
+        raise PydanticCustomError(UNREADABLE_URL, "redis-py cannot read it: {error}", {"error": str(error)}) from error
+    return url
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """An environment variable that sets the field of `WorkerModel` at `path`."""
+
+    name: str
+    path: str
+    text: str = ""
+    """Replaces the field's description, where the description uses Kubernetes' names."""
+    permitted: str = ""
+    """Replaces what the field's type and bounds say about permitted values."""
+    parse: Callable[[str], object] | None = None
+    check: Callable[[str], object] | None = None
+    secret: bool = False
+    """The value is never shown."""
+    is_service_link: Callable[[str], object] = lambda _value: False
+    """Tells that Kubernetes set the value for a Service; the variable then counts as not set."""
+
+    @property
+    def field(self) -> FieldInfo:
+        *models, last = self.path.split(".")
+        model: type[BaseModel] = WorkerModel
+        for name in models:
+            annotation = model.model_fields[name].annotation
+            assert isinstance(annotation, type)
+            assert issubclass(annotation, BaseModel)
+            model = annotation
+        return model.model_fields[last]
+
+    @property
+    def type(self) -> Any:
+        """The field's type with its bounds, and with the conversion from an environment's text."""
+        annotation: Any = self.field.annotation
+        parse = self.parse or (_fold_case(annotation) if _is_enum(annotation) else lambda value: value)
+        check = self.check or (lambda value: value)
+        return Annotated[annotation, *self.field.metadata, BeforeValidator(parse), AfterValidator(check)]
+
+    @property
+    def default(self) -> str:
+        """The default as a person writes it; empty if there is none."""
+        value = self.field.default
+        if value is None or value == ():
+            # The schema has no default for the Redis URL; the description names it.
+            found = _DEFAULT.search(self.field.description or "")
+            return found[1] if found and "://" in found[1] else ""
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    @property
+    def meaning(self) -> str:
+        return self.text or _DEFAULT.sub("", self.field.description or "")
+
+    @property
+    def may_be(self) -> str:
+        """The permitted values, as they follow "must be" in an error."""
+        if self.permitted:
+            return self.permitted
+        annotation: Any = self.field.annotation
+        if _is_enum(annotation):
+            *others, last = [member.value for member in annotation]
+            return f"{', '.join(others)} or {last}"
+        if annotation is bool:
+            return "true or false"
+        low = next(m.ge for m in self.field.metadata if isinstance(m, annotated_types.Ge))
+        high = next(m.le for m in self.field.metadata if isinstance(m, annotated_types.Le))
+        return f"an integer from {low} to {high}"
+
+
+def _is_enum(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, StrEnum)
+
+
+def _fold_case(members: type[StrEnum]) -> Callable[[str], str]:
+    """Accept `random` for Random: environments do not agree on upper and lower case."""
+    return lambda value: next((m.value for m in members if m.value.lower() == value.lower()), value)
+
+
+_HTTP = "an http:// or https:// URL with a host, for example"
+
+LEGACY: tuple[Variable, ...] = (
+    Variable("QUEUE_SERVICE_URL", "spec.queue.url", permitted=f"{_HTTP} http://queue:8081"),
+    Variable(
+        "REDIS_URL",
+        "spec.events.redis_url",
+        permitted="a redis://, rediss:// or unix:// URL, for example redis://redis:6379",
+        check=_readable_redis_url,
+        secret=True,
+    ),
+    Variable(
+        "EXECUTOR_COUNT",
+        "spec.executors.count",
+        "Number of numbered executors, executor-1 … executor-N. Ignored with EXECUTOR_ENDPOINTS.",
+    ),
+    Variable("EXECUTOR_BASE_URL", "spec.executors.base_url", permitted=f"{_HTTP} http://executor"),
+    Variable("FORCE_LEGACY_QUEUE", "spec.migration.force_legacy_queue", "Route regardless of CELERY_PERCENTAGE."),
+    Variable("HOSTNAME", "process.worker_id", permitted="a name of at most 253 characters"),
+    Variable(
+        "QUEUE_API_KEY",
+        "process.api_key",
+        permitted="visible ASCII characters with no space between them",
+        secret=True,
+    ),
+    Variable("CELERY_ENABLED", "process.celery_enabled"),
+    Variable("CELERY_PERCENTAGE", "process.celery_percentage", permitted="a number from 0.0 to 1.0"),
+)
+"""The variables of the legacy worker."""
+
+FURTHER: tuple[Variable, ...] = (
+    Variable("POLL_INTERVAL_SECONDS", "spec.queue.poll_interval_seconds"),
+    Variable("EXECUTOR_PORT", "spec.executors.port", is_service_link=_SERVICE_LINK.match),
+    Variable(
+        "EXECUTOR_ENDPOINTS",
+        "spec.executors.endpoints",
+        permitted="http:// or https:// URLs with a host, separated by commas, at most 200",
+        parse=url_list,
+    ),
+    Variable("EXECUTOR_CONCURRENCY", "spec.executors.concurrency"),
+    Variable("SLOW_START_SECONDS", "spec.executors.slow_start_seconds"),
+    Variable(
+        "HEALTH_CHECK_PATH",
+        "spec.executors.health_check.path",
+        permitted="a path that begins with / and has no space",
+    ),
+    Variable("HEALTH_CHECK_TIMEOUT_SECONDS", "spec.executors.health_check.timeout_seconds"),
+    Variable("HEALTH_CHECK_PERIOD_SECONDS", "spec.executors.health_check.period_seconds"),
+    Variable("HEALTH_CHECK_MAX_AGE_SECONDS", "spec.executors.health_check.max_age_seconds"),
+    Variable("HEALTH_CHECK_FAILURE_THRESHOLD", "spec.executors.health_check.failure_threshold"),
+    Variable("HEALTH_CHECK_SUCCESS_THRESHOLD", "spec.executors.health_check.success_threshold"),
+    Variable("WHEN_UNAVAILABLE", "spec.executors.when_unavailable"),
+    Variable("UNAVAILABLE_GRACE_SECONDS", "spec.executors.unavailable_grace_seconds"),
+    Variable("ROUTING_STRATEGY", "spec.routing.strategy"),
+    Variable("STICKY_KEY", "spec.routing.sticky_key"),
+    Variable("TASK_TIMEOUT_SECONDS", "spec.routing.task_timeout_seconds"),
+    Variable("RETRY_ATTEMPTS", "spec.routing.retry.attempts"),
+    Variable("RETRY_BACKOFF_SECONDS", "spec.routing.retry.backoff_seconds"),
+    Variable("RETRY_MAX_BACKOFF_SECONDS", "spec.routing.retry.max_backoff_seconds"),
+    Variable("RECOVERY", "spec.routing.recovery"),
+    Variable("DRAIN_SECONDS", "spec.routing.drain_seconds"),
+    Variable("JOURNAL", "spec.routing.journal"),
+    Variable("MAX_BODY_MEBIBYTES", "spec.routing.max_body_mebibytes"),
+    Variable(
+        "JOURNAL_GROUP",
+        "process.journal_group",
+        permitted="two words with a slash between them, for example default/legacy",
+    ),
+    Variable("HOST", "process.host", permitted="an IP address or a host name of this machine"),
+    Variable("PORT", "process.port"),
+    Variable("LOG_LEVEL", "process.log_level"),
+    Variable("LOG_FORMAT", "process.log_format"),
+)
+VARIABLES = LEGACY + FURTHER

@@ -1,0 +1,140 @@
+"""Takes executors, or single slots of them, out of use for a time: ejections and cooldowns, with their timers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from queueworker.routing.executors import outliers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queueworker.routing.counters import Counters
+    from queueworker.routing.executors.executor import Executor
+    from queueworker.routing.executors.slots import Slots
+
+# How long an executor gets no task after it answered 429 or 503.
+REFUSAL_COOLDOWN_SECONDS = 1.0
+# How much the newest task counts in the moving average of what tasks take.
+NEWEST_TASK_WEIGHT = 0.05
+
+
+class Ejections:
+    """Decides by the rules of `outliers`. Calls `on_flip` when an executor was ejected or readmitted.
+
+    `healthy` is always the number of healthy executors in the pool.
+    """
+
+    def __init__(
+        self,
+        slots: Slots,
+        *,
+        clock: Callable[[], float],
+        counters: Counters,
+        on_flip: Callable[[Executor], None],
+    ) -> None:
+        self._slots = slots
+        self._clock = clock
+        self._counters = counters
+        self._on_flip = on_flip
+        self._ejected: dict[Executor, None] = {}
+        """The one that was ejected first comes first."""
+        self._failing: set[Executor] = set()
+        """Executors whose last tasks all failed."""
+        self._usual_seconds = outliers.INITIAL_TASK_SECONDS
+        """Moving average of what a completed task takes."""
+        self._timers: set[asyncio.TimerHandle] = set()
+
+    def answered(self, executor: Executor, completed: bool, took: float, healthy: int) -> None:
+        """The executor gave the result of a task after so many seconds. Call it before the task's slot is released."""
+        history = executor.failures
+        history.consecutive_failures = 0
+        if completed:
+            self._usual_seconds += (took - self._usual_seconds) * NEWEST_TASK_WEIGHT
+            if history.consecutive_failed_tasks:
+                history.consecutive_failed_tasks = 0
+                self._failing.discard(executor)
+            return
+        history.consecutive_failed_tasks += 1
+        if history.consecutive_failed_tasks < outliers.CONSECUTIVE_FAILURES or executor.leaving:
+            return
+        self._failing.add(executor)
+        seconds = outliers.slot_cooldown(took, self._usual_seconds, len(self._failing), healthy)
+        if seconds:
+            executor.in_flight += 1  # keeps the slot in use after the task's permit is released
+            self._slots.refresh(executor)
+            self._call_later(seconds, lambda: self._slots.give_back(executor))
+
+    def failed(self, executor: Executor, reason: str, healthy: int) -> None:
+        """The executor failed a task by a fault of its own: enough of those in a row eject it."""
+        if not executor.failures.failed() or executor.leaving or not executor.healthy:
+            return
+        if len(self._ejected) + 1 > outliers.max_ejected(healthy + self._sound()):
+            return
+        seconds = executor.failures.eject(self._clock())
+        count = executor.failures.consecutive_failures
+        executor.ejection_reason = f"ejected for {seconds:.0f} s after {count} failures in a row: {reason}"
+        executor.ejection_timer = self._call_later(seconds, lambda: self._readmit(executor))
+        self._ejected[executor] = None
+        self._counters.ejections += 1
+        self._on_flip(executor)
+
+    def refused(self, executor: Executor) -> None:
+        """The executor answered that it takes no task now: give it none for a moment."""
+        self._cancel(executor.cooldown_timer)
+        # The timer ends the cooldown, not the clock: a timer may fire a little before its time.
+        executor.cooldown_timer = self._call_later(REFUSAL_COOLDOWN_SECONDS, lambda: self._end_cooldown(executor))
+        self._slots.refresh(executor)
+
+    def too_many(self, healthy: int) -> bool:
+        """Whether more executors are ejected than may be: others became unhealthy or left."""
+        return len(self._ejected) > outliers.max_ejected(healthy + self._sound())
+
+    def readmit_first(self) -> None:
+        """End the ejection that began first."""
+        self._readmit(next(iter(self._ejected)))
+
+    def forget(self, executor: Executor) -> None:
+        """The executor leaves the pool."""
+        self._failing.discard(executor)
+        if executor.ejection_reason:
+            self._readmit(executor)
+
+    def close(self) -> None:
+        """Stop the timers."""
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+
+    def _sound(self) -> int:
+        """Ejected executors whose health checks succeed."""
+        return sum(executor.health.healthy and not executor.leaving for executor in self._ejected)
+
+    def _readmit(self, executor: Executor) -> None:
+        self._cancel(executor.ejection_timer)
+        executor.ejection_timer = None
+        executor.ejection_reason = ""
+        del self._ejected[executor]
+        executor.failures.returned(self._clock())
+        self._on_flip(executor)
+
+    def _end_cooldown(self, executor: Executor) -> None:
+        executor.cooldown_timer = None
+        self._slots.refresh(executor)
+        if executor.available:
+            self._slots.offer()
+
+    def _call_later(self, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        def due() -> None:
+            self._timers.discard(timer)
+            callback()
+
+        timer = asyncio.get_running_loop().call_later(seconds, due)
+        self._timers.add(timer)
+        return timer
+
+    def _cancel(self, timer: asyncio.TimerHandle | None) -> None:
+        if timer is not None:
+            timer.cancel()
+            self._timers.discard(timer)

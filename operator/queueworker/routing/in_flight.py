@@ -1,0 +1,102 @@
+"""A task in flight: a task and how far it has come, from its pull to its report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from queueworker.routing.journal import entries
+from queueworker.routing.journal.failed_tasks import NO_TASK, FailedTask
+from queueworker.routing.wire.outcome import Outcome
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from queueworker.routing.journal.entries import State
+    from queueworker.routing.journal.journal import Journal
+    from queueworker.routing.limits import Limits
+    from queueworker.routing.queue.client import QueueClient
+    from queueworker.routing.wire.task import Task
+
+
+@dataclass(slots=True, eq=False)
+class InFlightTask:
+    """A task that the queue handed to us and that is not reported yet."""
+
+    task: Task
+    queue: QueueClient
+    """The queue that waits for the report."""
+    pulled_at: float
+    """Seconds on the router's monotonic clock."""
+    attempt: int = 1
+    executor: str = ""
+    """The name of the executor that was asked last; empty while none was."""
+    ambiguous: bool = False
+    """An executor was asked and did not say how it ended: it may have run the task to its end."""
+    deadline: float | None = None
+    """Unix time in seconds. An asynchronous executor has the task, and may publish the outcome until then."""
+    deaths: int = 0
+    """Routers that died while an executor ran the task."""
+    recovered: bool = False
+    """It comes from the journal of a router that died."""
+    outcome: Outcome | None = None
+    """Set once it is known how the task ended."""
+    redelivered: bool = False
+    """The queue has handed out the id once more since its report was sent."""
+    recorded: bool = False
+    """The journal may hold an entry of it: the next state must be durable before an executor is called."""
+    lost: bool = False
+    """Another router has taken the task over: nothing more may be done for it here."""
+    executor_seconds: float = 0.0
+    """Time that executors and the backoffs between attempts used. The rest is the router's overhead."""
+    run: asyncio.Task[None] | None = None
+
+    @property
+    def eval_id(self) -> str:
+        return self.task.eval_id
+
+
+def died_with(executor: str) -> Outcome:
+    """The outcome of a task that may have run when its router died, where `routing.recovery` is Fail."""
+    return Outcome(completed=False, error=f"the router died while executor {executor} ran the task")
+
+
+def record_state(flight: InFlightTask, journal: Journal, state: State, executor: str = "") -> None:
+    """Put the task's entry into the journal, as `pulled` or `executing` on that executor."""
+    flight.executor = executor or flight.executor
+    entry = entries.encode_task(
+        *(state, flight.queue.url, flight.task.raw, flight.attempt, executor),
+        ambiguous=flight.ambiguous,
+        deadline=flight.deadline,
+        deaths=flight.deaths,
+    )
+    journal.put(flight.task.eval_id, entry)
+
+
+def record_outcome(flight: InFlightTask, journal: Journal, outcome: Outcome) -> None:
+    """Put the task's entry into the journal, as `executed` with its outcome."""
+    entry = entries.encode_outcome(
+        *(flight.queue.url, outcome, flight.task.raw, flight.attempt, flight.executor), ambiguous=flight.ambiguous
+    )
+    journal.put(flight.task.eval_id, entry)
+
+
+def failed_task(flight: InFlightTask, error: str, now: float, limits: Limits) -> FailedTask:
+    """The record of a task that was reported as failed with that error. `now` is Unix time in seconds.
+
+    A task whose result the queue refused has run, too: sending it again is ambiguous.
+    """
+    raw = flight.task.raw
+    size = 0 if raw == NO_TASK else len(raw)
+    most = limits.max_error_chars
+    return FailedTask(
+        eval_id=flight.eval_id,
+        error=error if len(error) <= most else error[:most] + "…",
+        attempts=flight.attempt,
+        executor=flight.executor,
+        failed_at=round(now, 3),
+        queue_url=flight.queue.url,
+        ambiguous=flight.ambiguous or (flight.outcome is not None and flight.outcome.completed),
+        task_bytes=size,
+        task=raw if size <= limits.max_failed_task_body_bytes else NO_TASK,
+    )

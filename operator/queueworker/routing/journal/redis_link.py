@@ -1,0 +1,65 @@
+"""Whether Redis answers the journal, and with what error if not."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError
+
+from queueworker.routing.snapshot import Link, LinkReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queueworker.routing.counters import Counters
+
+CONNECTED = Link(LinkReason.CONNECTED)
+
+
+class RedisLink:
+    """The outcome of the journal's last exchange with Redis, whoever had it. `on_change` is called when it changed."""
+
+    def __init__(self, redis_url: str, counters: Counters, on_change: Callable[[], None]) -> None:
+        self.journal = Link()
+        self.events = Link()
+        """As `journal`, but for publishing: a Redis that is out of memory still publishes."""
+        self.failures = 0
+        """Since the last success."""
+        self.restored = asyncio.Event()
+        """Set when Redis answers again: whoever waits to try again may stop waiting. It is for the waiter to clear."""
+        self._name = f"Redis {_without_password(redis_url)}"
+        self._counters = counters
+        self._on_change = on_change
+
+    @property
+    def worth_waiting(self) -> bool:
+        """Whether what is to be written may be written soon: Redis answers, or was never asked."""
+        reason = self.journal.reason
+        return reason is LinkReason.CONNECTED or reason is LinkReason.UNKNOWN
+
+    def succeeded(self) -> None:
+        self.failures = 0
+        if not self.journal.ok:
+            self.restored.set()
+            self._set(CONNECTED, CONNECTED)
+
+    def failed(self, error: Exception, *, publishes: bool = False) -> None:
+        """`publishes`: Redis refused entries only, and published the events."""
+        self.failures += 1
+        self._counters.journal_errors += 1
+        refused = isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError)
+        reason = LinkReason.AUTHENTICATION_FAILED if refused else LinkReason.CONNECTION_FAILED
+        link = Link(reason, f"{self._name}: {error or type(error).__name__}")
+        self._set(link, CONNECTED if publishes else link)
+
+    def _set(self, journal: Link, events: Link) -> None:
+        changed = (journal.reason, events.reason) != (self.journal.reason, self.events.reason)
+        self.journal, self.events = journal, events
+        if changed:
+            self._on_change()
+
+
+def _without_password(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"

@@ -1,0 +1,228 @@
+"""What is to be written to Redis next, and what Redis holds of it. Pure: no clock, no Redis.
+
+Entries, their removals, events and failed-task records leave the buffer in batches, one at a time. A batch is taken,
+and then either `written`, `written_but_entries` or `put_back`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from queueworker.routing.journal.event_buffer import EventBuffer
+from queueworker.routing.journal.failed_tasks import Backlog
+
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Iterable
+
+    from queueworker.routing.journal.event_buffer import BufferedEvent
+    from queueworker.routing.journal.failed_tasks import FailedTask
+    from queueworker.routing.limits import Limits
+    from queueworker.routing.wire.outcome import Event
+
+# In one batch, beside those that go with an event. Redis removes some million fields a second.
+MAX_REMOVALS = 10_000
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """What one script writes, in its order: events, removals, entries, failed-task records."""
+
+    events: deque[BufferedEvent]
+    removals: list[str]
+    entries: dict[str, bytes]
+    failed_tasks: Backlog
+    size: int
+    """About how many bytes it has."""
+
+    def arguments(self, number: int) -> list[object]:
+        """As `scripts.BATCH` reads them."""
+        args: list[object] = [number, len(self.events)]
+        for event, _ in self.events:
+            args += event
+        args.append(len(self.removals))
+        args += self.removals
+        args.append(len(self.entries))
+        for pair in self.entries.items():
+            args += pair
+        args += self.failed_tasks.arguments()
+        return args
+
+
+@dataclass(frozen=True, slots=True)
+class Unwritten:
+    """Events, the oldest first, and failed-task records that never reached Redis: another journal may inherit them."""
+
+    events: tuple[Event, ...]
+    failed_tasks: Backlog
+
+    def __bool__(self) -> bool:
+        return bool(self.events or self.failed_tasks)
+
+
+class WriteBuffer:
+    """`entries` is what the journal should hold: one for each task in flight."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.entries: dict[str, bytes] = {}
+        self.unwritten: dict[str, bytes] = {}
+        """Those entries that no batch has taken yet, as they are to be written."""
+        self.events = EventBuffer(limits.max_buffered_event_bytes)
+        self.failed_tasks = Backlog(limits)
+        self._max_batch_bytes = limits.max_batch_bytes
+        self._removals: dict[str, None] = {}
+        """Ids that leave Redis with the next batch. None of them is in `entries`."""
+        self._stored: set[str] = set()
+        """Ids of which Redis holds an entry, or may hold one because an answer was lost."""
+        self._under_way: Batch | None = None
+        """The batch that was taken last, while its answer is missing; None if the instance was renewed since."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self.unwritten or self.events or self._removals or self.failed_tasks)
+
+    def may_be_stored(self, eval_id: str) -> bool:
+        """Whether Redis may hold an entry of that id that we wrote, or know of."""
+        under_way = self._under_way
+        return eval_id in self._stored or (under_way is not None and eval_id in under_way.entries)
+
+    def stored_ids(self) -> set[str]:
+        """Those for which `may_be_stored` is true now."""
+        return self._stored | (self._under_way.entries.keys() if self._under_way is not None else set())
+
+    # --- what the router adds
+
+    def put(self, eval_id: str, entry: bytes) -> None:
+        """A later entry takes the place of an earlier one, also of one that is on its way out."""
+        self.entries[eval_id] = self.unwritten[eval_id] = entry
+        if self._removals:
+            self._removals.pop(eval_id, None)
+
+    def finish(self, eval_id: str, event: Event | None, failed: FailedTask | None) -> None:
+        """The entry goes with the event, or with the next batch if there is none."""
+        known = self.entries.pop(eval_id, None) is not None
+        self.unwritten.pop(eval_id, None)
+        removes = eval_id if known and self.may_be_stored(eval_id) else None
+        if event is not None:
+            self.events.add(event, removes)
+        elif removes is not None:
+            self._removals[removes] = None
+        if failed is not None:
+            self.failed_tasks.add(failed)
+        elif self.failed_tasks:
+            self.failed_tasks.drop(eval_id)
+
+    def adopt(self, found: dict[str, bytes]) -> dict[str, bytes]:
+        """Entries of others that are in our journal in Redis. Returns those of tasks that are not in flight here."""
+        self._stored.update(found)
+        new = {eval_id: entry for eval_id, entry in found.items() if eval_id not in self.entries}
+        self.entries.update(new)
+        return new
+
+    def drop_oldest_events(self) -> int:
+        """Drop events above the bound, and let their entries go. Returns how many were dropped."""
+        dropped = self.events.drop_oldest()
+        self._removals.update(dict.fromkeys(self._removals_with(dropped)))
+        return len(dropped)
+
+    # --- batches
+
+    def take(self) -> Batch:
+        """The next batch. Of each kind it has at most `max_batch_bytes`, or one item that is larger."""
+        before = self.events.bytes
+        events = self.events.take(self._max_batch_bytes)
+        removals = self._removals_with(events)
+        if self._removals:
+            removals += islice(self._removals, MAX_REMOVALS)
+        entries, size = self._take_entries()
+        failed_tasks = self.failed_tasks.take(self._max_batch_bytes)
+        size += before - self.events.bytes + failed_tasks.bytes
+        batch = self._under_way = Batch(events, removals, entries, failed_tasks, size)
+        return batch
+
+    def _removals_with(self, events: Iterable[BufferedEvent]) -> list[str]:
+        """Ids that go with these events; not that of a task which the queue has handed out again: its entry is new."""
+        held = self.entries
+        return [eval_id for _, eval_id in events if eval_id is not None and eval_id not in held]
+
+    def _take_entries(self) -> tuple[dict[str, bytes], int]:
+        """And their bytes."""
+        taken, size = self.unwritten, sum(map(len, self.unwritten.values()))
+        if size <= self._max_batch_bytes:
+            self.unwritten = {}
+            return taken, size
+        taken, size = {}, 0
+        for eval_id, entry in self.unwritten.items():
+            if taken and size + len(entry) > self._max_batch_bytes:
+                break
+            taken[eval_id] = entry
+            size += len(entry)
+        self.unwritten = dict(islice(self.unwritten.items(), len(taken), None))
+        return taken, size
+
+    def written(self, batch: Batch) -> None:
+        """Redis has done all of it."""
+        if self._under_way is batch:
+            self._under_way = None
+            self._removed(batch)
+            self._stored.update(batch.entries)
+
+    def written_but_entries(self, batch: Batch) -> None:
+        """Redis has published the events and done the removals, but may have refused entries and records."""
+        if self._under_way is batch:
+            self._removed(batch)
+        batch.events.clear()
+        batch.removals.clear()
+        self.put_back(batch)
+
+    def put_back(self, batch: Batch) -> None:
+        """Redis has not done it, or may not have: all of it is to be written, before what came since."""
+        if self._under_way is batch:
+            self._under_way = None
+            self._stored.update(batch.entries)
+        held = self.entries
+        self.unwritten = {i: held[i] for i in (*batch.entries, *self.unwritten) if i in held}
+        self.events.put_back(batch.events)
+        self.failed_tasks.put_back(batch.failed_tasks)
+
+    def _removed(self, batch: Batch) -> None:
+        self._stored.difference_update(batch.removals)
+        if self._removals:
+            for eval_id in batch.removals:
+                self._removals.pop(eval_id, None)
+
+    # --- what never reached Redis
+
+    def take_unwritten(self) -> Unwritten:
+        """Everything but the entries."""
+        events = self.events.take(self.events.bytes)
+        return Unwritten(tuple(event for event, _ in events), self.failed_tasks.take())
+
+    def inherit(self, unwritten: Unwritten) -> None:
+        """Put it before what is ours, because it is older."""
+        self.events.put_back((event, None) for event in unwritten.events)
+        self.failed_tasks.put_back(unwritten.failed_tasks)
+
+    # --- another journal in Redis
+
+    def write_all_again(self) -> None:
+        """Redis may have lost our entries."""
+        self.unwritten = dict(self.entries)
+
+    def start_over(self, taken: set[str]) -> set[str]:
+        """Our entries go to a new, empty journal, without those that are taken. Returns which of ours those were.
+
+        A batch that is under way was for the journal that we had: whatever comes of it, it changes nothing in the new
+        one. All entries that are left are unwritten by now, and there is nothing to remove.
+        """
+        lost = self.entries.keys() & taken
+        for eval_id in lost:
+            del self.entries[eval_id]
+        self._stored.clear()
+        self._removals.clear()
+        self._under_way = None
+        self.write_all_again()
+        return lost

@@ -1,0 +1,120 @@
+"""Who answered, and what the answer means. Pure.
+
+Ingresses, gateways and login pages stand between the router and the queue, and answer by themselves. Only the queue's
+own words (docs/wire.md) are final. Nothing else in this package looks at a status code.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, StrEnum
+from typing import Any
+
+from queueworker.routing.wire.reading import InvalidAnswer, describe, is_html, read_object
+from queueworker.routing.wire.task import Task, parse_task
+
+# A report gets these for a time: worth sending again. Every other 4xx refuses this very report.
+_TRANSIENT = frozenset({401, 403, 408, 425, 429})
+_TAKEN = {True: "completed", False: "failed"}
+_UNKNOWN_ID = "not_found"
+_UNKNOWN_ID_DETAIL = "Task not found"
+
+
+class LossCause(StrEnum):
+    """Why a poll may have cost a task: the queue pops before it answers. The values are a metric's label."""
+
+    NO_ANSWER = "no_answer"
+    NOT_THE_QUEUES = "not_the_queues"
+    UNREADABLE = "unreadable"
+
+
+class ForeignAnswer(Exception):
+    """The answer to a poll is not the queue's. `cause` is None when the queue cannot have popped a task for it."""
+
+    def __init__(self, message: str, cause: LossCause | None = LossCause.NOT_THE_QUEUES) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+class Reply(Enum):
+    """What an answer to a report means."""
+
+    TAKEN = "the queue has the report"
+    UNKNOWN_ID = "the queue knows no such task"
+    MAYBE_UNKNOWN_ID = "a 404 that may be somebody else's"
+    KEY_REFUSED = "the API key is wrong or missing"
+    NEVER = "this very report will never be taken"
+    NOT_NOW = "worth sending again"
+
+
+def read_poll(status: int, body: bytes) -> Task | None:
+    """The task that `GET /tasks/next` brought, or None when the queue is empty.
+
+    Raises `ForeignAnswer`, or `InvalidTask` for a task of the queue's that cannot be routed.
+    """
+    if status == 204:
+        return None
+    if status != 200:
+        raise ForeignAnswer(f"{status} ({describe(body)})", None if key_refused(status, body) else _CAUSE)
+    try:
+        task = parse_task(body)
+    except InvalidAnswer as error:
+        cause = LossCause.UNREADABLE if body[:1] == b"{" else _CAUSE
+        raise ForeignAnswer(f"200 with something that is not a task ({describe(body)})", cause) from error
+    return task
+
+
+def read_report(status: int, body: bytes, *, completed: bool) -> Reply:
+    """What the answer to `POST /tasks/{id}/complete` (or `/fail`) means."""
+    if status == 200:
+        said = _word(body, "status")
+        if said == _TAKEN[completed]:
+            return Reply.TAKEN
+        return Reply.UNKNOWN_ID if said == _UNKNOWN_ID else Reply.NOT_NOW
+    if status == 404:
+        known = _word(body, "detail") == _UNKNOWN_ID_DETAIL
+        return Reply.UNKNOWN_ID if known else Reply.MAYBE_UNKNOWN_ID
+    if key_refused(status, body):
+        return Reply.KEY_REFUSED
+    if 400 <= status < 500 and status not in _TRANSIENT:
+        return Reply.NEVER
+    return Reply.NOT_NOW
+
+
+def read_depth(status: int, body: bytes) -> int | None:
+    """Tasks that wait, by the answer of `GET /status`; None when the answer is not the queue's."""
+    queued = _field(body, "queued") if status == 200 else None
+    return queued if isinstance(queued, int) and not isinstance(queued, bool) and queued >= 0 else None
+
+
+def read_look_up(status: int, body: bytes) -> str | None:
+    """`queued` or `running` when the queue has the task, by the answer of `GET /tasks/{id}`; empty when it has not.
+
+    None when the answer is not the queue's.
+    """
+    if status == 404:
+        return "" if _word(body, "detail") is not None else None
+    said = _word(body, "status") if status == 200 else None
+    return said if said is None or said in {"queued", "running"} else ""
+
+
+def read_submission(status: int, body: bytes) -> int | None:
+    """The task's place in the queue, by the answer of `POST /tasks`; None when the queue did not take the task."""
+    position = _field(body, "position") if status == 200 and _word(body, "status") == "queued" else None
+    return position if isinstance(position, int) else None
+
+
+def key_refused(status: int, body: bytes) -> bool:
+    """A 403 of a firewall is a page; the queue answers in JSON."""
+    return status in {401, 403} and not is_html(body)
+
+
+def _word(body: bytes, name: str) -> str | None:
+    value = _field(body, name)
+    return value if isinstance(value, str) else None
+
+
+def _field(body: bytes, name: str) -> Any:
+    return (read_object(body) or {}).get(name)
+
+
+_CAUSE = LossCause.NOT_THE_QUEUES

@@ -1,0 +1,184 @@
+"""Tells the queue how tasks ended, until the queue itself has answered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from queueworker.routing.backoff import exponential
+from queueworker.routing.http.transport import TransportError
+from queueworker.routing.queue.answers import Reply, read_depth, read_look_up, read_report
+from queueworker.routing.snapshot import LinkReason
+from queueworker.routing.wire.outcome import report_body
+from queueworker.routing.wire.reading import describe, excerpt
+from queueworker.routing.wire.task import path_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queueworker.routing.http.transport import Answer
+    from queueworker.routing.limits import Limits
+    from queueworker.routing.queue.exchange import QueueExchange
+    from queueworker.routing.wire.outcome import Outcome
+
+log = logging.getLogger(__name__)
+
+REPORT_TIMEOUT_SECONDS = 60.0
+RETRY_FIRST_SECONDS = 1.0
+RETRY_MAX_SECONDS = 30.0
+# So many 404s that may be somebody else's, with signs of the queue's life between them, say that an id is unknown.
+DOUBTED_404S = 3
+# A result that was refused so often, while other reports were taken, is reported as a failure; then it is given up.
+MAX_REFUSALS = 8
+
+
+@dataclass(slots=True)
+class _Report:
+    """One report on its way."""
+
+    eval_id: str
+    outcome: Outcome
+    taken_before: int
+    """How many other reports the queue had taken when this one, in its present form, was sent first."""
+    refusals: int = 0
+    stuck: bool = False
+    """It was refused at least once."""
+    doubted: int = 0
+    signs_of_life: int = -1
+    """Of the queue, at the last 404 that was doubted."""
+
+    def become_failure(self, error: str, taken: int) -> None:
+        self.outcome = replace(self.outcome, completed=False, error=error, result=None)
+        self.refusals, self.taken_before = 0, taken
+
+
+class Reporter:
+    """Sends reports. Any number may be on their way at once; they share the backoff of the exchange."""
+
+    def __init__(self, exchange: QueueExchange, limits: Limits) -> None:
+        self.stuck = 0
+        """Reports that were refused and are not settled yet, whether they wait or are being sent again."""
+        self._exchange = exchange
+        self._limits = limits
+        self._taken = 0
+        self._refusals_in_a_row = 0
+
+    @property
+    def all_refused(self) -> bool:
+        """Whether many reports wait because the queue refuses them, and none was taken meanwhile."""
+        most = self._limits.max_stuck_reports
+        return self.stuck >= most and self._refusals_in_a_row >= most
+
+    async def report(self, eval_id: str, outcome: Outcome, on_failure: Callable[[], None]) -> Outcome | None:
+        """Tell the queue how the task ended; try for ever. `on_failure` is called before each wait.
+
+        Returns the outcome as the queue took it (a result that it will never take becomes a failure), or None when
+        the queue knows no such id: it was restarted, or the answer to an earlier report was lost.
+        A failure that the queue will never take is returned as well, with an alarm in the log: nobody can do more.
+        """
+        report = _Report(eval_id, outcome, self._taken)
+        try:
+            return await self._send_until_settled(report, on_failure)
+        finally:
+            self.stuck -= report.stuck
+
+    async def _send_until_settled(self, report: _Report, on_failure: Callable[[], None]) -> Outcome | None:
+        """As `report`."""
+        eval_id = report.eval_id
+        while True:
+            answer = await self._send(report, on_failure)
+            reply = read_report(answer.status, answer.body, completed=report.outcome.completed)
+            if reply is Reply.TAKEN:
+                self._count_taken()
+                return report.outcome
+            if reply is Reply.UNKNOWN_ID or (reply is Reply.MAYBE_UNKNOWN_ID and await self._is_unknown(report)):
+                self._refusals_in_a_row = 0
+                log.warning("queue %s does not know task %s, or has its report", self._exchange.url, eval_id)
+                return None
+            self._count_refusal(report, reply, answer)
+            if self._is_hopeless(report, reply):
+                if not report.outcome.completed:
+                    log.error(
+                        *("queue %s takes no report of task %s: it answered %d", self._exchange.url),
+                        *(eval_id, answer.status),
+                    )
+                    return report.outcome
+                error = f"queue refused the result with {answer.status}: {excerpt(answer.body)}"
+                report.become_failure(error, self._taken)
+                continue
+            on_failure()
+            await self._wait(exponential(report.refusals, RETRY_FIRST_SECONDS, RETRY_MAX_SECONDS))
+
+    async def depth(self) -> int | None:
+        """Tasks that wait in the queue, by its `/status`; None when the queue does not say."""
+        answer = await self._exchange.ask("/status")
+        depth = None if answer is None else read_depth(*answer)
+        self._exchange.signs_of_life += depth is not None
+        return depth
+
+    async def _send(self, report: _Report, on_failure: Callable[[], None]) -> Answer:
+        """The answer to one report, once there is one."""
+        exchange, backoff = self._exchange, self._exchange.backoff
+        path = f"/tasks/{path_id(report.eval_id)}/{'complete' if report.outcome.completed else 'fail'}"
+        while True:
+            if not backoff.try_acquire():
+                on_failure()
+                await backoff.acquire()
+            epoch = backoff.epoch
+            try:
+                answer = await exchange.post(path, report_body(report.outcome), REPORT_TIMEOUT_SECONDS)
+            except TransportError as error:
+                exchange.unreachable(epoch, error)
+            except BaseException:
+                backoff.abandoned(epoch)
+                raise
+            else:
+                exchange.answered()
+                return answer
+
+    async def _is_unknown(self, report: _Report) -> bool:
+        """After a 404 that may be somebody else's: whether the queue itself has no such task.
+
+        It has none after several such answers with signs of its life between them, when it does not say otherwise.
+        """
+        if self._exchange.signs_of_life != report.signs_of_life:
+            report.doubted += 1
+            report.signs_of_life = self._exchange.signs_of_life
+        if report.doubted < DOUBTED_404S:
+            await self.depth()  # a good answer is a sign of life
+            return False
+        answer = await self._exchange.ask(f"/tasks/{path_id(report.eval_id)}")
+        return answer is not None and not read_look_up(*answer)
+
+    def _is_hopeless(self, report: _Report, reply: Reply) -> bool:
+        """Whether the queue will never take this report in its present form."""
+        refused_alone = report.refusals >= MAX_REFUSALS and self._taken > report.taken_before
+        never = reply is Reply.NEVER and (report.outcome.completed or report.refusals >= MAX_REFUSALS)
+        return refused_alone or never
+
+    def _count_taken(self) -> None:
+        self._taken += 1
+        self._refusals_in_a_row = 0
+        self._exchange.signs_of_life += 1
+        if self._exchange.link.reason is LinkReason.CONNECTION_FAILED:
+            self._exchange.set_link(LinkReason.CONNECTED)
+
+    def _count_refusal(self, report: _Report, reply: Reply, answer: Answer) -> None:
+        report.refusals += 1
+        self._refusals_in_a_row += 1
+        if not report.stuck:
+            report.stuck = True
+            self.stuck += 1
+        what = f"{answer.status} ({describe(answer.body)}) to a report"
+        if reply is Reply.KEY_REFUSED:
+            self._exchange.key_refused(what)
+        else:
+            self._exchange.foreign(f"answered {what}")
+
+    async def _wait(self, delay: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay):  # wait_for may swallow a cancellation before Python 3.12
+                await self._exchange.key_changed.wait()

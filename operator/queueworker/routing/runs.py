@@ -1,0 +1,215 @@
+"""The runs of one router: which tasks are in flight, and the asyncio tasks that carry them.
+
+A run begins with a poll, or with a task that was taken over. A poll is never cancelled, because the queue may have
+popped a task for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from queueworker.routing.in_flight import InFlightTask
+from queueworker.routing.journal.entries import UnreadableEntry
+from queueworker.routing.recovery import revive, stub_task
+from queueworker.routing.wire.outcome import Outcome
+from queueworker.routing.wire.task import InvalidTask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from queueworker.routing.counters import Counters
+    from queueworker.routing.executors.permit import SlotPermit
+    from queueworker.routing.executors.pool import ExecutorPool
+    from queueworker.routing.journal.journal import Journal
+    from queueworker.routing.lifecycle import Lifecycle
+    from queueworker.routing.polling import Poller
+    from queueworker.routing.queue.client import QueueClient
+    from queueworker.routing.queue.clients import QueueClients
+    from queueworker.routing.task_run import TaskRunner
+    from queueworker.routing.wire.task import Task
+
+log = logging.getLogger(__name__)
+
+CLOSING_SECONDS = 3.0
+
+
+class TaskRuns:
+    """Starts runs while slots are free. `on_done` is called when a run has ended."""
+
+    def __init__(
+        self,
+        group: str,
+        life: Lifecycle,
+        queues: QueueClients,
+        pool: ExecutorPool,
+        poller: Poller,
+        runner: TaskRunner,
+        journal: Journal,
+        counters: Counters,
+        clock: Callable[[], float],
+        on_done: Callable[[], None],
+    ) -> None:
+        self.flights: dict[str, InFlightTask] = {}
+        """Tasks that were handed to us and are not reported yet."""
+        self._recovered: deque[InFlightTask] = deque()
+        """Those taken over that wait for a slot; they go before new polls."""
+        self._runs: set[asyncio.Task[None]] = set()
+        self._group = group
+        self._life = life
+        self._queues = queues
+        self._pool = pool
+        self._poller = poller
+        self._runner = runner
+        self._journal = journal
+        self._counters = counters
+        self._clock = clock
+        self._on_done = on_done
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._runs)
+
+    def fill_slots(self) -> None:
+        """Start as many runs as may start now. Called whenever a slot, a task or a permission may have come."""
+        pool = self._pool
+        while pool.can_reserve and not self._life.stopping:
+            if self._recovered:
+                self._start(self._carry(self._recovered.popleft(), pool.reserve()))
+            elif self._poller.may_start():
+                self._poller.started()
+                self._start(self._poll_and_carry(pool.reserve(), self._queues.own.backoff.epoch))
+            else:
+                return
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        run = asyncio.create_task(work)
+        self._runs.add(run)
+        run.add_done_callback(self._run_done)
+
+    def _run_done(self, run: asyncio.Task[None]) -> None:
+        self._runs.discard(run)
+        if not run.cancelled() and run.exception() is not None:
+            log.error("%s: a task run broke", self._group, exc_info=run.exception())
+        if not self._life.routing:
+            self._on_done()
+
+    async def _poll_and_carry(self, permit: SlotPermit, epoch: int) -> None:
+        """A run from its poll on. The permit is given back, whatever happens."""
+        try:
+            task = None
+            try:
+                task = await self._poll(epoch)
+            finally:
+                self._poller.ended(found=task is not None)
+            if task is not None:
+                flight = self.flights[task.eval_id] = InFlightTask(task, self._queues.own, self._clock())
+                self.fill_slots()
+                await self._carry(flight, permit)
+        finally:
+            permit.release()
+
+    async def _poll(self, epoch: int) -> Task | None:
+        """The next task that is to be routed; None when there is nothing to do until the next poll.
+
+        `epoch` is the backoff's when the poll was allowed. A duplicate, or a task that is invalid, is followed by one
+        more poll at once, and no more: an answer that never changes must not be asked for without a pause.
+        """
+        queue = self._queues.own
+        for _ in range(2):
+            if not self._life.routing:
+                break
+            if self._clock() > self._journal.lease_until:
+                await self._journal.verify_lease()
+            try:
+                task = await queue.pull(epoch)
+            except InvalidTask as error:
+                log.warning("%s: queue %s: %s", self._group, queue.url, error)
+                if error.eval_id is not None and not self._is_duplicate(error.eval_id):
+                    self._fail(error.eval_id, queue, str(error))
+            else:
+                if task is None or not self._is_duplicate(task.eval_id):
+                    return task
+                self._counters.duplicates += 1
+            epoch = queue.backoff.epoch
+        queue.backoff.abandoned(queue.backoff.epoch)
+        return None
+
+    def _is_duplicate(self, eval_id: str) -> bool:
+        """Whether the task is in flight here. It is not run again then, but its report may have been too early."""
+        flight = self.flights.get(eval_id)
+        if flight is not None:
+            flight.redelivered = True
+        return flight is not None
+
+    async def _carry(self, flight: InFlightTask, permit: SlotPermit | None = None) -> None:
+        try:
+            await self._runner.run(flight, permit)
+        finally:
+            if self.flights.get(flight.eval_id) is flight:
+                del self.flights[flight.eval_id]
+
+    def _fail(self, eval_id: str, queue: QueueClient, error: str) -> None:
+        """Report a task as failed that cannot be routed as it came."""
+        outcome = Outcome(completed=False, error=error)
+        flight = InFlightTask(stub_task(eval_id), queue, self._clock(), outcome=outcome)
+        self.flights[eval_id] = flight
+        self._start(self._carry(flight))
+
+    # --- recovery
+
+    def on_recovered(self, found: dict[str, bytes]) -> None:
+        """Take over what a dead router left: finish what was executed, route the rest as `recovery` says."""
+        self._counters.recovered += self.revive(found)
+        log.info("%s: took over %d tasks of a router that died", self._group, len(found))
+        self.fill_slots()
+
+    def revive(self, found: dict[str, bytes]) -> int:
+        """Make runs of entries that are in our journal by now. Returns how many were not in flight here already."""
+        new = {eval_id: raw for eval_id, raw in found.items() if eval_id not in self.flights}
+        recovery = self._runner.spec.routing.recovery
+        for eval_id, raw in new.items():
+            try:
+                flight = revive(eval_id, raw, recovery, self._queues.of, self._clock())
+            except UnreadableEntry as error:
+                self._start(self._journal.quarantine(eval_id, raw))
+                self._fail(eval_id, self._queues.own, f"the journal's entry of the task cannot be read ({error})")
+                continue
+            self.flights[eval_id] = flight
+            if flight.outcome is not None:
+                self._start(self._carry(flight))
+            else:
+                self._recovered.append(flight)
+        return len(new)
+
+    def on_fenced(self, lost: set[str]) -> None:
+        """Another router has these tasks now. A poll goes on: the task that it may bring was never in the journal."""
+        for flight in [self.flights[eval_id] for eval_id in lost if eval_id in self.flights]:
+            flight.lost = True
+            if flight.run is not None:
+                flight.run.cancel()
+        for flight in [flight for flight in self._recovered if flight.lost]:
+            self._recovered.remove(flight)
+            del self.flights[flight.eval_id]
+
+    # --- the end
+
+    async def end_polls(self) -> None:
+        """However short the drain: the journal must get what the queue has popped."""
+        deadline = self._clock() + CLOSING_SECONDS
+        while self._poller.under_way and self._clock() < deadline:
+            await asyncio.sleep(CLOSING_SECONDS / 100)
+        for _ in range(self._poller.under_way):
+            self._counters.count_lost_pull("no_answer")
+
+    async def end_runs(self) -> None:
+        """Cancel what runs; with no successor, report what could not be finished as failed."""
+        for run in list(self._runs):
+            run.cancel()
+        if self._runner.final:
+            for flight in self._recovered:
+                self._start(self._runner.give_up(flight))
+        if self._runs:
+            await asyncio.wait(self._runs, timeout=2 * CLOSING_SECONDS)

@@ -1,0 +1,257 @@
+"""One task's way, from the pull to the event: execute → record → report → publish, in this order.
+
+Whatever dies in between, the task is reported once: each step is in the journal before the next one begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from queueworker.resource.spec import Recovery
+from queueworker.routing import router_log
+from queueworker.routing.executors.attempt import EXECUTE_MARGIN_SECONDS, Retry
+from queueworker.routing.executors.pool import NoExecutors
+from queueworker.routing.in_flight import died_with, failed_task, record_outcome, record_state
+from queueworker.routing.journal.entries import State
+from queueworker.routing.wire.outcome import Outcome, event
+from queueworker.routing.wire.task import execute_body
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queueworker.resource.spec import QueueWorkerSpec
+    from queueworker.routing.counters import Counters
+    from queueworker.routing.executors.async_outcomes import AsyncOutcomes
+    from queueworker.routing.executors.attempt import Attempts
+    from queueworker.routing.executors.executor import Executor
+    from queueworker.routing.executors.permit import SlotPermit
+    from queueworker.routing.executors.pool import ExecutorPool
+    from queueworker.routing.in_flight import InFlightTask
+    from queueworker.routing.journal.journal import Journal
+    from queueworker.routing.limits import Limits
+    from queueworker.routing.router_log import RouterLog
+
+log = logging.getLogger(__name__)
+
+# What a task takes in memory beside its body and its result.
+RUN_BYTES = 8 * 1024
+GIVE_UP_SECONDS = 3.0
+
+
+class Fenced(Exception):
+    """Another router has taken the task over: nothing more may be done for it here."""
+
+
+class Unreported:
+    """The bytes of tasks that have ended and wait for the journal and for the queue."""
+
+    def __init__(self, most: int, on_room: Callable[[], None]) -> None:
+        self._most = most
+        self._on_room = on_room
+        self._bytes = 0
+
+    @property
+    def has_room(self) -> bool:
+        return self._bytes < self._most
+
+    def add(self, size: int) -> None:
+        self._bytes += size
+
+    def remove(self, size: int) -> None:
+        full = not self.has_room
+        self._bytes -= size
+        if full and self.has_room:
+            self._on_room()
+
+
+class TaskRunner:
+    """Carries tasks from slot to event, for one router. `spec` is the current one: the router changes it."""
+
+    def __init__(
+        self,
+        spec: QueueWorkerSpec,
+        pool: ExecutorPool,
+        attempts: Attempts,
+        outcomes: AsyncOutcomes,
+        journal: Journal,
+        unreported: Unreported,
+        counters: Counters,
+        limits: Limits,
+        clock: Callable[[], float],
+        *,
+        log: RouterLog,
+        on_report_failure: Callable[[], None],
+    ) -> None:
+        self.spec = spec
+        self.final = False
+        """No router comes after this one: a task that is cancelled is reported as failed."""
+        self.last_task_time: float | None = None
+        """Unix time in seconds of the last report."""
+        self._pool = pool
+        self._attempts = attempts
+        self._outcomes = outcomes
+        self._journal = journal
+        self._unreported = unreported
+        self._counters = counters
+        self._limits = limits
+        self._clock = clock
+        self._log = log
+        self._logs_each_task = logging.getLogger(router_log.__name__).isEnabledFor(logging.DEBUG)
+        self._on_report_failure = on_report_failure
+
+    async def run(self, flight: InFlightTask, permit: SlotPermit | None) -> None:
+        """Take the task to its event. The permit is given back, whatever happens here."""
+        flight.run = asyncio.current_task()
+        try:
+            outcome = flight.outcome or await self._execute(flight, permit)
+            await self._settle(flight, outcome)
+        except Fenced:
+            log.warning("another router took task %s over", flight.eval_id)
+        except Exception as error:
+            log.exception("task %s met a defect of the router", flight.eval_id)
+            await self._settle(flight, Outcome(completed=False, error=f"the router failed: {error!r}"))
+        except asyncio.CancelledError:
+            await self._on_cancelled(flight)
+            raise
+        finally:
+            if permit is not None:
+                permit.release()
+
+    # --- execute
+
+    async def _execute(self, flight: InFlightTask, permit: SlotPermit | None) -> Outcome:
+        """Give the task to executors until one has answered for it, or `retry` and the grace are used up."""
+        assert permit is not None
+        if flight.deadline is not None:
+            outcome = await self._await_published_outcome(flight, flight.deadline)
+            if outcome is not None:
+                return outcome
+        timeout = flight.task.timeout or self.spec.routing.task_timeout_seconds
+        body = execute_body(flight.task, timeout)
+        while True:
+            try:
+                executor = await self._pool.acquire(permit, flight, lambda: self._record_wait(flight))
+            except NoExecutors as error:
+                self._counters.attempts_failed += 1
+                return Outcome(completed=False, error=str(error))
+            try:
+                result = await self._attempt(flight, executor, body, timeout)
+            finally:
+                permit.release()
+            if isinstance(result, Outcome):
+                return result
+            flight.recorded, flight.deadline = True, None
+            if result.after:
+                await self._back_off(flight, result.after)
+
+    async def _attempt(self, flight: InFlightTask, executor: Executor, body: bytes, timeout: int) -> Outcome | Retry:
+        """One attempt. The journal knows the executor before the executor knows the task."""
+        is_async = executor.completes_async
+        flight.deadline = time.time() + timeout + EXECUTE_MARGIN_SECONDS if is_async else None
+        record_state(flight, self._journal, State.EXECUTING, executor.name)
+        if flight.recorded:
+            # The journal may already hold `pulled`: a successor would then run the task again.
+            await self._journal.durable(flight.eval_id)
+        await self._raise_if_fenced(flight)
+        if is_async is not False:
+            # It may answer `running`: subscribe before it is asked, so that no outcome is missed.
+            await self._outcomes.listen()
+        if not self._pool.fresh(executor):
+            return Retry()  # it left the pool, failed or fell silent while we waited
+        return await self._attempts.attempt(flight, executor, body, timeout)
+
+    async def _await_published_outcome(self, flight: InFlightTask, deadline: float) -> Outcome | None:
+        """An asynchronous executor had the task when its router died. None: the task is to be executed again."""
+        outcome = await self._outcomes.await_published_outcome(flight.eval_id, max(0.0, deadline - time.time()))
+        if outcome is not None:
+            flight.ambiguous = False
+        elif self.spec.routing.recovery is Recovery.FAIL:
+            outcome = died_with(flight.executor)
+        return outcome
+
+    def _record_wait(self, flight: InFlightTask) -> None:
+        flight.recorded = True
+        record_state(flight, self._journal, State.PULLED)
+
+    async def _back_off(self, flight: InFlightTask, seconds: float) -> None:
+        """Sleep, and count the time as execution, not as router overhead."""
+        started = self._clock()
+        await asyncio.sleep(seconds)
+        flight.executor_seconds += self._clock() - started
+
+    # --- record, report, publish
+
+    async def _settle(self, flight: InFlightTask, outcome: Outcome) -> None:
+        size = len(flight.task.raw) + len(outcome.result or b"") + RUN_BYTES
+        self._unreported.add(size)
+        try:
+            await self._record(flight, outcome)
+            taken = await self._report(flight, outcome)
+            self._publish(flight, taken)
+        finally:
+            self._unreported.remove(size)
+
+    async def _record(self, flight: InFlightTask, outcome: Outcome) -> None:
+        """Make the outcome durable, so that a successor reports the task and does not run it again."""
+        flight.outcome = outcome
+        record_outcome(flight, self._journal, outcome)
+        await self._journal.durable(flight.eval_id)
+        await self._raise_if_fenced(flight)
+
+    async def _report(self, flight: InFlightTask, outcome: Outcome) -> Outcome:
+        """Tell the queue. Returns the outcome as the queue took it."""
+        taken: Outcome | None = None
+        flight.redelivered = True
+        while flight.redelivered:
+            # Once more when the id was handed out again while its report was on its way: the queue may have popped
+            # that copy after it took the report.
+            flight.redelivered = False
+            taken = await flight.queue.report(flight.eval_id, taken or outcome, self._on_report_failure) or taken
+        if taken is None:
+            self._counters.reports_unknown += 1
+        return taken or outcome
+
+    def _publish(self, flight: InFlightTask, outcome: Outcome) -> None:
+        """Publish the outcome, then forget the entry; keep a record of a failed task."""
+        counters, now, clock = self._counters, time.time(), self._clock()
+        self.last_task_time = now
+        seconds = clock - flight.pulled_at
+        counters.overhead.observe(seconds - flight.executor_seconds)
+        failed = None
+        if outcome.completed:
+            counters.completed += 1
+            if self._logs_each_task:
+                self._log.completed(flight, seconds)
+        else:
+            counters.failed += 1
+            self._log.failed(flight, outcome.error, seconds, clock)
+            failed = failed_task(flight, outcome.error, now, self._limits)
+        published = flight.outcome is not None and flight.outcome.published
+        self._journal.finish(flight.eval_id, None if published else event(flight.eval_id, outcome), failed)
+
+    async def _raise_if_fenced(self, flight: InFlightTask) -> None:
+        """Called before anything that others would see. Raises `Fenced`."""
+        if self._clock() > self._journal.lease_until:
+            await self._journal.verify_lease()
+        if flight.lost:
+            raise Fenced
+
+    # --- the end of a router
+
+    async def _on_cancelled(self, flight: InFlightTask) -> None:
+        if self.final:
+            await self.give_up(flight)
+        elif flight.eval_id not in self._journal and not flight.lost:
+            record_state(flight, self._journal, State.PULLED)  # for the successor
+
+    async def give_up(self, flight: InFlightTask) -> None:
+        """Report a task as failed that nobody will finish, within a bounded time."""
+        error = "the QueueWorker was deleted before the task ended"
+        outcome = flight.outcome or Outcome(completed=False, error=error)
+        with contextlib.suppress(TimeoutError, Fenced):
+            async with asyncio.timeout(GIVE_UP_SECONDS):
+                await self._settle(flight, outcome)

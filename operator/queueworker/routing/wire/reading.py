@@ -1,0 +1,94 @@
+"""Reads JSON from outside: strictly first, because it is fast; then as other JSON libraries would."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, TypeVar
+
+import msgspec
+import orjson
+
+Fields = TypeVar("Fields")
+_EXCERPT_CHARS = 300
+
+
+class InvalidAnswer(Exception):
+    """An answer is not what docs/wire.md says. The message shows how it begins."""
+
+
+def excerpt(body: bytes) -> str:
+    """The beginning of a body, fit for an error message."""
+    text = body[: 4 * _EXCERPT_CHARS].decode("utf-8", "replace")
+    return text if len(text) <= _EXCERPT_CHARS else text[:_EXCERPT_CHARS] + "…"
+
+
+def read_strictly(body: bytes, decoder: msgspec.json.Decoder[Fields]) -> Fields:
+    """Decode a body. Raises ValueError (msgspec's errors are) or RecursionError.
+
+    msgspec passes over the fields that it does not keep without a check of their UTF-8.
+    """
+    fields = decoder.decode(body)
+    if not body.isascii():
+        body.decode()
+    return fields
+
+
+def read_leniently(body: bytes) -> Any:
+    """What `json.loads` makes of a body: half surrogate pairs, NaN, control characters, a byte order mark are taken.
+
+    Raises `InvalidAnswer`.
+    """
+    try:
+        return json.loads(body.decode("utf-8-sig", "replace"), strict=False)
+    except (ValueError, RecursionError) as error:
+        raise InvalidAnswer(f"no JSON: {excerpt(body)}") from error
+
+
+def write_for_all(value: Any) -> bytes:
+    """JSON that every library reads: half surrogate pairs become U+FFFD, NaN and the infinities null."""
+    return json.dumps(_cleaned(value), allow_nan=False, separators=(",", ":")).encode()
+
+
+def _cleaned(value: Any) -> Any:
+    match value:
+        case str():
+            return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        case float():
+            return value if math.isfinite(value) else None
+        case list():
+            return [_cleaned(item) for item in value]
+        case dict():
+            return {_cleaned(key): _cleaned(item) for key, item in value.items()}
+    return value
+
+
+def describe(body: bytes) -> str:
+    """Kind and length of a body, fit for status and Events: its text may hold anything, and is not shown there."""
+    start = body[:64].lstrip()[:1]
+    kinds = {b"": "an empty body", b"<": "HTML", b"{": "JSON", b"[": "JSON", b'"': "JSON"}
+    kind = kinds.get(start, "text")
+    return kind if kind == "an empty body" else f"{kind}, {len(body):,} bytes"
+
+
+def is_html(body: bytes) -> bool:
+    return body[:64].lstrip()[:1] == b"<"
+
+
+def read_object(body: bytes) -> dict[str, Any] | None:
+    """The JSON object that the body is; None when it is something else."""
+    try:
+        value = orjson.loads(body)
+    except ValueError:
+        try:
+            value = read_leniently(body)
+        except InvalidAnswer:
+            return None
+    return value if isinstance(value, dict) else None
+
+
+def last_line(text: str, most: int) -> str:
+    """The last line of an error that says something: of a traceback, the one with the exception."""
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    line = lines[-1].strip() if lines else ""
+    return line if len(line) <= most else line[:most] + "…"

@@ -1,0 +1,113 @@
+"""A router that does as its test says, and a factory that keeps all routers that it made."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from queueworker.routing.counters import Counters
+from queueworker.routing.recovery import Unfinished
+from queueworker.routing.snapshot import Phase
+from tests.support.web_source import snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from queueworker.routing.config import Endpoint, RouterConfig
+    from queueworker.routing.snapshot import Snapshot
+
+
+class FakeRouter:
+    """Ends when the test calls `end`, or at once when it is stopped. A drain waits for the tasks, that is for `end`."""
+
+    def __init__(
+        self,
+        config: RouterConfig,
+        endpoints: Sequence[Endpoint],
+        worker_id: str,
+        on_transition: Callable[[], None],
+        inherited: Unfinished | None,
+    ) -> None:
+        self.config = config
+        self.endpoints = endpoints
+        self.worker_id = worker_id
+        self.inherited = inherited
+        self.counters = Counters()
+        self.leaves = Unfinished()
+        """Handed to the successor."""
+        self.drained_for: list[RouterConfig] = []
+        self.stopped_with: list[bool] = []
+        self.phase = Phase.STARTING
+        self._on_transition = on_transition
+        self._started = False
+        self._ended = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._error: Exception | None = None
+
+    async def run(self) -> None:
+        self._started = True
+        if self.phase is Phase.STARTING:
+            self._become(Phase.ROUTING)
+        await self._ended.wait()
+        self._become(Phase.STOPPED)
+        self._stopped.set()
+        if self._error is not None:
+            raise self._error
+
+    def end(self, error: Exception | None = None) -> None:
+        """Let `run` return, or fail."""
+        self._error = error
+        self._ended.set()
+
+    def serves(self, config: RouterConfig) -> bool:
+        now = self.config
+        return (config.spec.queue.url, config.redis_url) == (now.spec.queue.url, now.redis_url)
+
+    def apply(self, config: RouterConfig) -> None:
+        assert self.serves(config)
+        self.config = config
+
+    def set_endpoints(self, endpoints: Sequence[Endpoint]) -> None:
+        self.endpoints = endpoints
+
+    async def stop(self, *, final: bool = False) -> None:
+        self.stopped_with.append(final)
+        self._become(Phase.DRAINING)
+        self._ended.set()
+        if self._started:
+            await self._stopped.wait()
+
+    async def drain(self, successor: RouterConfig) -> Unfinished:
+        self.drained_for.append(successor)
+        self._become(Phase.DRAINING)
+        await self._stopped.wait()
+        return self.leaves
+
+    def snapshot(self) -> Snapshot:
+        return snapshot(
+            self.config.group, phase=self.phase, counters=self.counters, queue_url=self.config.spec.queue.url
+        )
+
+    def _become(self, phase: Phase) -> None:
+        self.phase = phase
+        self._on_transition()
+
+
+class FakeRouters:
+    """A `RouterFactory`; `made` are its routers, the oldest first."""
+
+    def __init__(self) -> None:
+        self.made: list[FakeRouter] = []
+
+    def __call__(
+        self,
+        config: RouterConfig,
+        endpoints: Sequence[Endpoint],
+        *,
+        worker_id: str,
+        on_transition: Callable[[], None],
+        inherited: Unfinished | None,
+    ) -> FakeRouter:
+        router = FakeRouter(config, endpoints, worker_id, on_transition, inherited)
+        self.made.append(router)
+        return router

@@ -1,0 +1,86 @@
+"""A Service's ready endpoints, from its EndpointSlices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from queueworker.controller.discovery import Slices, endpoints
+from queueworker.resource.spec import ServiceRef
+from queueworker.routing.config import Endpoint
+
+
+def slice_of(*addresses: str, port: int | None = 8083, name: str = "http") -> dict[str, Any]:
+    return {
+        "ports": [{"name": "metrics", "port": 9}, {"name": name, "port": port}],
+        "endpoints": [{"addresses": [address], "targetRef": {"name": f"pod-{address}"}} for address in addresses],
+    }
+
+
+def found(*slices: dict[str, Any], port: str = "http") -> list[str]:
+    return [endpoint.url for endpoint in endpoints(ServiceRef(name="executor", port=port), slices)]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "counts"),
+    [
+        ({}, True),
+        ({"ready": True}, True),
+        ({"ready": True, "terminating": False}, True),
+        ({"ready": False}, False),
+        ({"ready": True, "terminating": True}, False),
+        ({"ready": False, "serving": True, "terminating": True}, False),
+    ],
+)
+def test_ready_endpoints_count_and_unset_is_ready(conditions: dict[str, bool], counts: bool) -> None:
+    item = slice_of("10.0.0.1")
+    item["endpoints"][0]["conditions"] = conditions
+    assert bool(found(item)) is counts
+
+
+def test_endpoints_of_several_slices_come_once_each_in_the_order_of_their_names() -> None:
+    assert found(slice_of("10.0.0.2", "10.0.0.1"), slice_of("10.0.0.1", "10.0.0.3")) == [
+        "http://10.0.0.1:8083",
+        "http://10.0.0.2:8083",
+        "http://10.0.0.3:8083",
+    ]
+
+
+def test_ports_go_by_name_or_by_number() -> None:
+    assert found(slice_of("10.0.0.1", name="web")) == []
+    assert found(slice_of("10.0.0.1", name="web"), port="web") == ["http://10.0.0.1:8083"]
+    assert found(slice_of("10.0.0.1", name="web"), port="7000") == ["http://10.0.0.1:7000"]
+    assert found(slice_of("10.0.0.1", port=None)) == []
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    assert found(slice_of("fd00::1")) == ["http://[fd00::1]:8083"]
+
+
+@pytest.mark.parametrize("item", [{}, {"ports": None, "endpoints": None}, {"ports": [{"name": "http", "port": 1}]}])
+def test_a_slice_with_nothing_in_it_gives_nothing(item: dict[str, Any]) -> None:
+    assert found(item) == []
+
+
+def test_an_endpoint_without_a_pod_is_called_by_its_address() -> None:
+    item = {"ports": [{"name": "http", "port": 1}], "endpoints": [{"addresses": ["10.0.0.1"]}]}
+    assert endpoints(ServiceRef(name="executor"), [item]) == [Endpoint("10.0.0.1", "http://10.0.0.1:1")]
+
+
+def test_slices_are_kept_by_service_until_they_are_deleted() -> None:
+    def body(name: str, service: str = "executor", namespace: str = "ns") -> dict[str, Any]:
+        return {"metadata": {"name": name, "namespace": namespace, "labels": {"kubernetes.io/service-name": service}}}
+
+    slices = Slices()
+    assert slices.of("ns", "executor") == []
+    assert slices.update(None, body("a")) == "ns"
+    slices.update("ADDED", body("b"))
+    slices.update("MODIFIED", body("b") | {"endpoints": []})
+    slices.update("ADDED", body("c", service="other"))
+    slices.update("ADDED", body("d", namespace="elsewhere"))
+    assert [item["metadata"]["name"] for item in slices.of("ns", "executor")] == ["a", "b"]
+    assert "endpoints" in slices.of("ns", "executor")[1]
+    slices.update("DELETED", body("a"))
+    slices.update("DELETED", body("never seen"))
+    assert [item["metadata"]["name"] for item in slices.of("ns", "executor")] == ["b"]

@@ -1,0 +1,63 @@
+"""Leader election: decided from the observed Lease, on the monotonic clock alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from queueworker.controller.leadership import LeaseRecord, Move, Observed, decide, deposed, observe
+
+OURS, THEIRS, FREE = (LeaseRecord(holder, "1", 8.0) for holder in ("me", "other", ""))
+
+
+@pytest.mark.parametrize(
+    ("observed", "now", "move"),
+    [
+        (None, 0.0, Move.CREATE),
+        (Observed(OURS, 0.0), 0.0, Move.RENEW),
+        (Observed(OURS, 0.0), 1e9, Move.RENEW),
+        (Observed(FREE, 0.0), 0.0, Move.TAKE),
+        (Observed(THEIRS, 100.0), 100.0, Move.WAIT),
+        (Observed(THEIRS, 100.0), 108.0, Move.WAIT),
+        (Observed(THEIRS, 100.0), 108.1, Move.TAKE),
+        (Observed(LeaseRecord("other", "1", 0.0), 100.0), 100.1, Move.TAKE),
+    ],
+)
+def test_a_lease_is_renewed_taken_or_waited_for(observed: Observed | None, now: float, move: Move) -> None:
+    assert decide(observed, "me", now) is move
+
+
+def test_a_record_that_stays_the_same_keeps_the_time_of_its_first_sight() -> None:
+    first = observe(THEIRS, None, 10.0)
+    assert first == Observed(THEIRS, 10.0)
+    again = observe(LeaseRecord("other", "1", 8.0), first, 15.0)
+    assert again.since == 10.0
+    renewed = observe(LeaseRecord("other", "2", 8.0), again, 17.0)
+    assert renewed.since == 17.0
+    assert decide(renewed, "me", 20.0) is Move.WAIT
+
+
+def test_a_leader_that_renews_in_time_is_never_deposed() -> None:
+    seen: Observed | None = None
+    for renewal in range(200):
+        now = renewal * 1.5
+        seen = observe(LeaseRecord("other", str(renewal // 5), 8.0), seen, now)
+        assert decide(seen, "me", now) is Move.WAIT
+    assert seen is not None
+    assert decide(seen, "me", seen.since + 8.01) is Move.TAKE
+
+
+@pytest.mark.parametrize(
+    ("record", "silence", "rivals", "lost"),
+    [
+        (OURS, 1.0, True, False),
+        (OURS, 3600.0, False, False),
+        (OURS, 8.0, True, False),
+        (OURS, 8.1, True, True),
+        (FREE, 3600.0, False, False),
+        (THEIRS, 0.0, False, True),
+    ],
+)
+def test_a_leader_stops_when_another_leads_and_not_because_the_api_server_is_away(
+    record: LeaseRecord, silence: float, rivals: bool, lost: bool
+) -> None:
+    assert deposed(Observed(record, 0.0), "me", silence, rivals) is lost

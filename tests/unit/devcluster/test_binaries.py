@@ -1,0 +1,161 @@
+"""Where binaries come from, and that a build that was interrupted or doubled leaves nothing wrong. Go is a stand-in."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from devcluster import binaries
+
+ROOT = Path(__file__).parents[3]
+FAKE_GO = """\
+    #!{python}
+    import os, pathlib, sys, time
+    if sys.argv[1] == "version":
+        print("go version go1.99.0 linux/amd64"); sys.exit()
+    out = pathlib.Path(sys.argv[sys.argv.index("-o") + 1])
+    out.write_text("half")
+    pathlib.Path(os.environ["BUILDS"] + ".pid").write_text(str(os.getpid()))
+    with open(os.environ["BUILDS"], "a") as log: log.write("build\\n")
+    time.sleep(float(os.environ.get("SLEEP", "0")))
+    if os.environ.get("FAIL"): print("no such module"); sys.exit(1)
+    out.write_text("whole"); out.chmod(0o755)
+"""
+
+
+def script(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(textwrap.dedent(text))
+    path.chmod(path.stat().st_mode | stat.S_IEXEC)
+
+
+@pytest.fixture
+def go(tmp_path: Path) -> dict[str, str]:
+    """An environment with a stand-in for Go, an empty cache and a count of the builds."""
+    script(tmp_path / "bin" / "go", FAKE_GO.format(python=sys.executable))
+    return {
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "BUILDS": str(tmp_path / "builds"),
+    }
+
+
+FIND = "from devcluster import binaries as b\nprint(b.find(b.ETCD))"
+
+
+def find(environment: dict[str, str], code: str = FIND) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if k != "KUBEBUILDER_ASSETS"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def until_ended(pid: int) -> None:
+    """A process that nobody here can wait for."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            return
+        if state == "Z":
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"process {pid} outlived its owner")
+
+
+def test_assets_come_before_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "etcd").touch()
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path))
+    assert binaries.find(binaries.ETCD) == tmp_path / "etcd"
+
+
+def test_a_binary_is_built_once_and_then_taken_from_the_cache(go: dict[str, str]) -> None:
+    paths = [Path(find(go).communicate()[0].strip()) for _ in range(2)]
+    assert paths[0] == paths[1]
+    assert paths[0].read_text() == "whole"
+    assert Path(go["BUILDS"]).read_text() == "build\n"
+
+
+def test_two_builds_at_once_build_once(go: dict[str, str]) -> None:
+    both = [find(go | {"SLEEP": "1"}) for _ in range(2)]
+    outputs = [process.communicate() for process in both]
+    assert outputs[0][0] == outputs[1][0]
+    assert Path(go["BUILDS"]).read_text() == "build\n"
+    assert any("another process is building etcd" in err for _, err in outputs)
+
+
+def test_a_build_that_was_killed_is_taken_up_again(go: dict[str, str]) -> None:
+    killed = find(go | {"SLEEP": "60"})
+    while not Path(go["BUILDS"]).exists():
+        assert killed.poll() is None
+    killed.kill()
+    killed.communicate()
+    until_ended(int(Path(go["BUILDS"] + ".pid").read_text()))
+    assert not list(Path(go["XDG_CACHE_HOME"]).rglob("etcd"))
+    path = Path(find(go).communicate()[0].strip())
+    assert path.read_text() == "whole"
+    assert sorted(p.name for p in path.parent.iterdir()) == ["build.log", "etcd"]
+
+
+def test_whoever_waits_for_a_build_hears_of_it(go: dict[str, str]) -> None:
+    code = "from devcluster import progress, binaries as b\nprogress.BEAT_SECONDS = 0.2\nb.find(b.ETCD)"
+    both = [find(go | {"SLEEP": "1"}, code) for _ in range(2)]
+    said = "".join(process.communicate()[1] for process in both)
+    assert re.search(r"^building etcd 3\.\d+\.\d+ … \d+ s$", said, re.MULTILINE)
+    assert re.search(r"^waiting for another process to build etcd 3\.\d+\.\d+ … \d+ s$", said, re.MULTILINE)
+
+
+def test_the_place_in_the_cache_says_the_version(go: dict[str, str]) -> None:
+    path = Path(find(go).communicate()[0].strip())
+    assert re.fullmatch(r"etcd-3\.\d+\.\d+-[0-9a-f]{16}", path.parent.name)
+
+
+def test_a_go_that_is_too_old_is_passed_over(go: dict[str, str], tmp_path: Path) -> None:
+    for version, taken in (("1.25.9", False), ("1.26.0", True), ("1.26.8", True), ("1.30.1", True)):
+        script(tmp_path / "bin" / "go", f"#!/bin/sh\necho 'go version go{version} linux/amd64'\n")
+        said = find(go, "from devcluster import binaries as b\nprint(b.go())").communicate()[0].strip()
+        assert (said == str(tmp_path / "bin" / "go")) is taken, version
+
+
+def test_a_failed_build_says_what_failed_and_the_way_out(go: dict[str, str]) -> None:
+    _, err = find(go | {"FAIL": "1"}).communicate()
+    assert "no such module" in err
+    assert "KUBEBUILDER_ASSETS" in err
+
+
+def test_a_kubectl_that_is_too_old_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(tmp_path / "bin" / "kubectl", """#!/bin/sh\necho '{"clientVersion": {"minor": "30"}}'\n""")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert binaries.kubectl() != str(tmp_path / "bin" / "kubectl")
+    script(tmp_path / "bin" / "kubectl", """#!/bin/sh\necho '{"clientVersion": {"minor": "36+"}}'\n""")
+    assert binaries.kubectl() == str(tmp_path / "bin" / "kubectl")
+
+
+def test_the_folder_of_all_binaries_may_itself_be_where_they_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("kube-apiserver", "etcd", "redis-server"):
+        script(tmp_path / "built" / name, "#!/bin/sh\n")
+    script(tmp_path / "built" / "kubectl", """#!/bin/sh\necho '{"clientVersion": {"minor": "36"}}'\n""")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = os.environ["PATH"]
+    for place in (tmp_path / "built", tmp_path / "cache" / "queueworker" / "bin"):
+        monkeypatch.setenv("KUBEBUILDER_ASSETS", str(place))
+        monkeypatch.setenv("PATH", f"{place}:{path}")
+        folder = binaries.assets()
+        links = {link.name: link.resolve(strict=True) for link in folder.iterdir()}
+        assert links == {name: tmp_path / "built" / name for name in links}
+        assert sorted(links) == ["etcd", "kube-apiserver", "kubectl", "redis-server"]

@@ -1,0 +1,209 @@
+"""When an executor is healthy: the thresholds, and the checks that a pool makes on a virtual clock."""
+
+from __future__ import annotations
+
+import pytest
+
+from queueworker.routing.executors.health import HealthState, period
+from queueworker.routing.http.transport import Answer, Broken, NotSent, TooLarge
+from queueworker.routing.limits import Limits
+from tests.support.fake_transport import UNHEALTHY
+from tests.support.pools import PoolWorld, spec
+
+
+def test_an_executor_is_unhealthy_until_its_first_check_succeeds() -> None:
+    state = HealthState()
+    assert not state.healthy
+    assert state.reason
+    assert state.succeeded(success_threshold=3), "the first success counts at once"
+    assert (state.healthy, state.reason) == (True, "")
+
+
+@pytest.mark.parametrize("threshold", [1, 2, 3])
+def test_thresholds_count_consecutive_checks(threshold: int) -> None:
+    state = HealthState()
+    state.succeeded(1)
+    for failures in range(1, threshold + 1):
+        assert state.failed("away", threshold) is (failures == threshold)
+    assert (state.healthy, state.reason) == (False, "away")
+    for successes in range(1, threshold + 1):
+        assert state.succeeded(threshold) is (successes == threshold)
+    for _ in range(threshold - 1):
+        state.failed("away", threshold)
+        state.succeeded(threshold)
+    assert state.healthy, "a success in between begins the count anew"
+
+
+def test_the_reason_is_that_of_the_last_failure() -> None:
+    state = HealthState()
+    state.succeeded(1)
+    state.failed("first", 1)
+    state.failed("second", 1)
+    assert state.reason == "second"
+
+
+def test_an_unhealthy_executor_is_checked_at_least_once_a_second() -> None:
+    assert [period(True, 5), period(False, 5), period(False, 0.5)] == [5, 1.0, 0.5]
+
+
+def test_executors_are_checked_once_a_period_and_not_all_at_the_same_moment() -> None:
+    with PoolWorld(3) as world:
+        world.advance(50)
+        for i in range(3):
+            assert 9 <= world.transport.checks(f"executor-{i}") <= 12
+        assert {call.timeout for call in world.transport.calls} == {2}
+        late = [call.at for call in world.transport.calls if call.at > 1010]
+        assert len(set(late)) == len(late)
+
+
+def test_each_answer_is_bounded() -> None:
+    with PoolWorld(1) as world:
+        assert {call.limit for call in world.transport.calls} == {Limits().max_small_body_bytes}
+        assert {call.url.rpartition("/")[2] for call in world.transport.calls} == {"health", "capacity"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (UNHEALTHY, "http://executor-0/health answered 503: starting"),
+        (Answer(204, b""), "http://executor-0/health answered 204: "),
+        (Answer(301, b"moved"), "http://executor-0/health answered 301: moved"),
+        (NotSent("http://executor-0: refused"), "no answer from http://executor-0: refused"),
+        (Broken("http://executor-0: reset"), "no answer from http://executor-0: reset"),
+        (TooLarge("http://executor-0", 201, None, 65536), "http://executor-0/health answered 201: "),
+    ],
+)
+def test_an_executor_is_unhealthy_while_its_check_fails_and_shows_why(answer: Answer, reason: str) -> None:
+    with PoolWorld() as world:
+        world.transport.health["executor-0"] = answer
+        changes = world.changes
+        world.advance(6)
+        assert (world.shown().healthy, world.shown().reason) == (False, reason)
+        assert (world.pool.healthy, world.changes) == (1, changes + 1)
+        del world.transport.health["executor-0"]
+        world.advance(1.2)
+        assert (world.shown().healthy, world.shown().reason) == (True, "")
+        assert (world.pool.healthy, world.changes) == (2, changes + 2)
+
+
+def test_only_the_status_of_a_health_check_counts_however_long_its_body_is() -> None:
+    with PoolWorld(1) as world:
+        world.transport.health["executor-0"] = TooLarge("http://executor-0", 200, 600_000_000, 65536)
+        world.advance(20)
+        assert world.shown().healthy
+
+
+def test_the_thresholds_are_those_of_the_spec() -> None:
+    check = {"failureThreshold": 3, "successThreshold": 2, "periodSeconds": 1, "maxAgeSeconds": 3600}
+    with PoolWorld(1, {"healthCheck": check}) as world:
+        world.transport.health["executor-0"] = UNHEALTHY
+        world.advance(1.7)
+        assert world.shown().healthy, "one or two failures"
+        world.advance(2)
+        assert not world.shown().healthy
+        del world.transport.health["executor-0"]
+        world.advance(0.5)
+        assert not world.shown().healthy
+        world.advance(2.5)
+        assert world.shown().healthy
+
+
+def test_a_changed_check_applies_at_once() -> None:
+    with PoolWorld(1) as world:
+        world.do(world.pool.apply, spec({"healthCheck": {"path": "/ready", "maxAgeSeconds": 3600}}))
+        world.advance(0.1)
+        assert world.transport.calls[-1].url == "http://executor-0/ready"
+
+
+@pytest.mark.parametrize(
+    ("advertised", "capacity"),
+    [
+        (None, 4),
+        (2, 2),
+        (1, 1),
+        (100, 4),
+        (0, 4),
+        (-1, 4),
+        ("2", 4),
+        (2.5, 4),
+        (b"<html>", 4),
+        (b"[]", 4),
+        (Broken("reset"), 4),
+    ],
+)
+def test_an_executor_may_advertise_fewer_slots_than_concurrency(advertised: object, capacity: int) -> None:
+    with PoolWorld(0, {"concurrency": 4}) as world:
+        world.transport.capacity["executor-0"] = advertised
+        world.set_pool(1)
+        world.advance(0.1)
+        assert world.shown().capacity == capacity
+
+
+def test_an_executor_is_asked_for_its_capacity_each_time_it_comes_back() -> None:
+    with PoolWorld(1, {"concurrency": 4}) as world:
+        world.transport.health["executor-0"] = UNHEALTHY
+        world.advance(6)
+        world.transport.capacity["executor-0"] = 3
+        del world.transport.health["executor-0"]
+        world.advance(1.2)
+        assert world.shown().capacity == 3
+
+
+def test_with_a_concurrency_of_one_nobody_is_asked_for_a_capacity() -> None:
+    with PoolWorld(1, {"concurrency": 1}) as world:
+        assert {call.url for call in world.transport.calls} == {"http://executor-0/health"}
+
+
+def test_a_task_waits_for_a_check_where_the_last_one_is_too_old() -> None:
+    with PoolWorld(1, {"healthCheck": {"maxAgeSeconds": 1, "periodSeconds": 5}}) as world:
+        world.advance(3)
+        world.transport.health_seconds = 0.5
+        asked = world.transport.checks("executor-0")
+        permit = world.pool.reserve()
+        acquiring = world.start(permit)
+        assert world.transport.checks("executor-0") == asked + 1
+        assert not acquiring.done()
+        assert world.waits == ["a"]
+        assert world.shown().in_flight == 1, "its slot is taken already"
+        world.advance(0.6)
+        assert acquiring.result().name == "executor-0"
+        world.do(permit.release)
+
+
+def test_a_check_is_made_before_the_last_one_is_too_old_so_that_no_task_waits() -> None:
+    with PoolWorld(1, {"healthCheck": {"maxAgeSeconds": 2, "periodSeconds": 100}}) as world:
+        world.advance(1.5)
+        asked = world.transport.checks("executor-0")
+        permit, _ = world.take()
+        assert world.waits == []
+        assert world.transport.checks("executor-0") == asked + 1
+        world.do(permit.release)
+
+
+def test_many_tasks_share_one_check_and_one_that_gives_up_takes_it_from_nobody() -> None:
+    with PoolWorld(1, {"concurrency": 3, "healthCheck": {"maxAgeSeconds": 1, "periodSeconds": 100}}) as world:
+        world.advance(3)
+        world.transport.health_seconds = 0.5
+        asked = world.transport.checks("executor-0")
+        permits = [world.pool.reserve() for _ in range(3)]
+        acquiring = [world.start(permit, f"t{i}") for i, permit in enumerate(permits)]
+        acquiring[0].cancel()
+        world.advance(0.6)
+        assert world.transport.checks("executor-0") == asked + 1
+        assert [task.cancelled() for task in acquiring] == [True, False, False]
+        assert world.shown().in_flight == 2
+        for permit in permits:
+            world.do(permit.release)
+        assert world.in_flight == 0
+
+
+def test_a_closed_pool_checks_nobody_any_more() -> None:
+    with PoolWorld(3) as world:
+        world.transport.health_seconds = 1.0
+        world.advance(5.5)
+        assert world.transport.probing
+        world.run(world.pool.close())
+        assert world.transport.probing == 0
+        asked = len(world.transport.calls)
+        world.advance(60)
+        assert len(world.transport.calls) == asked

@@ -1,0 +1,136 @@
+"""Every answer to `/execute`, and every way of getting none, has exactly one verdict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from queueworker.routing.executors.verdict import Failure, Kind, Running, classify
+from queueworker.routing.http.transport import Answer, Broken, NotSent, TimedOut, TooLarge, TransportError
+from queueworker.routing.wire.outcome import Outcome
+
+NAME = "executor-1"
+MIB = 1024 * 1024
+
+
+def kind_of(status: int) -> Kind:
+    match status:
+        case 429 | 503:
+            return Kind.REFUSED
+        case _ if status >= 500:
+            return Kind.FAULT
+    return Kind.REJECTED
+
+
+def test_each_status_but_200_is_a_failure_of_one_kind() -> None:
+    for status in set(range(100, 600)) - {200}:
+        verdict = classify(Answer(status, b"why"), NAME)
+        kind = kind_of(status)
+        reason = f"answered {status}: why" if kind is Kind.FAULT else ""
+        assert verdict == Failure(kind, "Executor rejected task: why", reason), status
+        assert verdict.ambiguous is (kind is Kind.FAULT), status
+        assert not verdict.answer_lost, status
+
+
+@pytest.mark.parametrize(
+    ("error", "failure", "ambiguous", "lost"),
+    [
+        (
+            NotSent("http://e: refused"),
+            Failure(Kind.NOT_SENT, "executor executor-1: http://e: refused", "cannot be reached at http://e: refused"),
+            False,
+            False,
+        ),
+        (
+            Broken("http://e: reset"),
+            Failure(Kind.BROKEN, "executor executor-1: http://e: reset", "broke the connection at http://e: reset"),
+            True,
+            True,
+        ),
+        (
+            TransportError("http://e: what"),
+            Failure(Kind.BROKEN, "executor executor-1: http://e: what", "broke the connection at http://e: what"),
+            True,
+            True,
+        ),
+        (
+            TimedOut("http://e: 40 s"),
+            Failure(Kind.TIMED_OUT, "executor executor-1: http://e: 40 s", "no answer in time at http://e: 40 s"),
+            True,
+            True,
+        ),
+    ],
+)
+def test_each_transport_error_is_a_failure_of_one_kind(
+    error: TransportError, failure: Failure, ambiguous: bool, lost: bool
+) -> None:
+    assert classify(error, NAME) == failure
+    assert (failure.ambiguous, failure.answer_lost) == (ambiguous, lost)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (12_345_678, "12,345,678 bytes, more than routing.maxBodyMebibytes allows (8 MiB)"),
+        (None, "more bytes than routing.maxBodyMebibytes allows (8 MiB)"),
+    ],
+)
+def test_a_result_above_the_limit_names_its_size_the_field_and_the_limit(size: int | None, text: str) -> None:
+    verdict = classify(TooLarge("http://e: too large", 200, size, 8 * MIB), NAME)
+    assert verdict == Failure(Kind.TOO_LARGE, f"executor executor-1 answered with {text}")
+    assert verdict.ambiguous, "the task has run"
+    assert not verdict.answer_lost
+
+
+@pytest.mark.parametrize(
+    ("fields", "completed", "error"),
+    [
+        ({"status": "completed", "output": "1\n"}, True, ""),
+        ({"status": "completed", "error": "a warning"}, True, ""),
+        ({"status": "failed", "error": "Traceback"}, False, "Traceback"),
+        ({"status": "timeout", "error": None}, False, "Execution failed"),
+        ({"status": "killed", "error": ""}, False, "Execution failed"),
+        ({"status": "RUNNING"}, False, "Execution failed"),
+        ({"status": None}, False, "Execution failed"),
+        ({"status": ["completed"]}, False, "Execution failed"),
+        ({}, False, "Execution failed"),
+        ({"status": "failed", "error": {"code": 1}}, False, "{'code': 1}"),
+    ],
+)
+def test_a_result_object_says_how_the_task_ended(fields: dict[str, Any], completed: bool, error: str) -> None:
+    body = orjson.dumps(fields)
+    assert classify(Answer(200, body), NAME) == Outcome(completed, error, body)
+
+
+def test_a_result_that_says_running_is_not_the_end_of_the_task() -> None:
+    verdict = classify(Answer(200, b'{"status": "running", "container_id": "c7"}'), NAME)
+    assert isinstance(verdict, Running)
+    assert verdict.result.container_id == "c7"
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"<html>", "answered no JSON: <html>"),
+        (b"", "answered no JSON: "),
+        (b'{"status": "comp', 'answered no JSON: {"status": "comp'),
+        (b"null", "answered no result object: null"),
+        (b"[]", "answered no result object: []"),
+        (b'"completed"', 'answered no result object: "completed"'),
+        (b"17", "answered no result object: 17"),
+        (b"[" * 100_000, "answered no JSON: " + "[" * 300 + "…"),
+    ],
+)
+def test_200_without_a_result_object_is_the_executors_fault_and_the_task_has_run(body: bytes, text: str) -> None:
+    verdict = classify(Answer(200, body), NAME)
+    assert verdict == Failure(Kind.INVALID, f"executor executor-1 {text}", text)
+    assert verdict.ambiguous
+
+
+def test_only_the_beginning_of_a_long_error_body_is_shown() -> None:
+    verdict = classify(Answer(500, b"x" * 60_000), NAME)
+    assert isinstance(verdict, Failure)
+    assert len(verdict.error) < 400
+    assert len(verdict.reason) < 400

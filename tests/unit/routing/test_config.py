@@ -1,0 +1,56 @@
+"""What a spec means to its router: whether it routes, and to which executors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from queueworker.resource.spec import QueueWorkerSpec
+from queueworker.routing.config import Intent, RouterConfig, intent, static_endpoints
+
+
+def spec(**parts: Any) -> QueueWorkerSpec:
+    return QueueWorkerSpec.model_validate(parts)
+
+
+@pytest.mark.parametrize(
+    ("suspend", "percent", "force", "wanted"),
+    [
+        (False, 0, False, Intent.ROUTE),
+        (False, 50, False, Intent.ROUTE),
+        (False, 99, False, Intent.ROUTE),
+        (False, 100, False, Intent.STANDBY),
+        (False, 100, True, Intent.ROUTE),
+        (True, 0, False, Intent.SUSPEND),
+        (True, 100, False, Intent.SUSPEND),
+        (True, 100, True, Intent.SUSPEND),
+    ],
+)
+def test_suspension_is_stronger_than_force_and_force_than_the_percentage(
+    suspend: bool, percent: int, force: bool, wanted: Intent
+) -> None:
+    assert intent(spec(suspend=suspend, migration={"celeryPercent": percent, "forceLegacyQueue": force})) is wanted
+
+
+@pytest.mark.parametrize(
+    ("executors", "wanted"),
+    [
+        ({}, [("executor-1", "http://executor-1:8083")]),
+        ({"count": 0}, []),
+        (
+            {"count": 2, "baseURL": "http://e/", "port": 1},
+            [("executor-1", "http://e-1:1"), ("executor-2", "http://e-2:1")],
+        ),
+        ({"count": 9, "endpoints": ["http://10.0.0.7:8083/"]}, [("10.0.0.7:8083", "http://10.0.0.7:8083")]),
+        ({"endpoints": ["https://a/b", "http://[::1]:1"]}, [("a/b", "https://a/b"), ("[::1]:1", "http://[::1]:1")]),
+        ({"service": {"name": "executor"}}, None),
+    ],
+)
+def test_executors_are_numbered_or_listed_or_watched(executors: dict[str, Any], wanted: Any) -> None:
+    found = static_endpoints(spec(executors=executors))
+    assert (None if found is None else [(e.name, e.url) for e in found]) == wanted
+
+
+def test_a_config_shows_no_key() -> None:
+    assert "s3cret" not in repr(RouterConfig("g", spec(), "redis://r", "s3cret"))
