@@ -1,18 +1,18 @@
-# The operator's image. With no arguments it runs the worker, as the legacy image did; the Deployment says `operator`.
-# Any Debian or Ubuntu with Python 3.11 or newer will do as base, for example where no registry is in reach:
+# The operator's image. Without arguments it runs the worker, as the legacy image did; the Deployment passes `operator`.
+# Any Debian or Ubuntu with Python 3.11 or newer can be the base image, for example where no registry can be reached:
 #   docker build --build-arg BASE_IMAGE=my-debian .
 ARG BASE_IMAGE=python:3.12-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
-# Debian's python3 comes without pip; Python's own images have it.
+# Debian's python3 has no pip; Python's own images do.
 RUN python3 -m pip --version >/dev/null 2>&1 \
     || { apt-get update -qq && apt-get install -qq --yes --no-install-recommends python3-pip >/dev/null; }
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
-# Two environments with no pip in them: one to build the wheel with, and the one that the image takes.
+# Two environments without pip: one builds the wheel, the other one is copied into the image.
 RUN python3 -m venv --without-pip /opt/build && python3 -m venv --without-pip /opt/queueworker
 WORKDIR /src
 COPY requirements.txt requirements-build.txt ./
-# `ca`, if given, is a bundle of certificate authorities, for a package index with one of its own:
+# The optional secret `ca` is a bundle of certificate authorities, for a package index with a private one:
 #   --secret id=ca,src=/etc/ssl/certs/ca-certificates.crt
 RUN --mount=type=secret,id=ca \
     if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca SSL_CERT_FILE=/run/secrets/ca; fi; \
@@ -32,10 +32,10 @@ LABEL org.opencontainers.image.title="queueworker-operator" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /opt/queueworker /opt/queueworker
-# Nothing is written at run time: the root may be read-only.
+# Nothing is written at run time, so the root file system may be read-only.
 ENV PATH=/opt/queueworker/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
-# A number: Kubernetes checks runAsNonRoot without reading /etc/passwd. It has no line there, whatever the base, and
-# Python's getpass takes the name from LOGNAME before it looks: kopf asks it who it is.
+# The user is a number, because Kubernetes checks runAsNonRoot without reading /etc/passwd. It has no entry there, so
+# Python's getpass, which kopf calls, needs LOGNAME.
 ENV LOGNAME=queueworker
 USER 65532:65532
 EXPOSE 8084

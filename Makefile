@@ -1,4 +1,4 @@
-# Everything a person can do here. CI runs the same targets.
+# All tasks of developers. CI runs the same targets.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -9,91 +9,91 @@ BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
-# The fast tests mostly wait for clocks and processes.
+# The fast tests mostly wait for clocks and processes, so more workers than cores pay off.
 FAST_WORKERS ?= 4
-# The cases mostly wait; each worker takes the next one as it comes, those of a minute first.
+# The cases mostly wait. Each worker takes the next case when it is free; those that take a minute come first.
 FAULT_WORKERS ?= 6
 FAULTS = $(PYTEST) -q -rs -n $(FAULT_WORKERS) --dist loadgroup tests/faults
 
 .PHONY: help venv lock generate verify lint format test test-fast test-properties test-controlplane test-e2e test-faults reliability demo control-plane bench bench-objects bench-profile bench-smoke bench-balance bench-isolation clean
 
-help: ## list what can be done here
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-venv: $(STAMP) ## make .venv with the project and all its tools
+venv: $(STAMP) ## create .venv with the project and all its tools
 
 $(STAMP): requirements-dev.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing the pinned requirements into $(VENV)"
+	@echo "installing the pinned requirements in $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(BENCH_STAMP): requirements-bench.txt
 	@test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
-	@echo "installing Celery, to measure it, into $(BENCH_VENV)"
+	@echo "installing Celery, which the bench measures, in $(BENCH_VENV)"
 	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
 	@touch $@
 
-demo: venv ## the whole platform on this machine; DEMO_SECONDS=30 ends by itself, DEMO_CONTEXT=name uses your cluster
+demo: venv ## run the whole platform on this machine; DEMO_SECONDS=30 ends by itself, DEMO_CONTEXT=name uses your cluster
 	@$(BIN)/python -m demo
 
-control-plane: venv ## ready kube-apiserver, etcd, kubectl and redis-server; prints their directory
+control-plane: venv ## prepare kube-apiserver, etcd, kubectl and redis-server, and print their folder
 	@$(BIN)/python -m devcluster binaries
 
-test: lint verify test-fast test-controlplane test-e2e test-faults ## everything
+test: lint verify test-fast test-controlplane test-e2e test-faults ## run all checks and tests
 
-test-fast: venv ## unit and component tests
+test-fast: venv ## run the unit and component tests
 	$(PYTEST) -q -rs -n $(FAST_WORKERS) tests/unit tests/component
 
-test-properties: venv ## hunt for interleavings of faults that break the router; PROPERTY_EXAMPLES=20000 hunts longer
+test-properties: venv ## search for interleavings of faults that break the router; PROPERTY_EXAMPLES=20000 searches longer
 	PROPERTY_EXAMPLES=$(or $(PROPERTY_EXAMPLES),2000) $(PYTEST) -q tests/unit/test_router_properties.py
 
-test-controlplane: venv ## tests that need a real kube-apiserver
+test-controlplane: venv ## run the tests that need a real kube-apiserver
 	@$(BIN)/python -m devcluster binaries
 	$(PYTEST) -q -rs -n $(WORKERS) --dist loadfile tests/controlplane
 
-test-e2e: venv ## build the image and run it, where a container engine can run
+test-e2e: venv ## build the image and run it, if a container engine can run here
 	$(PYTEST) -q -rs tests/e2e
 
-test-faults: venv ## every fault that one machine can make, under load; FAULT_WORKERS=6 cases at once
+test-faults: venv ## inject every fault that one machine can produce, under load; FAULT_WORKERS=6 runs 6 cases at once
 	@$(BIN)/python -m devcluster binaries
 	$(FAULTS)
 
-reliability: venv ## run the faults, and write docs/reliability.md from the run
+reliability: venv ## run the fault tests and write docs/reliability.md
 	@$(BIN)/python -m devcluster binaries
 	$(FAULTS) --reliability docs/reliability.md
 
-bench-isolation: venv ## what a misbehaving object does to another one in the same operator
+bench-isolation: venv ## measure how a misbehaving object affects another one in the same operator
 	@$(BIN)/python -m bench.isolation main
 
-bench-balance: venv ## how the strategies share the work; writes docs/balance.md
+bench-balance: venv ## compare how the strategies share the work; writes docs/balance.md
 	@$(BIN)/python -m bench.balance
 
-bench: venv $(BENCH_STAMP) ## the router beside Celery, the legacy loop and the bare client, and all its costs: docs/performance.md
+bench: venv $(BENCH_STAMP) ## measure the router, Celery, the legacy loop and the bare client; writes docs/performance.md
 	@$(BIN)/python -m bench
 
-bench-objects: venv ## 50 to 500 QueueWorkers in one operator, on a real kube-apiserver: docs/performance.md
+bench-objects: venv ## measure 50 to 500 QueueWorkers in one operator, with a real kube-apiserver; writes docs/performance.md
 	@$(BIN)/python -m devcluster binaries
 	@$(BIN)/python -m bench objects
 
-bench-profile: venv $(BENCH_STAMP) ## where the router's time goes under full load, by py-spy: docs/performance.md
+bench-profile: venv $(BENCH_STAMP) ## profile the router under full load with py-spy; writes docs/performance.md
 	@$(BIN)/python -m bench profile
 
-bench-smoke: venv $(BENCH_STAMP) ## a second of each part of the bench: fails when a contender does not work or loses tasks
+bench-smoke: venv $(BENCH_STAMP) ## run each part of the bench for a second; fails if a contender does not work or loses tasks
 	@$(BIN)/python -m bench --smoke
 
-lint: venv ## style, types and the direction of imports
+lint: venv ## check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-generate: venv ## write the files that are made from the models: CRD, reference, environment table
+generate: venv ## write the files that are generated from the models: CRD, reference, environment table
 	@$(BIN)/python -m queueworker.resource.generate
 	@$(BIN)/python -m queueworker.processes.environment_reference
 
-verify: venv ## fail when a generated file is out of date
+verify: venv ## fail if a generated file is out of date
 	@$(BIN)/python -m queueworker.resource.generate --check
 	@$(BIN)/python -m queueworker.processes.environment_reference --check
 
@@ -101,11 +101,11 @@ format: venv ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: venv ## pin the dependencies again, with hashes
+lock: venv ## pin the current versions of the dependencies, with hashes
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --group dev -o requirements-dev.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group bench -o requirements-bench.txt
 
-clean: ## remove both environments and every cache in this folder (the binaries under ~/.cache/queueworker stay)
+clean: ## delete both environments and all caches in this folder (not the binaries in ~/.cache/queueworker)
 	rm -rf $(VENV) $(BENCH_VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

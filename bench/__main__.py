@@ -1,4 +1,4 @@
-"""`make bench`: measure, print, and write docs/performance.md."""
+"""`make bench`: measures, prints the results, and writes docs/performance.md."""
 
 from __future__ import annotations
 
@@ -26,16 +26,18 @@ SECTIONS: dict[str, ModuleType] = {
     "profile": profile,
 }
 APART = {"objects", "profile"}
-"""Sections that run only when they are asked for: they need the control plane, and py-spy."""
+"""Sections that run only on request, because they need the control plane or py-spy."""
 
 
 def main(
-    sections: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(SECTIONS)}.")] = None,
-    seconds: Annotated[float, typer.Option(help="To count each contender for.")] = 6,
-    rounds: Annotated[int, typer.Option(help="Turns that each contender gets.")] = 3,
-    smoke: Annotated[bool, typer.Option(help="A second for each, once: shows that all work; writes nothing.")] = False,
+    sections: Annotated[list[str] | None, typer.Argument(help=f"Sections to measure: {', '.join(SECTIONS)}.")] = None,
+    seconds: Annotated[float, typer.Option(help="Seconds of each measurement.")] = 6,
+    rounds: Annotated[int, typer.Option(help="Measurements of each contender.")] = 3,
+    smoke: Annotated[
+        bool, typer.Option(help="Measure each once, for a second, to check that all work; write nothing.")
+    ] = False,
 ) -> None:
-    """Measure, print, and write the page."""
+    """Measure, print the results, and write docs/performance.md."""
     chosen = sections or [name for name in SECTIONS if name not in APART]
     measured: dict[str, str] = {}
     console = Console(width=140)

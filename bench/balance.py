@@ -1,6 +1,6 @@
-"""`make bench-balance`: the strategies beside each other, by simulation in virtual time, and two of the rows by HTTP.
+"""`make bench-balance`: compares the strategies by simulation in virtual time, and two of them over HTTP.
 
-Writes docs/balance.md. The simulation's figures are the same on every machine; those over HTTP are this one's.
+Writes docs/balance.md. The results of the simulation are the same on every machine, those over HTTP are not.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class Scenario:
     kinds: Sequence[Kind]
     load: float
     odd: Sequence[int]
-    """Whose share is shown."""
+    """Indexes of the executors whose share is shown."""
     odd_title: str
 
 
 SCENARIOS = (
     Scenario(
         "Many, all equal",
-        "100 executors of one worker each, slots without end, at 80 % of what they can do: the model of the "
-        "literature. Random is M/M/1 (mean wait 4.00); of two choices Mitzenmacher (2001) promises {two:.2f}.",
+        "100 executors with one worker each and unlimited slots, at 80 % of their capacity: the model of the "
+        "literature. Random is M/M/1 (mean wait 4.00); for two choices Mitzenmacher (2001) predicts {two:.2f}.",
         [Kind(slots=1000)] * 100,
         0.8,
         (0,),
@@ -54,32 +54,32 @@ SCENARIOS = (
     ),
     Scenario(
         "One of eight is ten times slower",
-        "8 executors of 4 workers and 16 slots, at 75 % of what they can do together.",
+        "8 executors with 4 workers and 16 slots each, at 75 % of their total capacity.",
         [Kind(speed=0.1, workers=4, slots=16)] + [Kind(workers=4, slots=16)] * 7,
         0.75,
         (0,),
-        "share of the slow one (able to: 1.4 %)",
+        "share of the slow one (capacity: 1.4 %)",
     ),
     Scenario(
         "Unequal capacity",
-        "8 executors of 8, 8, 4, 4, 2, 2, 1 and 1 workers with four slots for each, which they tell by `/capacity`; "
-        "at 80 % of what they can do together.",
+        "8 executors with 8, 8, 4, 4, 2, 2, 1 and 1 workers and four slots for each worker, as `/capacity` says; "
+        "at 80 % of their total capacity.",
         [Kind(workers=w, slots=4 * w) for w in (8, 8, 4, 4, 2, 2, 1, 1)],
         0.8,
         (0, 1),
-        "share of the two largest (able to: 53.3 %)",
+        "share of the two largest (capacity: 53.3 %)",
     ),
     Scenario(
-        "One of eight breaks every task at once",
-        "It answers a 500 after a hundredth of a task's time, and its health checks are good. The others at 75 %.",
+        "One of eight answers every task with a 500",
+        "It answers after a hundredth of a task's time, and its health checks succeed. The others are at 75 %.",
         [Kind(breaks=0.01)] + [Kind()] * 7,
         0.75,
         (0,),
         "share of the broken one (fair: 12.5 %)",
     ),
     Scenario(
-        "On one of eight every task fails at once",
-        "As above, but its answer is a result that says `failed`. The others at 75 %.",
+        "One of eight fails every task at once",
+        "As above, but its answer is a result that says `failed`. The others are at 75 %.",
         [Kind(fails=0.01)] + [Kind()] * 7,
         0.75,
         (0,),
@@ -89,12 +89,12 @@ SCENARIOS = (
 
 
 def mean_wait_of_two_choices(load: float) -> float:
-    """In units of the mean service time, for many servers (Mitzenmacher, 2001): Σ λ^(2^i - 2) - 1."""
+    """Mean wait in units of the mean service time, for many servers (Mitzenmacher, 2001): Σ λ^(2^i - 2) - 1."""
     return sum(float(load ** (2**i - 2)) for i in range(1, 12)) - 1
 
 
 def main() -> None:
-    """Run it all, and write the page."""
+    """Run all scenarios, and write docs/balance.md."""
     parts = [HEAD]
     for scenario in SCENARIOS:
         runs = {s: Simulation(scenario.kinds, s, load=scenario.load, tasks=TASKS, seed=SEED).run() for s in STRATEGIES}
@@ -107,7 +107,7 @@ def main() -> None:
 
 
 def _simulated(scenario: Scenario, runs: dict[str, Run]) -> Iterable[Sequence[str]]:
-    yield "strategy", "tasks per unit", "mean wait", "p50", "p99", scenario.odd_title, "met a fault"
+    yield "strategy", "tasks per unit", "mean wait", "p50", "p99", scenario.odd_title, "tasks with a fault"
     for name, run in runs.items():
         waits = (f"{run.mean:.2f}", f"{run.wait(0.5):.2f}", f"{run.wait(0.99):.2f}")
         yield name, f"{run.throughput:.2f}", *waits, f"{100 * run.share(*scenario.odd):.1f} %", str(run.broken)
@@ -119,7 +119,7 @@ def _table(rows: Iterable[Sequence[str]]) -> str:
 
 
 class PatientQueue(StubQueue):
-    """Holds a pull back until there is a task: else the router's poll interval would be most of what a task waits."""
+    """Holds a pull until there is a task; otherwise the poll interval would be most of a task's wait."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -129,23 +129,23 @@ class PatientQueue(StubQueue):
         self.submit(eval_id)
         self._filled.set()
 
-    async def _next(self, request: web.Request) -> web.StreamResponse:
+    async def next_task(self, request: web.Request) -> web.StreamResponse:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5):
                 while not self.waiting:
                     self._filled.clear()
                     await self._filled.wait()
-        return await super()._next(request)
+        return await super().next_task(request)
 
 
 class Worker(StubExecutor):
-    """Has so many workers, a line in front of them, and a speed; notes what each task waited since it was submitted."""
+    """Has workers, a queue in front of them, and a speed; records each task's wait since its submission."""
 
     def prepare(self, kind: Kind, rng: Random, submitted: dict[str, float], waits: list[float]) -> None:
         self._kind, self._rng, self._submitted, self._waits = kind, rng, submitted, waits
         self._free = asyncio.Semaphore(kind.workers)
 
-    async def _execute(self, request: web.Request) -> web.StreamResponse:
+    async def execute(self, request: web.Request) -> web.StreamResponse:
         eval_id = (await request.json())["eval_id"]
         self.executed.append(eval_id)
         if self._kind.breaks is not None:
@@ -170,7 +170,7 @@ async def _over_http() -> list[Sequence[str]]:
 
 
 async def _route(scenario: Scenario, strategy: str, redis_url: str) -> Sequence[str]:
-    """The real router, its real HTTP client and a real Redis, and executors that only sleep."""
+    """Measure the real router with its HTTP client, a real Redis, and executors that only sleep."""
     rng = Random(SEED)
     submitted: dict[str, float] = {}
     waits: list[float] = []
@@ -207,22 +207,22 @@ async def _route(scenario: Scenario, strategy: str, redis_url: str) -> Sequence[
 HEAD = f"""\
 # How the strategies share the work
 
-Made by `make bench-balance`. The real pool and the real strategies, executors that are simulated, and virtual
-time (`bench/simulation.py`): {TASKS:,} tasks that arrive at random, seed {SEED}, the same figures on every
-machine. The unit of time is what a task takes at full speed, on average (exponential). A task's wait is the
-time from its arrival to the moment in which a worker of an executor begins it. An executor has a queue of its own
-in front of its workers, bounded by its slots: a machine whose `concurrency` is larger than its number of cores.
+Made by `make bench-balance` with the real pool and strategies, simulated executors and virtual time
+(`bench/simulation.py`): {TASKS:,} tasks that arrive at random, with seed {SEED}, so the results are the same on every
+machine. The unit of time is the mean time that a task takes at full speed (exponentially distributed). A task's wait is
+the time from its arrival until a worker of an executor starts it. An executor has a queue in front of its workers,
+which its slots bound, as on a machine whose `concurrency` is larger than its number of cores.
 
-`LeastLoaded` compares all of up to 8 executors, and two at random of more. `tests/unit/test_balance.py` holds what this
-page shows.
+`LeastLoaded` compares all executors if there are at most 8, otherwise two at random.
+`tests/unit/executors/test_balance.py` checks what this page shows.
 """
 
 HTTP_HEAD = f"""\
 ## The same over HTTP
 
-The real router, real HTTP and a real Redis, on one machine; a unit is {1000 * HTTP_UNIT_SECONDS:.0f} ms,
-{HTTP_TASKS:,} tasks. The queue holds a pull back until it has a task,
-so that the poll interval is no part of the wait."""
+The real router, real HTTP and a real Redis on one machine, with {HTTP_TASKS:,} tasks; the unit of time is
+{1000 * HTTP_UNIT_SECONDS:.0f} ms. The queue holds a pull until it has a task, so that waits do not include the poll
+interval."""
 
 if __name__ == "__main__":
     main()

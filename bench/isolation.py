@@ -1,9 +1,9 @@
-"""`make bench-isolation`: what a misbehaving neighbour in the same operator does to a QueueWorker's routing overhead.
+"""`make bench-isolation`: how a misbehaving neighbour in the same operator affects a QueueWorker's routing overhead.
 
-Two routers in one process and one event loop, as an operator runs them, on one Redis. Their queues and executors are
-processes of their own. The overhead is the time from a pull's answer to the report's acknowledgement that
-no executor used. Beside it, what it is when the neighbour's router has a process and a Redis of its own: what the
-neighbour and its stubs do to the whole machine is in that as well, and is not the operator's fault.
+Two routers run in one process and one event loop with one Redis, as in an operator. Their queues and executors are
+separate processes. The overhead is the time from a pull's answer to the report's acknowledgement, without the
+executor's time. It is compared with the overhead when the neighbour's router has a process and a Redis of its own: that
+includes the load which the neighbour and its stubs put on the machine, and which is not the operator's fault.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ NEIGHBOURS = {
     "its queue hangs": "hangs",
     "its queue answers 500": "errors",
     "its executor hangs": "stuck",
-    "it is as fast as it can": "fast",
-    "its results are of 0.9 MB": "results-0.9",
-    "its results are of 8 MB": "results-8",
-    "its tasks are of 8 MB": "tasks-8",
-    "its results are of 50 MB": "results-50",
-    "its tasks are of 50 MB": "tasks-50",
+    "it is as fast as possible": "fast",
+    "its results have 0.9 MB": "results-0.9",
+    "its results have 8 MB": "results-8",
+    "its tasks have 8 MB": "tasks-8",
+    "its results have 50 MB": "results-50",
+    "its tasks have 50 MB": "tasks-50",
 }
 
 app = typer.Typer()
@@ -50,8 +50,8 @@ app = typer.Typer()
 
 @app.command()
 def stub(kind: str) -> None:
-    """A queue and an executor in a process of their own; prints its URL."""
-    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # the end cuts off what is under way
+    """Serve a queue and an executor, and print their URL."""
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # requests that are under way at the end
     kind, _, megabytes = kind.partition("-")
     code = "x" * int(1_000_000 * float(megabytes)) if kind == "tasks" else "print(1)"
     output = "a line of output\n" * int(1_000_000 / 18 * float(megabytes)) if kind == "results" else "1\n"
@@ -97,7 +97,7 @@ def stub(kind: str) -> None:
 
 
 class Overheads(Histogram):
-    """Each of them."""
+    """A histogram that also keeps every observation."""
 
     __slots__ = ("seen",)
 
@@ -119,7 +119,7 @@ def start_router(name: str, url: str, redis_url: str) -> tuple[Router, asyncio.T
 
 @app.command()
 def router(url: str, redis_url: str) -> None:
-    """The neighbour's router in a process of its own."""
+    """Run the neighbour's router."""
 
     async def run() -> None:
         await start_router("bad", url, redis_url)[1]
@@ -128,7 +128,7 @@ def router(url: str, redis_url: str) -> None:
 
 
 async def measure(good: str, bad: str | None, redis_url: str, seconds: float) -> tuple[list[float], int, float]:
-    """The good one's overheads, the neighbour's tasks, and the longest that the loop was held up."""
+    """Return the good router's sorted overheads, the neighbour's tasks, and the longest time the loop was blocked."""
     _, _, overheads = (one := start_router("good", good, redis_url))
     running = [one]
     if bad is not None:
@@ -148,7 +148,7 @@ async def measure(good: str, bad: str | None, redis_url: str, seconds: float) ->
 
 
 def beside(kind: str, seconds: float, *, apart: bool) -> tuple[list[float], int, float]:
-    """What `measure` says, of stubs and a Redis that are new."""
+    """Call `measure` with new stubs and a new Redis."""
     with ExitStack() as stack:
         redis = stack.enter_context(RedisServer())
         good, *bad = (_started(stack, "stub", name) for name in ["good", *([kind] if kind else [])])
@@ -163,26 +163,26 @@ def _start(stack: ExitStack, *arguments: str) -> subprocess.Popen[str]:
 
 
 def _started(stack: ExitStack, *arguments: str) -> str:
-    """The URL that it prints."""
+    """Start a process and return the URL that it prints."""
     child = _start(stack, *arguments)
     assert child.stdout is not None
     return child.stdout.readline().strip()
 
 
 @app.command()
-def main(seconds: Annotated[float, typer.Option(help="Seconds to count each for.")] = 10, only: str = "") -> None:
-    """Measure, one neighbour after the other, and print the table."""
-    table = Table(title=f"{RATE:.0f} tasks/s on a router, beside one other router in the same loop")
+def main(seconds: Annotated[float, typer.Option(help="Seconds of each measurement.")] = 10, only: str = "") -> None:
+    """Measure with one neighbour after the other, and print a table."""
+    table = Table(title=f"{RATE:.0f} tasks/s on a router, next to another router in the same loop")
     for column in (
         "its neighbour",
         "tasks",
         "p50 ms",
         "p99 ms",
         "× alone",
-        "p99 ms, apart",
-        "× apart",
+        "p99 ms, separate",
+        "× separate",
         "neighbour's tasks",
-        "loop held up, at most",
+        "loop blocked, at most",
     ):
         table.add_column(column, justify="left" if column == "its neighbour" else "right")
     alone = 0.0
@@ -201,7 +201,7 @@ def main(seconds: Annotated[float, typer.Option(help="Seconds to count each for.
 
 
 def _percentile(seen: list[float], share: float) -> float:
-    """In milliseconds."""
+    """A quantile in milliseconds."""
     return 1000 * seen[int(share * len(seen))]
 
 

@@ -1,4 +1,4 @@
-"""The machine that a run was on, in a line."""
+"""The machine of a run, described in a line."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def cpu_model() -> str:
 
 
 def load() -> float:
-    """Processes that ran or wanted to, the mean of the last minute."""
+    """Load average of the last minute."""
     return os.getloadavg()[0]

@@ -1,4 +1,4 @@
-"""Measure one contender once: on a stub of its own, with a Redis that is empty, with the account closed afterwards."""
+"""Measures one contender once, with its own stub and an empty Redis, and checks afterwards that no task was lost."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ WARM_SECONDS = 2.0
 
 
 class Unusable(RuntimeError):
-    """The contender did not work, or lost tasks: there is no figure to show."""
+    """The contender did not work or lost tasks, so there is no result."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """`p50` and `p99` of the overhead are in seconds."""
+    """The result of a measurement. `p50` and `p99` are of the overhead, in seconds."""
 
     tasks: float
     seconds: float
@@ -55,13 +55,13 @@ class Figure:
 
 
 def median(figures: Sequence[Figure]) -> Figure:
-    """Of each value on its own."""
+    """The median of each field."""
     return Figure(**{f.name: statistics.median(getattr(figure, f.name) for figure in figures) for f in fields(Figure)})
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What every section needs."""
+    """The context of all sections."""
 
     binary: str
     redis: RedisServer
@@ -69,11 +69,11 @@ class Bench:
     rounds: int
     warm_seconds: float = WARM_SECONDS
     full: bool = True
-    """False: a smoke, which shows that it all works."""
+    """False: a smoke test, which shows only that everything works."""
 
     @property
     def enqueued(self) -> int:
-        """Tasks that wait for a contender with a queue of its own: more than it gets through."""
+        """Number of tasks put into the queue of a contender that has its own: more than it can process."""
         return 40_000 if self.full else 8_000
 
     def say(self, text: str) -> None:
@@ -86,7 +86,7 @@ class Bench:
 
     @contextmanager
     def run(self, contender: Contender, stub: Stub, **env: str) -> Iterator[subprocess.Popen[str]]:
-        """The contender at work, on a Redis that holds nothing."""
+        """Run the contender, with an empty Redis."""
         with Redis.from_url(self.redis.url) as redis:
             redis.flushall()
             redis.config_resetstat()
@@ -105,16 +105,16 @@ class Bench:
         command = [contender.python, "-m", "bench.contenders.celery_queue", str(self.enqueued)]
         with process(command, {"REDIS_URL": self.redis.url}) as enqueuing:
             if enqueuing.wait():
-                raise Unusable("Celery's tasks cannot be enqueued; see above")
+                raise Unusable("Celery's tasks cannot be enqueued; its output is above")
 
     def published(self) -> int:
-        """PUBLISH commands since the contender started, those in scripts too."""
+        """Number of PUBLISH commands since the contender started, including those in scripts."""
         with Redis.from_url(self.redis.url) as redis:
             stats = redis.info("commandstats")
         return int(stats.get("cmdstat_publish", {}).get("calls", 0))
 
     def await_published(self, count: int) -> None:
-        """Return once there are so many, or after a while."""
+        """Return when that many events are published, or after `SETTLE_SECONDS`."""
         deadline = time.monotonic() + stubs.SETTLE_SECONDS
         while self.published() < count and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -128,9 +128,9 @@ def bench(seconds: float, rounds: int, *, full: bool = True) -> Iterator[Bench]:
 
 
 def measure(bench: Bench, contender: Contender, executors: int = EXECUTORS, rate: float = 0) -> Figure:
-    """Start, warm up, count for a while, stop, and hold the account against what was done. Raises `Unusable`.
+    """Start the contender, warm it up, measure, stop it, and check the counts. Raises `Unusable`.
 
-    `rate`: tasks a second that come; 0: as many as are asked for.
+    `rate` is in tasks per second that arrive; 0: a task for every pull.
     """
     with bench.stub(executors) as stub:
         stub.rate(rate)
@@ -145,7 +145,7 @@ def measure(bench: Bench, contender: Contender, executors: int = EXECUTORS, rate
                 account = stub.await_account(lambda account: account.executed >= due)
                 lost = due - account.executed
             if contender.publishes:
-                bench.await_published(_done(contender, account))  # the last one may have been reported just now
+                bench.await_published(_done(contender, account))  # the event of the last report may be on its way
             stop(running, contender.stop_seconds)
     _check(contender, account, lost, bench.published())
     return figure
@@ -160,7 +160,7 @@ def _count(bench: Bench, contender: Contender, stub: Stub, running: subprocess.P
     cpu, stub_cpu = cpu_seconds(running.pid) - cpu, stub.cpu_seconds() - stub_cpu
     tasks = _done(contender, after) - _done(contender, before)
     if tasks < 1:
-        raise Unusable(f"{contender.name} did nothing: {after}")
+        raise Unusable(f"{contender.name} processed no task: {after}")
     return Figure(tasks, took, cpu, stub_cpu, memory_mib(running.pid), after.p50, after.p99)
 
 
@@ -168,7 +168,7 @@ def _await_work(contender: Contender, stub: Stub, running: subprocess.Popen[str]
     deadline = time.monotonic() + START_SECONDS
     while not _done(contender, stub.account()):
         if running.poll() is not None or time.monotonic() > deadline:
-            raise Unusable(f"{contender.name} does not work; it said what is wrong above")
+            raise Unusable(f"{contender.name} does not work; its output is above")
         time.sleep(0.1)
 
 

@@ -1,4 +1,4 @@
-"""docs/performance.md: written by the runs, a section at a time. What a run did not measure stays as it was."""
+"""Writes docs/performance.md. A run replaces the sections that it measured and keeps the others."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 HEAD = """\
 # Performance
 
-Written by `make bench`, `make bench-objects` and `make bench-profile`; every figure is of a run. Absolute numbers are
-the machine's, which others may have been using at the same time: what counts is the ratio between rows that were
-measured side by side.
+Written by `make bench`, `make bench-objects` and `make bench-profile`; every number was measured. Absolute numbers
+depend on the machine, which others may have used at the same time. Compare rows that were measured in the same run.
 """
 
 
 def write(order: Sequence[str], measured: dict[str, str], page: Path = PAGE) -> None:
-    """Put the sections in, by title, with where and when they were measured."""
+    """Insert the sections by title, with the machine and the date."""
     sections = _read(page) if page.exists() else {}
     today = dt.datetime.now(dt.UTC).date()
     stamp = f"*{today}; {machine.describe()}; load {machine.load():.1f} at the end.*"
@@ -32,7 +31,7 @@ def write(order: Sequence[str], measured: dict[str, str], page: Path = PAGE) -> 
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """In Markdown; the first column to the left, the rest to the right."""
+    """A Markdown table. The first column is aligned left, the others right."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""Processes that the bench starts, and what they use: CPU and memory of the whole tree (Linux)."""
+"""Starts processes, and measures CPU and memory of their whole trees (Linux)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STOP_SECONDS = 40.0
 
 @contextmanager
 def process(command: Sequence[str], env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
-    """Run it, in a session of its own, until the block ends; then SIGTERM, and SIGKILL for what does not end of it."""
+    """Run the command in a session of its own. At the end of the block it gets a SIGTERM, and later a SIGKILL."""
     running = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -41,7 +41,7 @@ def process(command: Sequence[str], env: Mapping[str, str] | None = None) -> Ite
 
 
 def stop(running: subprocess.Popen[str], seconds: float = STOP_SECONDS) -> None:
-    """SIGTERM; what has not ended in time is killed, with all its session."""
+    """Send SIGTERM, and kill the session if the process has not ended after `seconds`."""
     if running.poll() is None:
         running.terminate()
     try:
@@ -53,17 +53,17 @@ def stop(running: subprocess.Popen[str], seconds: float = STOP_SECONDS) -> None:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system seconds of the process, its children, and those that they have waited for."""
+    """User and system CPU of the process and its descendants, including those that have been waited for."""
     return sum(map(_cpu_ticks, _tree(pid))) / CLOCK_TICKS
 
 
 def memory_mib(pid: int) -> float:
-    """Proportional set size of the process and its children: what they share counts once."""
+    """Proportional set size of the process and its descendants; shared pages count once."""
     return sum(map(_pss_kib, _tree(pid))) / 1024
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the state on; empty when it has ended."""
+    """The fields of /proc/PID/stat from the state on; empty if the process has ended."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return []

@@ -1,9 +1,9 @@
-"""The real ExecutorPool and strategies among simulated executors, in virtual time: exact, and the same for a seed.
+"""The real ExecutorPool and strategies with simulated executors in virtual time: reproducible for a seed.
 
-Tasks arrive at random (Poisson) in a queue; each is pulled when a slot is free, as the router does it, and goes to
-the executor that the pool chooses. An executor has so many workers and a queue of its own in front of
-them, which its slots bound: with more slots than workers a bad choice costs time, as on a machine with
-fewer cores than `concurrency` says. What a task waits, in the queue or at the executor, is its wait.
+Tasks arrive at random (Poisson) in a queue. Each is pulled when a slot is free, as by the router, and goes to the
+executor that the pool chooses. An executor has workers and a queue in front of them, which its slots bound. With more
+slots than workers a bad choice costs time, as on a machine with fewer cores than `concurrency`. A task's wait is its
+time in the queue and at the executor until a worker starts it.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ if TYPE_CHECKING:
     from queueworker.routing.queue.client import QueueClient
 
 WARM_UP = 0.1
-"""This share of the tasks comes before anything is counted."""
+"""Share of the tasks that arrive before the measurement begins."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """An executor: its workers, its speed (1: as long as the task says), and what is wrong with it."""
+    """An executor: its workers, its speed (1 is full speed), and its faults. All times are in seconds."""
 
     workers: int = 1
     speed: float = 1.0
     slots: int = 8
     breaks: float | None = None
-    """It answers every task after so many seconds with a 500."""
+    """If set, it answers every task with a 500 after this time."""
     fails: float | None = None
-    """It answers every task after so many seconds with a result that says `failed`."""
+    """If set, it answers every task with a result that says `failed` after this time."""
     away: tuple[float, float] = (0.0, 0.0)
-    """It is unhealthy between these moments, and fails nothing."""
+    """It is unhealthy between these times, but fails no task."""
 
 
 @dataclass
@@ -57,21 +57,21 @@ class Machine:
     name: str
     free: asyncio.Semaphore
     given: int = 0
-    """Tasks that it was given after the warm-up."""
+    """Number of tasks that it got after the warm-up."""
     times: list[float] = field(default_factory=list)
-    """When it was given one."""
+    """Times at which it got a task."""
 
 
 @dataclass
 class Run:
-    """What came of it. Waits in seconds, sorted."""
+    """The result of a simulation. Waits are in seconds, sorted."""
 
     waits: list[float]
     seconds: float
-    """From the first counted task to the end of the last."""
+    """Time from the first measured task to the end of the last one."""
     machines: list[Machine]
     broken: int
-    """Tasks that met a fault of an executor's own."""
+    """Number of tasks that were answered with a 500."""
 
     @property
     def throughput(self) -> float:
@@ -85,12 +85,12 @@ class Run:
         return self.waits[min(int(share * len(self.waits)), len(self.waits) - 1)]
 
     def share(self, *machines: int) -> float:
-        """Of the tasks, what these got."""
+        """Share of the tasks that these executors got, by index."""
         return sum(self.machines[i].given for i in machines) / sum(m.given for m in self.machines)
 
 
 class Healths:
-    """Stands in for the network: `/health` and `/capacity` of the simulated executors."""
+    """A transport that answers `/health` and `/capacity` of the simulated executors."""
 
     def __init__(self, kinds: Sequence[Kind]) -> None:
         self._kinds = kinds
@@ -113,7 +113,7 @@ class Simulation:
     def __init__(
         self, kinds: Sequence[Kind], strategy: str, *, load: float, tasks: int, seed: int, **executors: object
     ) -> None:
-        """`load`: of what all the workers can do together, those that break or fail everything not counted."""
+        """`load` is a share of the total capacity, without the executors that break or fail every task."""
         self._kinds = kinds
         self._rng = random.Random(seed)
         able = sum(k.workers * k.speed for k in kinds if k.breaks is None and k.fails is None)
@@ -189,7 +189,7 @@ class Simulation:
             self._done.set()
 
     async def _execute(self, executor: Executor, kind: Kind, machine: Machine, work: float) -> float:
-        """When it began; told to the pool as the router tells it."""
+        """Run a task, and tell the pool its end as the router does. Returns the time at which a worker started it."""
         given = self._now()
         async with machine.free:
             started = self._now()

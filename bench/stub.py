@@ -1,4 +1,4 @@
-"""The stub in Go (see `stub/`): built, started, told what to hand out, and asked for its account."""
+"""Builds, starts and controls the stub, a program in Go (see `stub/`)."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 SOURCE = Path(__file__).parent / "stub"
 PLENTY = 1_000_000_000
 SETTLE_SECONDS = 20.0
-# One core for the stub, always: what it costs is then the same for everybody.
+# The stub always has one core, so that its cost is the same for every contender.
 ONE_CORE = {"GOMAXPROCS": "1"}
 
 
 @dataclass(frozen=True)
 class Account:
-    """What came by, since the start; `p50` and `p99` of the overhead, in seconds, since `Stub.measure`."""
+    """Counts since the start of the stub. `p50` and `p99` are of the overhead since `Stub.measure`, in seconds."""
 
     requests: int
     polls: int
@@ -49,41 +49,41 @@ class Stub:
         self.executors = [f"http://127.1.{i >> 8}.{i & 255}:{self._port}" for i in range(1, executors + 1)]
 
     def allow(self, tasks: int) -> Account:
-        """Hand out so many more."""
+        """Hand out this many more tasks."""
         return self._control(f"allow/{tasks}")
 
     def rate(self, per_second: float) -> Account:
-        """Let tasks come at this rate, at random times (a Poisson process); 0: whenever one is asked for."""
+        """Let tasks arrive at random times (a Poisson process) at this rate per second; 0: one for every pull."""
         return self._control(f"rate/{per_second}")
 
     def measure(self) -> Account:
-        """Forget the times that were observed so far."""
+        """Discard the times that were observed so far."""
         return self._control("measure")
 
     def account(self) -> Account:
         return self._control("account")
 
     def settle(self) -> Account:
-        """Hand out no more, and wait until what was handed out is reported. Returns the account then."""
+        """Hand out no more tasks, and wait until all are reported, or `SETTLE_SECONDS`. Returns the account."""
         self.allow(0)
         return self.await_account(lambda account: account.reported >= account.handed_out)
 
     def await_account(self, closed: Callable[[Account], bool]) -> Account:
-        """The account once it is as it should be, or after a while as it is."""
+        """The account as soon as `closed` holds for it, or after `SETTLE_SECONDS`."""
         deadline = time.monotonic() + SETTLE_SECONDS
         while not closed(account := self.account()) and time.monotonic() < deadline:
             time.sleep(0.1)
         return account
 
     def drive(self, connections: int, seconds: float) -> int:
-        """Let the stub's own client (also on one core) take tasks through it; returns how many."""
+        """Run the stub's own client, also on one core. Returns the number of tasks that it processed."""
         command = [self._binary, "-load", f"127.0.0.1:{self._port}", *("-connections", str(connections))]
         with process([*command, "-for", f"{seconds}s"], ONE_CORE) as client:
             assert client.stdout is not None
             return int(client.stdout.readline())
 
     def kill(self) -> None:
-        """It is away at once, with all that it knew."""
+        """Kill the stub; its tasks and counts are gone."""
         self._process.kill()
         self._process.wait()
 
@@ -101,12 +101,12 @@ class Stub:
 
 
 def build(folder: str) -> str:
-    """The stub's binary. Raises `BinaryError` when there is no Go."""
+    """Build the stub and return its path. Raises `BinaryError` if there is no Go."""
     path = f"{folder}/stub"
     env = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off"}
     with process([binaries.go(), "build", "-C", str(SOURCE), "-o", path, "."], env) as compiler:
         if compiler.wait():
-            raise RuntimeError("the stub does not build; see the compiler's words above")
+            raise RuntimeError("the stub does not build; the compiler's output is above")
     return path
 
 

@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps to the next timer: hours of the real asyncio code in seconds, the same each time."""
+"""An event loop whose clock jumps to the next timer: hours of real asyncio code run in seconds, and reproducibly."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ T = TypeVar("T")
 
 
 class _Jumps(selectors.DefaultSelector):
-    """Waits for nothing: what would have been waited is added to the clock."""
+    """Does not wait, but adds the time that it should wait to the clock."""
 
     now = 0.0
 
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None:
-            raise RuntimeError("everything waits, and nothing will ever happen")
+            raise RuntimeError("deadlock: everything waits, and there is no timer")
         self.now += max(timeout, 0.0)
         return []
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """For code that waits for timers and for other tasks only: no sockets, no threads."""
+    """For code that waits only for timers and other tasks: no sockets, no threads."""
 
     def __init__(self) -> None:
         self._jumps = _Jumps()
@@ -36,6 +36,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """As `asyncio.run`, in virtual time, which begins at 0."""
+    """Like `asyncio.run`, in virtual time, which starts at 0."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(work)

@@ -1,1 +1,1 @@
-"""The platform around the router, small and real: queue, executor, storage worker, load, local control plane."""
+"""The platform around the router, as small real services: queue, executor, storage worker, gateway, load generator."""

@@ -1,4 +1,4 @@
-"""`make demo`: the whole platform on one machine, and a QueueWorker that routes real tasks through it."""
+"""`make demo`: the whole platform on one machine, with a QueueWorker that routes real tasks through it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PLAIN_PERIOD_SECONDS = 5.0
 
 
 class DemoError(Exception):
-    """The demo cannot go on. The message says why, and what to do."""
+    """The demo cannot continue. The message says why and what to do."""
 
 
 class Kubectl:
@@ -47,7 +47,7 @@ class Kubectl:
         self._binary = binaries.kubectl()
 
     def __call__(self, *args: str, text: str | None = None) -> str:
-        """Its output. Raises DemoError with what it said."""
+        """Run kubectl and return its output. Raises DemoError with its standard error."""
         command = [self._binary, "--kubeconfig", self.kubeconfig, *args]
         done = subprocess.run(
             command, input=text, capture_output=True, text=True, check=False, timeout=90, start_new_session=True
@@ -59,7 +59,7 @@ class Kubectl:
 
 @dataclass
 class Platform:
-    """What runs: where the object, the queue and the stored outcomes are."""
+    """The running platform, with access to the object, the queue and the stored outcomes."""
 
     kubectl: Kubectl
     queue_url: str
@@ -67,6 +67,7 @@ class Platform:
     load: Child
 
     def account(self) -> dict[str, int]:
+        """The queue's counts of submitted, handed out and reported tasks."""
         counts: dict[str, int] = httpx.get(f"{self.queue_url}/account", timeout=10, trust_env=False).json()
         return counts
 
@@ -77,7 +78,7 @@ class Platform:
 
 
 def manifest(queue_url: str, redis_url: str, gateway_url: str, executors: int) -> str:
-    """The sample object, pointed at this machine."""
+    """The sample object, with the addresses of this machine."""
     sample: dict[str, Any] = yaml.safe_load((ROOT / "manifests" / "samples" / "minimal.yaml").read_text())
     sample["metadata"] = {"name": NAME, "namespace": NAMESPACE}
     sample["spec"] = {
@@ -89,9 +90,9 @@ def manifest(queue_url: str, redis_url: str, gateway_url: str, executors: int) -
 
 
 def start(stack: ExitStack, context: str, executors: int, rate: float, console: Console) -> Platform:
-    """Start everything, in order; `stack` ends it, in the opposite order."""
+    """Start everything; `stack` ends it in reverse order."""
     logs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="queueworker-demo-")))
-    console.print("readying the control plane's binaries (the first time they are built: some 5 minutes)")
+    console.print("preparing the control plane's binaries (they are built the first time, which takes about 5 minutes)")
     if not context:
         binaries.assets()
         console.print("starting etcd and kube-apiserver")
@@ -141,7 +142,7 @@ In another terminal:
 
 
 def watch(platform: Platform, seconds: float, console: Console) -> None:
-    """Show what happens, until the time is over or somebody interrupts."""
+    """Show what happens until the time is over or the user interrupts. `seconds` 0 means forever."""
     ends = time.monotonic() + seconds if seconds else float("inf")
     if console.is_terminal:
         with Live(_table(platform), console=console, auto_refresh=False) as live:
@@ -160,8 +161,8 @@ def watch(platform: Platform, seconds: float, console: Console) -> None:
 
 
 def settle(platform: Platform, console: Console) -> bool:
-    """Stop the load, wait until nothing is left, and print the sum. Whether nothing was lost."""
-    console.print("stopping the load and waiting for what is in flight")
+    """Stop the load, wait until no task is left, and print the totals. Returns whether no task was lost."""
+    console.print("stopping the load and waiting for the tasks in flight")
     submitted = int(platform.load.stop().rpartition("=")[2] or -1)
     deadline = time.monotonic() + SETTLE_SECONDS
     routed, stored = -1, summarize(platform.database)
@@ -208,7 +209,7 @@ def _install(kubectl: Kubectl) -> None:
     kubectl("wait", "--for=condition=Established", "crd/queueworkers.crucible.dev", "--timeout=60s")
     kubectl("apply", "-f", str(ROOT / "manifests" / "rbac" / "role.yaml"))
     deadline = time.monotonic() + 20
-    while True:  # for about a second after a CRD is made, its resources answer 429
+    while True:  # for about a second after a CRD is created, requests for its resources are answered with 429
         try:
             kubectl("get", "qw", "-A")
         except DemoError:
@@ -228,14 +229,14 @@ def _remove(kubectl: Kubectl) -> None:
 
 
 def _show_errors(log: Path, console: Console) -> None:
-    """The operator's complaints, if it had any: they would be gone with its folder."""
+    """Print the errors in the operator's log, because the log is deleted with its folder."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if "ERROR" in line or "Traceback" in line]
     for line in lines[-10:]:
         console.print(f"operator: {line}", markup=False)
 
 
 def _kubeconfig_of(context: str, folder: Path) -> str:
-    """That context alone, so that nothing here can touch another cluster."""
+    """A kubeconfig with that context only, so that the demo cannot touch another cluster."""
     command = [binaries.kubectl(), "config", "view", "--minify", "--flatten", "--context", context]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -248,7 +249,7 @@ def _kubeconfig_of(context: str, folder: Path) -> str:
 
 
 def _operator_kubeconfig(kubectl: Kubectl, folder: Path) -> str:
-    """The cluster's address with a token of the operator's service account: it gets its own rights and no others."""
+    """A kubeconfig with a token of the operator's service account: the operator gets its own rights and no others."""
     namespace, name = OPERATOR_ACCOUNT
     token = kubectl("create", "token", name, "-n", namespace, "--duration=24h").strip()
     config = yaml.safe_load(Path(kubectl.kubeconfig).read_text())
@@ -260,7 +261,7 @@ def _operator_kubeconfig(kubectl: Kubectl, folder: Path) -> str:
 
 
 def _port() -> int:
-    """The usual port of the HTTP API, or a free port if that one is taken."""
+    """The usual port of the HTTP API, or a free one if it is taken."""
     import socket  # noqa: PLC0415
 
     with socket.socket() as probe:
@@ -277,16 +278,19 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 def main(
     *,
-    seconds: Annotated[float, typer.Option(envvar="DEMO_SECONDS", help="End after so long; 0: at Ctrl-C.")] = 0,
+    seconds: Annotated[
+        float,
+        typer.Option(envvar="DEMO_SECONDS", help="Seconds until the demo ends by itself; 0: it runs until Ctrl-C."),
+    ] = 0,
     context: Annotated[
-        str, typer.Option(envvar="DEMO_CONTEXT", help="Use the cluster of this kubeconfig context; empty: our own.")
+        str, typer.Option(envvar="DEMO_CONTEXT", help="Kubeconfig context of the cluster to use; empty: a local one.")
     ] = "",
-    executors: Annotated[int, typer.Option(min=1, max=20, help="Executors to begin with.")] = 3,
-    rate: Annotated[float, typer.Option(help="Tasks submitted a second.")] = 20,
+    executors: Annotated[int, typer.Option(min=1, max=20, help="Number of executors at the start.")] = 3,
+    rate: Annotated[float, typer.Option(help="Tasks submitted per second.")] = 20,
 ) -> None:
-    """Run a queue, executors, a storage worker and the operator around a real API server, and watch tasks go through.
+    """Run a queue, executors, a storage worker and the operator around a real API server, and show tasks being routed.
 
-    Exit status 0 only when every task that was submitted was stored as completed or failed.
+    The exit status is 0 only if every submitted task was stored as completed or failed.
     """
     console = Console(stderr=False, highlight=False, soft_wrap=True)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -297,13 +301,13 @@ def main(
                 watch(platform, seconds, console)
             except KeyboardInterrupt:
                 console.print()
-            well = settle(platform, console)
-            console.print("ending everything")
+            nothing_lost = settle(platform, console)
+            console.print("stopping everything")
     except KeyboardInterrupt:
         sys.exit(130)
     except (DemoError, binaries.BinaryError, ControlPlaneError, RuntimeError) as error:
         sys.exit(f"error: {error}")
-    sys.exit(0 if well else 1)
+    sys.exit(0 if nothing_lost else 1)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A real Kubernetes API server on this machine: kube-apiserver and etcd, with RBAC and an audit log.
 
 The binaries come from KUBEBUILDER_ASSETS, the cache ($XDG_CACHE_HOME/queueworker), or a build of the published Go
-modules: some 5 minutes the first time, nothing after it.
+modules, which takes about 5 minutes once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, rich
 
 @app.command()
 def binaries() -> None:
-    """Ready kube-apiserver, etcd, kubectl and redis-server; the last line is the folder that holds them all.
+    """Prepare kube-apiserver, etcd, kubectl and redis-server; the last line is the folder that has them all.
 
     To use them elsewhere: export KUBEBUILDER_ASSETS=$(make control-plane | tail -1)
     """
@@ -33,25 +33,25 @@ def binaries() -> None:
 
 @app.command()
 def helm() -> None:
-    """Print the path of a helm (3 or 4): the one on PATH, or one built of its Go modules (a minute, once)."""
+    """Print the path of helm (3 or 4): the one on PATH, or one built from its Go modules (a minute, once)."""
     print(have.helm())
 
 
 @app.command()
 def up() -> None:
-    """Run an empty API server until Ctrl-C; prints the `export KUBECONFIG=…` to type in another terminal.
+    """Run an empty API server until Ctrl-C. Prints `export KUBECONFIG=…` for use in another terminal.
 
-    Nothing of it stays: its objects, its certificate and its tokens end with it.
+    Its objects, its certificate and its tokens are deleted at the end.
     """
     try:
         with ControlPlane() as plane:
             print(f"export KUBECONFIG={plane.admin_kubeconfig}", flush=True)
-            say(f"kube-apiserver {have.KUBERNETES_VERSION} is ready at {plane.url}; Ctrl-C ends it")
+            say(f"kube-apiserver {have.KUBERNETES_VERSION} is ready at {plane.url}; Ctrl-C stops it")
             say(f"audit log: {plane.audit_log}")
             while True:
                 signal.pause()
     except KeyboardInterrupt:
-        say("ended")
+        say("stopped")
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -59,7 +59,7 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _interrupt)  # the same clean end as Ctrl-C's
+    signal.signal(signal.SIGTERM, _interrupt)  # the same clean end as Ctrl-C
     try:
         app()
     except (have.BinaryError, ControlPlaneError, OSError) as error:

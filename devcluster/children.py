@@ -1,4 +1,4 @@
-"""Child processes that end when we do, however we end."""
+"""Child processes that end with their parent, however it ends."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Runs in the child: whatever ends us, a SIGKILL too, ends it (Linux only; elsewhere it is left)."""
+    """Runs in the child. On Linux the child then gets a SIGTERM when its parent ends, even by SIGKILL."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Child:
-    """One of our own modules as a process, which does not get the terminal's Ctrl-C: we end it in our order."""
+    """One of our modules as a process. It does not get the terminal's Ctrl-C, so that we stop processes in order."""
 
     def __init__(self, *command: str, log: Path, env: dict[str, str] | None = None) -> None:
         self.name = " ".join(command[:2])
@@ -43,7 +43,7 @@ class Child:
             )
 
     def first_line(self) -> str:
-        """What it prints once it is ready. Raises RuntimeError, with what it said, when it does not get there."""
+        """The line that it prints when it is ready. Raises RuntimeError, with the end of its log, if it prints none."""
         assert self.process.stdout is not None
         if select.select([self.process.stdout], [], [], START_SECONDS)[0]:
             line = self.process.stdout.readline().strip()
@@ -52,7 +52,7 @@ class Child:
         raise RuntimeError(f"{self.name} did not start: {self._log.read_text(errors='replace')[-1000:]}")
 
     def stop(self) -> str:
-        """SIGTERM, and its end; returns what else it printed. One that does not end in time is killed."""
+        """Send SIGTERM and wait; kill it if it does not end in time. Returns the rest of its output."""
         if self.process.poll() is None:
             self.process.terminate()
         try:

@@ -1,4 +1,4 @@
-"""Ports for servers that come and go."""
+"""Free ports for servers that are stopped and started again."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import contextlib
 import random
 import socket
 
-# Below the ports that systems give to outgoing connections (Linux: from 32768 on), or a client's connection may take
-# the port while its server is away, or between our choice and its start.
+# Below the ephemeral ports (Linux: from 32768 on). Otherwise a client's connection might take the port while its server
+# is stopped, or before it has started.
 _FIRST, _LAST = 20000, 32767
 
 
 def free_ports(count: int) -> list[int]:
-    """Distinct ports that nothing listens on now."""
+    """Distinct ports on which nothing listens now. Raises OSError if there are too few."""
     found: list[int] = []
     for port in random.sample(range(_FIRST, _LAST + 1), _LAST + 1 - _FIRST):
         with contextlib.suppress(OSError), socket.socket() as probe:

@@ -1,4 +1,4 @@
-"""Lines on stderr, so that whoever waits knows for what: stdout is for answers."""
+"""Progress messages on stderr; stdout is for results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def say(text: str) -> None:
 
 
 class Progress:
-    """Something that takes its time. `beat()`, called often, says so every ten seconds."""
+    """A long operation. `tick()`, which is called often, prints a line every ten seconds."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -21,10 +21,10 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Seconds since the start."""
         return time.monotonic() - self._started
 
-    def beat(self) -> None:
+    def tick(self) -> None:
         if time.monotonic() - self._said >= BEAT_SECONDS:
             self._said = time.monotonic()
             say(f"{self._text} … {self.seconds:.0f} s")

@@ -1,4 +1,4 @@
-"""A real redis-server of our own, to stop, kill and freeze."""
+"""A real redis-server that can be stopped, killed and frozen."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ READY_SECONDS = 10.0
 
 
 class RedisServerError(RuntimeError):
-    """It did not start. The message ends with what it said."""
+    """The server did not start. The message ends with its log."""
 
 
 class RedisServer:
-    """One redis-server, which can be stopped, killed and frozen, and comes back on the same port, empty."""
+    """One redis-server. After `stop` or `kill`, `start` starts it again on the same port, empty."""
 
     def __init__(self, port: int = 0, *options: str) -> None:
         self.port = port or free_ports(1)[0]
@@ -37,7 +37,7 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}"
 
     def start(self) -> Self:
-        """Return when it answers. Raises `RedisServerError`, or `BinaryError` when there is no redis-server."""
+        """Return when it answers. Raises `RedisServerError`, or `BinaryError` if there is no redis-server."""
         self._folder = self._folder or tempfile.TemporaryDirectory(prefix="redis-")
         command = [
             binaries.redis_server(),
@@ -65,7 +65,7 @@ class RedisServer:
         self._end(signal.SIGKILL)
 
     def pause(self) -> None:
-        """Freeze it: connections stay, nothing is answered."""
+        """Freeze the server (SIGSTOP): connections stay open, and nothing is answered."""
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP)
 
@@ -80,7 +80,7 @@ class RedisServer:
         self.stop()
 
     def _await_ready(self, process: subprocess.Popen[bytes], log: Path) -> None:
-        """Until it answers: it, and not another one that holds the port."""
+        """Wait until this server answers; another one may have the port."""
         deadline = time.monotonic() + READY_SECONDS
         with Redis(port=self.port, socket_timeout=1) as client:
             while time.monotonic() < deadline:
@@ -93,11 +93,11 @@ class RedisServer:
                     pass
                 time.sleep(0.02)
         said = log.read_text(errors="replace").strip()[-1000:]
-        raise RedisServerError(f"redis-server on port {self.port} did not start. It said:\n{said}")
+        raise RedisServerError(f"redis-server on port {self.port} did not start. Its log:\n{said}")
 
     def _end(self, sign: signal.Signals) -> None:
         if self._process is not None:
             if sign != signal.SIGKILL:
-                self.resume()  # a frozen one would not see it
+                self.resume()  # a frozen process does not handle signals
             end(self._process, sign)
             self._process = None

@@ -1,4 +1,4 @@
-"""A real kube-apiserver with its etcd, as envtest runs them: RBAC on, every call audited, nothing left behind."""
+"""A real kube-apiserver with etcd, as in envtest, with RBAC and an audit log; it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _AUDIT_POLICY = {
 
 
 class ControlPlaneError(Exception):
-    """The control plane did not come up. The message ends with what it said last."""
+    """The control plane did not start. The message ends with its log."""
 
 
 class ControlPlane:
-    """etcd and kube-apiserver on free ports of the loopback, in a folder of their own, with the tokens of `accounts`.
+    """etcd and kube-apiserver on free ports of the loopback, with tokens for the service accounts in `accounts`.
 
-    There is no controller-manager, so no garbage collection and no endpoint slices but those that a test writes.
-    It starts once: after `stop` nothing of it is left. All calls block, and may be made from any thread.
+    There is no controller-manager: no garbage collection, and no EndpointSlices but those that a test creates. It can
+    be started once; `stop` deletes everything. All methods block, and may be called from any thread.
     """
 
     def __init__(self, accounts: Sequence[tuple[str, str]] = (OPERATOR_ACCOUNT,)) -> None:
@@ -62,7 +62,7 @@ class ControlPlane:
 
     @property
     def ca_file(self) -> Path:
-        """The certificate that the server made for itself: it is its own authority."""
+        """The server's self-signed certificate."""
         return self.folder / "certs" / "apiserver.crt"
 
     @property
@@ -74,15 +74,15 @@ class ControlPlane:
         return self._kubeconfig("admin", "default")
 
     def kubeconfig_for(self, namespace: str, name: str) -> str:
-        """A kubeconfig of that service account, one of `accounts`. Raises KeyError for another."""
+        """A kubeconfig for one of `accounts`. Raises KeyError for any other service account."""
         return self._kubeconfig(_user(namespace, name), namespace)
 
     def token_for(self, namespace: str, name: str) -> str:
-        """The bearer token of that service account, one of `accounts`. Raises KeyError for another."""
+        """The bearer token of one of `accounts`. Raises KeyError for any other service account."""
         return self._tokens[_user(namespace, name)]
 
     def start(self) -> Self:
-        """Return when the server is ready. Raises `ControlPlaneError`, or `BinaryError` when a binary cannot be had."""
+        """Return when the server is ready. Raises `ControlPlaneError`, or `BinaryError` if a binary is missing."""
         self._write_files()
         etcd_url = f"http://127.0.0.1:{self._etcd_port}"
         peer_url = f"http://127.0.0.1:{self._peer_port}"
@@ -104,8 +104,8 @@ class ControlPlane:
         return self
 
     def start_apiserver(self) -> None:
-        """Start the API server; after `stop_apiserver`, on the same port and with the same objects."""
-        key = str(self.folder / "certs" / "apiserver.key")  # the server makes it before it reads it, and keeps it
+        """Start the API server. After `stop_apiserver` it has the same port and the same objects."""
+        key = str(self.folder / "certs" / "apiserver.key")  # the server creates it before it reads it
         self._run(
             "kube-apiserver",
             [
@@ -125,7 +125,7 @@ class ControlPlane:
         self._await_ready()
 
     def stop_apiserver(self) -> None:
-        """Take the API server away; etcd keeps what it knows."""
+        """Stop the API server; etcd keeps the objects."""
         self._end("kube-apiserver")
 
     def stop(self) -> None:
@@ -134,11 +134,11 @@ class ControlPlane:
         self._folder.cleanup()
 
     def audit_events(self) -> Iterator[dict[str, Any]]:
-        """The calls that were answered so far, as `audit.k8s.io/v1` Events."""
+        """The calls answered so far, as `audit.k8s.io/v1` Events."""
         for line in self.audit_log.read_text().splitlines():
             try:
                 yield json.loads(line)
-            except json.JSONDecodeError:  # the line that is being written
+            except json.JSONDecodeError:  # the last line may be incomplete
                 continue
 
     def __enter__(self) -> Self:
@@ -190,12 +190,12 @@ class ControlPlane:
         while progress.seconds < READY_SECONDS:
             for name, process in self._processes.items():
                 if process.poll() is not None:
-                    raise ControlPlaneError(f"{name} ended with {process.returncode}. It said:\n{self._tail(name)}")
+                    raise ControlPlaneError(f"{name} ended with {process.returncode}. Its log:\n{self._tail(name)}")
             if self.ca_file.exists() and self._is_ready():
                 return
-            progress.beat()
+            progress.tick()
             time.sleep(0.1)
-        raise ControlPlaneError(f"kube-apiserver was not ready in time. It said:\n{self._tail('kube-apiserver')}")
+        raise ControlPlaneError(f"kube-apiserver was not ready in time. Its log:\n{self._tail('kube-apiserver')}")
 
     def _is_ready(self) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""Servers of ours as child processes, which never outlive us."""
+"""Servers as child processes that never outlive this process."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 
-# The death signal comes when the *thread* that started the child ends, not its process (prctl(2)). So one thread,
-# which lives as long as we do, starts them all, and `start()` may be called from a thread that soon ends.
+# The death signal is sent when the *thread* that started the child ends, not its process (prctl(2)). Therefore one
+# thread that lives as long as the process starts all children, and `spawn` may be called from a thread that ends soon.
 _THREAD = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawning")
 
 
 def spawn(
     command: Sequence[str], output: IO[bytes], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start `command`, what it says going to `output`; whatever ends us, a SIGKILL too, ends it (on Linux).
+    """Start `command` with its output in `output`. On Linux it ends when this process ends, even by SIGKILL.
 
-    It does not get the terminal's Ctrl-C: its owner ends it, in order. Raises OSError when it cannot be started.
+    It does not get the terminal's Ctrl-C, so that its owner stops processes in order. Raises OSError if it cannot
+    start.
     """
     owner = os.getpid()
 
@@ -47,7 +48,7 @@ def spawn(
 
 
 def end(process: subprocess.Popen[bytes], sign: signal.Signals = signal.SIGTERM, patience: float = 10.0) -> None:
-    """Send the signal and wait `patience` seconds for the end; one that does not end by then is killed."""
+    """Send the signal, wait up to `patience` seconds for the process to end, then kill it."""
     process.send_signal(sign)
     try:
         process.wait(patience)
@@ -57,8 +58,8 @@ def end(process: subprocess.Popen[bytes], sign: signal.Signals = signal.SIGTERM,
 
 
 def _die_with(owner: int) -> None:
-    """Runs in the child. SIGKILL: nothing is worth saving, and a kube-apiserver whose etcd is gone ends only slowly."""
+    """Runs in the child. The signal is SIGKILL because a kube-apiserver without its etcd takes long to end."""
     with contextlib.suppress(AttributeError):  # no prctl: not Linux
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != owner:  # it ended before we asked
+        if os.getppid() != owner:  # the parent ended before prctl was called
             os._exit(1)

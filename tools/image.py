@@ -1,9 +1,8 @@
-"""`python -m tools.image`: build the image and run it, with a container engine of our own where none answers.
+"""`python -m tools.image`: build the image and run it, with a private container engine if no other one answers.
 
-Where an engine answers, it is used, and the Dockerfile's own base is pulled. Where none does, a private
-dockerd is started by hand (Linux, root), with its data in the user's cache, and a base is made by
-debootstrap, because there may be no registry. Everything is ended by its own pid, and its mounts and
-cgroups are removed.
+If a container engine answers, it is used, and the Dockerfile's own base image is pulled. Otherwise a private dockerd is
+started (on Linux, by root) with its data in the user's cache, and debootstrap makes a base image, because there may be
+no registry. Every process is ended by its pid, and mounts and cgroups are removed.
 """
 
 from __future__ import annotations
@@ -36,32 +35,32 @@ ROOT = Path(__file__).parents[1]
 BASE_TAG = "queueworker-base:bookworm"
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
-_DEBIAN_CLIENT = Path("/usr/bin/docker")  # of the same version as Debian's dockerd, whatever is first on PATH
+_DEBIAN_CLIENT = Path("/usr/bin/docker")  # it has the version of Debian's dockerd; the one on PATH may not
 _PACKAGES = {"dockerd": "docker.io", "debootstrap": "debootstrap"}
 
 
 class EngineUnavailable(Exception):
-    """No container engine answers and none can be started here. The message says why."""
+    """No container engine answers, and none can be started here. The message says why."""
 
 
 class ImageError(Exception):
-    """The image, or its base, could not be made. The message ends with what was said last."""
+    """The image or its base could not be built. The message ends with the command's output."""
 
 
 def default_tag() -> str:
-    """The image that manifests and chart name."""
+    """The image that the manifests and the chart use."""
     return f"queueworker-operator:{app_version()}"
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A container engine that answers. A `private` one is ours: it has no bridge network, and maybe no registry."""
+    """A container engine that answers. A `private` one is ours: it has no bridge network, perhaps no registry."""
 
     client: tuple[str, ...]
     private: bool
 
     def run(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """`docker ARGS`, to its end. Raises `ImageError` with what it said when it fails and `check` is set."""
+        """Run `docker ARGS` to its end. Raises `ImageError` with its output if it fails and `check` is set."""
         done = subprocess.run([*self.client, *args], capture_output=True, text=True, check=False, env=self.env())
         if check and done.returncode != 0:
             raise ImageError(f"docker {' '.join(args[:2])} failed: {(done.stderr + done.stdout).strip()[-3000:]}")
@@ -73,7 +72,7 @@ class Engine:
 
 @contextmanager
 def engine() -> Iterator[Engine]:
-    """The engine that answers, else a private one until the end of the block. Raises `EngineUnavailable`."""
+    """The engine that answers, otherwise a private one until the end of the block. Raises `EngineUnavailable`."""
     client = shutil.which("docker")
     if client and _answers((client,)):
         yield Engine((client,), private=False)
@@ -85,7 +84,7 @@ def engine() -> Iterator[Engine]:
 
 
 def build(engine: Engine, tag: str, base: str | None = None) -> None:
-    """Build the project's Dockerfile. `base` None: the Dockerfile's own; with a private engine, one we make."""
+    """Build the Dockerfile. If `base` is None, its own base image is used; in a private engine, one that we make."""
     if base is None and engine.private:
         base = _ready_base(engine)
     arguments = ["--build-arg", f"VERSION={app_version()}", "--build-arg", f"REVISION={_revision()}"]
@@ -98,12 +97,12 @@ def build(engine: Engine, tag: str, base: str | None = None) -> None:
     started = time.monotonic()
     engine.run("build", "--network", "host", "--tag", tag, *arguments, str(ROOT))
     if engine.private:
-        engine.run("image", "prune", "--force")  # what had this tag before
+        engine.run("image", "prune", "--force")  # the image that had this tag before
     _say(f"built {tag} in {time.monotonic() - started:.0f} s")
 
 
 def _revision() -> str:
-    """The commit that is built; empty outside a checkout."""
+    """The commit; empty outside of a Git checkout."""
     done = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return done.stdout.strip()
 
@@ -124,9 +123,9 @@ def _answers(client: tuple[str, ...]) -> bool:
 
 def _need_root() -> None:
     if sys.platform != "linux":
-        raise EngineUnavailable("no container engine answers, and one of our own can be started on Linux only")
+        raise EngineUnavailable("no container engine answers, and a private one can be started on Linux only")
     if os.geteuid() != 0:
-        raise EngineUnavailable("no container engine answers, and one of our own can be started by root only")
+        raise EngineUnavailable("no container engine answers, and a private one can be started by root only")
 
 
 def _need_packages() -> None:
@@ -135,8 +134,8 @@ def _need_packages() -> None:
         return
     names = " and ".join(missing)
     if not shutil.which("apt-get"):
-        raise EngineUnavailable(f"no container engine answers, and there is no apt to install {names} with")
-    _say(f"installing {names} with apt")
+        raise EngineUnavailable(f"no container engine answers, and there is no apt-get to install {names}")
+    _say(f"installing {names} with apt-get")
     commands = (["apt-get", "update"], ["apt-get", "install", "--yes", "--no-install-recommends", *missing])
     for command in commands:
         done = subprocess.run(
@@ -149,7 +148,7 @@ def _need_packages() -> None:
         )
         if done.returncode != 0:
             said = (done.stderr + done.stdout).strip()[-500:]
-            raise EngineUnavailable(f"no container engine answers, and apt could not install {names}: {said}")
+            raise EngineUnavailable(f"no container engine answers, and apt-get could not install {names}: {said}")
 
 
 @contextmanager
@@ -157,7 +156,7 @@ def _private_engine() -> Iterator[Engine]:
     data = cache_folder() / "docker"
     data.mkdir(parents=True, exist_ok=True)
     with (
-        _lock(data.with_suffix(".lock"), "another process uses the private container engine; waiting for it"),
+        _lock(data.with_suffix(".lock"), "waiting for another process that uses the private container engine"),
         tempfile.TemporaryDirectory(prefix="qw-docker-") as name,
     ):
         folder = Path(name)
@@ -199,11 +198,11 @@ def _await_engine(engine: Engine, process: subprocess.Popen[bytes], log: Path) -
             return
         time.sleep(0.2)
     tail = log.read_text(errors="replace").strip()[-1500:]
-    raise EngineUnavailable(f"no container engine answers, and dockerd does not run on this machine. It said:\n{tail}")
+    raise EngineUnavailable(f"no container engine answers, and dockerd does not run on this machine. Its log:\n{tail}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Dockerd ends its containerd and its containers when it is told to end."""
+    """Dockerd ends its containerd and its containers on SIGTERM."""
     process.terminate()
     try:
         process.wait(STOP_SECONDS)
@@ -213,7 +212,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _mounts(*folders: Path) -> list[str]:
-    """What is mounted within the folders, the innermost first."""
+    """The mount points inside the folders, the innermost first."""
     lines = Path("/proc/self/mounts").read_text().splitlines()
     mounts = [line.split()[1].replace("\\040", " ") for line in lines]
     within = [mount for mount in mounts if any(Path(mount).is_relative_to(folder) for folder in folders)]
@@ -226,7 +225,7 @@ def _unmount(*folders: Path) -> None:
 
 
 def _remove_cgroups(cgroup: str) -> None:
-    """What is left of the parent that only our containers were in: empty folders."""
+    """Remove the parent cgroup of our containers, which is empty by now."""
     root = Path("/sys/fs/cgroup")
     for top in (root, *root.iterdir()):
         folder = top / cgroup.lstrip("/")
@@ -237,7 +236,7 @@ def _remove_cgroups(cgroup: str) -> None:
 
 
 def _ready_base(engine: Engine) -> str:
-    """The base by debootstrap, in the engine. It is made once, and kept in the cache."""
+    """Import the base image that debootstrap made. It is made once and kept in the cache."""
     if engine.run("image", "inspect", BASE_TAG, check=False).returncode != 0:
         engine.run("import", "--change", "ENV LANG=C.UTF-8", str(_base_archive()), BASE_TAG)
     return BASE_TAG
@@ -247,7 +246,7 @@ def _base_archive() -> Path:
     archive = cache_folder() / "debian-bookworm-python3.tar"
     if archive.exists():
         return archive
-    _say("making a base of Debian bookworm and its Python with debootstrap (a minute the first time)")
+    _say("making a base image of Debian bookworm with Python, by debootstrap (a minute, once)")
     started = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="debootstrap-", dir=archive.parent))
     try:
@@ -265,9 +264,9 @@ def _base_archive() -> Path:
         unfinished.replace(archive)
     finally:
         _unmount(folder)
-        if not _mounts(folder):  # what is still mounted must not be emptied
+        if not _mounts(folder):  # a folder that is still mounted must not be emptied
             shutil.rmtree(folder, ignore_errors=True)
-    _say(f"made the base in {time.monotonic() - started:.0f} s")
+    _say(f"made the base image in {time.monotonic() - started:.0f} s")
     return archive
 
 
@@ -293,10 +292,12 @@ _Tag = Annotated[str, typer.Option(help="Name and tag of the image.", default_fa
 @app.command(name="build")
 def build_command(
     tag: _Tag,
-    base: Annotated[str | None, typer.Option(help="Base image, instead of the Dockerfile's or our own.")] = None,
-    save: Annotated[Path | None, typer.Option(help="Also write the image to this archive (`docker save`).")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Base image; default: the Dockerfile's, or one that we make.")
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Archive to write the image to as well (`docker save`).")] = None,
 ) -> None:
-    """Build the image; the last line is its name."""
+    """Build the image and print its name as the last line."""
     with engine() as found:
         build(found, tag, base)
         if save is not None:
@@ -307,9 +308,9 @@ def build_command(
 @app.command(name="run", context_settings={"ignore_unknown_options": True})
 def run_command(
     tag: _Tag,
-    arguments: Annotated[list[str] | None, typer.Argument(help="After --: what `docker run` gets.")] = None,
+    arguments: Annotated[list[str] | None, typer.Argument(help="After --: arguments of `docker run`.")] = None,
 ) -> None:
-    """Build the image and run it on the host's network with a read-only root; Ctrl-C drains it.
+    """Build the image and run it in the host's network with a read-only root; Ctrl-C drains it.
 
     Example: QUEUE_SERVICE_URL=http://127.0.0.1:8081 python -m tools.image run -- -e QUEUE_SERVICE_URL
     """
@@ -319,17 +320,17 @@ def run_command(
         process = subprocess.Popen([*command, *(arguments or ()), tag])
         try:
             status = process.wait()
-        except KeyboardInterrupt:  # the client got it too, and hands it on
+        except KeyboardInterrupt:  # the client gets Ctrl-C too, and forwards it
             status = process.wait()
         finally:
             if process.poll() is None:
-                process.terminate()  # handed on as well: the worker drains
+                process.terminate()  # the client forwards it, and the worker drains
                 process.wait()
     sys.exit(status)
 
 
 def _end_by_signal(number: int, _frame: FrameType | None) -> None:
-    """So that a SIGTERM too takes the engine away in good order."""
+    """Raise SystemExit at SIGTERM, so that the engine is stopped in order."""
     sys.exit(128 + number)
 
 

@@ -1,4 +1,4 @@
-"""Who is measured: each a program of its own, with its settings."""
+"""The contenders: programs that are measured, with their settings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Celery lives in an environment of its own: `make bench` makes it.
+# Celery has a virtual environment of its own, which `make bench` creates.
 BENCH_BIN = Path(__file__).parents[2] / ".venv-bench" / "bin"
 CELERY_PYTHON = str(BENCH_BIN / "python")
 
@@ -18,11 +18,11 @@ class Contender:
     arguments: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict, hash=False)
     pulls: bool = True
-    """Whether it pulls from the stub and reports to it; else its tasks are put into its own queue beforehand."""
+    """Whether it pulls from the stub and reports to it. Otherwise its tasks are put into its own queue beforehand."""
     publishes: bool = True
     python: str = sys.executable
     stop_seconds: float = 20.0
-    """How long it gets to end after SIGTERM."""
+    """Time for it to end after SIGTERM."""
 
     @property
     def command(self) -> list[str]:
@@ -39,9 +39,12 @@ ROUTER = Contender(
 LEGACY = Contender("the legacy loop", "bench.contenders.legacy")
 
 
-def ceiling(lanes: int) -> Contender:
+def ceiling(concurrency: int) -> Contender:
     return Contender(
-        f"the bare client, {lanes} lanes", "bench.contenders.ceiling", env={"LANES": str(lanes)}, publishes=False
+        f"the bare client, concurrency {concurrency}",
+        "bench.contenders.ceiling",
+        env={"CONCURRENCY": str(concurrency)},
+        publishes=False,
     )
 
 
@@ -59,15 +62,15 @@ def celery(pool: str, http: str, concurrency: int, prefetch: int) -> Contender:
             "CELERY_HTTP": http,
             "CELERY_PREFETCH": str(prefetch),
             "C_FORCE_ROOT": "1",
-            "PYTHONWARNINGS": "ignore",  # that it runs as root
+            "PYTHONWARNINGS": "ignore",  # about running as root
         },
         pulls=False,
         python=CELERY_PYTHON,
-        stop_seconds=3.0,  # billiard may wait for half a minute; the account is closed by then
+        stop_seconds=3.0,  # billiard may wait for half a minute, and everything is counted by then
     )
 
 
-# What was fastest of 1 to 8 processes or threads and 1 to 64 greenlets, prefetch 0 to 512, -O default and fair.
+# The fastest settings among 1 to 8 processes or threads, 1 to 64 greenlets, prefetch 0 to 512, -O default and fair.
 CELERIES = (
     celery("prefork", "requests", 2, 64),
     celery("prefork", "pycurl", 2, 64),
@@ -75,5 +78,5 @@ CELERIES = (
     celery("gevent", "urllib3", 8, 32),
 )
 
-# The router without the worker's process: see `embedded`.
+# The router without the worker's process (see `embedded`).
 EMBEDDED = Contender("the router, embedded", "bench.contenders.embedded", env=dict(ROUTER.env))

@@ -1,7 +1,7 @@
-"""The ceiling: the router's HTTP client making a task's three calls, and nothing else around them.
+"""The ceiling: the router's HTTP client makes a task's three calls, with nothing around them.
 
-No pool, no health, no journal, no events, no retries, no parsing but of what the next call needs. What this does a
-second is what the client allows; the router is measured against it.
+There is no pool, no health check, no journal, no event and no retry, and only what the next call needs is parsed. The
+router cannot be faster than this.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LIMIT = 8 << 20
 IDLE_SECONDS = 0.05
 
 
-async def lane(transport: HttpTransport, queue: str, executors: cycle[str]) -> None:
+async def route(transport: HttpTransport, queue: str, executors: cycle[str]) -> None:
     while True:
         body = (await transport.get(f"{queue}/tasks/next", TIMEOUT, limit=LIMIT)).body
         task = orjson.loads(body)
@@ -37,9 +37,9 @@ async def lane(transport: HttpTransport, queue: str, executors: cycle[str]) -> N
 async def main() -> None:
     queue, executors = os.environ["QUEUE_SERVICE_URL"], cycle(os.environ["EXECUTOR_ENDPOINTS"].split(","))
     transport = HttpTransport()
-    async with asyncio.TaskGroup() as lanes:
-        for _ in range(int(os.environ["LANES"])):
-            lanes.create_task(lane(transport, queue, executors))
+    async with asyncio.TaskGroup() as group:
+        for _ in range(int(os.environ["CONCURRENCY"])):
+            group.create_task(route(transport, queue, executors))
 
 
 if __name__ == "__main__":

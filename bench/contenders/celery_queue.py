@@ -21,8 +21,8 @@ _BATCH = 2000
 
 
 def enqueue(redis_url: str, count: int) -> None:
-    """One as Celery itself sends it, and copies of that with ids of their own: sending each would take minutes."""
-    from celery import Celery  # it is in an environment of its own, where this function runs
+    """Send one task with Celery, and push copies of its message with other ids: sending each would take minutes."""
+    from celery import Celery  # this function runs in Celery's virtual environment
 
     with Celery(broker=redis_url) as app, Redis.from_url(redis_url) as redis:
         app.send_task(TASK, ("c0", "print(1)", 30), ignore_result=True)
@@ -33,7 +33,7 @@ def enqueue(redis_url: str, count: int) -> None:
 
 
 def empty(redis_url: str) -> int:
-    """Take out what still waits; returns how many. What a worker has taken is not touched."""
+    """Remove tasks that still wait. Returns their number. Tasks that a worker has taken are not touched."""
     with Redis.from_url(redis_url) as redis, redis.pipeline() as transaction:
         count, _ = transaction.llen(QUEUE).delete(QUEUE).execute()
         return int(count)

@@ -1,8 +1,8 @@
 """The same work as a Celery task: send it to an executor, publish the outcome.
 
-Tuned for Celery: HTTP and Redis connections are kept, results are ignored, a task is acknowledged when it is taken,
-nothing is tracked. Celery's broker hands out the task and takes the acknowledgement: there is no pull over HTTP and no
-report to make.
+Tuned in Celery's favour: HTTP and Redis connections are kept, results are ignored, a task is acknowledged when it is
+taken, and nothing is tracked. Celery's broker hands out the task and takes the acknowledgement, so there is no pull
+over HTTP and no report.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ app.conf.update(
 executors = itertools.cycle(os.environ["EXECUTOR_ENDPOINTS"].split(","))
 post = session()
 redis = Redis.from_url(os.environ["REDIS_URL"])
-# Names of this process's slots that are free now. They are for the stub, which tells from them what passed between two
-# executions of one slot.
+# Names of this process's free slots. The stub needs them to measure the time between two executions in one slot.
 free_slots: list[str] = []
 slot_numbers = itertools.count()
 

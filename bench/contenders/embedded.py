@@ -1,7 +1,8 @@
-"""The router as the operator embeds it: with as many executors as it is told of, and with a clock that may hurry.
+"""The router as the operator embeds it: with any number of executors, and with a clock that may be sped up.
 
-`EXECUTOR_ENDPOINTS` of the worker names 200 at most; an operator's Service may have more. With `HURRY=60` the loop's
-clock goes 60 × as fast: an hour of timers passes in a minute. Sockets and other processes do not hurry.
+A worker's `EXECUTOR_ENDPOINTS` has at most 200 URLs; a Service in a cluster may have more endpoints. With `SPEEDUP=60`
+the loop's clock runs 60 times as fast, so an hour of timers takes a minute. Sockets and other processes keep their
+speed.
 """
 
 from __future__ import annotations
@@ -18,20 +19,20 @@ from queueworker.processes.signals import StopSignals
 from queueworker.routing.config import Endpoint
 from queueworker.routing.router import Router
 
-HURRY = float(os.environ.get("HURRY", "1"))
+SPEEDUP = float(os.environ.get("SPEEDUP", "1"))
 
 
-class HurriedSelector(selectors.DefaultSelector):
+class FastSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        return super().select(None if timeout is None else timeout / HURRY)
+        return super().select(None if timeout is None else timeout / SPEEDUP)
 
 
-class HurriedLoop(asyncio.SelectorEventLoop):
+class FastLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
-        super().__init__(HurriedSelector())
+        super().__init__(FastSelector())
 
     def time(self) -> float:
-        return super().time() * HURRY
+        return super().time() * SPEEDUP
 
 
 async def main() -> None:
@@ -50,5 +51,5 @@ async def main() -> None:
 if __name__ == "__main__":
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop if HURRY == 1 else HurriedLoop) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if SPEEDUP == 1 else FastLoop) as runner:
         runner.run(main())

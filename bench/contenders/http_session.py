@@ -1,4 +1,4 @@
-"""The HTTP session that Celery's tasks keep: the client that `CELERY_HTTP` names."""
+"""The HTTP session of Celery's tasks, with the client that `CELERY_HTTP` names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Post(Protocol):
 
 
 class _Kept(threading.local):
-    """A handle of libcurl, and so a kept connection, for each thread; made after prefork's fork."""
+    """A libcurl handle, and so a kept connection, for each thread; created after the fork of prefork."""
 
     @cached_property
     def curl(self) -> Curl:
@@ -33,7 +33,7 @@ class _Kept(threading.local):
 
 
 def session() -> Post:
-    """`requests` is what most would write; pycurl is the fastest; urllib3 the fastest that gevent can switch in."""
+    """requests is the usual choice, pycurl the fastest, and urllib3 the fastest that works with gevent."""
     match os.environ["CELERY_HTTP"]:
         case "pycurl":
             import pycurl

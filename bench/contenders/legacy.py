@@ -1,6 +1,6 @@
-"""The loop as the legacy worker wrote it: httpx, a health check before each task, one task at a time.
+"""The loop of the legacy worker: httpx, a health check before each task, one task at a time.
 
-Run by `make bench` beside the router, on the same stub. Not part of the product.
+`make bench` measures it against the same stub as the router. It is not part of the product.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The page's sections. Each has a TITLE, and a `run` that measures and returns its text in Markdown."""
+"""The sections of docs/performance.md. Each has a TITLE, and a `run` that measures and returns Markdown."""

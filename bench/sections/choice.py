@@ -1,4 +1,4 @@
-"""What one choice among executors costs, for every strategy."""
+"""The CPU time of one choice among executors, for every strategy."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def run(bench: Bench) -> str:
             rows.append((str(strategy), *(f"{m:.2f}" for m in micros)))
         tables.append(table((text, *(f"{count:,}" for count in COUNTS)), rows))
     return f"""\
-Microseconds of CPU that `choose` takes among so many executors, the median of {REPEATS} runs of {choices:,} choices for as many
-different tasks; the worst is {worst:.1f} µs (wanted: under {TARGET_MICROS:.0f}).
+CPU time of `choose` in microseconds by the number of executors: the median of {REPEATS} runs with {choices:,} choices for
+different tasks. The largest is {worst:.1f} µs (target: below {TARGET_MICROS:.0f} µs).
 
 {chr(10).join(tables)}"""
 
@@ -55,7 +55,7 @@ def choice_micros(strategy: Strategy, count: int, free: float, choices: int) -> 
     strategist: Chooser[Executor] = chooser(strategy, StickyKey.CODE, rng)
     strategist.set_members(members)
     tasks = [Task(f"t{i}", f"print({i})", None, "python", "docker", b"null") for i in range(choices)]
-    for task in islice(tasks, 2000):  # sticky ranks a key's executors when it first comes
+    for task in islice(tasks, 2000):  # Sticky ranks the executors at the first task of a key
         strategist.choose(available, task)
     took = []
     for _ in range(REPEATS):

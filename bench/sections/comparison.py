@@ -1,4 +1,4 @@
-"""The router beside Celery, the legacy loop and the bare client, on the same stub, in turns."""
+"""Compares the router with Celery, the legacy loop and the bare client, in turns, with the same stub."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TITLE = "Side by side"
 CONTENDERS = (LEGACY, *CELERIES, ROUTER, *CEILINGS)
 TARGETS = {"legacy": 30.0, "celery": 12.0, "ceiling": 0.8}
 CONNECTIONS = 16
-# So much faster than the fastest contender the stub has to be, to say that it is not the limit.
+# The stub is not the limit if it is this many times as fast as the fastest contender.
 HEADROOM = 1.5
 
 
@@ -53,27 +53,27 @@ def render(medians: dict[Contender, Figure], alone: float, bench: Bench) -> str:
             ("the bare client", ceiling, TARGETS["ceiling"]),
         )
     ]
-    limit = "it is not the limit" if alone > HEADROOM * ceiling.rate else "it may be what limits the bare client"
+    limit = "the stub is not the limit" if alone > HEADROOM * ceiling.rate else "the stub may limit the bare client"
     stub_micros = ceiling.stub_cpu_seconds / ceiling.tasks * 1e6
     return f"""\
-{EXECUTORS} executors that answer at once, {SLOTS} slots in all; {bench.rounds} rounds in turns, {bench.seconds:.0f} s each,
-medians. A task's work is to be had from the queue, to be sent to an executor, to be reported and to be published on a real
-redis-server; the router keeps its journal there as well. CPU and memory (proportional set size) are of the whole tree of processes.
+{EXECUTORS} executors that answer at once, with {SLOTS} slots in total; medians of {bench.rounds} rounds of {bench.seconds:.0f} s, in
+turns. A task is pulled from the queue, sent to an executor, reported, and published on a real redis-server, where the router
+keeps its journal as well. CPU and memory (proportional set size) include all child processes.
 
 {table(("", "tasks/s", "× legacy", "CPU µs/task", "p50 ms", "p99 ms", "MiB"), rows)}
-{table(("this router, in terms", "tasks/s", "wanted", "CPU a task"), ratios)}
-p50 and p99 are of the overhead: from when the stub hands the task out to when it has the report, less the execution.
-At full load all slots are always taken, so that it is little more than slots over tasks/s; half load is below.
+{table(("this router, as a multiple", "tasks/s", "target", "CPU per task"), ratios)}
+p50 and p99 are of the overhead: the time from the stub's handing the task out to its getting the report, minus the execution.
+At full load all slots are in use, so the overhead is little more than slots divided by tasks/s; see half load below.
 
-* *The legacy loop* is the legacy worker's: httpx, a health check before each task, one task at a time.
-* *Celery* (5, on the same redis-server) has its tasks enqueued beforehand, and sends and publishes them with connections that it
-  keeps; results are ignored, tasks are acknowledged as they are taken, prefetch and concurrency are what was fastest here. It neither
-  pulls nor reports over HTTP, and a task that dies with it is lost: less work than the others have. Its account is of
-  executions, each once; its overhead is what passes in one slot between an execution's answer and the next one's request.
-* *The bare client* is the router's own HTTP client making the three calls with nothing around them: no journal,
-  no events, no pool, no health; the best of {", ".join(c.env["LANES"] for c in CEILINGS)} lanes.
-* *The stub* has one core. It takes {stub_micros:.0f} µs of it for a task (of the bare client), and driven by a client in Go, on
-  this machine's other core, it gave {alone:,.0f} tasks/s, {3 * alone:,.0f} requests/s: {limit}.
+* *The legacy loop* is that of the legacy worker: httpx, a health check before each task, one task at a time.
+* *Celery* (5, with the same redis-server) has its tasks enqueued beforehand, and sends and publishes them over kept connections.
+  Results are ignored, tasks are acknowledged when they are taken, and prefetch and concurrency are the fastest that were found
+  here. It neither pulls nor reports over HTTP, and a task that dies with it is lost, so it does less work than the others. Its
+  executions are counted; its overhead is the time in one slot between an execution's answer and the next request.
+* *The bare client* is the router's own HTTP client making the three calls with nothing around them: no journal, no events, no
+  pool, no health checks; the best of concurrency {", ".join(c.env["CONCURRENCY"] for c in CEILINGS)}.
+* *The stub* has one core. It uses {stub_micros:.0f} µs of CPU for a task of the bare client. A client in Go on this machine's other
+  core got {alone:,.0f} tasks/s, {3 * alone:,.0f} requests/s, so {limit}.
 """
 
 

@@ -1,4 +1,4 @@
-"""The whole router with few and with many executors, each on an address of its own."""
+"""Measures the router with few and with many executors, each with its own address."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def run(bench: Bench) -> str:
         *("the router's part", "MiB"),
     )
     return f"""\
-The same number of slots, but for 1,000 executors, which have one each; LeastLoaded; medians of {bench.rounds}. Every executor has an
-address and connections of its own, and its health is asked for as always. The bare client has as many lanes as there are slots, and
-calls the same addresses: what it takes more with 1,000 of them is the price of 1,000 connections.
+The number of slots is the same, except that each of 1,000 executors has one; LeastLoaded; medians of {bench.rounds}. Every executor has
+an address and connections of its own, and is health-checked as usual. The bare client has a concurrency equal to the number of slots
+and calls the same addresses; what it uses more with 1,000 executors is the cost of 1,000 connections.
 
 {table(header, rows)}"""
 

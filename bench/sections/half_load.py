@@ -1,4 +1,4 @@
-"""The overhead below full load."""
+"""Measures the overhead below full load."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def run(bench: Bench) -> str:
     half = medians[ROUTER, HALF]
     met = half.p50 < P50_TARGET_SECONDS and half.p99 < P99_TARGET_SECONDS
     return f"""\
-The overhead (see above) while tasks come at random times, as a Poisson process, at a share of the {most:,.0f} tasks/s that the
-router did with as many as it asked for; the queue holds a pull until a task comes. The bare client's is what the three calls take by
-themselves, here and now. Medians of {bench.rounds}.
+The overhead (see above) when tasks arrive at random times (a Poisson process) at a share of the router's {most:,.0f} tasks/s at full
+load; the queue holds a pull until a task arrives. The overhead of the bare client is the time of the three calls themselves. Medians of
+{bench.rounds}.
 
 {table(("", "tasks/s", "p50 ms", "p99 ms", "CPU of a core"), rows)}
-At half load the router's {_times(half)}; wanted: under {P50_TARGET_SECONDS * 1e3:.0f} and under {P99_TARGET_SECONDS * 1e3:.0f} ms: {"met" if met else "not met"}.
+At half load the router's {_times(half)}; targets: below {P50_TARGET_SECONDS * 1e3:.0f} ms and below {P99_TARGET_SECONDS * 1e3:.0f} ms: {"met" if met else "not met"}.
 """
 
 

@@ -1,4 +1,4 @@
-"""A router with nothing to do."""
+"""Measures a router with nothing to do."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(bench: Bench) -> str:
     other = (after.requests - before.requests - (after.polls - before.polls) - 1) / took
     rows = [(f"{polls:.2f}", f"{other:.2f}", f"{cpu / took:.2%}", f"{memory:.0f}")]
     return f"""\
-One router, four executors, an empty queue, {took:.0f} s. Wanted: one poll an interval ({INTERVAL_SECONDS:.0f} s), and under 1 % of a
-core, with the health checks, the journal's lease and the HTTP API in it.
+One router, four executors and an empty queue, for {took:.0f} s. Target: one poll per interval ({INTERVAL_SECONDS:.0f} s), and less than 1 %
+of a core, including health checks, the journal's lease and the HTTP API.
 
-{table(("polls an interval", "other requests/s", "CPU of a core", "MiB"), rows)}"""
+{table(("polls per interval", "other requests/s", "CPU of a core", "MiB"), rows)}"""

@@ -1,4 +1,4 @@
-"""Memory over many tasks, and while the queue is away for long."""
+"""Measures memory over many tasks, and during a long outage of the queue."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 TITLE = "Memory"
 TASKS = 200_000
 STEPS = 5
-HURRY = 60
+SPEEDUP = 60
 OUTAGE_SECONDS = 3600.0
 PATIENCE_SECONDS = 300.0
 
@@ -40,12 +40,12 @@ def _over_tasks(bench: Bench) -> str:
 
 
 def _over_an_outage(bench: Bench) -> str:
-    away = OUTAGE_SECONDS / HURRY if bench.full else 1.0
+    away = OUTAGE_SECONDS / SPEEDUP if bench.full else 1.0
     rows = []
     with bench.stub() as executors, bench.stub() as queue:
         port = queue.url.rpartition(":")[2]
         queue.executors = executors.executors
-        with bench.run(EMBEDDED, queue, HURRY=str(HURRY)) as running:
+        with bench.run(EMBEDDED, queue, SPEEDUP=str(SPEEDUP)) as running:
             queue.allow(2_000)
             _await_reports(queue, 2_000)
             queue.allow(1_000_000)
@@ -54,11 +54,11 @@ def _over_an_outage(bench: Bench) -> str:
             with bench.stub(1, "-port", port) as back:
                 back.allow(2_000)
                 _await_reports(back, 2_000)
-                rows.append(("back, and 2,000 tasks later", f"{memory_mib(running.pid):.1f}"))
+                rows.append(("2,000 tasks after its return", f"{memory_mib(running.pid):.1f}"))
     bench.say(f"over an outage: {rows}")
     return f"""\
-The queue is away for {away * HURRY / 60:.0f} minutes, with tasks in flight whose reports it cannot take. The router's loop goes by a
-clock that hurries {HURRY} ×.
+The queue is away for {away * SPEEDUP / 60:.0f} minutes, while tasks in flight cannot be reported. The clock of the router's loop runs
+{SPEEDUP} times as fast.
 
 {table(("minutes away", "MiB"), rows)}"""
 
@@ -66,7 +66,7 @@ clock that hurries {HURRY} ×.
 def _sample(bench: Bench, running: Popen[str], away: float) -> list[tuple[str, str]]:
     rows = []
     for step in range(STEPS):
-        rows.append((f"{away * HURRY / 60 * step / (STEPS - 1):.0f}", f"{memory_mib(running.pid):.1f}"))
+        rows.append((f"{away * SPEEDUP / 60 * step / (STEPS - 1):.0f}", f"{memory_mib(running.pid):.1f}"))
         if step < STEPS - 1:
             time.sleep(away / (STEPS - 1))
     return rows
@@ -76,5 +76,5 @@ def _await_reports(stub: Stub, count: int) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while (account := stub.account()).reported < count:
         if time.monotonic() > deadline:
-            raise TimeoutError(f"no {count} tasks were routed: {account}")
+            raise TimeoutError(f"fewer than {count} tasks were routed: {account}")
         time.sleep(0.05)

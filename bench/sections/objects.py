@@ -1,4 +1,4 @@
-"""Many QueueWorkers in one operator, on a real kube-apiserver."""
+"""Measures many QueueWorkers in one operator, with a real kube-apiserver."""
 
 from __future__ import annotations
 
@@ -61,16 +61,23 @@ def run(bench: Bench) -> str:
     first, last = figures[0], figures[-1]
     grown = (last.memory_mib - first.memory_mib) / max(1, last.objects - first.objects) * 1024
     return f"""\
-One operator, started when the objects are there, each with an empty queue and {
+One operator, started after the objects were created, each with an empty queue and {
         EXECUTORS
-    } executors of its own pool: how long until all
-are Ready, counted from the start of the process; then its memory, and its CPU while nothing is to be routed, over {
-        seconds:.0f} s.
-An object more takes {grown:.0f} KiB.
+    } executors: the time from the start of
+the process until all are Ready, then its memory and its CPU over {seconds:.0f} s without tasks. One more object takes {
+        grown:.0f} KiB.
 
 {
         table(
-            ("objects", "Ready after s", "MiB", "CPU of a core", "ms an object", "CPU an object", "polls/s an object"),
+            (
+                "objects",
+                "Ready after s",
+                "MiB",
+                "CPU of a core",
+                "ms per object",
+                "CPU per object",
+                "polls/s per object",
+            ),
             rows,
         )
     }"""
@@ -99,11 +106,11 @@ class Cluster:
         self.kubectl("create", "-n", namespace, "-f", "-", input=json.dumps(several))
 
     def ready(self, namespace: str) -> int:
-        """How many objects say that they are."""
+        """The number of objects that are Ready."""
         return sum(map(_is_ready, self._statuses(namespace).values()))
 
     def unready(self, namespace: str) -> dict[str, Any]:
-        """The status of those that do not."""
+        """The status of each object that is not Ready."""
         return {name: status for name, status in self._statuses(namespace).items() if not _is_ready(status)}
 
     def _statuses(self, namespace: str) -> dict[str, dict[str, Any]]:

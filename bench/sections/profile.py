@@ -1,4 +1,4 @@
-"""Where the router's time goes under full load, by py-spy."""
+"""Profiles the router under full load with py-spy."""
 
 from __future__ import annotations
 
@@ -41,10 +41,9 @@ def run(bench: Bench) -> str:
         own, within, total = _counts(output.read_text().splitlines())
         stub.settle()
     return f"""\
-The router's Python under full load, {total:,} samples, by py-spy: the share of samples in which a line was the innermost one, and in
-which a function was anywhere on the stack. The event loop waits and calls back in `Runner.run`; libcurl works in
-`Transfers._on_ready` and `_on_due`. To look closer, start `python -m bench --seconds 60 comparison` and
-`py-spy record --native --pid PID`, or `perf record -g -p PID`, beside it.
+{total:,} samples of the router's Python code under full load, by py-spy: the share of samples in which a line was the innermost one, and
+in which a function was anywhere on the stack. The event loop waits, and calls back, in `Runner.run`. For more detail, run `python -m
+bench --seconds 60 comparison` and at the same time `py-spy record --native --pid PID` or `perf record -g -p PID`.
 
 {_table("innermost", own, total)}
 {_table("on the stack", within, total)}"""

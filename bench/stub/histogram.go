@@ -8,10 +8,10 @@ import (
 const (
 	finest = time.Microsecond
 	growth = 1.02
-	top    = 1024 // finest × growth^top: some ten minutes
+	top    = 1024 // finest × growth^top is about ten minutes
 )
 
-// histogram counts durations on a logarithmic scale: a quantile is right to 2 %.
+// histogram counts durations on a logarithmic scale; the error of a quantile is at most 2 %.
 type histogram struct {
 	counts [top + 1]int64
 	total  int64
@@ -26,7 +26,7 @@ func (h *histogram) observe(duration time.Duration) {
 	h.total++
 }
 
-// quantile in seconds; 0 when nothing was observed.
+// quantile returns seconds; 0 if nothing was observed.
 func (h *histogram) quantile(q float64) float64 {
 	rank := int64(math.Ceil(q * float64(h.total)))
 	if rank == 0 {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// drive makes a task's three calls over and over, on so many connections, and prints how many tasks it took through.
+// drive repeats a task's three calls on every connection, and prints the number of tasks that it processed.
 func drive(target string, connections int, duration time.Duration) {
 	var tasks atomic.Int64
 	var group sync.WaitGroup

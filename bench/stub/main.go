@@ -1,7 +1,7 @@
-// A queue and its executors in one process, fast enough not to be the limit of what is measured.
+// A queue and its executors in one process, fast enough not to limit what is measured.
 //
-// Every pull gets a task with a new id; every report is held against what was handed out. It speaks docs/wire.md. With
-// -load it is the other side: a client that drives such a stub, to tell what the stub itself allows.
+// Every pull gets a task with a new id, and every report is checked against the tasks that were handed out. The protocol is
+// that of docs/wire.md. With -load it is a client of such a stub, for measuring the stub itself.
 package main
 
 import (
@@ -13,12 +13,12 @@ import (
 )
 
 func main() {
-	port := flag.Int("port", 0, "port on the loopback; 0: any free one")
-	executors := flag.Int("executors", 1, "executors, each on an address of its own: 127.1.0.1, 127.1.0.2 …")
-	delay := flag.Duration("delay", 0, "how long an execution takes")
-	target := flag.String("load", "", "be the client of the stub at this host:port instead, and print what it did")
-	connections := flag.Int("connections", 16, "with -load: connections")
-	duration := flag.Duration("for", 3*time.Second, "with -load: how long")
+	port := flag.Int("port", 0, "port on the loopback; 0: any free port")
+	executors := flag.Int("executors", 1, "number of executors, each with its own address: 127.1.0.1, 127.1.0.2 …")
+	delay := flag.Duration("delay", 0, "duration of an execution")
+	target := flag.String("load", "", "be a client of the stub at this host:port, and print the number of tasks")
+	connections := flag.Int("connections", 16, "with -load: number of connections")
+	duration := flag.Duration("for", 3*time.Second, "with -load: duration")
 	flag.Parse()
 	if *target != "" {
 		drive(*target, *connections, *duration)

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// A task that was handed out, until it is reported.
+// task is one that was handed out and not reported yet.
 type task struct {
 	handed     time.Time
 	execution  time.Duration
@@ -20,7 +20,7 @@ type account struct {
 	requests, polls, handedOut, executed, twice, reported, unknown int64
 }
 
-// platform is the queue and the executors, and the account of what came by.
+// platform is the queue, the executors and the counts.
 type platform struct {
 	delay time.Duration
 
@@ -30,9 +30,9 @@ type platform struct {
 	pace     pace
 	out      map[string]*task
 	overhead histogram
-	// Ids that came to be executed without having been handed out here: they waited in another queue (Celery's).
+	// Ids that were executed without being handed out here: they were in another queue (Celery's).
 	foreign map[string]bool
-	// When the slot of that name got its last answer (Celery's are named, see respond).
+	// The time of the last answer to the slot of that name (only Celery's slots have names, see execute).
 	answered map[string]time.Time
 }
 
@@ -84,8 +84,8 @@ func (p *platform) pull() []byte {
 	return []byte(`{"eval_id":"` + id + `","code":"print(1)","language":"python","engine":"docker","timeout":30}`)
 }
 
-// execute names the slot in the query when the caller's queue is not ours: what passes between two executions of
-// one slot, from an answer to the next request, is then the overhead.
+// execute gets the name of the slot in the query if the caller's queue is not ours. The overhead is then the time between
+// two executions in one slot, from an answer to the next request.
 func (p *platform) execute(body []byte, slot string) []byte {
 	id := evalID(body)
 	started := time.Now()
@@ -135,11 +135,11 @@ func (p *platform) control(command string) []byte {
 	verb, argument, _ := strings.Cut(command, "/")
 	value, _ := strconv.ParseFloat(argument, 64)
 	switch verb {
-	case "allow": // so many tasks more
+	case "allow": // hand out this many more tasks
 		p.limit = p.account.handedOut + int64(value)
-	case "rate": // tasks a second, at random times; 0: as they are asked for
+	case "rate": // tasks per second, at random times; 0: one for every pull
 		p.pace = newPace(value)
-	case "measure": // forget the times that were observed so far
+	case "measure": // discard the times that were observed so far
 		p.overhead = histogram{}
 	}
 	a := p.account

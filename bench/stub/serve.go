@@ -10,7 +10,8 @@ import (
 
 var head = []byte("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ")
 
-// serve answers one connection's requests: HTTP/1.1 with just the parsing that ours take (request line, Content-Length, body).
+// serve answers the requests of one connection: HTTP/1.1 with only the parsing that our clients need (request line,
+// Content-Length, body).
 func serve(connection net.Conn, platform *platform) {
 	defer connection.Close()
 	reader := bufio.NewReaderSize(connection, 16384)
@@ -46,7 +47,7 @@ func serve(connection net.Conn, platform *platform) {
 	}
 }
 
-// contentLength reads the header to its end.
+// contentLength reads to the end of the header.
 func contentLength(reader *bufio.Reader) (int, error) {
 	length := 0
 	for {

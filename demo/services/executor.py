@@ -1,9 +1,8 @@
-"""An executor of the platform, as `wire.md` has it: runs the Python that it is sent, one subprocess for each
-task.
+"""An executor of the platform, as docs/wire.md describes it: runs each task's Python code in a subprocess.
 
-A task has a timeout, a limit on memory and one on output, a directory and a process group of its own; the
-group is killed when the task ends, however it ends. This bounds accidents, and is no sandbox: a task runs as
-the executor's user. With `--later` it answers `running` at once and publishes the outcome on Redis.
+A task has a timeout, a memory limit, an output limit, a directory and a process group of its own; the group is killed
+when the task ends, however it ends. This contains accidents but is not a sandbox: a task runs as the executor's user.
+With `--async` the executor is asynchronous: it answers `running` at once and publishes the outcome on Redis.
 """
 
 import asyncio
@@ -30,19 +29,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from demo.services.record import Record
+from demo.services.action_log import ActionLog
 from demo.services.serving import EXCEPTION_HANDLERS, answer, int_field, read_object, serve, text_field
 
 MIB = 1024 * 1024
 RUNAWAY_FACTOR = 8
-"""A task that has written so many times the limit of output is killed: what it writes is thrown away anyhow.
-"""
+"""A task that has written this many times the output limit is killed: what it writes is discarded anyway."""
 PIPE_SECONDS = 1.0
-"""How long, after a task's death, its pipes may stay open; only a descendant that left the group holds them
-longer.
-"""
+"""Time for a task's pipes to close after its death. Only a descendant that left the process group keeps them open."""
 PUBLISH_SECONDS = 30.0
-"""How long an outcome is tried to be published before it is given up."""
+"""Time for publishing an outcome; after that the executor gives up."""
 
 _PR_SET_PDEATHSIG = 1
 _T = TypeVar("_T")
@@ -51,7 +47,7 @@ _log = logging.getLogger("executor")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one task may use, in bytes; the output limit is for each of stdout and stderr."""
+    """Bytes that one task may use; `output` applies to stdout and to stderr separately."""
 
     memory: int = 512 * MIB
     output: int = 10 * MIB
@@ -59,7 +55,7 @@ class Limits:
 
 @dataclass(slots=True)
 class Settings:
-    """How this executor behaves; `delay` in seconds."""
+    """Settings of an executor; `delay` is in seconds."""
 
     executor_id: str = "executor-1"
     max_concurrent: int = 4
@@ -67,13 +63,11 @@ class Settings:
     delay: float = 0.0
     fast: bool = False
     record: Path | None = None
-    """Where each task is noted that was `started`, or `refused` for want of a slot."""
+    """File that gets a line for each task that was `started`, or `refused` because no slot was free."""
 
 
 def _in_child(memory: int) -> Callable[[], None]:
-    """What a task's process does between fork and exec: limit itself, and die with the executor, even on
-    SIGKILL.
-    """
+    """Runs in the child between fork and exec: sets the limits, and makes the task die with the executor."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
     def prepare() -> None:
@@ -86,7 +80,7 @@ def _in_child(memory: int) -> Callable[[], None]:
 
 
 class Sandbox:
-    """One task's process, its group, and what it wrote."""
+    """The process of one task, with its process group and its output."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -100,7 +94,7 @@ class Sandbox:
         return self._process.pid if self._process else 0
 
     def kill(self, verdict: str, reason: str) -> None:
-        """Kill the whole group; the first verdict stands (`timeout` or `killed`)."""
+        """Kill the process group. The verdict (`timeout` or `killed`) of the first call is kept."""
         if self.verdict is None:
             self.verdict, self.reason = verdict, reason
         self._kill_group()
@@ -121,15 +115,13 @@ class Sandbox:
             cwd=directory,
             env={"PATH": os.defpath, "HOME": directory, "TMPDIR": directory, "PYTHONUTF8": "1"},
             start_new_session=True,
-            preexec_fn=_in_child(self._limits.memory),  # it takes no lock that a thread could hold
+            preexec_fn=_in_child(self._limits.memory),  # safe beside threads: it takes no lock
         )
         if self.verdict is not None:
-            self._kill_group()  # it was condemned while it was being born
+            self._kill_group()  # `kill` was called while the process was being started
 
     async def run(self, code: str, timeout: int) -> tuple[int, bytes, bytes]:
-        """Exit code (negative: the signal), stdout and stderr of the code; returns when the process is
-        reaped.
-        """
+        """Return exit code (negative: the signal), stdout and stderr, once the process is reaped."""
         process = self._process
         assert process is not None, "start() comes first"
         stdout, stderr = bytearray(), bytearray()
@@ -145,7 +137,7 @@ class Sandbox:
             except TimeoutError:
                 self.kill("timeout", f"Execution timed out after {timeout} seconds")
                 await process.wait()
-            self._kill_group()  # what it left behind in the background
+            self._kill_group()  # processes that it left in the background
             await asyncio.wait(pipes, timeout=PIPE_SECONDS)
         finally:
             self._kill_group()
@@ -155,9 +147,7 @@ class Sandbox:
         return await process.wait(), bytes(stdout), bytes(stderr)
 
     async def _collect(self, pipe: asyncio.StreamReader | None, into: bytearray) -> None:
-        """Read to the end, and keep as much as the limit allows: the writer neither blocks nor fills our
-        memory.
-        """
+        """Read to the end, and keep as much as the limit allows, so the writer never blocks nor fills our memory."""
         while pipe is not None and (chunk := await pipe.read(65536)):
             into += chunk[: max(self._limits.output - len(into), 0)]
             self._written += len(chunk)
@@ -179,13 +169,13 @@ class Sandbox:
 
 
 class Publisher:
-    """Publishes the outcomes of `--later` on Redis."""
+    """Publishes the outcomes of an asynchronous executor on Redis."""
 
     def __init__(self, redis_url: str) -> None:
         self._redis: Redis = Redis.from_url(redis_url, socket_connect_timeout=2, socket_timeout=5)
 
     async def publish(self, result: dict[str, Any]) -> None:
-        """As `wire.md` says, tried for `PUBLISH_SECONDS`; an outcome that Redis never took is logged."""
+        """Publish the outcome; try for `PUBLISH_SECONDS`, then log that it is lost."""
         if result["status"] == "completed":
             channel, payload = "evaluation:completed", {"eval_id": result["eval_id"], "result": result}
         else:
@@ -209,12 +199,12 @@ class Publisher:
 
 
 class Executor:
-    """Runs tasks, at most `max_concurrent` at once. Later kind when it is given a publisher."""
+    """Runs at most `max_concurrent` tasks at once. With a publisher it is asynchronous."""
 
     def __init__(self, settings: Settings, publisher: Publisher | None = None) -> None:
         self._settings = settings
         self._publisher = publisher
-        self._record = Record(settings.record, settings.executor_id)
+        self._actions = ActionLog(settings.record, settings.executor_id)
         self._running = 0
         self._sandboxes: set[Sandbox] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -226,13 +216,13 @@ class Executor:
         return 0 if self._stopping else max(self._settings.max_concurrent - self._running, 0)
 
     def stop(self) -> None:
-        """Take no more tasks and kill those that run; each is answered as `killed`."""
+        """Accept no more tasks, and kill those that run; their result is `killed`."""
         self._stopping = True
         for sandbox in self._sandboxes:
             sandbox.kill("killed", "Executor is shutting down")
 
     async def close(self) -> None:
-        """After `stop`: wait until every process is reaped and, in the later kind, its outcome published."""
+        """Stop, then wait until every process is reaped and, if asynchronous, its outcome is published."""
         self.stop()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
@@ -247,13 +237,13 @@ class Executor:
         if self._stopping:
             return answer({"detail": "Executor is shutting down"}, 503)
         if self._running >= self._settings.max_concurrent:
-            self._record.note("refused", eval_id)
+            self._actions.append("refused", eval_id)
             return answer({"detail": f"Executor at capacity ({self._running} running)"}, 429)
-        self._running += 1  # before the first await: two requests never see the same slot free
-        self._record.note("started", eval_id)
+        self._running += 1  # before the first await, so that two requests never get the same slot
+        self._actions.append("started", eval_id)
         sandbox = Sandbox(self._settings.limits)
         self._sandboxes.add(sandbox)
-        # A task of its own: it runs to its end and its process is reaped, even where the client goes away.
+        # An asyncio task of its own runs to its end and reaps the process even if the client disconnects.
         started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         work = self._keep(asyncio.create_task(self._work(sandbox, eval_id, code, timeout, started)))
         if self._publisher is None:
@@ -262,7 +252,7 @@ class Executor:
         return answer(self._result(eval_id, "running", container=await started))
 
     def _keep(self, task: asyncio.Task[_T]) -> asyncio.Task[_T]:
-        """The loop alone would let go of a task whose handler was cancelled."""
+        """Keep a reference: the loop has only weak ones, and the handler that waits for the task may be cancelled."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -305,7 +295,7 @@ class Executor:
         else:
             status = "completed"
         if exit_code < 0:
-            exit_code = 128 - exit_code  # as shells and container engines tell it
+            exit_code = 128 - exit_code  # the convention of shells and container engines
         result = self._result(
             eval_id, status, output=output, error=error, exit_code=exit_code, container=str(sandbox.pid)
         )
@@ -327,7 +317,7 @@ class Executor:
         }
 
     async def health(self, _request: Request) -> Response:
-        """`degraded` says that no slot is free; it is 200 all the same, and so healthy."""
+        """`degraded` means that no slot is free. The status code is 200 all the same, so the executor is healthy."""
         return answer(
             {
                 "status": "healthy" if self.available else "degraded",
@@ -350,7 +340,7 @@ class Executor:
 
 
 def create_app(executor: Executor) -> Starlette:
-    """The executor as an ASGI application; its shutdown leaves no process behind."""
+    """The executor as an ASGI application. Its shutdown ends all tasks' processes."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -375,35 +365,35 @@ cli = typer.Typer(add_completion=False)
 def main(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes any free one.")] = 8083,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: any free port.")] = 8083,
     executor_id: Annotated[
         str, typer.Option(envvar="EXECUTOR_ID", help="The executor_id in its answers.")
     ] = "executor-1",
-    max_concurrent: Annotated[int, typer.Option(min=1, help="Tasks at once; one more is answered 429.")] = 4,
-    memory_mb: Annotated[int, typer.Option(min=32, help="Address space of one task, in MiB.")] = 512,
+    max_concurrent: Annotated[int, typer.Option(min=1, help="Tasks at once; further ones are answered with 429.")] = 4,
+    memory_mb: Annotated[int, typer.Option(min=32, help="Address space of one task in MiB.")] = 512,
     max_output_bytes: Annotated[
         int,
-        typer.Option(min=1, help="What is kept of stdout, and of stderr; a task that writes 8 times it is killed."),
+        typer.Option(min=1, help="Bytes kept of stdout, and of stderr; a task that writes 8 times as much is killed."),
     ] = 10 * MIB,
     delay_ms: Annotated[int, typer.Option(min=0, help="Milliseconds to wait before each answer.")] = 0,
     fast: Annotated[
         bool,
-        typer.Option("--fast", help="Run nothing: answer `completed` after --delay-ms, to measure routers."),
+        typer.Option("--fast", help="Run no code: answer `completed` after --delay-ms, for measuring routers."),
     ] = False,
-    later: Annotated[
-        bool, typer.Option("--later", help="Answer `running` at once, and publish the outcome on Redis.")
+    completes_async: Annotated[
+        bool, typer.Option("--async", "--later", help="Answer `running` at once, and publish the outcome on Redis.")
     ] = False,
     redis_url: Annotated[
-        str, typer.Option(envvar="REDIS_URL", help="Where --later publishes.")
+        str, typer.Option(envvar="REDIS_URL", help="Redis that --async publishes on.")
     ] = "redis://127.0.0.1:6379",
     record: Annotated[
-        Path | None, typer.Option(help="File to append a line of JSON to for each task that is started or refused.")
+        Path | None, typer.Option(help="File that gets a line of JSON for each task that is started or refused.")
     ] = None,
 ) -> None:
-    """An executor: runs the Python that it is sent, within limits, and answers what became of it.
+    """An executor: runs the Python code of tasks, within limits, and answers with the result.
 
-    The first line of its output is the address it listens on. On SIGTERM it kills what runs, and answers it
-    as killed.
+    The first line of the output is the address that it listens on. On SIGTERM it kills running tasks; their result is
+    `killed`.
     """
     settings = Settings(
         executor_id=executor_id,
@@ -413,7 +403,7 @@ def main(
         fast=fast,
         record=record,
     )
-    executor = Executor(settings, Publisher(redis_url) if later else None)
+    executor = Executor(settings, Publisher(redis_url) if completes_async else None)
     serve(create_app(executor), host, port, on_stop=executor.stop)
 
 

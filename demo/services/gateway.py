@@ -1,8 +1,8 @@
-"""Gives numbered executors names on one machine, where `executor-1`, `executor-2` … resolve to nothing.
+"""Makes numbered executors reachable on one machine, where the names `executor-1`, `executor-2` … do not resolve.
 
-A QueueWorker with `baseURL: http://127.0.0.1:PORT/executor` and `port: 8083` asks for executor N at
-`http://127.0.0.1:PORT/executor-N:8083/…`. The gateway hands that to the executor of that number, a process of
-its own, which it starts when it is first asked for: `kubectl scale` works as it does on a platform that runs them.
+A QueueWorker with `baseURL: http://127.0.0.1:PORT/executor` and `port: 8083` calls executor N at
+`http://127.0.0.1:PORT/executor-N:8083/…`. The gateway forwards that to the executor with that number, a process that it
+starts at the first request. So `kubectl scale` works as it does on a platform that runs the executors.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ START_SECONDS = 20.0
 
 
 class Executors:
-    """The executor processes, by number; each on a port that the system chose."""
+    """The executor processes by number, each on a port that the system chose."""
 
     def __init__(self, max_concurrent: int) -> None:
         self._max_concurrent = max_concurrent
@@ -35,13 +35,13 @@ class Executors:
         self._urls: dict[int, asyncio.Task[str]] = {}
 
     async def url(self, number: int) -> str:
-        """Where that executor is; it is started if need be. Raises OSError or TimeoutError when it does not start."""
+        """The URL of that executor, started if necessary. Raises OSError or TimeoutError if it does not start."""
         if number not in self._urls:
             self._urls[number] = asyncio.create_task(self._start(number))
         return await asyncio.shield(self._urls[number])
 
     def stop(self) -> None:
-        """Let each finish what it runs and end."""
+        """Send each executor a SIGTERM."""
         for process in self._processes:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
@@ -64,7 +64,7 @@ def create_app(executors: Executors, client: httpx.AsyncClient) -> Starlette:
     async def forward(request: Request) -> Response:
         number = int(request.path_params["number"])
         if not 1 <= number <= MAX_EXECUTORS:
-            return Response(f"this machine runs executors 1 to {MAX_EXECUTORS}", 404)
+            return Response(f"the executors of this machine are 1 to {MAX_EXECUTORS}", 404)
         try:
             url = await executors.url(number)
             answer = await client.request(
@@ -88,7 +88,7 @@ cli = typer.Typer(add_completion=False)
 def main(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0: any free one.")] = 0,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: any free port.")] = 0,
     max_concurrent: Annotated[int, typer.Option(min=1, help="Tasks that each executor runs at once.")] = 4,
 ) -> None:
     executors = Executors(max_concurrent)

@@ -1,8 +1,7 @@
-"""A load generator: submits tasks to the queue service, at a rate or as many as it can, and counts what was
-taken.
+"""A load generator: submits tasks to the queue at a given rate, or as fast as it can, and counts those accepted.
 
-Submitting is repeated with the same `eval_id` until the queue has answered it, so that an outage of the queue
-costs time and no task. Only what the queue acknowledged is counted.
+A submission is repeated with the same `eval_id` until the queue has answered, so an outage of the queue costs time but
+no task. Only submissions that the queue acknowledged are counted.
 """
 
 import asyncio
@@ -18,9 +17,7 @@ import httpx
 import typer
 
 GRACE_SECONDS = 5.0
-"""After the stop, how long a task whose submission is under way is still tried: it may be in the queue
-already.
-"""
+"""Time after the stop for a submission that is under way: the queue may have the task already."""
 
 _QUICK = (
     "print('hello from', {index})",
@@ -34,11 +31,11 @@ _FAILING = "raise ValueError('task {index} fails on purpose')"
 
 
 class LoadError(Exception):
-    """The queue refused a task in a way that no repetition cures: a wrong key, a malformed task."""
+    """The queue refused a task permanently: the key is wrong or the task is malformed."""
 
 
 def code_for(index: int, fail_percent: float, chance: random.Random) -> str:
-    """The Python of one task: mostly quick prints, one in twenty slow, and `fail_percent` of them raise."""
+    """The code of one task: most print something quickly, one in twenty is slow, and `fail_percent` of them raise."""
     if chance.random() * 100 < fail_percent:
         return _FAILING.format(index=index)
     if chance.random() < 0.05:
@@ -47,7 +44,7 @@ def code_for(index: int, fail_percent: float, chance: random.Random) -> str:
 
 
 def retry_delay(attempt: int, retry_after: str | None) -> float:
-    """Seconds to wait before the next try: what the queue asked for, or 0.1, 0.2, 0.4 …; 2 at most."""
+    """Seconds to wait before the next attempt: as the queue asks, or 0.1, 0.2, 0.4 …; at most 2."""
     if retry_after is not None and retry_after.isdecimal():
         return min(float(retry_after), 2.0)
     return float(min(0.1 * 2 ** min(attempt, 10), 2.0))
@@ -59,7 +56,7 @@ class _Submitter:
         self._stop = stop
 
     async def pause(self, seconds: float) -> None:
-        """Sleep, but no longer than until the stop."""
+        """Sleep, but wake up at the stop."""
         try:
             async with asyncio.timeout(seconds):
                 await self._stop.wait()
@@ -67,9 +64,9 @@ class _Submitter:
             pass
 
     async def submit(self, task: dict[str, Any]) -> bool:
-        """True once the queue has the task, False when it did not before the stop and its grace.
+        """Return whether the queue accepted the task before the stop and the grace after it.
 
-        Raises `LoadError` when the queue refuses the task for good.
+        Raises `LoadError` if the queue refuses the task permanently.
         """
         deadline: float | None = None
         clock = asyncio.get_running_loop().time
@@ -78,7 +75,7 @@ class _Submitter:
             try:
                 answer = await self._client.post("/tasks", json=task)
             except httpx.TransportError:
-                pass  # perhaps taken, perhaps not: the same id again is the same task
+                pass  # the queue may have the task: submitting the same id again does not duplicate it
             else:
                 if answer.is_success:
                     return True
@@ -109,13 +106,13 @@ async def run_load(
     stop: asyncio.Event | None = None,
     on_submitted: Callable[[int], None] | None = None,
 ) -> int:
-    """Submit tasks until `count` of them are, or `stop` is set; returns how many the queue took.
+    """Submit `count` tasks, or until `stop` is set. Returns the number of tasks that the queue accepted.
 
-    `rate` is in tasks a second (None: as fast as the queue answers), `task_timeout` in seconds,
-    `fail_percent` from 0 to 100. The ids are `{prefix}-000000` and on, with a prefix of their own for each
-    call when none is given. `on_submitted` hears the number after each; it is the way to know it when this
-    coroutine is cancelled. With neither `count` nor `stop`, it goes on until it is cancelled. Raises
-    `LoadError` when the queue refuses the tasks for good, and `ValueError` for a rate that is not positive.
+    `rate` is in tasks per second (None: as fast as the queue answers), `task_timeout` in seconds, `fail_percent` from 0
+    to 100. The ids are `{prefix}-000000` and so on; by default each call has a unique prefix. `on_submitted` gets the
+    number of accepted tasks after each one, also if this coroutine is cancelled later. Without `count` and `stop` it
+    runs until it is cancelled. Raises `LoadError` if the queue refuses tasks permanently, and `ValueError` for a rate
+    that is not positive.
     """
     if rate is not None and rate <= 0:
         raise ValueError(f"rate: must be positive, not {rate}")
@@ -127,7 +124,7 @@ async def run_load(
     indexes = itertools.count() if count is None else iter(range(count))
     submitted = 0
 
-    async def lane(submitter: _Submitter) -> None:
+    async def submit_tasks(submitter: _Submitter) -> None:
         nonlocal submitted
         while not stop.is_set():
             index = next(indexes, None)
@@ -154,9 +151,9 @@ async def run_load(
     async with httpx.AsyncClient(base_url=queue_url, headers=headers, timeout=10, trust_env=False) as client:
         submitter = _Submitter(client, stop)
         try:
-            async with asyncio.TaskGroup() as lanes:
+            async with asyncio.TaskGroup() as group:
                 for _ in range(concurrency):
-                    lanes.create_task(lane(submitter))
+                    group.create_task(submit_tasks(submitter))
         except* LoadError as refusals:
             raise refusals.exceptions[0] from None
     return submitted
@@ -169,20 +166,18 @@ cli = typer.Typer(add_completion=False)
 def main(
     *,
     queue_url: Annotated[
-        str, typer.Option(envvar="QUEUE_SERVICE_URL", help="The queue service.")
+        str, typer.Option(envvar="QUEUE_SERVICE_URL", help="URL of the queue service.")
     ] = "http://127.0.0.1:8081",
-    rate: Annotated[float, typer.Option(help="Tasks a second; 0: as fast as the queue answers.")] = 10,
-    count: Annotated[int, typer.Option(help="Tasks in all; 0: until SIGTERM or Ctrl-C.")] = 0,
-    fail_percent: Annotated[
-        float, typer.Option(min=0, max=100, help="The share of tasks that raise, in percent.")
-    ] = 10,
-    task_timeout: Annotated[int, typer.Option(min=1, help="The timeout of each task, in seconds.")] = 30,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests at once.")] = 8,
-    api_key: Annotated[str, typer.Option(envvar="QUEUE_API_KEY", help="Key for X-API-Key; empty: none.")] = "",
-    prefix: Annotated[str, typer.Option(help="What the ids begin with; empty: unique to this run.")] = "",
-    seed: Annotated[int | None, typer.Option(help="Seed of the mix of tasks, to repeat one.")] = None,
+    rate: Annotated[float, typer.Option(help="Tasks per second; 0: as fast as the queue answers.")] = 10,
+    count: Annotated[int, typer.Option(help="Number of tasks; 0: until SIGTERM or Ctrl-C.")] = 0,
+    fail_percent: Annotated[float, typer.Option(min=0, max=100, help="Percentage of tasks that raise.")] = 10,
+    task_timeout: Annotated[int, typer.Option(min=1, help="Timeout of each task in seconds.")] = 30,
+    concurrency: Annotated[int, typer.Option(min=1, help="Concurrent requests.")] = 8,
+    api_key: Annotated[str, typer.Option(envvar="QUEUE_API_KEY", help="The queue's API key; empty: none.")] = "",
+    prefix: Annotated[str, typer.Option(help="Beginning of the ids; empty: unique to this run.")] = "",
+    seed: Annotated[int | None, typer.Option(help="Seed of the mix of tasks, for repeating a run.")] = None,
 ) -> None:
-    """Submit tasks to the queue, and end with the line submitted=N."""
+    """Submit tasks to the queue, and print submitted=N at the end."""
 
     async def run() -> int:
         stop = asyncio.Event()

@@ -1,9 +1,8 @@
-"""The queue service of the platform, as `wire.md` has it: an in-memory FIFO over HTTP, with no lease and no
-acknowledgement.
+"""The queue service of the platform, as docs/wire.md describes it: an in-memory FIFO over HTTP.
 
-`GET /tasks/next` pops; a task is forgotten once it is reported; nothing is on disk. `GET /account` is our
-addition: what was submitted, handed out and reported, so that the demo can prove that nothing was lost or
-reported twice.
+It has no lease and no acknowledgement: `GET /tasks/next` pops, a task is forgotten once it is reported, and nothing is
+kept on disk. `GET /account` is an addition for the demo: it counts tasks that were submitted, handed out and reported,
+which proves that no task was lost or reported twice.
 """
 
 import enum
@@ -22,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from demo.services.record import Record
+from demo.services.action_log import ActionLog
 from demo.services.serving import (
     EXCEPTION_HANDLERS,
     BadRequestError,
@@ -35,7 +34,7 @@ from demo.services.serving import (
 
 
 class EmptyAnswer(enum.StrEnum):
-    """How `GET /tasks/next` says that there is no task; implementations of the platform differ."""
+    """The answer of `GET /tasks/next` when the queue is empty; implementations of the platform differ."""
 
     NULL = "null"
     NO_CONTENT = "204"
@@ -44,7 +43,7 @@ class EmptyAnswer(enum.StrEnum):
 
 @dataclass(slots=True)
 class Task:
-    """A task as it was submitted. `timeout` is in seconds, `queued_at` in seconds since the epoch."""
+    """A task as it was submitted. `timeout` is in seconds, `queued_at` is Unix time in seconds."""
 
     eval_id: str
     code: str
@@ -54,7 +53,7 @@ class Task:
     queued_at: float = field(default_factory=time.time)
 
     def handed_out(self) -> dict[str, Any]:
-        """What `GET /tasks/next` answers."""
+        """The answer of `GET /tasks/next`."""
         return {
             "eval_id": self.eval_id,
             "code": self.code,
@@ -66,9 +65,7 @@ class Task:
 
 @dataclass(slots=True)
 class Account:
-    """What happened since the service started. A second report of one id is `reported_twice`, not
-    `unknown_reports`.
-    """
+    """Counts since the service started. A second report of an id is `reported_twice`, not `unknown_reports`."""
 
     submitted: int = 0
     handed_out: int = 0
@@ -80,25 +77,24 @@ class Account:
 
 
 class TaskQueue:
-    """The FIFO and its account. All calls are synchronous, so that in one event loop each is atomic.
+    """The FIFO and its counts. All methods are synchronous, so each one is atomic within an event loop.
 
-    `remember` bounds how many reported ids are kept to tell a second report from an unknown id; `record` notes
-    `handed-out`, `completed`, `failed` and `unknown` (a report of an id that is not there).
+    `remember` is the number of reported ids that are kept to tell a second report from an unknown id. `actions` gets
+    `handed-out`, `completed`, `failed` and `unknown` (a report for an unknown id).
     """
 
-    def __init__(self, remember: int = 200_000, record: Record | None = None) -> None:
+    def __init__(self, remember: int = 200_000, actions: ActionLog | None = None) -> None:
         self.queued: OrderedDict[str, Task] = OrderedDict()
         self.processing: dict[str, Task] = {}
         self.account = Account()
         self._reported: OrderedDict[str, None] = OrderedDict()
         self._remember = remember
-        self._record = record or Record(None, "queue")
+        self._actions = actions or ActionLog(None, "queue")
 
     def submit(self, task: Task) -> int:
-        """Put a task at the end; returns its position, from 1.
+        """Append a task. Returns its position, from 1; 0 if a task with this id is running already.
 
-        A task that is known already keeps its place: a client that repeats a request whose answer it never
-        saw must not make two tasks of one id. It is 0 when that task runs.
+        A task that is queued already keeps its place: a client that never got the answer repeats its request.
         """
         if task.eval_id in self.processing or task.eval_id in self.queued:
             return self.position(task.eval_id)
@@ -113,18 +109,18 @@ class TaskQueue:
         eval_id, task = self.queued.popitem(last=False)
         self.processing[eval_id] = task
         self.account.handed_out += 1
-        self._record.note("handed-out", eval_id)
+        self._actions.append("handed-out", eval_id)
         return task
 
     def report(self, eval_id: str, *, completed: bool) -> bool:
-        """Forget a task that was reported; False when it is unknown (never known, or already reported)."""
+        """Forget a reported task. Returns False if the id is unknown (never submitted, or reported already)."""
         known = self.processing.pop(eval_id, None) or self.queued.pop(eval_id, None)
         if known is None:
             if eval_id in self._reported:
                 self.account.reported_twice += 1
             else:
                 self.account.unknown_reports += 1
-            self._record.note("unknown", eval_id)
+            self._actions.append("unknown", eval_id)
             return False
         self._reported[eval_id] = None
         if len(self._reported) > self._remember:
@@ -133,17 +129,17 @@ class TaskQueue:
             self.account.completed += 1
         else:
             self.account.failed += 1
-        self._record.note("completed" if completed else "failed", eval_id)
+        self._actions.append("completed" if completed else "failed", eval_id)
         return True
 
     def position(self, eval_id: str) -> int:
-        """The place of a task in the queue, from 1; 0 when it is not queued."""
+        """The position of a task in the queue, from 1; 0 if it is not queued."""
         if eval_id not in self.queued:
             return 0
         return next(place for place, queued in enumerate(self.queued, 1) if queued == eval_id)
 
     def clear(self) -> int:
-        """Forget every task, queued or running; returns how many."""
+        """Forget every task, queued or running. Returns their number."""
         removed = len(self)
         self.queued.clear()
         self.processing.clear()
@@ -161,7 +157,7 @@ class _Handlers:
 
     async def submit(self, request: Request) -> Response:
         body = await read_object(request)
-        int_field(body, "priority", 1, minimum=0)  # accepted, and of no effect: it is a FIFO
+        int_field(body, "priority", 1, minimum=0)  # accepted and ignored: it is a FIFO
         task = Task(
             eval_id=text_field(body, "eval_id"),
             code=text_field(body, "code"),
@@ -243,7 +239,7 @@ class _Handlers:
 
 
 class _ApiKey:
-    """Refuses with 401 what does not carry the key; `/health` is open, for probes have no key."""
+    """Answers requests without the key with 401; `/health` needs none, because probes have no key."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app = app
@@ -261,7 +257,7 @@ class _ApiKey:
 def create_app(
     tasks: TaskQueue | None = None, *, api_key: str | None = None, empty: EmptyAnswer = EmptyAnswer.NULL
 ) -> ASGIApp:
-    """The queue service as an ASGI application; `tasks` is its memory, a new one by default."""
+    """The queue service as an ASGI application. `tasks` is its memory, by default a new one."""
     handlers = _Handlers(TaskQueue() if tasks is None else tasks, empty)
     app = Starlette(
         routes=[
@@ -287,25 +283,25 @@ cli = typer.Typer(add_completion=False)
 def main(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes any free one.")] = 8081,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: any free port.")] = 8081,
     api_key: Annotated[
-        str, typer.Option(envvar="QUEUE_API_KEY", help="Key that X-API-Key must carry; empty: none.")
+        str, typer.Option(envvar="QUEUE_API_KEY", help="Key that X-API-Key must have; empty: none.")
     ] = "",
     empty_answer: Annotated[
-        EmptyAnswer, typer.Option(help="How an empty queue answers: JSON null, 204, or an empty body.")
+        EmptyAnswer, typer.Option(help="Answer of an empty queue: JSON null, 204, or an empty body.")
     ] = EmptyAnswer.NULL,
     remember: Annotated[
-        int, typer.Option(min=1, help="Reported ids to remember, to tell a second report in /account.")
+        int, typer.Option(min=1, help="Number of reported ids to remember, so that /account shows second reports.")
     ] = 200_000,
     record: Annotated[
-        Path | None, typer.Option(help="File to append a line of JSON to for each id handed out and each report.")
+        Path | None, typer.Option(help="File that gets a line of JSON for each task handed out and each report.")
     ] = None,
 ) -> None:
     """The platform's queue service: an in-memory FIFO of tasks over HTTP.
 
-    The first line of its output is the address it listens on.
+    The first line of the output is the address that it listens on.
     """
-    tasks = TaskQueue(remember, Record(record, "queue"))
+    tasks = TaskQueue(remember, ActionLog(record, "queue"))
     serve(create_app(tasks, api_key=api_key or None, empty=empty_answer), host, port)
 
 

@@ -1,7 +1,7 @@
-"""What the demo's HTTP services share: how they listen, answer and stop.
+"""Shared by the demo's HTTP services: listening, answering and stopping.
 
-A service binds its socket before it says so: whoever reads its first line of standard output can connect at
-once, and a port of 0 (any free one) is good enough for tests that run side by side.
+A service binds its socket before it prints its first line, so whoever reads that line can connect at once. Tests that
+run at the same time use port 0 (any free port).
 """
 
 import asyncio
@@ -21,21 +21,21 @@ from starlette.types import ASGIApp
 
 
 class BadRequestError(Exception):
-    """The body is not what `wire.md` says; answered with 422, as the platform's services do."""
+    """The body does not match docs/wire.md. The answer is 422, as from the platform's services."""
 
 
 def answer(content: Any, status: int = 200) -> Response:
-    """JSON, by the fastest encoder at hand: results can be megabytes."""
+    """A JSON answer. orjson encodes it, because results can be megabytes."""
     return Response(orjson.dumps(content), status, media_type="application/json")
 
 
 def refusal(_request: Request, error: Exception) -> Response:
-    """The exception handler for `BadRequestError`."""
+    """Exception handler for `BadRequestError`."""
     return answer({"detail": str(error)}, 422)
 
 
 def gone(_request: Request, _error: Exception) -> Response:
-    """The exception handler for a client that left before its body was read; nobody reads this answer."""
+    """Exception handler for a client that disconnected before its body was read; no one reads this answer."""
     return answer({"detail": "the client went away"}, 400)
 
 
@@ -46,7 +46,7 @@ EXCEPTION_HANDLERS: dict[Any, Callable[[Request, Exception], Response]] = {
 
 
 async def read_object(request: Request) -> dict[str, Any]:
-    """The request's body. Raises `BadRequestError` when it is not a JSON object."""
+    """The request's body. Raises `BadRequestError` if it is not a JSON object."""
     try:
         body = orjson.loads(await request.body())
     except orjson.JSONDecodeError as error:
@@ -57,7 +57,7 @@ async def read_object(request: Request) -> dict[str, Any]:
 
 
 def text_field(body: dict[str, Any], name: str, default: str | None = None) -> str:
-    """A string of the body. Raises `BadRequestError` when it is missing (and has no default) or no string."""
+    """A string field. Raises `BadRequestError` if it is missing without a default, or not a string."""
     value = body.get(name, default)
     if not isinstance(value, str):
         raise BadRequestError(f"{name}: must be a string")
@@ -65,7 +65,7 @@ def text_field(body: dict[str, Any], name: str, default: str | None = None) -> s
 
 
 def int_field(body: dict[str, Any], name: str, default: int, *, minimum: int) -> int:
-    """An integer of the body. Raises `BadRequestError` when it is none, or below `minimum`."""
+    """An integer field. Raises `BadRequestError` if it is not an integer, or below `minimum`."""
     value = body.get(name, default)
     if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
         raise BadRequestError(f"{name}: must be an integer of at least {minimum}")
@@ -73,7 +73,7 @@ def int_field(body: dict[str, Any], name: str, default: int, *, minimum: int) ->
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: they end the process by the signal, ours end it with status 0."""
+    """uvicorn without its signal handlers, which end the process by the signal; ours end it with status 0."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -100,10 +100,10 @@ async def _serve(app: ASGIApp, listener: socket.socket, on_stop: Callable[[], No
 def serve(
     app: ASGIApp, host: str, port: int, *, on_stop: Callable[[], None] | None = None, grace_seconds: int = 5
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then return: open requests have `grace_seconds` to end.
+    """Serve until SIGTERM or SIGINT, then return; open requests have `grace_seconds` to end.
 
-    `on_stop` is called in the loop as soon as the signal is there, before open requests are waited for.
-    Ends the process with status 1 and a sentence when the address cannot be bound.
+    `on_stop` is called in the loop when the signal arrives, before the wait for open requests. If the address cannot be
+    bound, the process prints the reason and exits with status 1.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

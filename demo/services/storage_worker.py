@@ -1,9 +1,8 @@
-"""The storage worker of the platform: subscribes to the evaluation events on Redis and keeps them in SQLite.
+"""The storage worker of the platform: subscribes to the evaluation events on Redis and stores them in SQLite.
 
-It reads `eval_id`, then `result` or `error`, and ignores every field that it does not know (`wire.md`). A row
-stands for one id on one channel: delivered again, it counts the delivery and keeps what it had, so that
-duplicates do no harm and can be seen. Pub/sub keeps nothing for a subscriber that is away, hence the quick
-reconnection.
+It reads `eval_id`, then `result` or `error`, and ignores unknown fields (docs/wire.md). There is one row for each id
+and channel. A repeated delivery increments its counter and changes nothing else, so duplicates do no harm and can be
+seen. Pub/sub keeps nothing for a subscriber that is away, so the worker reconnects quickly.
 """
 
 import asyncio
@@ -29,7 +28,7 @@ from redis.exceptions import AuthenticationError, RedisError
 CHANNELS = ("evaluation:completed", "evaluation:failed", "evaluation:running")
 BATCH_EVENTS = 500
 BATCH_SECONDS = 0.05
-"""A commit holds at most so many events, and an event waits at most so long for it."""
+"""Maximum number of events in a commit, and maximum time that an event waits for its commit."""
 RECONNECT_SECONDS = 0.1
 
 _log = logging.getLogger("storage-worker")
@@ -54,9 +53,7 @@ ON CONFLICT (eval_id, channel) DO UPDATE SET deliveries = deliveries + 1, last_a
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One delivery. `body` is the result as JSON, or the error where there is no result; `at` seconds since
-    the epoch.
-    """
+    """One delivery. `body` is the result as JSON, or the error if there is no result. `at` is Unix time in seconds."""
 
     eval_id: str
     channel: str
@@ -67,10 +64,9 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What the database holds: ids per channel, ids with an outcome on either, and deliveries beyond the
-    first.
+    """Counts of the database: ids by channel, ids that have an outcome, and deliveries after the first.
 
-    `distinct` is less than `completed + failed` when an id was published as both.
+    `distinct` is less than `completed + failed` if an id was published as both.
     """
 
     completed: int
@@ -87,9 +83,7 @@ class Summary:
 
 
 def parse_event(channel: str, data: bytes, at: float) -> Event | None:
-    """The event in a message, or None when it names no `eval_id`: such a message is of no use, and no reason
-    to die.
-    """
+    """The event in a message; None if the message has no `eval_id`."""
     try:
         payload = orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -112,9 +106,7 @@ def parse_event(channel: str, data: bytes, at: float) -> Event | None:
 
 
 class Store:
-    """The SQLite database. Committed events survive a kill of the process (write-ahead log); one writer at a
-    time.
-    """
+    """The SQLite database, for one writer. Committed events survive a SIGKILL (write-ahead log)."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,9 +128,7 @@ class Store:
 
 
 def summarize(database: Path) -> Summary:
-    """Count what a storage worker has stored; it may be running. Raises `FileNotFoundError` when there is no
-    database.
-    """
+    """Count what a storage worker has stored; it may be running. Raises `FileNotFoundError` if there is no database."""
     if not database.exists():
         raise FileNotFoundError(f"{database}: no such database; has the storage worker run?")
     counts: Counter[str] = Counter()
@@ -156,7 +146,7 @@ def summarize(database: Path) -> Summary:
 
 
 class StorageWorker:
-    """Subscribes, gathers, commits; until `stop`."""
+    """Subscribes to the channels and commits events in batches, until `stop`."""
 
     def __init__(self, redis_url: str, store: Store) -> None:
         self._store = store
@@ -177,9 +167,7 @@ class StorageWorker:
         self._stop.set()
 
     async def run(self) -> None:
-        """Store events until `stop`, through any outage of Redis. Raises `AuthenticationError` for a wrong
-        password.
-        """
+        """Store events until `stop`, and reconnect after outages. Raises `AuthenticationError` for a wrong password."""
         announced = away = False
         try:
             while not self._stop.is_set():
@@ -197,7 +185,7 @@ class StorageWorker:
                     raise
                 except (RedisError, OSError) as error:
                     if not away:
-                        _log.warning("Redis is away, events are missed until it is back: %s", error)
+                        _log.warning("Redis is away, and events are missed until it is back: %s", error)
                         away = True
                     self._flush()
                     with contextlib.suppress(TimeoutError):
@@ -224,7 +212,7 @@ class StorageWorker:
         event = parse_event(message["channel"].decode(), message["data"], time.time())
         if event is None:
             self.malformed += 1
-            _log.warning("a message on %s names no eval_id: %.100r", message["channel"].decode(), message["data"])
+            _log.warning("a message on %s has no eval_id: %.100r", message["channel"].decode(), message["data"])
             return
         if not self._pending:
             self._flush_at = now + BATCH_SECONDS
@@ -237,20 +225,20 @@ class StorageWorker:
 
 
 cli = typer.Typer(add_completion=False)
-_Database = Annotated[Path, typer.Option(help="The SQLite database; made when it is not there.")]
+_Database = Annotated[Path, typer.Option(help="The SQLite database; created if it does not exist.")]
 
 
 @cli.callback(invoke_without_command=True)
 def main(
     context: typer.Context,
     redis_url: Annotated[
-        str, typer.Option(envvar="REDIS_URL", help="The Redis that the events are published on.")
+        str, typer.Option(envvar="REDIS_URL", help="Redis that the events are published on.")
     ] = "redis://127.0.0.1:6379",
     database: _Database = Path("evaluations.db"),
 ) -> None:
-    """Keep the evaluation events in SQLite. Without a command it runs until SIGTERM or Ctrl-C.
+    """Store the evaluation events in SQLite. Without a command it runs until SIGTERM or Ctrl-C.
 
-    The first line of its output is printed once it is subscribed: what is published from then on is stored.
+    The first line of the output is printed when the worker has subscribed; events published from then on are stored.
     """
     if context.invoked_subcommand is not None:
         return
@@ -273,7 +261,7 @@ def main(
 
 @cli.command()
 def summary(database: _Database = Path("evaluations.db")) -> None:
-    """Print what was stored: completed=N failed=N running=N distinct=N duplicates=N."""
+    """Print the counts of stored events: completed=N failed=N running=N distinct=N duplicates=N."""
     try:
         print(summarize(database))
     except FileNotFoundError as error:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis import Redis
 
 from devcluster.redis_server import RedisServer
+from tests.support.redis_state import published
 from tests.support.stubs import StubExecutor, StubQueue
 
 if TYPE_CHECKING:
@@ -45,3 +46,10 @@ async def queue() -> AsyncIterator[StubQueue]:
 async def executor() -> AsyncIterator[StubExecutor]:
     async with StubExecutor() as executor:
         yield executor
+
+
+@pytest.fixture
+async def events(redis_url: str) -> AsyncIterator[list[tuple[str, Any]]]:
+    """What was published, in order: channel and payload."""
+    async with published(redis_url) as seen:
+        yield seen

@@ -249,7 +249,8 @@ def test_mistakes_are_answered_with_a_sentence_and_no_traceback() -> None:
     assert away.stderr.endswith("; set --redis-url or REDIS_URL\n")
     for arguments, words in (
         (["list", "--group", "legacy"], "'legacy' is not a group"),
-        (["list", "--redis-url", "http://redis"], "redis-py cannot read it"),
+        (["list", "--redis-url", "http://redis"], "must be a redis://, rediss:// or unix:// URL"),
+        (["list", "--redis-url", "redis://:hunter2@redis/hunter2"], "its path must be the number of a database"),
         (["retry"], "give one or more IDs, or --all"),
         (["retry", "a", "--all"], "give one or more IDs, or --all"),
     ):
@@ -257,3 +258,4 @@ def test_mistakes_are_answered_with_a_sentence_and_no_traceback() -> None:
         assert told.returncode == 2
         assert words in told.stderr
         assert "Traceback" not in told.stderr
+        assert "hunter2" not in told.stderr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from redis.asyncio import Redis
 
@@ -85,8 +85,8 @@ def made(eval_id: str, when: float, task: bytes = b'{"code":"1"}') -> FailedTask
 async def records(redis_url: str) -> dict[str, FailedTask]:
     """The newest first."""
     async with Redis.from_url(redis_url) as redis:
-        ids = await redis.zrevrange(f"{BASE}failed:index", 0, -1)
-        found = await redis.hgetall(f"{BASE}failed")
+        ids = cast("list[bytes]", await redis.zrevrange(f"{BASE}failed:index", 0, -1))
+        found = cast("dict[bytes, bytes]", await redis.hgetall(f"{BASE}failed"))
     return {eval_id.decode(): decode(eval_id.decode(), found[eval_id]) for eval_id in ids}
 
 

@@ -1,4 +1,4 @@
-"""The pool's end, with real HTTP: every health check ends, whatever moment it is in."""
+"""The pool's end, over real HTTP."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import time
 from contextlib import AsyncExitStack
 
 from queueworker.resource.spec import QueueWorkerSpec
-from queueworker.routing.config import Endpoint
+from queueworker.routing.counters import Counters
 from queueworker.routing.executors.pool import ExecutorPool
 from queueworker.routing.http.transport import HttpTransport
+from queueworker.routing.limits import Limits
+from tests.support.running import endpoints
 from tests.support.stubs import StubExecutor
 
 MOMENTS = 100
@@ -20,21 +22,21 @@ PATIENCE_SECONDS = 5.0
 
 
 async def test_a_pool_closes_whatever_moment_its_health_checks_are_in() -> None:
-    """A check whose answer came just then swallowed its cancellation and went on for ever: the router never drained."""
+    """A check may swallow its cancellation if its answer came just then. A router with such a check never drains."""
     async with AsyncExitStack() as stack:
         executors = [await stack.enter_async_context(StubExecutor(f"executor-{i}")) for i in range(EXECUTORS)]
-        endpoints = [Endpoint(executor.name, executor.url) for executor in executors]
         transport = HttpTransport()
         for moment in range(MOMENTS):
             pool = ExecutorPool(
-                QueueWorkerSpec(),
-                transport,
+                *(QueueWorkerSpec(), transport),
                 rng=random.Random(1),
                 clock=time.monotonic,
                 on_free=lambda: None,
                 on_change=lambda: None,
+                counters=Counters(),
+                limits=Limits(),
             )
-            pool.set_endpoints(endpoints)
+            pool.set_endpoints(endpoints(executors))
             await asyncio.sleep(moment * STEP_SECONDS)
             await asyncio.wait_for(pool.close(), PATIENCE_SECONDS)
             assert not [task for task in asyncio.all_tasks() if task.get_name().startswith(("health of", "probe "))]

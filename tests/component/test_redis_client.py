@@ -1,9 +1,9 @@
-"""The scripts that have a connection of their own, on a real Redis."""
+"""Scripts with a connection of their own, on a real Redis."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from redis.asyncio.retry import Retry
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 ECHO = "return {KEYS[1], ARGV[1], ARGV[2]}"
 
 
-async def call(script: ExclusiveScript, *args: object, seconds: float = 5) -> Any:
-    await script.connect(5)
-    return await script.run(["key"], args, seconds)
+async def call(script: ExclusiveScript, *arguments: object, seconds: float = 5) -> object:
+    """Connect if needed, then run it with the key `key`."""
+    await script.connect(seconds)
+    return await script.run(["key"], arguments, seconds)
 
 
 @pytest.fixture
@@ -35,11 +36,11 @@ async def client(own_redis: RedisServer) -> AsyncIterator[Client]:
     await made.aclose()
 
 
-async def test_it_answers_on_one_connection(client: Client) -> None:
+async def test_all_calls_go_over_one_connection(client: Client) -> None:
     script = client.exclusive_script(ECHO)
     for i in range(10):
         assert await call(script, i, b"\xff") == [b"key", b"%d" % i, b"\xff"]
-    assert int((await client.info("clients"))["connected_clients"]) == 2, "the script's, and that which asked for it"
+    assert int((await client.info("clients"))["connected_clients"]) == 2, "the script's, and the one that asks this"
 
 
 async def test_a_connection_that_redis_has_closed_is_found_before_it_is_used(client: Client) -> None:
@@ -57,7 +58,7 @@ async def test_a_redis_that_has_forgotten_the_script_gets_it_again(client: Clien
     assert await call(script, 3, 4) == [b"key", b"3", b"4"]
 
 
-async def test_an_answer_that_came_too_late_is_nobodys(client: Client) -> None:
+async def test_an_answer_that_came_too_late_is_not_taken_for_the_next_calls(client: Client) -> None:
     script = client.exclusive_script(ECHO)
     await call(script, 1, 2)
     await client.client_pause(1000)
@@ -67,7 +68,7 @@ async def test_an_answer_that_came_too_late_is_nobodys(client: Client) -> None:
     assert await call(script, 3, 4) == [b"key", b"3", b"4"]
 
 
-async def test_one_that_was_cancelled_leaves_no_answer_to_the_next(client: Client) -> None:
+async def test_a_call_that_was_cancelled_leaves_no_answer_to_the_next(client: Client) -> None:
     script = client.exclusive_script(ECHO)
     await call(script, 1, 2)
     await client.client_pause(300)
@@ -87,7 +88,7 @@ async def test_an_error_of_the_script_keeps_the_connection(client: Client) -> No
     assert int((await client.info("stats"))["total_connections_received"]) <= 3
 
 
-async def test_while_redis_is_away_it_says_so_and_then_it_connects_again(
+async def test_a_call_fails_while_redis_is_away_and_connects_again_afterwards(
     client: Client, own_redis: RedisServer
 ) -> None:
     script = client.exclusive_script(ECHO)
@@ -98,14 +99,3 @@ async def test_while_redis_is_away_it_says_so_and_then_it_connects_again(
             await call(script, 1, 2)
     own_redis.start()
     assert await call(script, 3, 4) == [b"key", b"3", b"4"]
-
-
-async def test_a_redis_that_does_not_answer_is_found_out_before_anything_is_sent(
-    client: Client, own_redis: RedisServer
-) -> None:
-    script = client.exclusive_script(ECHO)
-    own_redis.pause()
-    with pytest.raises(RedisTimeoutError):
-        await script.connect(0.3)
-    own_redis.resume()
-    assert await call(script, 1, 2) == [b"key", b"1", b"2"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 async def lease_is_out(rig: Rig) -> None:
-    """Return when no instance has a lease: the next beat of anybody takes over."""
+    """Return when no instance has a lease: the next heartbeat of anybody takes over."""
     async with Redis.from_url(rig.redis.url) as redis:
         await redis.ping()
         leases = 1
@@ -26,8 +26,8 @@ async def lease_is_out(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("write", "moment"),
     [
-        (Write.BEAT, Moment.BEFORE),
-        (Write.BEAT, Moment.AFTER),
+        (Write.HEARTBEAT, Moment.BEFORE),
+        (Write.HEARTBEAT, Moment.AFTER),
         (Write.EXECUTING, Moment.BEFORE),
         (Write.EXECUTING, Moment.AFTER),
         (Write.EXECUTED, Moment.BEFORE),
@@ -38,7 +38,7 @@ async def test_the_successor_is_killed_around_its(rig: Rig, write: Write, moment
     """Mechanism: a takeover is one script, which moves the entries into the successor's own journal,
     where the next one finds them, and what the successor writes in the meantime.
 
-    The beat takes over; `executing` and `executed` are of a task that was taken over.
+    The heartbeat takes over; `executing` and `executed` are of a task that was taken over.
     """
     await rig.start(worker=False, delay=0.2)
     async with watched(rig) as first_way, watched(rig) as second_way:
@@ -49,7 +49,7 @@ async def test_the_successor_is_killed_around_its(rig: Rig, write: Write, moment
             await kill_at(rig, first, first_way.at(Write.EXECUTING, Moment.AFTER, first.process.kill))
             left = await left_by(rig, first_way)
             await lease_is_out(rig)
-            among = None if write is Write.BEAT else left.in_state("executing")
+            among = None if write is Write.HEARTBEAT else left.in_state("executing")
             await second_way.refuse()
             # Required: it pulls nothing before it has its lease, so that the takeover is the first that it does
             second = await rig.start_worker(REDIS_URL=second_way.redis_url, JOURNAL="Required")

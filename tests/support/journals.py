@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import fakeredis
 from redis.asyncio import Redis
@@ -157,7 +157,7 @@ class Group:
             on_fenced=lambda ids: member.lost.append(ids),
             on_link=lambda: None,
             on_room=lambda: setattr(member, "room", member.room + 1),
-            connect=lambda *_, **__: client,  # type: ignore[arg-type,return-value]
+            connect=lambda *_, **__: client,  # type: ignore[arg-type]
             times=times,
         )
         member = Member(journal, client, counters)
@@ -214,17 +214,22 @@ def completed(payload: bytes) -> Event:
 
 @asynccontextmanager
 async def journal(
-    redis_url: str, limits: Limits | None = None, worker: str = "worker-1", **told: Callable[..., Any]
+    redis_url: str,
+    limits: Limits | None = None,
+    worker: str = "worker-1",
+    on_recovered: Callable[[dict[str, bytes]], None] = lambda _: None,
+    on_fenced: Callable[[set[str]], None] = lambda _: None,
 ) -> AsyncIterator[tuple[Journal, Counters]]:
     """A journal that lives for the block."""
-    nothing: Callable[..., Any] = lambda *_: None  # noqa: E731
-    callbacks = dict.fromkeys(("on_recovered", "on_fenced", "on_link", "on_room"), nothing) | told
     counters = Counters()
     made = Journal(
         *(redis_url, GROUP, worker, counters),
         limits=limits or Limits(),
         clock=time.monotonic,
-        **callbacks,
+        on_recovered=on_recovered,
+        on_fenced=on_fenced,
+        on_link=lambda: None,
+        on_room=lambda: None,
     )
     await made.start()
     try:
@@ -257,5 +262,5 @@ async def held(redis_url: str) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = {}
     async with Redis.from_url(redis_url) as redis:
         async for key in redis.scan_iter(f"{BASE}journal:worker-1:*".replace("{", "[{]")):
-            found |= await redis.hgetall(key)
+            found |= cast("dict[bytes, bytes]", await redis.hgetall(key))
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, deque
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,8 +18,6 @@ from devcluster.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-Handler = "Callable[[web.Request], Awaitable[web.StreamResponse]]"
 
 
 class Server:
@@ -74,6 +73,7 @@ class StubQueue(Server):
     """Answered, in turn, instead of the next task."""
     report_answers: deque[web.Response] = field(default_factory=deque)
     known: set[str] = field(default_factory=set)
+    """Ids that it has handed out and whose report it waits for."""
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -81,9 +81,10 @@ class StubQueue(Server):
 
     def routes(self) -> list[web.RouteDef]:
         return [
-            web.get("/tasks/next", self._next),
+            web.get("/tasks/next", self.next_task),
             web.post("/tasks/{id}/complete", self._complete),
             web.post("/tasks/{id}/fail", self._fail),
+            web.get("/tasks/{id}", self._look_up),
             web.get("/status", self._status),
         ]
 
@@ -101,7 +102,7 @@ class StubQueue(Server):
     def _refuses(self, request: web.Request) -> bool:
         return self.key is not None and request.headers.get("X-API-Key") != self.key
 
-    async def _next(self, request: web.Request) -> web.StreamResponse:
+    async def next_task(self, request: web.Request) -> web.StreamResponse:
         self.polls.append(asyncio.get_running_loop().time())
         if self._refuses(request):
             return web.json_response({"detail": "wrong key"}, status=401)
@@ -116,7 +117,10 @@ class StubQueue(Server):
         self.known.add(task["eval_id"])
         return web.json_response(task)
 
-    async def _report(self, request: web.Request, take: Callable[[str, Any], None]) -> web.Response | None:
+    async def report(
+        self, request: web.Request, verb: str, take: Callable[[str, Any], None]
+    ) -> web.StreamResponse | None:
+        """The answer to a report; None when the id is unknown."""
         body = await request.json()
         if self._refuses(request):
             return web.json_response({"detail": "wrong key"}, status=401)
@@ -130,19 +134,26 @@ class StubQueue(Server):
         take(eval_id, body)
         async with self.changed:
             self.changed.notify_all()
-        return web.json_response({"status": "ok"})
+        return web.json_response({"status": verb})
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         def take(eval_id: str, body: Any) -> None:
             self.completed[eval_id] = body["output"]
 
-        return await self._report(request, take) or web.json_response({"detail": "unknown"}, status=404)
+        unknown = web.json_response({"detail": "Task not found"}, status=404)
+        return await self.report(request, "completed", take) or unknown
 
     async def _fail(self, request: web.Request) -> web.StreamResponse:
         def take(eval_id: str, body: Any) -> None:
             self.failed[eval_id] = body["error"]
 
-        return await self._report(request, take) or web.json_response({"status": "not_found"})
+        return await self.report(request, "failed", take) or web.json_response({"status": "not_found"})
+
+    async def _look_up(self, request: web.Request) -> web.StreamResponse:
+        eval_id = request.match_info["id"]
+        if eval_id not in self.known:
+            return web.json_response({"detail": "Task not found"}, status=404)
+        return web.json_response({"eval_id": eval_id, "status": "running"})
 
     async def _status(self, request: web.Request) -> web.StreamResponse:
         return web.json_response({"queued": len(self.waiting), "processing": len(self.known)})
@@ -157,7 +168,7 @@ class StubExecutor(Server):
     healthy: bool = True
     max_concurrent: int | None = None
     answers: deque[Any] = field(default_factory=deque)
-    """Responses, or exceptions' stand-ins: "reset" breaks the connection after the request was read."""
+    """Responses; or "reset", which breaks the connection after the request was read."""
     executed: list[str] = field(default_factory=list)
     bodies: list[Any] = field(default_factory=list)
     """The bodies of `/execute`."""
@@ -165,21 +176,21 @@ class StubExecutor(Server):
     in_flight: int = 0
     most_in_flight: int = 0
     gate: asyncio.Event | None = None
-    """While set, and not fired, tasks do not end."""
+    """If there is one, tasks do not end until it is set."""
     health_gate: asyncio.Event | None = None
-    """While set, and not fired, health checks are not answered."""
+    """If there is one, health checks are not answered until it is set."""
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def routes(self) -> list[web.RouteDef]:
         return [
-            web.post("/execute", self._execute),
+            web.post("/execute", self.execute),
             web.get("/health", self._health),
             web.get("/capacity", self._capacity),
         ]
 
-    async def _execute(self, request: web.Request) -> web.StreamResponse:
+    async def execute(self, request: web.Request) -> web.StreamResponse:
         task = await request.json()
         self.executed.append(task["eval_id"])
         self.bodies.append(task)
@@ -227,11 +238,15 @@ def result(eval_id: str, executor: str = "executor-1", **fields: Any) -> dict[st
     } | fields
 
 
-async def until(condition: Callable[[], object], timeout: float = 10) -> None:
-    """Return when the condition holds; it is looked at every 10 ms."""
+async def until(condition: Callable[[], Any], timeout: float = 10) -> None:
+    """Return when the condition, which may be a coroutine function, holds; it is looked at every 10 ms."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout):
-            while not condition():
+            while not await _value(condition()):
                 await asyncio.sleep(0.01)
             return
     raise AssertionError("the condition did not come to hold in time")
+
+
+async def _value(found: Any) -> Any:
+    return await found if isinstance(found, Awaitable) else found

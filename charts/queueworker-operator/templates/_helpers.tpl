@@ -36,7 +36,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
-{{- /* What the operator may do where it routes: manifests/rbac/role.yaml says why. */ -}}
+{{- /* The operator's rights in the namespaces that it routes for; manifests/rbac/role.yaml has the reasons. */ -}}
 {{- define "queueworker-operator.rules" -}}
 - apiGroups: [crucible.dev]
   resources: [queueworkers]

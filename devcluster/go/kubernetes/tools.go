@@ -1,6 +1,6 @@
 //go:build tools
 
-// The commands that devcluster builds, so that go.mod and go.sum pin all that they need.
+// Imports the commands of Kubernetes, so that go.mod and go.sum pin the dependencies of the one that devcluster builds.
 package tools
 
 import (

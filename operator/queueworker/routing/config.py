@@ -42,6 +42,11 @@ class RouterConfig:
     api_key: str | None = field(default=None, repr=False)
 
     @property
+    def peers(self) -> tuple[str, str]:
+        """The URLs of the queue and of Redis."""
+        return self.spec.queue.url, self.redis_url
+
+    @property
     def intent(self) -> Intent:
         return intent(self.spec)
 

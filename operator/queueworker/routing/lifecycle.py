@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from queueworker.routing.config import Intent
 from queueworker.routing.snapshot import Phase
@@ -35,6 +36,11 @@ class Lifecycle:
             phase = Phase.DRAINING if busy else Phase.IDLE
         changed, self.phase = phase is not self.phase, phase
         return changed
+
+    async def drained_within(self, seconds: float) -> None:
+        """Return when the router has drained, or after so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.drained.wait(), seconds)
 
     def end(self) -> None:
         self.phase = Phase.STOPPED

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 import orjson
 
-from queueworker.routing.journal.scripts import BATCH, BEAT
+from queueworker.routing.journal.scripts import BATCH, LEASE, READ
 from tests.support.faults.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-_DIGESTS = {hashlib.sha1(script.encode()).hexdigest().encode(): script for script in (BATCH, BEAT)}
+_DIGESTS = {hashlib.sha1(script.encode()).hexdigest().encode(): script for script in (BATCH, LEASE, READ)}
 _READ_BYTES = 1 << 16
 
 
@@ -33,8 +33,8 @@ class Write(StrEnum):
     EXECUTING = "executing"
     EXECUTED = "executed"
     REMOVAL = "removal"
-    BEAT = "beat"
-    """Renews the lease, and takes over the journals of the dead."""
+    HEARTBEAT = "heartbeat"
+    """Renews the lease, and moves entries of the dead into the router's journal."""
 
 
 class Moment(StrEnum):
@@ -89,7 +89,9 @@ class _Command:
     """What went to Redis and is not answered yet."""
 
     batch: Batch | None = None
-    beat: bool = False
+    heartbeat: bool = False
+    fields: tuple[bytes, ...] = ()
+    """Of the router's journal, to be read: these entries were taken over."""
     point: Point | None = None
 
 
@@ -119,7 +121,7 @@ class RedisProxy(Proxy):
     ) -> Point:
         """Call `act` at that moment of the next such write, of one of these ids if some are given.
 
-        A beat counts AFTER only if it took something over. The connection is reset unless `resets` is false.
+        A heartbeat counts AFTER only if it took something over. The connection is reset unless `resets` is false.
         """
         point = Point(write, moment, act, among, resets)
         self._points.append(point)
@@ -178,15 +180,18 @@ class RedisProxy(Proxy):
         script = _DIGESTS.get(words[1]) if words[0].upper() == b"EVALSHA" else None
         if script is None:
             return _Command()
-        batch = parse_batch(words[3 + int(words[2]) :]) if script is BATCH else None
+        arguments = words[3 + int(words[2]) :]
+        if script is READ:
+            return _Command(fields=tuple(arguments))
+        batch = parse_batch(arguments) if script is BATCH else None
         for point in self._points:
             ids = batch.of(point.write) if batch is not None else frozenset()
             if point.among is not None:
                 ids &= frozenset(point.among)
-            if ids or (batch is None and point.write is Write.BEAT):
+            if ids or (batch is None and point.write is Write.HEARTBEAT):
                 point.ids = ids
-                return _Command(batch, script is BEAT, point)
-        return _Command(batch, script is BEAT)
+                return _Command(batch, heartbeat=batch is None, point=point)
+        return _Command(batch, heartbeat=batch is None)
 
     def _answered(self, command: _Command, answer: Any) -> None:
         if isinstance(answer, hiredis.ReplyError):  # NOSCRIPT, of a Redis that has not seen the script: it comes again
@@ -197,11 +202,11 @@ class RedisProxy(Proxy):
             self.held.update(command.batch.sets)
             self.written.update(command.batch.sets)
         point = command.point
-        if command.beat and answer[0] == b"OK":
-            taken = dict(zip(answer[3::2], answer[4::2], strict=True))
-            self.held.update({eval_id.decode(errors="replace"): state_of(entry) for eval_id, entry in taken.items()})
-            if not taken:
-                return
+        if command.fields:
+            read = zip(command.fields, answer, strict=True)
+            self.held.update({eval_id.decode(errors="replace"): state_of(entry) for eval_id, entry in read if entry})
+        if command.heartbeat and answer[0] == b"OK" and not answer[3]:
+            return  # it moved nothing
         if point is not None:
             self._reach(point)
 

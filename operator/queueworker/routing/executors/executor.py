@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Executor:
     """The state of one executor. Times are seconds on the monotonic clock, except `last_check`.
 
-    It has many attributes because each part of the pool keeps here what it knows of the executor: one lookup each, and
-    nothing to clean up when the executor leaves.
+    More than 15 attributes: each part of the pool keeps here what it knows of the executor, so that a look-up costs
+    nothing and nothing has to be cleaned up when the executor leaves.
     """
 
     __slots__ = (

@@ -19,6 +19,9 @@ MAX_ERROR_BODY_BYTES = 64 * 1024
 # Of a chunked body: the framing may be so many times larger than the contents (a chunk of one byte takes six).
 MAX_FRAMING_RATIO = 16
 
+# llhttp takes RTSP and HTTP/2 as well, and empty lines before an answer.
+_BEGIN = b"HTTP/1."
+NOT_HTTP = "no HTTP answer: it does not begin with HTTP/1"
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*0*(\d{1,20})", re.IGNORECASE)
 _TRANSFER_ENCODING = re.compile(rb"\r\ntransfer-encoding:[ \t]*([^\r]*)", re.IGNORECASE)
 
@@ -139,16 +142,19 @@ class AnswerReader:
     # --- on the way of nearly every answer
 
     def _whole(self) -> Answer:
-        if not self._head.startswith(b"HTTP/1."):
-            raise BadAnswer("no HTTP answer: it does not begin with HTTP/1")  # llhttp also takes RTSP, and empty lines
-        if self._chunked and not self._head_known:
+        self._check_begin()
+        if (self._chunked or self._interim) and not self._head_known:
             self._find_head()
-            self._check_encoding()
+            self._check_head()
         body, self._body, self._head = self._body, b"", b""
         if self._head_known or self._interim or self._chunked:
             body = self._whole_body(body)
             self._forget()
         return Answer(self._status, body)
+
+    def _check_begin(self) -> None:
+        if not (self._head.startswith(_BEGIN) or _BEGIN.startswith(self._head)):
+            raise BadAnswer(NOT_HTTP)
 
     # --- on the way of some
 
@@ -195,6 +201,7 @@ class AnswerReader:
         """Hold an answer that is not whole yet to the limits, as soon as they are known to be passed."""
         self._received += received
         if not self._head_known:
+            self._check_begin()
             found = self._find_head()
             if len(self._head) > MAX_HEAD_BYTES:
                 raise BadAnswer(f"a head of more than {MAX_HEAD_BYTES} bytes")
@@ -207,10 +214,14 @@ class AnswerReader:
         """Leave only the head of the answer itself in `_head`, if it is there; llhttp takes no other line ends."""
         if not self._head_known:
             heads = self._head.split(b"\r\n\r\n", self._interim + 1)
-            if len(heads) > self._interim + 1:
-                self._head = heads[self._interim]
-                self._head_known = True
-        return self._head_known
+            if len(heads) < self._interim + 2:
+                return False
+            if not all(head.startswith(_BEGIN) for head in heads[:-1]):
+                raise BadAnswer(NOT_HTTP)
+            if any(map(_TRANSFER_ENCODING.search, heads[:-2])):
+                raise BadAnswer("an interim answer with a Transfer-Encoding")
+            self._head, self._head_known = heads[-2], True
+        return True
 
     def _check_head(self) -> None:
         self._check_encoding()

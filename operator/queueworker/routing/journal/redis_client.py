@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
-from redis.asyncio import Redis
+from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.connection import HiredisRespSerializer
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
+from queueworker.resource.redis_url import redis_target
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from redis.asyncio import Connection
     from redis.commands.core import AsyncScript
 
 
@@ -75,15 +76,20 @@ class ExclusiveScript:
         return await connection.read_response()
 
 
+_CLASSES = {"redis": Connection, "rediss": SSLConnection, "unix": UnixDomainSocketConnection}
+
+
 def connect(url: str, **options: Any) -> Client:
-    """A client that packs commands with hiredis: redis-py packs in Python, an argument at a time.
+    """The one function that makes a client of a URL. No network. Raises InvalidRedisUrl, and nothing else.
+
+    The client packs commands with hiredis: redis-py packs in Python, an argument at a time.
 
     A connection that was reset just before a write is a ConnectionError, too: uvloop raises a bare RuntimeError then.
     With the notices of maintenance that Redis Enterprise sends, redis-py would use connections that Redis has closed.
     """
     no_notices = MaintNotificationsConfig(enabled=False)
-    redis = cast("Client", Client.from_url(url, maint_notifications_config=no_notices, **options))
-    base = redis.connection_pool.connection_class
+    target = redis_target(url, local=True)
+    base: Any = _CLASSES[target.scheme]
     packer = HiredisRespSerializer()
 
     def pack_command(_: object, *args: Any) -> list[bytes]:
@@ -97,5 +103,6 @@ def connect(url: str, **options: Any) -> Client:
             raise RedisConnectionError(str(error)) from error
 
     mended = {"pack_command": pack_command, "send_packed_command": send_packed_command}
-    redis.connection_pool.connection_class = type(f"Mended{base.__name__}", (base,), mended)
-    return redis
+    made = type(f"Mended{base.__name__}", (base,), mended)
+    pool = ConnectionPool(made, maint_notifications_config=no_notices, **(target.options | options))
+    return cast("Client", Client.from_pool(pool))

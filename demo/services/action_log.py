@@ -1,4 +1,4 @@
-"""What a demo service did, a line of JSON for each act, in a file that outlives a SIGKILL of the service."""
+"""A file with a line of JSON for each action of a demo service; complete even if the service gets a SIGKILL."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Record:
-    """Appends to `path`; several processes may share one file. With no path nothing is written.
+class ActionLog:
+    """Appends to `path`, which several processes may share. If `path` is None, nothing is written.
 
-    A line has `at` (seconds on the machine's monotonic clock, one for all processes), `what`, `eval_id` and `by`.
+    A line has `at` (seconds on the machine's monotonic clock, the same for all processes), `what`, `eval_id` and `by`.
     """
 
     def __init__(self, path: Path | None, by: str) -> None:
         self._by = by
-        # unbuffered, and each line one write: what was done is in the file whatever becomes of us
+        # Unbuffered, and one write for each line, so that no line is lost if the process is killed.
         self._file = None if path is None else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
-    def note(self, what: str, eval_id: str) -> None:
+    def append(self, what: str, eval_id: str) -> None:
         if self._file is not None:
             line = {"at": time.monotonic(), "what": what, "eval_id": eval_id, "by": self._by}
             os.write(self._file, orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
