@@ -126,7 +126,7 @@ def test_explain_has_words_for_every_field(kubectl: Kubectl) -> None:
     silent = [path for path in paths if not _described(schema, path)]
     assert silent == []
     executors = kubectl("explain", "queueworker.spec.executors").stdout
-    assert "Tasks that one executor runs at once, at most. Default: 1." in " ".join(executors.split())
+    assert "Maximum number of tasks that one executor runs at once. Default: 1." in " ".join(executors.split())
 
 
 def _described(schema: dict[str, Any], path: str) -> bool:
