@@ -195,6 +195,9 @@ class RedisModel:
     def _publish(self, channel: bytes, payload: bytes) -> int:
         return self.publish(channel, payload)
 
+    def _info(self, section: bytes) -> bytes:
+        return b"# Memory\r\nmaxmemory_policy:noeviction\r\n"
+
     # --- Lua
 
     def eval(self, text: str, keys: list[Any], args: list[Any]) -> Any:

@@ -205,7 +205,7 @@ class Lease:
         self._on_fenced({field.decode(errors="replace") for field in taken})
 
     def _take_answer(self, answer: list[Any], asked: float) -> None:
-        status, set_aside, rivals, _ = answer
+        status, set_aside, rivals, _, policy = answer
         self.until = asked + self._times.lease
         self.rivals = int(rivals)
         for instance in set_aside.decode().split():
@@ -214,6 +214,7 @@ class Lease:
                 *(instance, self.instance.base, instance),
             )
         if status == b"NEW":
+            self._link.advise(_eviction_advice(policy.decode()))
             self._on_new()
         if status in {b"OK", b"NEW"}:
             self._link.succeeded()
@@ -221,3 +222,10 @@ class Lease:
             # There is no memory for entries: events and removals need none. Or it is a replica: it takes nothing.
             error = RedisError(status.decode())
             self._link.failed(error, publishes=not names_another_server(error))
+
+
+def _eviction_advice(policy: str) -> str:
+    """A Redis that evicts keys may evict leases and journals: live routers then take over from each other."""
+    if policy in {"", "noeviction"}:
+        return ""
+    return f"may evict the journal (maxmemory-policy {policy}): set maxmemory-policy noeviction"

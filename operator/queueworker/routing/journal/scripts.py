@@ -56,7 +56,8 @@ return 'OK'
 #
 # Answers FENCED and the ids that the instance's journal held when it was taken over; else
 #   OK, NEW (there was no lease) or the text of an error (there is no memory for entries),
-#   the instances whose journals were no hash, the number of other live workers, and how many bytes were taken over.
+#   the instances whose journals were no hash, the number of other live workers, how many bytes were taken over, and
+#   with NEW how Redis evicts keys (its maxmemory-policy).
 LEASE = """
 local base, me, ttl = ARGV[1], ARGV[2], ARGV[3]
 
@@ -69,7 +70,7 @@ if redis.call('EXISTS', base .. 'fenced:' .. me) == 1 then
 end
 
 -- Phase 2: renew our lease, or take a new one, whose number refuses the batches that are on their way.
-local answer = {'OK', '', 0, 0}
+local answer = {'OK', '', 0, 0, ''}
 local lease = base .. 'lease:' .. me
 local number = redis.call('GET', lease)
 if number then
@@ -82,6 +83,8 @@ else
   redis.call('SADD', base .. 'instances', me)
   redis.call('SET', lease, ARGV[5], 'PX', ttl)
   answer[1] = 'NEW'
+  local memory = redis.pcall('INFO', 'memory')
+  if type(memory) == 'string' then answer[5] = string.match(memory, 'maxmemory_policy:(%S+)') or '' end
 end
 local function set_aside(id)
   local kind = redis.call('TYPE', base .. 'journal:' .. id).ok
