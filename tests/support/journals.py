@@ -94,6 +94,8 @@ class FakeScript:
         if not self._client.fake_server.connected:
             raise RedisConnectionError("nobody is there")
 
+    async def disconnect(self) -> None: ...
+
     async def run(self, keys: list[str], args: list[Any], seconds: float) -> Any:
         assert seconds > 0
 

@@ -91,7 +91,7 @@ def _config(model: WorkerModel) -> RouterConfig:
     return RouterConfig(
         group=process.journal_group or journal_group(spec.queue.url),
         spec=spec.model_copy(update={"migration": migration}),
-        redis_url=spec.events.effective_redis_url,
+        redis_url=process.redis_url,
         api_key=process.api_key.get_secret_value() if process.api_key else None,
     )
 

@@ -327,6 +327,9 @@ class ExclusiveScript:
             await self._client.reach(seconds)
             self._connected = True
 
+    async def disconnect(self) -> None:
+        self._connected = False
+
     async def run(self, keys: list[str], args: list[Any], seconds: float) -> Any:
         assert self._connected, "to be called after `connect`"
         self._connected = False

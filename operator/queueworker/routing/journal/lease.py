@@ -11,6 +11,7 @@ from uuid import uuid4
 from redis.exceptions import RedisError
 
 from queueworker.routing.journal import failed_tasks, scripts
+from queueworker.routing.journal.redis_client import names_another_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,6 +169,8 @@ class Lease:
                 self._start_over(answer[1:])
                 answer = await self._ask(take_over=take_over)
             self._take_answer(answer, asked)
+            if names_another_server(answer[0].decode()):
+                await self._script.disconnect()
         except Exception as error:  # whatever it is: heartbeats must not end
             self._link.failed(error)
         finally:
@@ -215,5 +218,6 @@ class Lease:
         if status in {b"OK", b"NEW"}:
             self._link.succeeded()
         else:
-            # There is no memory for entries. Events and removals need none.
-            self._link.failed(RedisError(status.decode()), publishes=True)
+            # There is no memory for entries: events and removals need none. Or it is a replica: it takes nothing.
+            error = RedisError(status.decode())
+            self._link.failed(error, publishes=not names_another_server(error))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError
 
+from queueworker.resource.redis_url import shown
 from queueworker.routing.snapshot import Link, LinkReason
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class RedisLink:
         """Since the last success."""
         self.restored = asyncio.Event()
         """Set when Redis answers again: whoever waits to try again may stop waiting. It is for the waiter to clear."""
-        self._name = f"Redis {_without_password(redis_url)}"
+        self._name = f"Redis {shown(redis_url)}"
         self._counters = counters
         self._on_change = on_change
 
@@ -58,8 +59,3 @@ class RedisLink:
         self.journal, self.events = journal, events
         if changed:
             self._on_change()
-
-
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
