@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from queueworker.controller.conditions import Problems, condition_states
+from queueworker.controller.conditions import Problems, SecretProblem, condition_states
 from queueworker.controller.events import events_for
 from queueworker.controller.status import Totals, build, merge_patch, migration, read, transition
-from queueworker.resource.reasons import ConditionType
+from queueworker.resource.reasons import ConditionType, Reason
 from queueworker.resource.spec import MigrationSpec, QueueWorkerSpec
 from queueworker.resource.status import MAX_ENDPOINTS, MAX_MESSAGE, Condition, MigrationStatus, QueueWorkerStatus
 from queueworker.routing.config import Intent
@@ -53,9 +53,10 @@ HEALTHY = Snapshot(
 
 
 def found(snapshot: Snapshot | None, **problems: str) -> dict[str, tuple[str, str, str]]:
+    made: Any = {name: SecretProblem(text) if name.endswith("secret") else text for name, text in problems.items()}
     return {
         str(kind): (status, str(reason), text)
-        for kind, status, reason, text in condition_states(snapshot, Problems(**problems))
+        for kind, status, reason, text in condition_states(snapshot, Problems(**made))
     }
 
 
@@ -110,6 +111,50 @@ def test_ready_says_what_the_router_does_or_why_it_does_not(
     assert got[2], "a reader is always told why"
 
 
+SUSPENDED = replace(HEALTHY, phase=Phase.IDLE, intent=Intent.SUSPEND)
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "problems", "status", "reason"),
+    [
+        (None, Problems(spec="spec.x: bad", suspended=True), "True", "Suspended"),
+        (SUSPENDED, Problems(queue_secret=SecretProblem("no Secret"), suspended=True), "True", "Suspended"),
+        (SUSPENDED, Problems(failure="failed", suspended=True), "True", "Suspended"),
+        (replace(SUSPENDED, phase=Phase.DRAINING), Problems(spec="bad", suspended=True), "False", "Draining"),
+        (HEALTHY, Problems(failure="failed", suspended=True), "False", "ReconcileFailed"),
+        (SUSPENDED, Problems(spec="spec.x: bad"), "False", "InvalidSpec"),
+        (HEALTHY, Problems(queue_secret=SecretProblem("bad", Reason.INVALID_SECRET)), "False", "InvalidSecret"),
+    ],
+)
+def test_suspension_wins_over_everything_that_is_wrong_once_it_holds(
+    snapshot: Snapshot | None, problems: Problems, status: str, reason: str
+) -> None:
+    ready = condition_states(snapshot, problems)[0]
+    assert (ready.status, str(ready.reason)) == (status, reason)
+    if status == "True":
+        assert all(text in ready.message for text in problems.texts)
+
+
+def test_a_value_of_a_secret_that_is_gone_is_named_in_the_conditions() -> None:
+    got = found(HEALTHY, queue_note="Secret ns/key is gone")
+    assert got["QueueReachable"] == ("True", "Connected", "Secret ns/key is gone")
+    assert got["Ready"][2].endswith("; Secret ns/key is gone")
+    got = found(HEALTHY, redis_note="Secret ns/redis is gone")
+    assert got["JournalWritable"][2] == got["EventsPublished"][2] == "Secret ns/redis is gone"
+
+
+def test_credentials_in_urls_are_shown_in_no_status() -> None:
+    url = "http://user:hunter2@executor"
+    shown = built(
+        replace(
+            HEALTHY,
+            queue=Link(LinkReason.CONNECTION_FAILED, f"queue {url} is away"),
+            executors=(executor(1, healthy=False, url=url, reason=f"no answer from {url}"),),
+        )
+    )
+    assert "hunter2" not in shown.model_dump_json()
+
+
 @pytest.mark.parametrize(
     ("executors", "status", "reason"),
     [
@@ -152,6 +197,7 @@ def built(
         "problems": Problems(),
         "totals": Totals.of(previous.tasks),
         "generation": 4,
+        "applied": 4,
         "name": "legacy",
         "now": NOW,
     }
@@ -303,7 +349,7 @@ def test_what_people_wait_for_is_written_at_once_and_counts_on_the_beat(changed:
 
 
 def test_a_new_generation_or_migration_phase_is_written_at_once() -> None:
-    assert transition(built()) != transition(built(generation=5))
+    assert transition(built()) != transition(built(applied=5))
     moved = QueueWorkerSpec.model_validate({"migration": {"celeryPercent": 80}})
     assert transition(built()) != transition(built(spec=moved))
 
