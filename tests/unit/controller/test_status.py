@@ -269,7 +269,7 @@ def test_a_status_that_was_written_is_read_again() -> None:
 
 
 def test_a_part_of_a_status_that_cannot_be_read_is_dropped_and_the_rest_is_kept() -> None:
-    newer = written() | {"inventory": {"parts": 3}, "migration": {"phase": "Beyond"}}
+    newer = written() | {"inventory": {"parts": 3}, "migration": {"phase": 7}}
     newer["tasks"]["cancelled"] = 3
     newer["conditions"].append({"type": "Paused", "status": "True", "reason": "Night"})
     status = read(newer)
@@ -346,6 +346,14 @@ def test_what_people_wait_for_is_written_at_once_and_counts_on_the_beat(changed:
     before, after = built(), built(replace(HEALTHY, **changed))
     assert before != after
     assert (transition(before) != transition(after)) is at_once
+
+
+def test_what_a_newer_operator_wrote_is_read() -> None:
+    condition = {"type": "PoolReady", "status": "False", "reason": "NoSuchReasonYet", "message": "m"}
+    newer = {"conditions": [condition | {"lastTransitionTime": "2026-01-01T00:00:00Z"}], "migration": {"phase": "Done"}}
+    status = read(newer)
+    assert [str(c.reason) for c in status.conditions] == ["NoSuchReasonYet"]
+    assert merge_patch(status)["migration"] == {"phase": "Done"}
 
 
 def test_a_new_generation_or_migration_phase_is_written_at_once() -> None:
