@@ -129,13 +129,13 @@ class PatientQueue(StubQueue):
         self.submit(eval_id)
         self._filled.set()
 
-    async def _next(self, request: web.Request) -> web.StreamResponse:
+    async def next_task(self, request: web.Request) -> web.StreamResponse:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5):
                 while not self.waiting:
                     self._filled.clear()
                     await self._filled.wait()
-        return await super()._next(request)
+        return await super().next_task(request)
 
 
 class Worker(StubExecutor):
@@ -145,7 +145,7 @@ class Worker(StubExecutor):
         self._kind, self._rng, self._submitted, self._waits = kind, rng, submitted, waits
         self._free = asyncio.Semaphore(kind.workers)
 
-    async def _execute(self, request: web.Request) -> web.StreamResponse:
+    async def execute(self, request: web.Request) -> web.StreamResponse:
         eval_id = (await request.json())["eval_id"]
         self.executed.append(eval_id)
         if self._kind.breaks is not None:

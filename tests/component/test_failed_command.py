@@ -190,7 +190,7 @@ def test_what_cannot_be_sent_stays_and_each_reason_is_told(redis_url: str) -> No
         away, too_large, refused = told.stderr.splitlines()
         assert away.startswith(f"away: not sent: queue cannot be reached at {AWAY}")
         assert "are more than the record keeps (262,144): submit it yourself" in too_large
-        assert refused.startswith(f"odd: queue {queue.url} answered 4")
+        assert refused.startswith(f"odd: queue {queue.url} did not take it: 4")
         assert ids(environ) == ["odd", "large", "away"]
 
         missing = failed("retry", "nobody", "away", "--queue-url", queue.url, **environ)

@@ -149,6 +149,8 @@ def _routing(snapshot: Snapshot | None, problems: Problems) -> _State:
             return "True", Reason.STANDBY, "all traffic goes to Celery (celeryPercent 100); no tasks are pulled"
     if snapshot.queue.is_down:
         return "False", Reason.QUEUE_UNREACHABLE, snapshot.queue.message
+    if snapshot.stalled:
+        return "False", Reason.STALLED, snapshot.stalled
     if snapshot.healthy == 0:
         return "False", Reason.NO_EXECUTORS, problems.discovery or _unhealthy(snapshot)
     return "True", Reason.ROUTING, f"routing to {snapshot.healthy} of {snapshot.desired} executors"

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     QUEUE_UNREACHABLE = "QueueUnreachable"
     INVALID_SPEC = "InvalidSpec"
     RECONCILE_FAILED = "ReconcileFailed"
+    STALLED = "Stalled"
     # ExecutorsAvailable
     ALL_HEALTHY = "AllHealthy"
     SOME_UNHEALTHY = "SomeUnhealthy"

@@ -1,30 +1,23 @@
-"""The record of failed tasks as a router writes it, on a real Redis: bounded, in one batch, and never in the way."""
+"""The record of failed tasks (the dead-letter queue) as a router writes it, on a real Redis."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 from aiohttp import web
 from redis.asyncio import Redis
 
 from devcluster.redis_server import RedisServer
-from queueworker.routing.counters import Counters
 from queueworker.routing.journal import entries
-from queueworker.routing.journal import failed_tasks as failures
 from queueworker.routing.journal.entries import State
 from queueworker.routing.journal.failed_tasks import FailedTask
-from queueworker.routing.journal.journal import Journal
 from queueworker.routing.resend import FailedTasks
 from queueworker.routing.wire.outcome import Outcome
-from tests.support.running import GROUP, running
+from tests.support.redis_state import leave
+from tests.support.running import BASE, GROUP, running
 from tests.support.stubs import StubExecutor, StubQueue, result, until
-
-if TYPE_CHECKING:
-    pass
-
-BASE = f"queueworker:{{{GROUP}}}:"
 
 
 async def record(redis_url: str) -> dict[str, FailedTask]:
@@ -37,12 +30,13 @@ async def record(redis_url: str) -> dict[str, FailedTask]:
 
 
 async def recorded(redis_url: str, count: int) -> dict[str, FailedTask]:
-    for _ in range(300):
-        found = await record(redis_url)
-        if len(found) == count:
-            return found
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"{len(found)} records, not {count}")
+    """The record, once it holds so many."""
+
+    async def complete() -> bool:
+        return len(await record(redis_url)) == count
+
+    await until(complete)
+    return await record(redis_url)
 
 
 async def sizes(redis_url: str) -> tuple[int, int, int, int]:
@@ -74,7 +68,7 @@ async def test_a_failed_task_is_recorded_with_what_it_takes_to_send_it_again(
     assert {eval_id: task.error for eval_id, task in found.items()} == queue.failed
 
 
-async def test_an_attempt_that_may_have_run_makes_what_comes_after_it_ambiguous_but_for_an_executors_word(
+async def test_a_task_stays_ambiguous_after_an_attempt_that_may_have_run_until_an_executor_answers(
     queue: StubQueue, executor: StubExecutor, redis_url: str
 ) -> None:
     executor.answers.extend(["reset", web.Response(status=400, text="no"), "reset", failure("b")])
@@ -87,7 +81,7 @@ async def test_an_attempt_that_may_have_run_makes_what_comes_after_it_ambiguous_
     assert [(found[i].attempts, found[i].ambiguous) for i in "ab"] == [(2, True), (2, False)]
 
 
-async def test_what_was_never_asked_of_an_executor_is_not_ambiguous_and_a_refused_result_is(
+async def test_a_task_that_no_executor_was_asked_to_run_is_not_ambiguous_and_one_with_a_refused_result_is(
     queue: StubQueue, executor: StubExecutor, redis_url: str
 ) -> None:
     queue.report_answers.append(web.Response(status=413, text="too large"))
@@ -115,11 +109,11 @@ async def test_a_task_that_completes_under_the_same_id_leaves_the_record(
         first = (await recorded(redis_url, 2))["a"]
         queue.submit("a")
         await until(lambda: queue.reports["a"] == 2)
-        for _ in range(100):
-            if (again := (await recorded(redis_url, 2))["a"]).failed_at > first.failed_at:
-                break
-            await asyncio.sleep(0.02)
-        assert again.failed_at > first.failed_at, "a newer failure takes the older one's place"
+
+        async def newer() -> bool:
+            return (await record(redis_url))["a"].failed_at > first.failed_at
+
+        await until(newer)
         queue.submit("a", "c")
         assert (await recorded(redis_url, 1)).keys() == {"b"}
     records, indexed, counted, real = await sizes(redis_url)
@@ -127,28 +121,7 @@ async def test_a_task_that_completes_under_the_same_id_leaves_the_record(
     assert counted == real
 
 
-async def test_the_record_keeps_its_bounds_and_the_oldest_go_first(redis_url: str) -> None:
-    async with journal(redis_url) as writer:
-        for i in range(failures.MAX_RECORDS + 200):
-            writer.finish(f"t{i}", failed=made(f"t{i}", i))
-            if i % 100 == 0:
-                await writer.durable()
-        await writer.flush()
-        found = await record(redis_url)
-        assert list(found) == [f"t{i}" for i in range(failures.MAX_RECORDS + 199, 199, -1)]
-        for i in range(100):
-            writer.finish(f"large{i}", failed=made(f"large{i}", 10_000 + i, b'"' + b"x" * 250_000 + b'"'))
-            if i % 10 == 0:
-                await writer.durable()
-        await writer.flush()
-    found = await record(redis_url)
-    records, indexed, counted, real = await sizes(redis_url)
-    assert records == indexed == len(found)
-    assert failures.MAX_RECORDS_BYTES - 300_000 < real == counted <= failures.MAX_RECORDS_BYTES
-    assert list(found)[:3] == ["large99", "large98", "large97"]
-
-
-async def test_a_record_that_somebody_broke_by_hand_is_begun_anew_and_holds_nothing_up(
+async def test_a_record_that_somebody_broke_by_hand_is_begun_anew(
     queue: StubQueue, executor: StubExecutor, redis_url: str
 ) -> None:
     async with Redis.from_url(redis_url) as redis:
@@ -171,7 +144,7 @@ async def test_a_record_that_somebody_broke_by_hand_is_begun_anew_and_holds_noth
     assert counted == real
 
 
-async def test_redis_out_of_memory_holds_nothing_up_and_the_record_is_written_when_there_is_room(
+async def test_a_task_fails_while_redis_is_out_of_memory_and_is_recorded_when_there_is_room(
     queue: StubQueue, executor: StubExecutor, own_redis: RedisServer
 ) -> None:
     async with Redis.from_url(own_redis.url) as redis, running(queue, [executor], own_redis.url) as router:
@@ -186,18 +159,7 @@ async def test_redis_out_of_memory_holds_nothing_up_and_the_record_is_written_wh
         assert (await recorded(own_redis.url, 1)).keys() == {"a"}
 
 
-async def test_a_record_alone_that_redis_has_no_memory_for_waits(own_redis: RedisServer) -> None:
-    async with Redis.from_url(own_redis.url) as redis, journal(own_redis.url) as writer:
-        await redis.config_set("maxmemory", "1")
-        writer.finish("a", ("evaluation:failed", b"{}"), failed=made("a", 1))
-        await until(lambda: not writer.writable)
-        assert "OOM" in writer.link.message
-        assert (await record(own_redis.url), writer.buffered_events) == ({}, 0)
-        await redis.config_set("maxmemory", "0")
-        assert (await recorded(own_redis.url, 1)).keys() == {"a"}
-
-
-async def test_what_fails_while_redis_is_away_is_recorded_when_it_is_back(
+async def test_a_task_that_fails_while_redis_is_away_is_recorded_when_it_is_back(
     queue: StubQueue, executor: StubExecutor, own_redis: RedisServer
 ) -> None:
     async with running(queue, [executor], own_redis.url) as router:
@@ -224,16 +186,13 @@ async def test_a_failure_that_a_dead_router_did_not_report_is_recorded_by_its_su
     for name in ("task", "attempt", "executor", "doubtful"):
         del older[name]  # as the version before wrote it
     left = {
-        "a": entries.encode_outcome(queue.url, failed, raw, 3, "executor-9", doubtful=True),
+        "a": entries.encode_outcome(queue.url, failed, raw, 3, "executor-9", ambiguous=True),
         "older": orjson.dumps(older),
         "running": entries.encode_task(
             State.EXECUTING, queue.url, orjson.dumps({"eval_id": "running", "code": "1"}), 1, "executor-9"
         ),
     }
-    async with Redis.from_url(redis_url) as redis:
-        await redis.sadd(f"{BASE}instances", "dead")
-        await redis.hset(f"{BASE}journal:dead", mapping=left)  # type: ignore[arg-type]
-    queue.known.update(left)
+    await leave(redis_url, queue, left)
     async with running(queue, [executor], redis_url, routing={"recovery": "Fail"}):
         await queue.reported(3)
         found = await recorded(redis_url, 3)
@@ -242,45 +201,3 @@ async def test_a_failure_that_a_dead_router_did_not_report_is_recorded_by_its_su
     assert (found["older"].kept, found["older"].error) == (False, "Traceback")
     assert (found["running"].ambiguous, found["running"].executor) == (True, "executor-9")
     assert orjson.loads(found["running"].task)["eval_id"] == "running"
-
-
-async def test_an_instance_that_was_declared_dead_writes_no_record(redis_url: str) -> None:
-    async with journal(redis_url) as writer, Redis.from_url(redis_url) as redis:
-        await redis.delete(f"{BASE}lease:me")
-        await redis.set(f"{BASE}fenced:me", "successor")
-        writer.finish("a", ("evaluation:failed", b"{}"), failed=made("a", 1))
-        await until(lambda: writer.fenced)
-    assert await record(redis_url) == {}
-
-
-def made(eval_id: str, when: float, task: bytes = b'{"code":"1"}') -> FailedTask:
-    return FailedTask(eval_id, "oops", 1, "executor-1", when, "http://q", False, len(task), task)
-
-
-async def test_closing_waits_for_the_batch_that_is_on_its_way(own_redis: RedisServer) -> None:
-    counters = Counters()
-    async with journal(own_redis.url, counters) as writer:
-        own_redis.pause()
-        writer.publish("evaluation:failed", b"{}")
-        await until(lambda: writer.buffered_events == 0)
-        asyncio.get_running_loop().call_later(0.3, own_redis.resume)
-    assert counters.events_published == 1
-
-
-class journal:  # noqa: N801 -- reads as the context it is
-    """A journal that lives for the block."""
-
-    def __init__(self, redis_url: str, counters: Counters | None = None) -> None:
-        nothing: Any = lambda *_: None  # noqa: E731
-        loop = asyncio.get_running_loop()
-        self._journal = Journal(
-            redis_url, GROUP, "me", counters or Counters(), clock=loop.time,
-            on_recovered=nothing, on_fenced=nothing, on_link=nothing,
-        )  # fmt: skip
-
-    async def __aenter__(self) -> Journal:
-        await self._journal.start()
-        return self._journal
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._journal.close()
