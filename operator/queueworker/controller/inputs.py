@@ -14,7 +14,8 @@ from queueworker.controller.conditions import Problems
 from queueworker.controller.secrets import Secrets
 from queueworker.resource.redis_url import redis_target
 from queueworker.resource.spec import QueueWorkerSpec
-from queueworker.routing.config import RouterConfig, static_endpoints
+from queueworker.resource.urls import in_namespace
+from queueworker.routing.config import Endpoint, RouterConfig, static_endpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from queueworker.controller.cluster import Cluster
     from queueworker.controller.discovery import Slices
     from queueworker.controller.secrets import SecretValue
-    from queueworker.routing.config import Endpoint
     from queueworker.routing.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ class InputReader:
         self._namespace = namespace
         self._group = f"{namespace}/{name}"
         self._slices = slices
+        self._in_pod = cluster.in_pod
         self._secrets = Secrets(namespace, cluster, clock)
         self._spec: QueueWorkerSpec | None = None
         """The last valid one."""
@@ -117,8 +118,9 @@ class InputReader:
         last = self._config
         if last is None and (key.problem or redis_url.problem):
             return None
-        url = redis_url.value or spec.events.effective_redis_url
-        made = RouterConfig(self._group, spec, url, key.value or None)
+        queue = spec.queue.model_copy(update={"url": self._resolved(spec.queue.url)})
+        url = self._resolved(redis_url.value or spec.events.effective_redis_url)
+        made = RouterConfig(self._group, spec.model_copy(update={"queue": queue}), url, key.value or None)
         if last is not None and key.problem:
             made = replace(made, spec=made.spec.model_copy(update={"queue": last.spec.queue}), api_key=last.api_key)
         if last is not None and redis_url.problem:
@@ -126,11 +128,15 @@ class InputReader:
             made = replace(made, spec=made.spec.model_copy(update=events), redis_url=last.redis_url)
         return made
 
+    def _resolved(self, url: str) -> str:
+        """Short host names are those of the object's namespace, not of the operator's."""
+        return in_namespace(url, self._namespace) if self._in_pod else url
+
     def _endpoints(self, spec: QueueWorkerSpec) -> tuple[Sequence[Endpoint], str]:
         """The endpoints, and the problem if a Service has none."""
         static = static_endpoints(spec)
         if static is not None:
-            return static, ""
+            return [Endpoint(e.name, self._resolved(e.url)) for e in static], ""
         service = spec.executors.service
         assert service is not None
         slices = self._slices.of(self._namespace, service.name)

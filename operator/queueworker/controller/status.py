@@ -166,6 +166,7 @@ def _tasks(snapshot: Snapshot, before: Totals) -> TasksStatus:
 def _queue(snapshot: Snapshot, previous: QueueStatus | None) -> QueueStatus:
     before = previous.last_task_time if previous is not None else None
     return QueueStatus(
+        url=without_credentials(snapshot.queue_url)[:MAX_URL],
         depth=snapshot.queue_depth,
         consecutive_errors=snapshot.consecutive_errors,
         last_task_time=_time(snapshot.last_task_time) or before,

@@ -82,6 +82,9 @@ class TasksStatus(StatusModel):
 
 
 class QueueStatus(StatusModel):
+    url: str = Field(
+        "", max_length=MAX_URL, description="URL of the queue that the router uses, with the whole name of its host."
+    )
     depth: int | None = Field(None, ge=0, description="Tasks waiting in the queue, by its last answer.")
     consecutive_errors: int = Field(0, ge=0, description="Consecutive failures to reach the queue.")
     last_task_time: datetime | None = Field(None, description="Time of the last report of a task.")

@@ -28,8 +28,9 @@ SECRET_REDIS = {"redisURLSecretRef": {"name": "redis", "key": "url"}}
 class Reading:
     """One object's inputs, on a clock of its own."""
 
-    def __init__(self, **secrets: str) -> None:
+    def __init__(self, *, in_pod: bool = False, **secrets: str) -> None:
         self.cluster = FakeCluster(**secrets)
+        self.cluster.in_pod = in_pod
         self.now = 0.0
         self.reader = InputReader("team", "legacy", self.cluster, Slices(), clock=lambda: self.now)
 
@@ -170,3 +171,33 @@ async def test_what_no_reference_names_is_forgotten() -> None:
     await reading.read({"queue": KEYED | {"apiKeySecretRef": {"name": "other", "key": "k"}}})
     reading.cluster.secrets["key"] = "three"
     assert (await reading.config({"queue": KEYED})).api_key == "three"
+
+
+async def test_short_host_names_are_those_of_the_objects_namespace_in_a_pod() -> None:
+    spec = {
+        "queue": {"url": "http://user:pw@queue:8081/base"},
+        "executors": {"endpoints": ["http://executor/x", "http://executor.other:1", "http://10.0.0.7", "http://[::1]"]},
+        "events": {"redisURL": "redis://redis:6379/1?db=2"},
+    }
+    for in_pod in (False, True):
+        reading = Reading(in_pod=in_pod)
+        found = await reading.read(spec)
+        assert found.config is not None
+        suffix = ".team.svc" if in_pod else ""
+        assert found.config.spec.queue.url == f"http://user:pw@queue{suffix}:8081/base"
+        assert found.config.redis_url == f"redis://redis{suffix}:6379/1?db=2"
+        assert [(e.name, e.url) for e in found.endpoints] == [
+            ("executor/x", f"http://executor{suffix}/x"),
+            ("executor.other:1", "http://executor.other:1"),
+            ("10.0.0.7", "http://10.0.0.7"),
+            ("[::1]", "http://[::1]"),
+        ]
+
+
+async def test_defaults_and_secrets_have_short_names_too() -> None:
+    reading = Reading(in_pod=True, redis="redis://:pw@redis")
+    found = await reading.read({"events": SECRET_REDIS, "queue": {"url": "http://localhost:8081"}})
+    assert found.config is not None
+    assert found.config.redis_url == "redis://:pw@redis.team.svc"
+    assert found.config.spec.queue.url == "http://localhost:8081"
+    assert [e.url for e in found.endpoints] == ["http://executor-1.team.svc:8083"]

@@ -233,7 +233,9 @@ def test_the_written_status_is_what_the_schema_says() -> None:
     assert status["tasks"] == {
         "routed": 7, "completed": 5, "failed": 2, "retried": 1, "recovered": 0, "inFlight": 2, "perMinute": 7,
     }  # fmt: skip
-    assert status["queue"] == {"depth": 3, "consecutiveErrors": 0, "lastTaskTime": "2026-01-02T03:04:05Z"}
+    assert status["queue"] == {
+        "url": "http://queue", "depth": 3, "consecutiveErrors": 0, "lastTaskTime": "2026-01-02T03:04:05Z",
+    }  # fmt: skip
     assert status["migration"] == {"phase": "Split", "standbySince": None}
     assert status["selector"] == "crucible.dev/queueworker=legacy"
     assert status["observedGeneration"] == 4
@@ -254,7 +256,12 @@ def test_a_condition_is_written_with_all_its_fields() -> None:
 def test_null_is_written_where_a_value_has_gone_because_a_merge_patch_keeps_what_is_absent() -> None:
     gone = replace(HEALTHY, queue_depth=None, last_task_time=None, executors=(executor(1, last_check=None),))
     status = written(gone)
-    assert status["queue"] == {"depth": None, "consecutiveErrors": 0, "lastTaskTime": None}
+    assert status["queue"] == {
+        "url": "http://queue",
+        "depth": None,
+        "consecutiveErrors": 0,
+        "lastTaskTime": None,
+    }
     assert status["executors"]["endpoints"][0]["lastCheckTime"] is None
 
 
