@@ -274,10 +274,10 @@ def test_an_executor_that_refused_gets_no_task_for_a_moment() -> None:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (Answer(500, b"oops"), "answered 500: oops"),
-        (Answer(404, b"no route"), "answered 404: no route"),
-        (Answer(204, b""), "answered 204: "),
-        (Answer(200, b"[]"), "answered no result object: []"),
+        (Answer(500, b"oops"), "answered 500 (text, 4 bytes)"),
+        (Answer(404, b"no route"), "answered 404 (text, 8 bytes)"),
+        (Answer(204, b""), "answered 204 (an empty body)"),
+        (Answer(200, b"[]"), "answered 200 without a result of the task (JSON, 2 bytes)"),
         (TimedOut("http://e: 40 s"), "no answer in time at http://e: 40 s"),
     ],
 )
