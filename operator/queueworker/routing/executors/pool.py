@@ -10,7 +10,6 @@ import math
 from typing import TYPE_CHECKING
 
 from queueworker.resource.spec import WhenUnavailable
-from queueworker.routing.aio import cancelled
 from queueworker.routing.executors.ejection import Ejections
 from queueworker.routing.executors.executor import Executor
 from queueworker.routing.executors.health import UNHEALTHY_PERIOD_SECONDS
@@ -48,8 +47,7 @@ class NoExecutors(Exception):
 class ExecutorPool:
     """Gives each task a slot of an executor.
 
-    Calls `on_free` when a slot became free that no waiting task claims, and `on_change` when the health of an executor
-    or the membership of the pool changed.
+    Calls `on_free` when a slot became free that no waiting task claims, `on_change` when health or membership changed.
     """
 
     def __init__(
@@ -199,7 +197,8 @@ class ExecutorPool:
             self.failed(executor, reason)
         if executor.health.failed(reason, 1):
             self._flipped(executor)
-            self._checks.start(executor)
+            if not executor.leaving:
+                self._checks.start(executor)
 
     def refused(self, executor: Executor) -> None:
         """The executor answered that it takes no task now: it gets none for a moment."""
@@ -223,8 +222,7 @@ class ExecutorPool:
         """Stop the health checks and all timers."""
         self._ejections.close()
         self._warm_up.close()
-        tasks = [task for e in self._all() for task in (e.health_loop, e.probe) if task is not None]
-        await cancelled(*tasks)
+        await self._checks.close([*self._members.values(), *self._leaving.values()])
 
     # --- members
 
@@ -267,7 +265,7 @@ class ExecutorPool:
         self._healthy += 1 if counts else -1
         if counts:
             self._warm_up.came(executor, self._healthy)
-            executor.capacity = self._capacity(executor)
+            self._set_capacity(executor)
             return
         self._warm_up.went(executor)
         while self._ejections.too_many(self._healthy):
@@ -275,14 +273,11 @@ class ExecutorPool:
 
     # --- capacity and choice
 
-    def _capacity(self, executor: Executor) -> int:
+    def _set_capacity(self, executor: Executor) -> None:
         slots = self._spec.executors.concurrency
         if executor.advertised_capacity is not None:
             slots = min(slots, executor.advertised_capacity)
-        return self._warm_up.usable(executor, slots)
-
-    def _set_capacity(self, executor: Executor) -> None:
-        executor.capacity = self._capacity(executor)
+        executor.capacity = self._warm_up.usable(executor, slots)
         self._slots.refresh(executor)
 
     def _capacity_changed(self, executor: Executor) -> None:
@@ -333,8 +328,7 @@ class ExecutorPool:
         """Wait until an executor is available. Raises `NoExecutors` after the grace period with none healthy."""
         while not self._slots.available:
             woken = await self._slots.wait(_patience(self._spec.executors, self._healthy))
-            fails = self._spec.executors.when_unavailable is WhenUnavailable.FAIL
-            if not woken and self._healthy == 0 and fails:
+            if not woken and self._healthy == 0 and self._spec.executors.when_unavailable is WhenUnavailable.FAIL:
                 raise NoExecutors
 
 
