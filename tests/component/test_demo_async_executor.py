@@ -1,4 +1,4 @@
-"""The later kind of executor of `wire.md`: answers `running`, and publishes the outcome on a real Redis."""
+"""The demo's asynchronous executor: answers `running`, and publishes the outcome on a real Redis."""
 
 import json
 from collections.abc import Iterator
@@ -46,10 +46,10 @@ def execute(executor: httpx.Client, code: str, timeout: int = 10) -> dict[str, A
     return result
 
 
-def test_the_answer_is_running_and_the_outcome_comes_as_an_event(server: RedisServer) -> None:
+def test_the_answer_is_running_and_the_outcome_is_published(server: RedisServer) -> None:
     with (
         Redis.from_url(server.url) as redis,
-        demo_process("executor", "--port", "0", "--later", "--redis-url", server.url) as process,
+        demo_process("executor", "--port", "0", "--async", "--redis-url", server.url) as process,
         process.client() as executor,
     ):
         events = Events(redis)
@@ -70,10 +70,10 @@ def test_the_answer_is_running_and_the_outcome_comes_as_an_event(server: RedisSe
         assert "ValueError: no" in payload["error"]
 
 
-def test_sigterm_publishes_what_runs_as_killed(server: RedisServer) -> None:
+def test_after_sigterm_running_tasks_are_published_as_killed(server: RedisServer) -> None:
     with (
         Redis.from_url(server.url) as redis,
-        demo_process("executor", "--port", "0", "--later", "--redis-url", server.url) as process,
+        demo_process("executor", "--port", "0", "--async", "--redis-url", server.url) as process,
         process.client() as executor,
     ):
         events = Events(redis)
@@ -87,7 +87,7 @@ def test_sigterm_publishes_what_runs_as_killed(server: RedisServer) -> None:
 def test_an_outcome_waits_for_a_redis_that_is_away() -> None:
     with (
         RedisServer() as server,
-        demo_process("executor", "--port", "0", "--later", "--redis-url", server.url) as process,
+        demo_process("executor", "--port", "0", "--async", "--redis-url", server.url) as process,
         process.client() as executor,
     ):
         server.stop()
