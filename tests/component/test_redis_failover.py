@@ -96,3 +96,15 @@ async def test_a_name_whose_first_address_answers_nobody_is_reached_by_the_next(
         assert await ping
     finally:
         await redis.aclose()
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl", "noeviction"])
+async def test_a_redis_that_may_evict_the_journal_is_told_of(
+    queue: StubQueue, executor: StubExecutor, policy: str
+) -> None:
+    wanted = "" if policy == "noeviction" else f"(maxmemory-policy {policy}): set maxmemory-policy noeviction"
+    with RedisServer(0, "--maxmemory", "64mb", "--maxmemory-policy", policy) as redis:
+        async with running(queue, [executor], redis.url) as router:
+            await until(lambda: router.snapshot().journal.ok)
+            await until(lambda: router.snapshot().journal.message.endswith(wanted))
+            assert router.snapshot().journal.ok

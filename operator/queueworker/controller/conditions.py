@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from queueworker.redaction import without_credentials
 from queueworker.resource.reasons import ConditionType, Reason
 from queueworker.resource.status import MAX_MESSAGE, Condition, ConditionStatus
 from queueworker.routing.config import Intent
@@ -74,7 +75,7 @@ def _condition(state: ConditionState, old: Condition | None, generation: int, no
         type=state.type,
         status=state.status,
         reason=state.reason,
-        message=state.message[:MAX_MESSAGE],
+        message=without_credentials(state.message)[:MAX_MESSAGE],
         observed_generation=generation,
         last_transition_time=old.last_transition_time if old is not None and unchanged else now,
     )

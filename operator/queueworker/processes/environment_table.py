@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 from queueworker.processes.logs import LogFormat, LogLevel
 from queueworker.resource.redis_url import DEFAULT_REDIS_URL, InvalidRedisUrl, redis_target
 from queueworker.resource.spec import QueueWorkerSpec
+from queueworker.resource.urls import UNUSABLE_URL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 # Kubernetes sets <SERVICE>_PORT=tcp://… in every pod of a namespace; a Service named `executor` sets EXECUTOR_PORT.
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
 _DEFAULT = re.compile(r" Default: (\S+)\.$")
-UNREADABLE_URL = "unreadable_url"
-"""Type of the error whose own message is shown, because it says more than the list of permitted values."""
 
 
 def _header_safe(key: SecretStr | None) -> SecretStr | None:
@@ -41,7 +40,7 @@ def _redis_url(url: str) -> str:
     try:
         redis_target(url, local=True)
     except InvalidRedisUrl as error:
-        raise PydanticCustomError(UNREADABLE_URL, "{error}", {"error": str(error)}) from error
+        raise PydanticCustomError(UNUSABLE_URL, "{error}", {"error": str(error)}) from error
     return url
 
 
@@ -182,7 +181,11 @@ LEGACY: tuple[Variable, ...] = (
         "spec.executors.count",
         "Number of numbered executors, executor-1 … executor-N. Ignored with EXECUTOR_ENDPOINTS.",
     ),
-    Variable("EXECUTOR_BASE_URL", "spec.executors.base_url", permitted=f"{_HTTP} http://executor"),
+    Variable(
+        "EXECUTOR_BASE_URL",
+        "spec.executors.base_url",
+        permitted=f"{_HTTP} http://executor, without a port, or a template with {{n}}, for example http://gateway:9000/{{n}}",
+    ),
     Variable("FORCE_LEGACY_QUEUE", "spec.migration.force_legacy_queue", "Route regardless of CELERY_PERCENTAGE."),
     Variable("HOSTNAME", "process.worker_id", permitted="a name of at most 253 characters"),
     Variable(

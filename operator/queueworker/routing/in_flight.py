@@ -31,6 +31,8 @@ class InFlightTask:
     attempt: int = 1
     executor: str = ""
     """The name of the executor that was asked last; empty while none was."""
+    failed_at: tuple[str, ...] = ()
+    """The names of executors that failed it by a fault of their own: the next attempt is made elsewhere."""
     ambiguous: bool = False
     """An executor was asked and did not say how it ended: it may have run the task to its end."""
     deadline: float | None = None

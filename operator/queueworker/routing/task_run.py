@@ -129,6 +129,7 @@ class TaskRunner:
         if flight.deadline is not None:
             outcome = await self._await_published_outcome(flight, flight.deadline)
             if outcome is not None:
+                permit.release()
                 return outcome
         timeout = flight.task.timeout or self.spec.routing.task_timeout_seconds
         body = execute_body(flight.task, timeout)

@@ -177,7 +177,7 @@ def test_every_problem_is_told_at_once() -> None:
 def test_the_one_bad_url_of_a_list_is_shown() -> None:
     (line,) = problems(EXECUTOR_ENDPOINTS="http://a:1,b:2,c")
     assert line == (
-        "EXECUTOR_ENDPOINTS='b:2': must be http:// or https:// URLs with a host, separated by commas, at most 200"
+        "EXECUTOR_ENDPOINTS='b:2': must be an http:// or https:// URL with a host, for example http://queue:8081"
     )
 
 

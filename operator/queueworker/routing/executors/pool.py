@@ -6,6 +6,7 @@ under way will fill; tasks that wait for a slot come before new pulls.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from queueworker.resource.spec import WhenUnavailable
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from queueworker.routing.in_flight import InFlightTask
     from queueworker.routing.limits import Limits
     from queueworker.routing.snapshot import ExecutorSnapshot
+
+
+# How long a later attempt at a task waits for another executor than those that failed it.
+AVOID_SECONDS = 10.0
 
 
 class NoExecutors(Exception):
@@ -120,7 +125,9 @@ class ExecutorPool:
     def can_reserve(self) -> bool:
         """Whether a slot is free that no permit and no waiting task claims."""
         slots = self._slots
-        return slots.free - slots.reserved - len(slots.waiting) > 0
+        free = slots.free - slots.reserved - len(slots.waiting) > 0
+        # Tasks that avoid an executor leave its slots to others, but not without end.
+        return free and (not slots.avoiding or len(slots.avoiding) < self._healthy)
 
     @property
     def healthy(self) -> int:
@@ -134,18 +141,20 @@ class ExecutorPool:
     async def acquire(self, permit: SlotPermit, flight: InFlightTask, on_wait: Callable[[], None]) -> Executor:
         """Choose an executor for the task and move the permit to one of its slots; `permit.release` gives it back.
 
-        The executor's last successful health check is not older than `maxAgeSeconds`. `on_wait` is called before any
-        wait, for a slot or for a health check. The permit gives its reservation up before it waits for a slot, and
-        holds nothing when this raises `NoExecutors` or is cancelled.
+        The executor's last successful health check is not older than `maxAgeSeconds`, and it is another one than those
+        that failed the task, if there is one (see `_wait_for_another`). `on_wait` is called before any wait, for a slot
+        or for a health check. The permit gives its reservation up before it waits for a slot, and holds nothing when
+        this raises `NoExecutors` or is cancelled.
         """
         slots = self._slots
         while True:
-            waits = not slots.available
-            if waits:
+            waits = bool(flight.failed_at) and await self._wait_for_another(permit, flight, on_wait)
+            if not slots.available:
+                waits = True
                 permit.release()
                 on_wait()
                 await self._wait_for_slot()
-            executor = self._chooser.choose(slots.available, flight.task)
+            executor = self._choose(flight)
             permit.move_to(executor)
             if waits:
                 slots.offer()
@@ -160,6 +169,10 @@ class ExecutorPool:
             if self.fresh(executor):
                 return executor
             permit.release()
+
+    def has_another(self, flight: InFlightTask) -> bool:
+        """Whether an executor is healthy that has not failed the task; it may be busy."""
+        return any(e.healthy and e.name not in flight.failed_at for e in self._members.values())
 
     def fresh(self, executor: Executor) -> bool:
         """Whether a task may go to the executor now: in the pool, healthy, and checked within `maxAgeSeconds`."""
@@ -282,6 +295,34 @@ class ExecutorPool:
 
     def _tell_chooser(self) -> None:
         self._chooser.set_members(tuple(self._members.values()))
+
+    def _choose(self, flight: InFlightTask) -> Executor:
+        """The strategy's choice, unless that executor has failed the task and another one is available."""
+        slots = self._slots
+        executor = self._chooser.choose(slots.available, flight.task)
+        if flight.failed_at and executor.name in flight.failed_at:
+            others = slots.others(flight.failed_at)
+            return self._rng.choice(others) if others else executor
+        return executor
+
+    async def _wait_for_another(self, permit: SlotPermit, flight: InFlightTask, on_wait: Callable[[], None]) -> bool:
+        """Wait until an executor is available that has not failed the task. Returns whether there was a wait.
+
+        Waits as long as such an executor is healthy; before a later attempt at most for `AVOID_SECONDS`, because the
+        one that failed may do better now.
+        """
+        slots, waited = self._slots, False
+        deadline = self._clock() + (AVOID_SECONDS if flight.attempt > 1 else math.inf)
+        while not slots.others(flight.failed_at) and self.has_another(flight):
+            left = deadline - self._clock()
+            if left <= 0:
+                break
+            if not waited:
+                waited = True
+                permit.release()
+                on_wait()
+            await slots.wait(min(left, UNHEALTHY_PERIOD_SECONDS), flight.failed_at)
+        return waited
 
     async def _wait_for_slot(self) -> None:
         """Wait until an executor is available. Raises `NoExecutors` after the grace period with none healthy."""

@@ -32,6 +32,8 @@ class RedisLink:
         self._name = f"Redis {shown(redis_url)}"
         self._counters = counters
         self._on_change = on_change
+        self._connected = CONNECTED
+        """With a message when Redis answers, and is not set up as the journal needs it."""
 
     @property
     def worth_waiting(self) -> bool:
@@ -43,7 +45,15 @@ class RedisLink:
         self.failures = 0
         if not self.journal.ok:
             self.restored.set()
-            self._set(CONNECTED, CONNECTED)
+            self._set(self._connected, CONNECTED)
+
+    def advise(self, advice: str) -> None:
+        """What should be changed at this Redis, for the journal's message; empty when nothing."""
+        if advice != self._connected.message:
+            self._connected = Link(LinkReason.CONNECTED, advice and f"{self._name} {advice}")
+            if self.journal.ok:
+                self.journal = self._connected
+                self._on_change()
 
     def failed(self, error: Exception, *, publishes: bool = False) -> None:
         """`publishes`: Redis refused entries only, and published the events."""
