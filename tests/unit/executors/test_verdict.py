@@ -173,7 +173,7 @@ def test_only_the_beginning_of_a_long_error_body_is_shown() -> None:
 
 @pytest.mark.parametrize("status", range(200, 600))
 def test_the_fault_that_status_and_events_show_holds_no_text_of_the_answer(status: int) -> None:
-    verdict = classify(Answer(status, b"<title>intranet</title>"), NAME)
+    verdict = classify(Answer(status, b"<title>intranet</title>"), NAME, "a")
     assert isinstance(verdict, Failure)
     assert "intranet" not in verdict.reason
     assert "intranet" in verdict.error
