@@ -136,11 +136,14 @@ class World:
             self.published.discard(eval_id)
             worker.begin(eval_id)
 
+    def _worker_of(self, link: Link) -> Worker:
+        return next(worker for worker in (*self.live, *self.dead) if worker.link is link)
+
     def join(self) -> Worker:
         link = Link()
         callbacks: dict[str, Any] = {
-            "on_recovered": lambda found: worker.on_recovered(found),
-            "on_fenced": lambda lost: worker.on_fenced(lost),
+            "on_recovered": lambda found: self._worker_of(link).on_recovered(found),
+            "on_fenced": lambda lost: self._worker_of(link).on_fenced(lost),
             "on_link": lambda: None,
             "on_room": lambda: None,
             "connect": lambda *_, **__: RedisClient(self.redis, link, self.rng),
