@@ -52,6 +52,8 @@ class InputReader:
         key, key_problem = await self._secret(spec.queue.api_key_secret_ref, reread_secrets)
         redis_url, redis_problem = await self._secret(spec.events.redis_url_secret_ref, reread_secrets)
         endpoints, discovery_problem = self._endpoints(spec)
+        if endpoints is None:
+            return RouterInputs(Problems(), spec)
         problems = Problems(queue_secret=key_problem, redis_secret=redis_problem, discovery=discovery_problem)
         if key_problem or redis_problem:
             return RouterInputs(problems, spec)
@@ -71,8 +73,8 @@ class InputReader:
                     return None, str(error)
         return self._secrets[ref], ""
 
-    def _endpoints(self, spec: QueueWorkerSpec) -> tuple[Sequence[Endpoint], str]:
-        """The endpoints, and the problem if a Service has none."""
+    def _endpoints(self, spec: QueueWorkerSpec) -> tuple[Sequence[Endpoint] | None, str]:
+        """The endpoints, and the problem if a Service has none; None before the first list of EndpointSlices."""
         static = static_endpoints(spec)
         if static is not None:
             return static, ""
@@ -80,9 +82,15 @@ class InputReader:
         assert service is not None
         slices = self._slices.of(self._namespace, service.name)
         found = discovery.endpoints(service, slices)
+        where = f"Service {self._namespace}/{service.name}"
+        refused = self._slices.problem(self._namespace)
+        if refused:
+            advice = "allow list and watch on endpointslices, or name the executors by endpoints"
+            return found, f"the EndpointSlices of {where} cannot be watched: {refused}; {advice}"
+        if not self._slices.is_listed(self._namespace):
+            return None, ""
         if found:
             return found, ""
-        where = f"Service {self._namespace}/{service.name}"
         if not slices:
             return [], f"{where} has no EndpointSlices: check that it exists and that its selector matches pods"
         return [], f"{where} has no ready endpoint with a port {service.port!r}"
