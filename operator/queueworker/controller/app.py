@@ -28,7 +28,9 @@ async def run_operator(
     """
     async with Cluster(registry.mark_alive) as cluster:
         elector = Elector(
-            *(cluster, options.lease_namespace, options.lease_name, options.identity), rivals=registry.has_rivals
+            *(cluster, options.lease_namespace, options.lease_name, options.identity),
+            rivals=registry.has_rivals,
+            on_holder=registry.see_leader,
         )
         stopping = asyncio.create_task(stop.wait())
         while not stop.is_set():

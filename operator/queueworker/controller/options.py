@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from queueworker.controller.cluster import QUEUE_WORKERS
+from queueworker.web.source import OperatorView, WatchView
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -43,6 +44,8 @@ class Registry:
         self.watches: Sequence[Watch] = ()
         """Those of this term; none on a standby."""
         self.leading = False
+        self.leader = ""
+        """The holder of the Lease, as it was seen last."""
         self.stopping = False
         self._alive_at = float("-inf")
         """Monotonic time in seconds of the last success of a call to the API server."""
@@ -50,6 +53,10 @@ class Registry:
     def mark_alive(self) -> None:
         """A call to the API server has succeeded."""
         self._alive_at = time.monotonic()
+
+    def see_leader(self, holder: str) -> None:
+        """The holder of the Lease was seen; empty if there is none."""
+        self.leader = holder
 
     def snapshots(self) -> Iterable[Snapshot]:
         return [snapshot for runner in self.runners.values() if (snapshot := runner.snapshot()) is not None]
@@ -62,6 +69,10 @@ class Registry:
     def watching(self) -> bool:
         """Whether a watch of QueueWorkers works."""
         return any(watch.up for watch in self.watches if watch.kind is QUEUE_WORKERS)
+
+    def operator(self) -> OperatorView:
+        watches = [WatchView(w.kind.name, w.namespace, w.up) for w in self.watches]
+        return OperatorView(self.leading, self.leader, watches)
 
     def live(self) -> tuple[bool, str]:
         """Always alive when it can answer: a restart helps only if the event loop hangs."""
@@ -76,7 +87,7 @@ class Registry:
             since = "since the start" if silence == float("inf") else f"for {silence:.0f} s"
             return False, f"the API server has not answered {since}; routing continues with the last known objects"
         if not self.leading:
-            return True, "standing by for the leader"
+            return True, f"standing by; {self.leader or 'nobody'} leads"
         if not self.watching:
             return False, f"leading, but no watch of QueueWorkers works yet{self._problems()}"
         without = [f"{namespace}/{name}" for namespace, name in sorted(self.present - self.runners.keys())]
