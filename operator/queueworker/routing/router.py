@@ -238,6 +238,8 @@ class Router:
             await self._life.drained_within(HOUSEKEEPING_SECONDS)
         while not self._life.drained.is_set() and (left := self._drain_deadline - self._clock()) > 0:
             await self._life.drained_within(min(left, HOUSEKEEPING_SECONDS))
+            if self._runner.final and not self._pool.healthy and await self._queues.own.depth() is None:
+                return  # nobody is left who could run a task, and nobody to report it to: waiting changes nothing
 
     async def _measure_depth(self) -> None:
         self._depth = await self._queues.own.depth()
