@@ -190,7 +190,7 @@ def test_what_cannot_be_sent_stays_and_each_reason_is_told(redis_url: str) -> No
         away, too_large, refused = told.stderr.splitlines()
         assert away.startswith(f"away: not sent: queue cannot be reached at {AWAY}")
         assert "are more than the record keeps (262,144): submit it yourself" in too_large
-        assert refused.startswith(f"odd: queue {queue.url} answered 4")
+        assert refused.startswith(f"odd: queue {queue.url} did not take it: 4")
         assert ids(environ) == ["odd", "large", "away"]
 
         missing = failed("retry", "nobody", "away", "--queue-url", queue.url, **environ)
@@ -249,7 +249,8 @@ def test_mistakes_are_answered_with_a_sentence_and_no_traceback() -> None:
     assert away.stderr.endswith("; set --redis-url or REDIS_URL\n")
     for arguments, words in (
         (["list", "--group", "legacy"], "'legacy' is not a group"),
-        (["list", "--redis-url", "http://redis"], "redis-py cannot read it"),
+        (["list", "--redis-url", "http://redis"], "must be a redis://, rediss:// or unix:// URL"),
+        (["list", "--redis-url", "redis://:hunter2@redis/hunter2"], "its path must be the number of a database"),
         (["retry"], "give one or more IDs, or --all"),
         (["retry", "a", "--all"], "give one or more IDs, or --all"),
     ):
@@ -257,3 +258,4 @@ def test_mistakes_are_answered_with_a_sentence_and_no_traceback() -> None:
         assert told.returncode == 2
         assert words in told.stderr
         assert "Traceback" not in told.stderr
+        assert "hunter2" not in told.stderr

@@ -1,144 +1,143 @@
-"""How a journal publishes events, on a real Redis."""
+"""What a journal publishes, on a real Redis."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import orjson
 from redis.asyncio import Redis
 
-from queueworker.routing.counters import Counters
-from queueworker.routing.limits import Limits
-from queueworker.routing.wire.outcome import CHANNEL_COMPLETED, Event
-from tests.support.redis_state import journalled, published
-from tests.support.running import journalling
+from devcluster.ports import free_ports
+from queueworker.routing.journal.event_buffer import EVENT_BYTES
+from queueworker.routing.limits import MIB, Limits
+from tests.support.journals import completed, held, journal, subscriber
 from tests.support.stubs import until
 
 if TYPE_CHECKING:
     from devcluster.redis_server import RedisServer
     from queueworker.routing.journal.journal import Journal
 
-BATCH_BYTES = 10_000
-SMALL, LARGE = b'"small"', b'"%b"' % (b"x" * 2 * BATCH_BYTES)
-SMALL_BATCHES = Limits(max_batch_bytes=BATCH_BYTES)
-SMALL_BUFFER = Limits(max_buffered_event_bytes=len(LARGE))
-
-
-def event(payload: bytes) -> Event:
-    return Event(CHANNEL_COMPLETED, payload)
-
 
 def finish(journal: Journal, eval_id: str, payload: bytes) -> None:
     journal.put(eval_id, b"{}")
-    journal.finish(eval_id, event(payload))
+    journal.finish(eval_id, completed(payload))
 
 
-def payloads(seen: list[tuple[str, Any]]) -> list[bytes]:
-    return [orjson.dumps(payload) for _, payload in seen]
-
-
-def numbered(count: int) -> list[bytes]:
-    """Events larger than a batch may be, all different."""
-    return [b'"%d %b"' % (i, b"x" * (BATCH_BYTES + i)) for i in range(count)]
+async def test_events_are_published_in_order_however_large_they_are_and_their_entries_go(redis_url: str) -> None:
+    sizes = (1, 3 * MIB, 10, 600_000, 64 * MIB, 2)
+    payloads = [b"%d" % i * size for i, size in enumerate(sizes)]
+    async with subscriber(redis_url) as seen, journal(redis_url) as (events, counters):
+        for i, payload in enumerate(payloads):
+            events.put(f"t{i}", b"{}")
+            await events.durable(f"t{i}")
+            events.finish(f"t{i}", completed(payload))
+        # Redis closes the connection of a subscriber that is 32 MiB behind: it hears what comes after.
+        await until(lambda: counters.events_published == len(payloads), 30)
+        assert seen[:4] == payloads[:4]
+        await events.durable()
+        assert await held(redis_url) == {}
+    assert (counters.events_dropped, counters.journal_errors) == (0, 0)
 
 
 async def test_an_event_larger_than_the_buffer_drops_no_other_while_redis_is_there(redis_url: str) -> None:
-    counters = Counters()
-    async with journalling(redis_url, counters, limits=SMALL_BUFFER) as journal:
-        for payload in (SMALL, LARGE, SMALL):
-            journal.publish(event(payload))
-        await until(lambda: counters.events_published + counters.events_dropped >= 3)
+    limits = Limits(max_buffered_event_bytes=999)
+    async with subscriber(redis_url) as seen, journal(redis_url, limits) as (events, counters):
+        payloads = [b"small", b"0" * 1000, b"small too"]
+        for payload in payloads:
+            events.publish(completed(payload))
+        await until(lambda: seen == payloads)
     assert (counters.events_published, counters.events_dropped, counters.journal_errors) == (3, 0, 0)
 
 
 async def test_the_oldest_events_are_dropped_above_the_bound_while_redis_is_away(own_redis: RedisServer) -> None:
-    counters = Counters()
-    async with journalling(own_redis.url, counters, limits=SMALL_BUFFER) as journal:
+    limits = Limits(max_buffered_event_bytes=2 * (EVENT_BYTES + 10))
+    async with journal(own_redis.url, limits) as (events, counters):
         own_redis.kill()
-        await until(lambda: not journal.events_link.ok)
-        for payload in (SMALL, LARGE, SMALL, SMALL):
-            journal.publish(event(payload))
-        assert (counters.events_dropped, journal.buffered_events) == (2, 2)
+        await until(lambda: not events.events_link.ok)
+        for i in range(4):
+            events.publish(completed(b"%010d" % i))
+        assert (counters.events_dropped, events.buffered_events) == (2, 2)
+        await asyncio.to_thread(own_redis.start)
+        async with subscriber(own_redis.url) as seen:
+            await until(lambda: counters.events_published == 2, 15)
+        assert seen in ([], [b"%010d" % 2, b"%010d" % 3])
 
 
-async def test_events_larger_than_a_batch_are_published_in_order_and_their_entries_removed(redis_url: str) -> None:
-    counters = Counters()
-    large = numbered(9)
-    async with published(redis_url) as seen, journalling(redis_url, counters, limits=SMALL_BATCHES) as journal:
-        for i, payload in enumerate(large):
-            journal.put(f"t{i}", b"{}")
-            await journal.durable(f"t{i}")
-            finish(journal, f"t{i}", payload)
-            finish(journal, f"small{i}", SMALL)
-        await until(lambda: len(seen) == 18)
-        await journal.durable()
-        assert await journalled(redis_url) == {}
-    assert payloads(seen) == [payload for each in large for payload in (each, SMALL)]
-    assert (counters.events_published, counters.events_dropped) == (18, 0)
-
-
-async def test_an_entry_stays_until_its_event_is_published(own_redis: RedisServer) -> None:
-    counters = Counters()
-    async with Redis.from_url(own_redis.url) as redis, journalling(own_redis.url, counters) as journal:
-        journal.put("a", b"{}")
-        await journal.durable("a")
-        await redis.acl_setuser("default", enabled=True, commands=["-publish"])
-        journal.finish("a", event(LARGE))
-        await until(lambda: counters.journal_errors >= 2)
-        assert (await journalled(own_redis.url)).keys() == {"a"}
-        async with published(own_redis.url) as seen:
-            await redis.acl_setuser("default", enabled=True, commands=["+publish"])
-            await until(lambda: payloads(seen) == [LARGE])
-        await journal.durable()
-        assert await journalled(own_redis.url) == {}
-
-
-async def test_events_whose_connection_was_cut_are_published_again_in_order(own_redis: RedisServer) -> None:
-    counters = Counters()
-    large = numbered(200)
-    async with (
-        published(own_redis.url) as seen,
-        journalling(own_redis.url, counters, limits=SMALL_BATCHES) as journal,
-        Redis.from_url(own_redis.url) as redis,
-    ):
-        for i, payload in enumerate(large):
-            finish(journal, f"t{i}", payload)
-        await until(lambda: len(seen) > 20)
-        await redis.client_kill_filter(_type="normal", skipme=True)
-        await until(lambda: len({*payloads(seen)}) == 200, 30)
-        assert [*dict.fromkeys(payloads(seen))] == large
-        await until(lambda: journal.buffered_events == 0)
+async def test_events_whose_connection_is_cut_are_published_again_in_their_order(own_redis: RedisServer) -> None:
+    payloads = [b"%03d" % i + b"x" * 64_000 for i in range(200)]
+    async with subscriber(own_redis.url) as seen, journal(own_redis.url) as (events, counters):
+        for i, payload in enumerate(payloads):
+            finish(events, f"t{i}", payload)
+        async with Redis.from_url(own_redis.url) as redis:
+            await until(lambda: 20 < len(seen) < 180)
+            await redis.client_kill_filter(_type="normal", skipme=True)
+        await until(lambda: len({*seen}) == 200)
+        assert [*dict.fromkeys(seen)] == payloads
+        await until(lambda: events.buffered_events == 0)
     assert counters.events_dropped == 0
 
 
-async def test_there_is_no_room_while_events_come_faster_than_redis_takes_them(own_redis: RedisServer) -> None:
-    counters, rooms = Counters(), []
-    limits = Limits(max_batch_bytes=BATCH_BYTES, max_buffered_event_bytes=2 * len(LARGE))
-    async with journalling(own_redis.url, counters, limits=limits, on_room=lambda: rooms.append(1)) as journal:
-        assert journal.has_room
-        own_redis.pause()
-        for i in range(3):
-            finish(journal, f"t{i}", LARGE)
-        assert not journal.has_room
-        own_redis.resume()
-        await until(lambda: journal.has_room)
-        await until(lambda: counters.events_published == 3)
-        assert rooms
-        assert counters.events_dropped == 0
-        own_redis.kill()
-        await until(lambda: not journal.events_link.ok)
-        for i in range(3):
-            finish(journal, f"t{i}", LARGE)
-        assert journal.has_room, "while Redis is away, the oldest events are dropped, and nothing is held up"
-        assert counters.events_dropped == 2
+async def test_an_entry_stays_until_its_event_is_published(own_redis: RedisServer) -> None:
+    async with Redis.from_url(own_redis.url) as redis, journal(own_redis.url) as (events, counters):
+        events.put("a", b"{}")
+        await events.durable("a")
+        await redis.acl_setuser("default", enabled=True, commands=["-publish"])
+        events.finish("a", completed(b"{}"))
+        await until(lambda: counters.journal_errors)
+        assert await held(own_redis.url) == {b"a": b"{}"}
+        await redis.acl_setuser("default", enabled=True, commands=["+publish"])
+        await until(lambda: counters.events_published == 1)
+        await events.durable()
+        assert await held(own_redis.url) == {}
+
+
+async def test_without_memory_in_redis_events_and_removals_go_on_and_entries_are_written_when_there_is_some(
+    own_redis: RedisServer,
+) -> None:
+    async with (
+        Redis.from_url(own_redis.url) as redis,
+        subscriber(own_redis.url) as seen,
+        journal(own_redis.url) as (events, _),
+    ):
+        events.put("done", b"{}")
+        await events.durable("done")
+        await redis.config_set("maxmemory", "1")
+        events.put("new", b"{}")
+        events.finish("done", completed(b"event"))
+        await until(lambda: seen == [b"event"])
+        await until(lambda: not events.writable)
+        assert "OOM" in events.link.message
+        assert events.events_link.ok
+        assert b"done" not in await held(own_redis.url)
+        events.put("newer", b"{}")
+        await redis.config_set("maxmemory", "0")
+        await until(lambda: events.writable)
+        await events.durable()
+        assert await held(own_redis.url) == {b"new": b"{}", b"newer": b"{}"}
+    assert seen == [b"event"]
+
+
+async def test_a_replica_that_takes_no_writes_gets_no_event_either(own_redis: RedisServer) -> None:
+    """Its subscribers are not those of the platform."""
+    (nobody,) = free_ports(1)
+    async with (
+        Redis.from_url(own_redis.url) as redis,
+        subscriber(own_redis.url) as seen,
+        journal(own_redis.url) as (events, counters),
+    ):
+        await redis.replicaof("127.0.0.1", str(nobody))
+        events.publish(completed(b"event"))
+        await until(lambda: not events.events_link.ok)
+        assert (seen, events.buffered_events) == ([], 1)
+        await redis.replicaof("NO", "ONE")
+        await until(lambda: seen == [b"event"])
+        assert counters.events_published == 1
 
 
 async def test_closing_waits_for_the_batch_that_is_on_its_way(own_redis: RedisServer) -> None:
-    counters = Counters()
-    async with journalling(own_redis.url, counters) as journal:
+    async with journal(own_redis.url) as (events, counters):
         own_redis.pause()
-        journal.publish(event(SMALL))
-        await until(lambda: journal.buffered_events == 0)
+        events.publish(completed(b"{}"))
+        await until(lambda: events.buffered_events == 0)
         asyncio.get_running_loop().call_later(0.3, own_redis.resume)
     assert counters.events_published == 1

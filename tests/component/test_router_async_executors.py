@@ -15,11 +15,10 @@ from redis.asyncio import Redis
 from queueworker.routing.executors.async_outcomes import SILENCE_SECONDS
 from queueworker.routing.journal import entries
 from queueworker.routing.journal.entries import State
-from queueworker.routing.router import Router
 from tests.support.demo_processes import demo_process
-from tests.support.plug import Plug
+from tests.support.plug import plugged
 from tests.support.redis_state import expire_leases, journalled, leave
-from tests.support.running import config, endpoints, running
+from tests.support.running import config, running
 from tests.support.stubs import StubExecutor, StubQueue, result, until
 
 if TYPE_CHECKING:
@@ -207,26 +206,15 @@ async def left_running(
 ) -> AsyncIterator[None]:
     """A router is dead to others while the executor runs the task `a`. Its successor may take over at once."""
     queue.submit("a", timeout=1)
-    plug = Plug()
-    first = Router(
-        *(config(queue, redis_url, routing=routing), endpoints([executor])),
-        worker_id="first",
-        transport=plug,
-        connect=plug.connect,
-    )
-    run = asyncio.create_task(first.run())
+    async with plugged(queue, [executor], redis_url, routing=routing) as (_, plug):
 
-    async def waited_for() -> bool:
-        return "until" in (await journalled(redis_url)).get("a", {})
+        async def waited_for() -> bool:
+            return "until" in (await journalled(redis_url)).get("a", {})
 
-    await until(waited_for)
-    plug.pulled = True
-    run.cancel()
-    await expire_leases(redis_url)
-    try:
+        await until(waited_for)
+        plug.pulled = True
+        await expire_leases(redis_url)
         yield
-    finally:
-        await asyncio.gather(run, return_exceptions=True)
 
 
 @pytest.mark.parametrize("recovery", ["Retry", "Fail"])

@@ -1,8 +1,9 @@
-"""Executors that fail what they are given while their health checks are good, over real HTTP."""
+"""Executors that fail what they are given while their health checks succeed, over real HTTP."""
 
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,7 +31,7 @@ def seen(router: Router, name: str) -> ExecutorSnapshot:
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-async def test_an_executor_that_fails_task_after_task_is_ejected_and_the_reason_is_shown(
+async def test_an_executor_that_fails_task_after_task_is_ejected_and_status_shows_why(
     queue: StubQueue, redis_url: str, answer: str
 ) -> None:
     async with StubExecutor(name="bad") as bad, StubExecutor(name="good", delay=0.05) as good:
@@ -47,27 +48,6 @@ async def test_an_executor_that_fails_task_after_task_is_ejected_and_the_reason_
     assert (snapshot.healthy, snapshot.counters.ejections) == (1, 1)
 
 
-async def test_an_ejected_executor_comes_back_and_one_good_task_makes_it_as_good_as_new(
-    queue: StubQueue, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(outliers, "EJECTION_SECONDS", 1.0)
-    async with StubExecutor(name="bad") as bad, StubExecutor(name="good", delay=0.05) as good:
-        bad.answers.extend(web.Response(status=500) for _ in range(6))
-        queue.submit(*(f"t{i}" for i in range(40)))
-        async with running(queue, [bad, good], redis_url, routing={"strategy": "RoundRobin"}) as router:
-            await queue.reported(40, timeout=30)
-            await until(lambda: seen(router, "bad").healthy)
-            queue.submit(*(f"u{i}" for i in range(20)))
-            await queue.reported(60, timeout=30)
-            await until(lambda: router.snapshot().counters.ejections == 2)  # one more failure was enough
-            await until(lambda: seen(router, "bad").healthy)
-            queue.submit(*(f"v{i}" for i in range(20)))
-            await queue.reported(80, timeout=30)
-    assert len(bad.executed) > 6
-    assert len(queue.failed) == 6
-    assert set(queue.reports.values()) == {1}
-
-
 async def test_a_lone_executor_is_never_ejected(queue: StubQueue, redis_url: str) -> None:
     async with StubExecutor() as executor:
         executor.answers.extend(web.Response(status=500) for _ in range(20))
@@ -78,18 +58,16 @@ async def test_a_lone_executor_is_never_ejected(queue: StubQueue, redis_url: str
     assert (len(queue.failed), len(queue.completed)) == (20, 10)
 
 
-async def test_a_bad_batch_of_tasks_takes_no_more_than_half_of_the_pool_and_gives_it_back_when_the_rest_dies(
+async def test_a_bad_batch_of_tasks_ejects_no_more_than_half_of_the_pool_which_comes_back_when_the_rest_dies(
     queue: StubQueue, redis_url: str
 ) -> None:
-    pool = [StubExecutor(name=f"executor-{i}") for i in range(4)]
-    for executor in pool:
-        executor.answers.extend(web.Response(status=500) for _ in range(20))
-        await executor.start()
-    try:
+    checks = {"healthCheck": {"periodSeconds": 1}}
+    async with AsyncExitStack() as stack:
+        pool = [await stack.enter_async_context(StubExecutor(name=f"executor-{i}")) for i in range(4)]
+        for executor in pool:
+            executor.answers.extend(web.Response(status=500) for _ in range(20))
         queue.submit(*(f"t{i}" for i in range(60)))
-        async with running(
-            queue, pool, redis_url, executors={"healthCheck": {"periodSeconds": 1}}, routing={"strategy": "RoundRobin"}
-        ) as router:
+        async with running(queue, pool, redis_url, executors=checks, routing={"strategy": "RoundRobin"}) as router:
             await queue.reported(60)
             assert router.snapshot().counters.ejections == router.snapshot().healthy == 2
             ejected = {e.name for e in router.snapshot().executors if not e.healthy}
@@ -97,9 +75,6 @@ async def test_a_bad_batch_of_tasks_takes_no_more_than_half_of_the_pool_and_give
                 if executor.name not in ejected:
                     executor.healthy = False
             await until(lambda: {e.name for e in router.snapshot().executors if e.healthy} & ejected)
-    finally:
-        for executor in pool:
-            await executor.stop()
 
 
 async def test_tasks_that_fail_fast_on_one_executor_alone_do_not_drain_the_queue_into_it(

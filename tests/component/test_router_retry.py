@@ -1,9 +1,8 @@
-"""Retries with backoff, as `routing.retry` says: only of what is ambiguous, and with no slot held in between."""
+"""Retries of ambiguous attempts, as `routing.retry` says, with a backoff that holds no slot."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import pytest
 from aiohttp import web
@@ -11,22 +10,19 @@ from aiohttp import web
 from tests.support.running import running
 from tests.support.stubs import StubExecutor, StubQueue, result, until
 
-if TYPE_CHECKING:
-    pass
-
 
 class Failing(StubExecutor):
-    """Answers 500 to the task `a`, and notes when it was asked."""
+    """Answers 500 to the task `a`, and keeps the times at which it was asked."""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[float] = []
 
-    async def _execute(self, request: web.Request) -> web.StreamResponse:
+    async def execute(self, request: web.Request) -> web.StreamResponse:
         if (await request.json())["eval_id"] == "a":
             self.asked.append(asyncio.get_running_loop().time())
             return web.Response(status=500, text="oops")
-        return await super()._execute(request)
+        return await super().execute(request)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +47,7 @@ async def test_an_answer_is_final_however_many_attempts_are_allowed(
     assert "no" in queue.failed["a"]
 
 
-async def test_attempts_wait_twice_as_long_each_time_up_to_the_most_and_hold_no_slot_meanwhile(
+async def test_attempts_wait_twice_as_long_each_time_up_to_the_maximum_and_hold_no_slot_meanwhile(
     queue: StubQueue, redis_url: str
 ) -> None:
     async with Failing() as executor:
@@ -61,7 +57,7 @@ async def test_attempts_wait_twice_as_long_each_time_up_to_the_most_and_hold_no_
             await until(lambda: len(executor.asked) == 2)
             queue.submit("b")
             await queue.reported(2)
-            assert list(queue.reports) == ["b", "a"], "b waited for the slot of a task that waits itself"
+            assert list(queue.reports) == ["b", "a"], "b waited for the slot of a task that backs off"
             assert router.snapshot().counters.retried == 3
     first, second, third, fourth = executor.asked
     assert second - first >= 1
@@ -83,7 +79,7 @@ async def test_a_timeout_is_ambiguous_and_tried_again_only_as_retry_allows(queue
     assert queue.completed.keys() == {"a"}
 
 
-async def test_what_did_not_start_uses_up_no_attempt(queue: StubQueue, redis_url: str) -> None:
+async def test_an_execution_that_did_not_start_uses_up_no_attempt(queue: StubQueue, redis_url: str) -> None:
     async with StubExecutor(name="busy") as busy:
         busy.answers.extend(web.Response(status=503) for _ in range(3))
         async with running(queue, [busy], redis_url) as router:

@@ -24,10 +24,10 @@ HTTP = "must be an http:// or https:// URL with a host, for example"
         ("EXECUTOR_COUNT", "-1", "EXECUTOR_COUNT='-1': must be an integer from 0 to 1000"),
         ("EXECUTOR_COUNT", "three", "EXECUTOR_COUNT='three': must be an integer from 0 to 1000"),
         ("EXECUTOR_COUNT", "2.5", "EXECUTOR_COUNT='2.5': must be an integer from 0 to 1000"),
-        ("EXECUTOR_BASE_URL", "executor", f"EXECUTOR_BASE_URL='executor': {HTTP} http://executor"),
+        ("EXECUTOR_BASE_URL", "executor", "EXECUTOR_BASE_URL='executor': must be an http:// or https:// URL of only"),
         ("EXECUTOR_CONCURRENCY", "0", "EXECUTOR_CONCURRENCY='0': must be an integer from 1 to 1000"),
         ("EXECUTOR_PORT", "70000", "EXECUTOR_PORT='70000': must be an integer from 1 to 65535"),
-        ("EXECUTOR_ENDPOINTS", "a,http://b", "EXECUTOR_ENDPOINTS='a': must be http:// or https:// URLs with a host"),
+        ("EXECUTOR_ENDPOINTS", "a,http://b", f"EXECUTOR_ENDPOINTS='a': {HTTP} http://queue"),
         (
             "ROUTING_STRATEGY",
             "Fair",

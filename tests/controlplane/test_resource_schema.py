@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from queueworker.resource.generate import crd_yaml
+from tests.support.bad_urls import GOOD, refused
 from tests.support.operating import install_crd
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"routing": {"retry": {"attempts": 0}}}, "spec.routing.retry.attempts"),
     ({"routing": {"recovery": "Ignore"}}, 'supported values: "Retry", "Fail"'),
     ({"routing": {"journal": "Off"}}, 'supported values: "Preferred", "Required"'),
-    ({"events": {"redisURL": "http://redis:6379"}}, "must be a redis://, rediss:// or unix:// URL"),
+    ({"events": {"redisURL": "http://redis:6379"}}, "must be a redis:// or rediss:// URL with a host"),
     (
         {"events": {"redisURL": "redis://r:1", "redisURLSecretRef": {"name": "r", "key": "url"}}},
         "give redisURL or redisURLSecretRef, not both",
@@ -67,6 +69,8 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"migration": {"decommissionAfterDays": 30}}, 'unknown field "spec.migration.decommissionAfterDays"'),
     ({"suspend": "yes"}, "must be of type boolean"),
     ({"replicas": 3}, 'unknown field "spec.replicas"'),
+    ({"executors": {"endpoints": ["http://e:1", "http://e:1"]}}, 'Duplicate value: "http://e:1"'),
+    ({"executors": {"service": {"name": "a.b"}}}, "should match"),
 ]
 
 
@@ -83,6 +87,22 @@ def test_an_invalid_object_is_refused_with_words_that_help(
     assert done.returncode != 0
     assert words in done.stderr
     assert kubectl("get", "qw", "-n", namespace, "-o", "name").stdout == ""
+
+
+def test_the_api_server_refuses_urls_in_the_operators_words(kubectl: Kubectl, namespace: str) -> None:
+    """All in one go: a call to kubectl takes a while."""
+    cases = refused(new=False) + refused(new=True)
+    objects = "\n---\n".join(worker(f"bad-{number}", spec) for number, (spec, _) in enumerate(cases))
+    done = kubectl("apply", "-n", namespace, "--validate=strict", "-f", "-", input=objects, check=False)
+    told = dict(re.findall(r'"(bad-\d+)" is invalid: (.+(?:\n\*.+)*)', done.stderr))
+    silent = [spec for number, (spec, words) in enumerate(cases) if words not in told.get(f"bad-{number}", "")]
+    assert silent == []
+    assert kubectl("get", "qw", "-n", namespace, "-o", "name").stdout == ""
+
+
+def test_urls_that_can_work_are_taken(kubectl: Kubectl, namespace: str) -> None:
+    objects = "\n---\n".join(worker(f"good-{number}", spec) for number, spec in enumerate(GOOD))
+    kubectl("apply", "-n", namespace, "--validate=strict", "-f", "-", input=objects)
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
@@ -126,7 +146,7 @@ def test_explain_has_words_for_every_field(kubectl: Kubectl) -> None:
     silent = [path for path in paths if not _described(schema, path)]
     assert silent == []
     executors = kubectl("explain", "queueworker.spec.executors").stdout
-    assert "Tasks that one executor runs at once, at most. Default: 1." in " ".join(executors.split())
+    assert "Maximum number of tasks that one executor runs at once. Default: 1." in " ".join(executors.split())
 
 
 def _described(schema: dict[str, Any], path: str) -> bool:

@@ -49,6 +49,21 @@ async def lost(call: Call) -> Any:
 
 
 @dataclass
+class Late:
+    """The connection breaks, and Redis does it later: when it is `arrive`d."""
+
+    call: Call | None = None
+
+    async def __call__(self, call: Call) -> Any:
+        self.call = call
+        raise RedisConnectionError("no answer in time")
+
+    async def arrive(self) -> Any:
+        assert self.call is not None
+        return await self.call()
+
+
+@dataclass
 class Held:
     """A call that waits on its way there, or on its way back, until it is released; and that may be lost then."""
 
@@ -93,6 +108,8 @@ class FakeScript:
         assert seconds > 0
         if not self._client.fake_server.connected:
             raise RedisConnectionError("nobody is there")
+
+    async def disconnect(self) -> None: ...
 
     async def run(self, keys: list[str], args: list[Any], seconds: float) -> Any:
         assert seconds > 0

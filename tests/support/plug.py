@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from queueworker.routing.http.transport import Answer, HttpTransport, NotSent
 from queueworker.routing.journal import redis_client
+from queueworker.routing.router import Router
+from tests.support.running import config, endpoints
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
     from queueworker.routing.journal.redis_client import Client
+    from tests.support.stubs import StubExecutor, StubQueue
 
 
 class Plug:
@@ -50,3 +57,19 @@ class Plug:
     def _check(self, url: str) -> None:
         if self.pulled:
             raise NotSent(f"{url}: the plug is pulled")
+
+
+@asynccontextmanager
+async def plugged(
+    queue: StubQueue, pool: Sequence[StubExecutor], redis_url: str, **spec: Any
+) -> AsyncIterator[tuple[Router, Plug]]:
+    """A router on a plug, ended without a drain at the end of the block."""
+    plug = Plug()
+    configured = config(queue, redis_url, **spec)
+    router = Router(configured, endpoints(pool), worker_id="plugged", transport=plug, connect=plug.connect)
+    run = asyncio.create_task(router.run())
+    try:
+        yield router, plug
+    finally:
+        run.cancel()
+        await asyncio.wait([run])

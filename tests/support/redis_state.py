@@ -29,9 +29,9 @@ async def journals(redis_url: str) -> dict[str, set[str]]:
 
 async def journalled(redis_url: str) -> dict[str, Any]:
     """The entries in all journals by id, read as JSON."""
-    async with Redis.from_url(redis_url) as redis:
+    async with Redis.from_url(redis_url, decode_responses=True) as redis:
         keys = await redis.keys("queueworker:*:journal:*")
-        return {i.decode(): orjson.loads(e) for key in keys for i, e in (await redis.hgetall(key)).items()}
+        return {str(i): orjson.loads(entry) for key in keys for i, entry in (await redis.hgetall(key)).items()}
 
 
 async def leave(redis_url: str, queue: StubQueue, entries: Mapping[str, bytes]) -> None:

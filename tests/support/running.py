@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +10,11 @@ from queueworker.controller.status import Totals
 from queueworker.controller.supervisor import RouterSupervisor
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.routing.config import Endpoint, RouterConfig
-from queueworker.routing.counters import Counters
-from queueworker.routing.journal.journal import Journal
 from queueworker.routing.limits import Limits
 from queueworker.routing.router import Router
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from tests.support.stubs import StubExecutor, StubQueue
 
@@ -65,29 +62,3 @@ async def supervised() -> AsyncIterator[RouterSupervisor]:
         yield supervisor
     finally:
         await supervisor.stop(final=False)
-
-
-@asynccontextmanager
-async def journalling(
-    redis_url: str,
-    counters: Counters | None = None,
-    *,
-    worker_id: str = "worker-1",
-    limits: Limits | None = None,
-    on_room: Callable[[], None] = lambda: None,
-) -> AsyncIterator[Journal]:
-    """A journal without a router, closed at the end of the block."""
-    journal = Journal(
-        *(redis_url, GROUP, worker_id, counters or Counters()),
-        limits=limits or Limits(),
-        clock=time.monotonic,
-        on_recovered=lambda _found: None,
-        on_fenced=lambda _lost: None,
-        on_link=lambda: None,
-        on_room=on_room,
-    )
-    await journal.start()
-    try:
-        yield journal
-    finally:
-        await journal.close()

@@ -17,6 +17,7 @@ import typer
 
 from queueworker.processes.environment import journal_group
 from queueworker.redaction import without_credentials
+from queueworker.resource.redis_url import DEFAULT_REDIS_URL, InvalidRedisUrl, redis_target, shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -77,12 +78,10 @@ def _group(given: str | None) -> str:
 
 
 def _redis(given: str) -> str:
-    from redis.asyncio.connection import parse_url
-
     try:
-        parse_url(given)
-    except ValueError as error:
-        raise typer.BadParameter(f"redis-py cannot read it: {error}") from error
+        redis_target(given, local=True)
+    except InvalidRedisUrl as error:
+        raise typer.BadParameter(str(error)) from error
     return given
 
 
@@ -107,7 +106,7 @@ RedisURL = Annotated[
 def list_(
     *,
     group: Group,
-    redis_url: RedisURL = "redis://redis:6379",
+    redis_url: RedisURL = DEFAULT_REDIS_URL,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of tasks; the newest are shown.")] = 50,
     output: Annotated[
         Output, typer.Option("--output", "-o", help="wide adds the queue and whether the task may have run.")
@@ -131,7 +130,7 @@ def show(
     eval_id: Annotated[str, typer.Argument(metavar="ID")],
     *,
     group: Group,
-    redis_url: RedisURL = "redis://redis:6379",
+    redis_url: RedisURL = DEFAULT_REDIS_URL,
     output: Annotated[ShowOutput, typer.Option("--output", "-o")] = ShowOutput.TEXT,
 ) -> None:
     """Show one failed task, with its whole error and the task as the queue handed it out."""
@@ -173,7 +172,7 @@ def retry(
         typer.Option("--ambiguous", help="Also send tasks that may have run already; they may run twice."),
     ] = False,
     group: Group,
-    redis_url: RedisURL = "redis://redis:6379",
+    redis_url: RedisURL = DEFAULT_REDIS_URL,
     queue_url: Annotated[
         str | None,
         typer.Option(
@@ -263,7 +262,7 @@ def _run(work: Any, redis_url: str) -> Any:
     try:
         return asyncio.run(work)
     except (RedisError, OSError) as error:
-        _fail(f"Redis {without_credentials(redis_url)}: {error or type(error).__name__}; set --redis-url or REDIS_URL")
+        _fail(f"Redis {shown(redis_url)}: {error or type(error).__name__}; set --redis-url or REDIS_URL")
 
 
 def _fail(message: str) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from queueworker.redaction import without_credentials
 from queueworker.resource.reasons import ConditionType, Reason
 from queueworker.resource.status import MAX_MESSAGE, Condition, ConditionStatus
 from queueworker.routing.config import Intent
@@ -74,7 +75,7 @@ def _condition(state: ConditionState, old: Condition | None, generation: int, no
         type=state.type,
         status=state.status,
         reason=state.reason,
-        message=state.message[:MAX_MESSAGE],
+        message=without_credentials(state.message)[:MAX_MESSAGE],
         observed_generation=generation,
         last_transition_time=old.last_transition_time if old is not None and unchanged else now,
     )
@@ -102,6 +103,8 @@ def _ready(snapshot: Snapshot | None, problems: Problems) -> _State:
             return "True", Reason.STANDBY, "all traffic goes to Celery (celeryPercent 100); no tasks are pulled"
     if snapshot.queue.reason not in {LinkReason.CONNECTED, LinkReason.UNKNOWN}:
         return "False", Reason.QUEUE_UNREACHABLE, snapshot.queue.message
+    if snapshot.stalled:
+        return "False", Reason.STALLED, snapshot.stalled
     if snapshot.healthy == 0:
         return "False", Reason.NO_EXECUTORS, problems.discovery or _unhealthy(snapshot)
     return "True", Reason.ROUTING, f"routing to {snapshot.healthy} of {snapshot.desired} executors"

@@ -10,11 +10,12 @@ from pydantic import ValidationError
 from queueworker.controller import discovery
 from queueworker.controller.cluster import SecretNotFound
 from queueworker.controller.conditions import Problems
+from queueworker.resource.redis_url import redis_target
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.routing.config import RouterConfig, static_endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from queueworker.controller.cluster import Cluster
     from queueworker.controller.discovery import Slices
@@ -49,8 +50,8 @@ class InputReader:
         except ValidationError as error:
             text = "; ".join(f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             return RouterInputs(Problems(spec=text))
-        key, key_problem = await self._secret(spec.queue.api_key_secret_ref, reread_secrets)
-        redis_url, redis_problem = await self._secret(spec.events.redis_url_secret_ref, reread_secrets)
+        key, key_problem = await self._secret(spec.queue.api_key_secret_ref, _check_key, reread_secrets)
+        redis_url, redis_problem = await self._secret(spec.events.redis_url_secret_ref, redis_target, reread_secrets)
         endpoints, discovery_problem = self._endpoints(spec)
         if endpoints is None:
             return RouterInputs(Problems(), spec)
@@ -61,8 +62,13 @@ class InputReader:
         config = RouterConfig(group, spec, redis_url or spec.events.effective_redis_url, key)
         return RouterInputs(problems, spec, config, endpoints)
 
-    async def _secret(self, ref: SecretKeyRef | None, reread: bool) -> tuple[str | None, str]:
-        """The value and an empty text, or None and the problem. A value that was read once outlives its Secret."""
+    async def _secret(
+        self, ref: SecretKeyRef | None, check: Callable[[str], object], reread: bool
+    ) -> tuple[str | None, str]:
+        """The value and an empty text, or None and the problem. A value that was read once outlives its Secret.
+
+        `check` raises ValueError for a value that cannot be used; its message shows nothing of the value.
+        """
         if ref is None:
             return None, ""
         if ref not in self._secrets or reread:
@@ -71,7 +77,12 @@ class InputReader:
             except SecretNotFound as error:
                 if ref not in self._secrets:
                     return None, str(error)
-        return self._secrets[ref], ""
+        value = self._secrets[ref]
+        try:
+            check(value)
+        except ValueError as error:
+            return None, f"Secret {self._namespace}/{ref.name}: the value of {ref.key} cannot be used: {error}"
+        return value, ""
 
     def _endpoints(self, spec: QueueWorkerSpec) -> tuple[Sequence[Endpoint] | None, str]:
         """The endpoints, and the problem if a Service has none; None before the first list of EndpointSlices."""
@@ -94,3 +105,8 @@ class InputReader:
         if not slices:
             return [], f"{where} has no EndpointSlices: check that it exists and that its selector matches pods"
         return [], f"{where} has no ready endpoint with a port {service.port!r}"
+
+
+def _check_key(key: str) -> None:
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError("an HTTP header cannot carry it: give the API key in one line of ASCII characters")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from pydantic import ValidationError
 
 from queueworker.controller.conditions import condition_states, conditions
+from queueworker.redaction import without_credentials
 from queueworker.resource.names import LABEL_QUEUEWORKER
 from queueworker.resource.status import (
     MAX_ENDPOINTS,
@@ -135,12 +136,12 @@ def _executors(snapshot: Snapshot) -> ExecutorsStatus:
 def _endpoint(executor: ExecutorSnapshot) -> EndpointStatus:
     return EndpointStatus(
         name=executor.name[:MAX_NAME],
-        url=executor.url[:MAX_URL],
+        url=without_credentials(executor.url)[:MAX_URL],
         healthy=executor.healthy,
         in_flight=executor.in_flight,
         capacity=executor.capacity,
         last_check_time=_time(executor.last_check),
-        reason=executor.reason[:MAX_MESSAGE],
+        reason=without_credentials(executor.reason)[:MAX_MESSAGE],
     )
 
 

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from queueworker.processes.environment_table import UNREADABLE_URL, VARIABLES, Process, Variable, WorkerModel
+from queueworker.processes.environment_table import VARIABLES, Process, Variable, WorkerModel
+from queueworker.resource.urls import UNUSABLE_URL
 from queueworker.routing.config import RouterConfig
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _config(model: WorkerModel) -> RouterConfig:
     return RouterConfig(
         group=process.journal_group or journal_group(spec.queue.url),
         spec=spec.model_copy(update={"migration": migration}),
-        redis_url=spec.events.effective_redis_url,
+        redis_url=process.redis_url,
         api_key=process.api_key.get_secret_value() if process.api_key else None,
     )
 
@@ -118,5 +119,5 @@ def _problem(variable: Variable, details: ErrorDetails, value: str) -> str:
     # A value with an @ may hold a password.
     hidden = variable.secret or "@" in text
     shown = f"{variable.name} (value not shown)" if hidden else f"{variable.name}={text[:SHOWN_LENGTH]!r}"
-    reason = details["msg"] if details["type"] == UNREADABLE_URL else f"must be {variable.may_be}"
+    reason = details["msg"] if details["type"] == UNUSABLE_URL else f"must be {variable.may_be}"
     return f"{shown}: {reason}"

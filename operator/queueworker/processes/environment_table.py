@@ -16,7 +16,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from queueworker.processes.logs import LogFormat, LogLevel
+from queueworker.resource.redis_url import DEFAULT_REDIS_URL, InvalidRedisUrl, redis_target
 from queueworker.resource.spec import QueueWorkerSpec
+from queueworker.resource.urls import UNUSABLE_URL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,14 +28,20 @@ if TYPE_CHECKING:
 # Kubernetes sets <SERVICE>_PORT=tcp://… in every pod of a namespace; a Service named `executor` sets EXECUTOR_PORT.
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
 _DEFAULT = re.compile(r" Default: (\S+)\.$")
-UNREADABLE_URL = "unreadable_url"
-"""Type of the error whose own message is shown, because it says more than the list of permitted values."""
 
 
 def _header_safe(key: SecretStr | None) -> SecretStr | None:
     if key is not None and not all("!" <= c <= "~" for c in key.get_secret_value()):
         raise ValueError("an HTTP header cannot carry it")
     return key
+
+
+def _redis_url(url: str) -> str:
+    try:
+        redis_target(url, local=True)
+    except InvalidRedisUrl as error:
+        raise PydanticCustomError(UNUSABLE_URL, "{error}", {"error": str(error)}) from error
+    return url
 
 
 class Process(BaseModel):
@@ -43,6 +51,9 @@ class Process(BaseModel):
 
     worker_id: str = Field(
         "queue-worker-1", max_length=253, description="The worker's name in /status and in the journal."
+    )
+    redis_url: Annotated[str, AfterValidator(_redis_url)] = Field(
+        DEFAULT_REDIS_URL, description="URL of the Redis for events and the journal."
     )
     api_key: Annotated[SecretStr | None, AfterValidator(_header_safe)] = Field(
         None, description="The queue's API key, sent in the header X-API-Key. If not set, no key is sent."
@@ -84,17 +95,6 @@ def url_list(value: str) -> list[str]:
     return list(dict.fromkeys(part.strip().rstrip("/") for part in value.split(",") if part.strip()))
 
 
-def _readable_redis_url(url: str) -> str:
-    """Refuse what redis-py would refuse later, for example a connection option with a value of the wrong type."""
-    from redis.asyncio.connection import parse_url  # noqa: PLC0415 - the command's help must not load redis-py
-
-    try:
-        parse_url(url)
-    except ValueError as error:
-        raise PydanticCustomError(UNREADABLE_URL, "redis-py cannot read it: {error}", {"error": str(error)}) from error
-    return url
-
-
 @dataclass(frozen=True, slots=True)
 class Variable:
     """An environment variable that sets the field of `WorkerModel` at `path`."""
@@ -106,7 +106,6 @@ class Variable:
     permitted: str = ""
     """Replaces what the field's type and bounds say about permitted values."""
     parse: Callable[[str], object] | None = None
-    check: Callable[[str], object] | None = None
     secret: bool = False
     """The value is never shown."""
     is_service_link: Callable[[str], object] = lambda _value: False
@@ -128,17 +127,14 @@ class Variable:
         """The field's type with its bounds, and with the conversion from an environment's text."""
         annotation: Any = self.field.annotation
         parse = self.parse or (_fold_case(annotation) if _is_enum(annotation) else lambda value: value)
-        check = self.check or (lambda value: value)
-        return Annotated[annotation, *self.field.metadata, BeforeValidator(parse), AfterValidator(check)]
+        return Annotated[annotation, *self.field.metadata, BeforeValidator(parse)]
 
     @property
     def default(self) -> str:
         """The default as a person writes it; empty if there is none."""
         value = self.field.default
         if value is None or value == ():
-            # The schema has no default for the Redis URL; the description names it.
-            found = _DEFAULT.search(self.field.description or "")
-            return found[1] if found and "://" in found[1] else ""
+            return ""
         return str(value).lower() if isinstance(value, bool) else str(value)
 
     @property
@@ -176,9 +172,8 @@ LEGACY: tuple[Variable, ...] = (
     Variable("QUEUE_SERVICE_URL", "spec.queue.url", permitted=f"{_HTTP} http://queue:8081"),
     Variable(
         "REDIS_URL",
-        "spec.events.redis_url",
+        "process.redis_url",
         permitted="a redis://, rediss:// or unix:// URL, for example redis://redis:6379",
-        check=_readable_redis_url,
         secret=True,
     ),
     Variable(
@@ -186,7 +181,11 @@ LEGACY: tuple[Variable, ...] = (
         "spec.executors.count",
         "Number of numbered executors, executor-1 … executor-N. Ignored with EXECUTOR_ENDPOINTS.",
     ),
-    Variable("EXECUTOR_BASE_URL", "spec.executors.base_url", permitted=f"{_HTTP} http://executor"),
+    Variable(
+        "EXECUTOR_BASE_URL",
+        "spec.executors.base_url",
+        permitted=f"{_HTTP} http://executor, without a port, or a template with {{n}}, for example http://gateway:9000/{{n}}",
+    ),
     Variable("FORCE_LEGACY_QUEUE", "spec.migration.force_legacy_queue", "Route regardless of CELERY_PERCENTAGE."),
     Variable("HOSTNAME", "process.worker_id", permitted="a name of at most 253 characters"),
     Variable(

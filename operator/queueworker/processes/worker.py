@@ -30,8 +30,9 @@ class WorkerSource:
         return (self._router.snapshot(),)
 
     def live(self) -> tuple[bool, str]:
-        """Always alive when it can answer: the router uses the same event loop and ends the process if it breaks."""
-        return True, "the worker runs"
+        """Not alive when the router is stalled: a restart loses nothing, and is the last way out."""
+        stalled = self._router.snapshot().stalled
+        return not stalled, f"stalled: {stalled}" if stalled else "the worker runs"
 
     def ready(self) -> tuple[bool, str]:
         """Independent of queue, Redis and executors: the worker waits for them as long as it takes."""

@@ -8,6 +8,7 @@ from queueworker.resource import names
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.resource.status import QueueWorkerStatus
 
+_INT32 = 2**31
 _READY = ".status.conditions[?(@.type=='Ready')]"
 
 _COLUMNS = [
@@ -121,7 +122,7 @@ def _node(node: dict[str, Any], known: dict[str, Any], defaults: bool) -> dict[s
         merged["items"] = _node(merged["items"], known, defaults)
         merged.setdefault("x-kubernetes-list-type", "atomic")
     if merged.get("type") == "integer":
-        merged.setdefault("format", "int64")
+        merged.setdefault("format", "int32" if merged.get("maximum", _INT32) < _INT32 else "int64")
     if merged.get("type") == "string" and "enum" not in merged and merged.get("format") != "date-time":
         merged.setdefault("maxLength", 1024)
     if "const" in merged:

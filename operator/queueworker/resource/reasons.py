@@ -23,6 +23,7 @@ class Reason(StrEnum):
     NO_EXECUTORS = "NoExecutors"
     QUEUE_UNREACHABLE = "QueueUnreachable"
     INVALID_SPEC = "InvalidSpec"
+    STALLED = "Stalled"
     # ExecutorsAvailable
     ALL_HEALTHY = "AllHealthy"
     SOME_UNHEALTHY = "SomeUnhealthy"

@@ -8,14 +8,13 @@ or about the content of a string exists twice: in Python for the worker without 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Self
-from urllib.parse import urlsplit
+from typing import Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-CEL = "x-kubernetes-validations"
-DEFAULT_REDIS_URL = "redis://redis:6379"
+from queueworker.resource.redis_url import DEFAULT_REDIS_URL
+from queueworker.resource.urls import CEL, BaseUrl, HttpUrl, RedisUrl
 
 
 class Strategy(StrEnum):
@@ -57,39 +56,8 @@ def rule(cel: str, message: str) -> dict[str, Any]:
     return {CEL: [{"rule": cel, "message": message}]}
 
 
-def _checked_url(schemes: tuple[str, ...], message: str) -> AfterValidator:
-    def check(value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            port = parts.port
-        except ValueError as error:
-            raise ValueError(f"{message} ({error})") from error
-        if parts.scheme not in schemes or not (parts.hostname or (parts.scheme == "unix" and parts.path)) or port == 0:
-            raise ValueError(message)
-        return value
-
-    return AfterValidator(check)
-
-
-_HTTP_MESSAGE = "must be an http:// or https:// URL with a host, for example http://queue:8081"
-_HTTP_CEL = "isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != ''"
-_REDIS_MESSAGE = "must be a redis://, rediss:// or unix:// URL, for example redis://redis:6379"
-_REDIS_CEL = (
-    "isURL(self) && (url(self).getScheme() == 'unix' || "
-    "(url(self).getScheme() in ['redis', 'rediss'] && url(self).getHostname() != ''))"
-)
 _NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
-
-HttpUrl = Annotated[
-    str,
-    Field(max_length=2048, json_schema_extra=rule(_HTTP_CEL, _HTTP_MESSAGE)),
-    _checked_url(("http", "https"), _HTTP_MESSAGE),
-]
-RedisUrl = Annotated[
-    str,
-    Field(max_length=2048, json_schema_extra=rule(_REDIS_CEL, _REDIS_MESSAGE)),
-    _checked_url(("redis", "rediss", "unix"), _REDIS_MESSAGE),
-]
+_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 
 
 class Model(BaseModel):
@@ -100,6 +68,8 @@ class Model(BaseModel):
 
 class SecretKeyRef(Model):
     """One key of a Secret in the object's own namespace."""
+
+    model_config = ConfigDict(json_schema_extra={"x-kubernetes-map-type": "atomic"})
 
     name: str = Field(description="Name of the Secret.", min_length=1, max_length=253, pattern=_NAME)
     key: str = Field(description="Key within the Secret.", min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")
@@ -117,13 +87,13 @@ class QueueSpec(Model):
 
 class ServiceRef(Model):
     name: str = Field(
-        description="Name of a Service in the object's namespace.", min_length=1, max_length=63, pattern=_NAME
+        description="Name of a Service in the object's namespace.", min_length=1, max_length=63, pattern=_LABEL
     )
     port: str = Field(
         "http",
         min_length=1,
         max_length=63,
-        pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)$",
+        pattern=_LABEL,
         description="Name of the Service's port, or port number of the endpoints in quotes. Default: http.",
     )
 
@@ -173,15 +143,21 @@ class ExecutorsSpec(Model):
         description="Number of numbered executors, executor-1 … executor-N; `kubectl scale` sets it. Ignored with "
         "endpoints or service. Default: 1.",
     )
-    base_url: HttpUrl = Field(
+    base_url: BaseUrl = Field(
         "http://executor",
         alias="baseURL",
-        description="Base URL of numbered executors, to which number and port are appended: http://executor becomes "
-        "http://executor-1:8083. Default: http://executor.",
+        description="Base URL of numbered executors. Number and port are appended: http://executor becomes "
+        "http://executor-1:8083. Or a template with {n} in host or path, whose own port counts if it has one: "
+        "http://gateway:9000/executors/{n}. Default: http://executor.",
     )
-    port: int = Field(8083, ge=1, le=65535, description="TCP port of numbered executors. Default: 8083.")
+    port: int = Field(
+        8083, ge=1, le=65535, description="TCP port of numbered executors, if baseURL has none. Default: 8083."
+    )
     endpoints: tuple[HttpUrl, ...] = Field(
-        (), max_length=200, description="URLs of the executors, in place of numbered executors. Default: none."
+        (),
+        max_length=200,
+        description="URLs of the executors, in place of numbered executors. Default: none.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     service: ServiceRef | None = Field(
         None,
@@ -273,7 +249,6 @@ class RoutingSpec(Model):
         description="Maximum size of a task and of a result, in mebibytes (1,048,576 bytes). A larger task, or a task "
         "with a larger result, is reported as failed; the error names the size, the limit and "
         "routing.maxBodyMebibytes. Default: 8.",
-        json_schema_extra={"format": "int32"},
     )
 
     @property

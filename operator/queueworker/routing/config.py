@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from queueworker.redaction import without_credentials
 from queueworker.resource.spec import QueueWorkerSpec
+from queueworker.resource.urls import normal, numbered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,6 +68,14 @@ def static_endpoints(spec: QueueWorkerSpec) -> Sequence[Endpoint] | None:
     if executors.service is not None:
         return None
     if executors.endpoints:
-        return [Endpoint(url.split("://", 1)[1].rstrip("/"), url.rstrip("/")) for url in executors.endpoints]
-    base = executors.base_url.rstrip("/")
-    return [Endpoint(f"executor-{i}", f"{base}-{i}:{executors.port}") for i in range(1, executors.count + 1)]
+        spellings: dict[str, str] = {}
+        for url in executors.endpoints:
+            spellings.setdefault(normal(url), url)
+        return [Endpoint(_name(spelling), url) for url, spelling in spellings.items()]
+    numbers = range(1, executors.count + 1)
+    return [Endpoint(f"executor-{n}", numbered(executors.base_url, n, executors.port)) for n in numbers]
+
+
+def _name(url: str) -> str:
+    """As it is written, so that metrics keep their labels."""
+    return without_credentials(url).split("://", 1)[1].rstrip("/")

@@ -31,10 +31,14 @@ class InFlightTask:
     attempt: int = 1
     executor: str = ""
     """The name of the executor that was asked last; empty while none was."""
+    failed_at: tuple[str, ...] = ()
+    """The names of executors that failed it by a fault of their own: the next attempt is made elsewhere."""
     ambiguous: bool = False
     """An executor was asked and did not say how it ended: it may have run the task to its end."""
     deadline: float | None = None
     """Unix time in seconds. An asynchronous executor has the task, and may publish the outcome until then."""
+    deaths: int = 0
+    """Routers that died while an executor ran the task."""
     recovered: bool = False
     """It comes from the journal of a router that died."""
     outcome: Outcome | None = None
@@ -66,6 +70,7 @@ def record_state(flight: InFlightTask, journal: Journal, state: State, executor:
         *(state, flight.queue.url, flight.task.raw, flight.attempt, executor),
         ambiguous=flight.ambiguous,
         deadline=flight.deadline,
+        deaths=flight.deaths,
     )
     journal.put(flight.task.eval_id, entry)
 

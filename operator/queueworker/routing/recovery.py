@@ -30,6 +30,10 @@ class Unfinished:
     unwritten: Unwritten | None = None
 
 
+# A task during which its router dies each time may be the cause.
+MAX_DEATHS = 3
+
+
 def stub_task(eval_id: str, raw: bytes = NO_TASK) -> Task:
     """A task of which nothing but the id has to be known any more: its outcome is there."""
     return Task(eval_id, "", None, "", "", raw)
@@ -41,7 +45,7 @@ def revive(
     """The task in flight that a journal's entry tells of. `now` is on the router's monotonic clock.
 
     Tasks are reported to the queue that they came from. What was executed is reported, never run again; what may have
-    run is run again, or failed, as `recovery` says. Raises `UnreadableEntry`.
+    run is run again, or failed, as `recovery` says, and failed when its routers keep dying. Raises `UnreadableEntry`.
     """
     entry = entries.decode(raw)
     flight = InFlightTask(
@@ -52,12 +56,16 @@ def revive(
         executor=entry.executor,
         ambiguous=entry.ambiguous,
         deadline=entry.deadline,
+        deaths=entry.deaths + (entry.state is State.EXECUTING),
         recovered=True,
         recorded=True,
         outcome=entry.outcome,
     )
     if flight.outcome is None and entry.task == NO_TASK:
         flight.outcome = Outcome(completed=False, error="the router died, and a task as large as this one is not kept")
+    if flight.outcome is None and flight.deaths >= MAX_DEATHS:
+        error = f"its router died {flight.deaths} times while it ran"
+        flight.outcome = Outcome(completed=False, error=error)
     if flight.outcome is None and recovery is Recovery.FAIL and _may_have_run(entry):
         flight.outcome = died_with(entry.executor)
     return flight

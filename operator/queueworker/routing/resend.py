@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from queueworker.redaction import without_credentials
 from queueworker.routing.http.transport import HttpTransport, NotSent, TransportError
 from queueworker.routing.journal.failed_tasks import REMOVE, FailedTask, decode, keys
+from queueworker.routing.journal.redis_client import connect
 from queueworker.routing.limits import Limits
 from queueworker.routing.queue.answers import key_refused, read_look_up, read_submission
 from queueworker.routing.wire.reading import excerpt
@@ -18,6 +18,8 @@ from queueworker.routing.wire.task import path_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
+
+    from redis.asyncio import Redis
 
     from queueworker.routing.http.transport import Answer
 
@@ -30,7 +32,7 @@ class FailedTasks:
     """One group's record. Every call raises RedisError or OSError while Redis is away."""
 
     def __init__(self, redis_url: str, group: str) -> None:
-        self._redis: Redis = Redis.from_url(
+        self._redis: Redis = connect(
             redis_url, socket_timeout=REDIS_TIMEOUT_SECONDS, socket_connect_timeout=REDIS_TIMEOUT_SECONDS
         )
         self._keys = keys(f"queueworker:{{{group}}}:")

@@ -10,11 +10,11 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from queueworker.routing.aio import BackgroundTasks
 from queueworker.routing.counters import Counters
 from queueworker.routing.executors.async_outcomes import AsyncOutcomes
 from queueworker.routing.executors.attempt import EXECUTE_MARGIN_SECONDS, Attempts
 from queueworker.routing.executors.pool import ExecutorPool
+from queueworker.routing.housekeeping import Housekeeper
 from queueworker.routing.http.transport import HttpTransport
 from queueworker.routing.journal.journal import Journal
 from queueworker.routing.journal.redis_client import connect
@@ -23,8 +23,8 @@ from queueworker.routing.limits import Limits
 from queueworker.routing.polling import Poller
 from queueworker.routing.queue.client import QueueClient
 from queueworker.routing.queue.clients import QueueClients
-from queueworker.routing.rate import PerMinute
 from queueworker.routing.recovery import Unfinished
+from queueworker.routing.router_log import RouterLog
 from queueworker.routing.runs import TaskRuns
 from queueworker.routing.snapshot import Snapshot
 from queueworker.routing.task_run import TaskRunner, Unreported
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from queueworker.routing.journal.redis_client import Client
 
 log = logging.getLogger(__name__)
-
-DEPTH_PERIOD_SECONDS = 15.0
-HOUSEKEEPING_SECONDS = 1.0
 
 
 class Router:
@@ -74,15 +71,12 @@ class Router:
         self._transport = transport or HttpTransport()
         self._counters = Counters()
         self._life = Lifecycle()
-        self._background = BackgroundTasks()
-        self._per_minute = PerMinute()
         self._drain_deadline = float("inf")
         """On the monotonic clock, once the router is told to end."""
         self._moving = False
         """The successor has another Redis: it cannot find in the journal what is left."""
         self._unfinished = Unfinished()
-        self._depth: int | None = None
-        spec, counters = config.spec, self._counters
+        spec, counters, router_log = config.spec, self._counters, RouterLog(config.group)
         self._journal = Journal(
             *(config.redis_url, config.group, worker_id, counters),
             limits=limits,
@@ -99,7 +93,7 @@ class Router:
             rng=rng or random.Random(),
             clock=clock,
             on_free=self._fill_slots,
-            on_change=self._on_transition,
+            on_change=self._transition,
             counters=counters,
             limits=limits,
         )
@@ -108,11 +102,14 @@ class Router:
         unreported = Unreported(limits.max_unreported_bytes, self._fill_slots)
         self._poller = Poller(spec, self._queues.own, self._journal, unreported, limits, self._fill_slots)
         self._runner = TaskRunner(
-            *(spec, self._pool, self._attempts, self._outcomes, self._journal),
-            *(unreported, counters, limits, clock, on_transition),
+            *(spec, self._pool, self._attempts, self._outcomes, self._journal, unreported, counters, limits, clock),
+            log=router_log,
+            on_report_failure=self._transition,
         )
         parts = (self._life, self._queues, self._pool, self._poller, self._runner, self._journal)
         self._runs = TaskRuns(config.group, *parts, counters, clock, on_done=self._settle)
+        kept = (self._life, self._queues, self._pool, self._outcomes, self._journal, self._poller, self._runs)
+        self._housekeeper = Housekeeper(router_log, *kept, counters, clock, on_transition)
 
     # --- what it is told
 
@@ -128,7 +125,11 @@ class Router:
             self._pool.set_endpoints(self._endpoints)
             self._settle()
             self._poller.resume()
-            await self._housekeep()
+            await self._housekeeper.run()
+            while not self._life.drained.is_set() and (left := self._drain_deadline - self._clock()) > 0:
+                await self._life.drained_within(min(left, 1.0))
+                if self._runner.final and not self._pool.healthy and await self._queues.own.depth() is None:
+                    break  # nobody is left who could run a task or take its report: waiting changes nothing
         finally:
             await self._close()
 
@@ -201,14 +202,15 @@ class Router:
             events=self._journal.events_link,
             journal=self._journal.link,
             queue_url=queue.url,
-            queue_depth=self._depth,
+            queue_depth=self._housekeeper.depth,
             consecutive_errors=queue.backoff.consecutive_errors,
             last_task_time=self._runner.last_task_time,
             in_flight=len(self._runs.flights),
             events_buffered=self._journal.buffered_events,
-            per_minute=self._per_minute.of(counters.routed),
+            per_minute=self._housekeeper.per_minute,
             counters=counters,
             rivals=self._journal.rivals,
+            stalled=self._housekeeper.stalled,
         )
 
     # --- life
@@ -220,30 +222,6 @@ class Router:
             self._journal.inherit(inherited.unwritten)
         self._runs.revive(inherited.entries)
 
-    async def _housekeep(self) -> None:
-        """Once a second: samples, the queue's depth, what is not needed any more; until the router has drained."""
-        depth_at = float("-inf")
-        while not self._life.stopping:
-            now = self._clock()
-            self._per_minute.sample(now, self._counters.routed)
-            if not self._queues.own.backoff.healthy:
-                self._depth = None
-            elif now - depth_at >= DEPTH_PERIOD_SECONDS:
-                depth_at = now
-                self._background.start(self._measure_depth())
-            if self._outcomes.listening and self._pool.all_synchronous:
-                await self._outcomes.stop_listening()
-            self._queues.keep_only({flight.queue for flight in self._runs.flights.values()})
-            self._runs.fill_slots()
-            await self._life.drained_within(HOUSEKEEPING_SECONDS)
-        while not self._life.drained.is_set() and (left := self._drain_deadline - self._clock()) > 0:
-            await self._life.drained_within(min(left, HOUSEKEEPING_SECONDS))
-            if self._runner.final and not self._pool.healthy and await self._queues.own.depth() is None:
-                return  # nobody is left who could run a task, and nobody to report it to: waiting changes nothing
-
-    async def _measure_depth(self) -> None:
-        self._depth = await self._queues.own.depth()
-
     async def _close(self) -> None:
         """Every step is tried, whatever the others raise: `stop()` must return."""
         self._life.stopping = True
@@ -252,7 +230,7 @@ class Router:
         try:
             for step in (
                 self._runs.end_polls, self._runs.end_runs, self._pool.close, self._outcomes.close, self._close_journal,
-                self._background.close, self._transport.close,
+                self._housekeeper.close, self._transport.close,
             ):  # fmt: skip
                 try:
                     await step()
@@ -273,6 +251,10 @@ class Router:
         if changed:
             self._on_transition()
 
+    def _transition(self) -> None:
+        self._housekeeper.changed = True
+        self._on_transition()
+
     def _fill_slots(self) -> None:
         self._runs.fill_slots()
 
@@ -283,7 +265,7 @@ class Router:
         self._runs.on_fenced(lost)
 
     def _on_journal_link(self) -> None:
-        self._on_transition()
+        self._transition()
         self._runs.fill_slots()
 
     def _make_queue(self, url: str) -> QueueClient:
@@ -292,5 +274,5 @@ class Router:
             limits=self._limits,
             max_body_bytes=self._config.spec.routing.max_body_bytes,
             on_turn=self._fill_slots,
-            on_link=self._on_transition,
+            on_link=self._transition,
         )

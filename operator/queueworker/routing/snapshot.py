@@ -104,6 +104,8 @@ class Snapshot:
     counters: Counters
     rivals: int = 0
     """Other live routers of the group at the last heartbeat: in an operator, the routers of a later leader."""
+    stalled: str = ""
+    """Why nothing is pulled though tasks wait and slots are free; empty when that is not so."""
 
     @property
     def healthy(self) -> int:

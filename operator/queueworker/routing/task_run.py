@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from queueworker.resource.spec import Recovery
+from queueworker.routing import router_log
 from queueworker.routing.executors.attempt import EXECUTE_MARGIN_SECONDS, Retry
 from queueworker.routing.executors.pool import NoExecutors
 from queueworker.routing.in_flight import died_with, failed_task, record_outcome, record_state
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from queueworker.routing.in_flight import InFlightTask
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.limits import Limits
+    from queueworker.routing.router_log import RouterLog
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +82,9 @@ class TaskRunner:
         counters: Counters,
         limits: Limits,
         clock: Callable[[], float],
-        on_report: Callable[[], None],
+        *,
+        log: RouterLog,
+        on_report_failure: Callable[[], None],
     ) -> None:
         self.spec = spec
         self.final = False
@@ -95,7 +99,9 @@ class TaskRunner:
         self._counters = counters
         self._limits = limits
         self._clock = clock
-        self._on_report_failure = on_report
+        self._log = log
+        self._logs_each_task = logging.getLogger(router_log.__name__).isEnabledFor(logging.DEBUG)
+        self._on_report_failure = on_report_failure
 
     async def run(self, flight: InFlightTask, permit: SlotPermit | None) -> None:
         """Take the task to its event. The permit is given back, whatever happens here."""
@@ -123,6 +129,7 @@ class TaskRunner:
         if flight.deadline is not None:
             outcome = await self._await_published_outcome(flight, flight.deadline)
             if outcome is not None:
+                permit.release()
                 return outcome
         timeout = flight.task.timeout or self.spec.routing.task_timeout_seconds
         body = execute_body(flight.task, timeout)
@@ -211,14 +218,18 @@ class TaskRunner:
 
     def _publish(self, flight: InFlightTask, outcome: Outcome) -> None:
         """Publish the outcome, then forget the entry; keep a record of a failed task."""
-        counters, now = self._counters, time.time()
+        counters, now, clock = self._counters, time.time(), self._clock()
         self.last_task_time = now
-        counters.overhead.observe(self._clock() - flight.pulled_at - flight.executor_seconds)
+        seconds = clock - flight.pulled_at
+        counters.overhead.observe(seconds - flight.executor_seconds)
         failed = None
         if outcome.completed:
             counters.completed += 1
+            if self._logs_each_task:
+                self._log.completed(flight, seconds)
         else:
             counters.failed += 1
+            self._log.failed(flight, outcome.error, seconds, clock)
             failed = failed_task(flight, outcome.error, now, self._limits)
         published = flight.outcome is not None and flight.outcome.published
         self._journal.finish(flight.eval_id, None if published else event(flight.eval_id, outcome), failed)

@@ -205,7 +205,7 @@ class RedisProxy(Proxy):
         if command.fields:
             read = zip(command.fields, answer, strict=True)
             self.held.update({eval_id.decode(errors="replace"): state_of(entry) for eval_id, entry in read if entry})
-        if command.heartbeat and answer[0] == b"OK" and not answer[3]:
+        if command.heartbeat and answer[0] != b"FENCED" and not answer[3]:
             return  # it moved nothing
         if point is not None:
             self._reach(point)

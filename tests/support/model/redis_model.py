@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from random import Random
 
 OPERATION_TIMEOUT_SECONDS = 2.0
+NEED_MEMORY = {b"SET", b"HSET", b"HSETNX", b"SADD", b"ZADD", b"INCRBY"}
+READ_ONLY = {
+    *(b"GET", b"EXISTS", b"TYPE", b"SMEMBERS", b"HGET", b"HMGET", b"HKEYS", b"HLEN", b"HSTRLEN", b"HEXISTS"),
+    *(b"ZCARD", b"PUBLISH"),
+}
 
 
 def encoded(value: Any) -> bytes:
@@ -42,6 +47,8 @@ class RedisModel:
         self.mode = "up"
         self.faults: deque[str] = deque()
         self.full = False
+        self._wrote = False
+        """The script has written something: memory is looked at before its first write only."""
         self.on_publish: Callable[[str, bytes], None] = lambda channel, payload: None
         self.subscribers: dict[asyncio.Queue[Any], set[bytes]] = {}
         """What each hears of: a channel that it has not subscribed to must not reach it."""
@@ -85,9 +92,15 @@ class RedisModel:
 
     # --- commands
 
+    def command(self, name: bytes, *args: bytes) -> Any:
+        """One by itself; `run` is for those of a script."""
+        self._wrote = False
+        return self.run(name, *args)
+
     def run(self, name: bytes, *args: bytes) -> Any:
-        if self.full and name in {b"SET", b"HSET", b"HSETNX", b"SADD", b"ZADD", b"INCRBY"}:
+        if self.full and name in NEED_MEMORY and not self._wrote:
             raise exceptions.ResponseError("OOM command not allowed when used memory > 'maxmemory'.")
+        self._wrote = self._wrote or name not in READ_ONLY
         now = self._clock()
         for key in [k for k, at in self._expires.items() if at <= now]:
             self._data.pop(key, None)
@@ -195,9 +208,13 @@ class RedisModel:
     def _publish(self, channel: bytes, payload: bytes) -> int:
         return self.publish(channel, payload)
 
+    def _info(self, section: bytes) -> bytes:
+        return b"# Memory\r\nmaxmemory_policy:noeviction\r\n"
+
     # --- Lua
 
     def eval(self, text: str, keys: list[Any], args: list[Any]) -> Any:
+        self._wrote = False
         script = self._scripts.get(text)
         if script is None:
             script = self._lua.eval(f"function(KEYS, ARGV, redis)\n{text}\nend".encode())
@@ -267,7 +284,7 @@ class RedisClient:
 
     async def hset(self, key: str, mapping: dict[str, bytes]) -> int:
         ((name, value),) = mapping.items()
-        return int(await self._send(lambda: self.server.run(b"HSET", key.encode(), name.encode(), value)))
+        return int(await self._send(lambda: self.server.command(b"HSET", key.encode(), name.encode(), value)))
 
     async def aclose(self) -> None:
         self.closed = True
@@ -326,6 +343,9 @@ class ExclusiveScript:
             self._connected = False
             await self._client.reach(seconds)
             self._connected = True
+
+    async def disconnect(self) -> None:
+        self._connected = False
 
     async def run(self, keys: list[str], args: list[Any], seconds: float) -> Any:
         assert self._connected, "to be called after `connect`"

@@ -137,8 +137,7 @@ def test_a_result_ends_the_executors_row_of_failures() -> None:
 
 FAILURES: list[tuple[Answer | TransportError, str, bool]] = [
     (Answer(400, b"bad"), "Executor rejected task: bad", False),
-    (Answer(404, b"what"), "Executor rejected task: what", False),
-    (Answer(302, b""), "Executor rejected task: ", False),
+    (Answer(413, b"large"), "Executor rejected task: large", False),
     (Answer(500, b"oops"), "Executor rejected task: oops", True),
     (Answer(504, b"late"), "Executor rejected task: late", True),
     (Answer(200, b"<html>"), "executor executor-0 answered no JSON: <html>", True),
@@ -179,8 +178,7 @@ def test_retry_allows_another_attempt_after_its_backoff_where_the_outcome_is_unk
     answer: Answer | TransportError, error: str, ambiguous: bool
 ) -> None:
     with AttemptWorld(2, None, **RETRY) as world:
-        unknown = isinstance(answer, Answer) and answer.status >= 500
-        unknown = unknown or (isinstance(answer, Broken) and not isinstance(answer, TooLarge))
+        unknown = ambiguous and not isinstance(answer, TooLarge)
         results = []
         for _ in range(3):
             results.append(world.attempt(answer))
@@ -201,6 +199,45 @@ def test_what_was_not_sent_is_sent_again_and_the_executor_is_unhealthy() -> None
             assert world.shown().reason == "cannot be reached at http://e: refused"
             world.advance(2.5)
         assert (world.counters.attempts_failed, world.counters.retried) == (3, 0)
+
+
+@pytest.mark.parametrize("answer", [Answer(404, b"no route"), Answer(401, b"who?"), Answer(302, b"")])
+def test_what_an_executor_does_not_serve_goes_to_each_of_the_others_once(answer: Answer) -> None:
+    with AttemptWorld(2) as world:
+        assert world.attempt(answer) == Retry()
+        assert world.flight.failed_at == ("executor-0",)
+        assert not world.flight.ambiguous
+        world.flight.failed_at = ("executor-1",)
+        text = answer.body.decode() or "status 302"
+        assert world.attempt(answer) == Outcome(False, f"Executor rejected task: {text}"), "there is no other one"
+        assert world.flight.failed_at == ("executor-1", "executor-0")
+        world.flight.failed_at = ("executor-0",)
+        assert isinstance(world.attempt(answer), Outcome), "it had its turn"
+        assert (world.counters.retried, world.flight.attempt) == (0, 1)
+
+
+def test_an_unhealthy_executor_is_not_one_that_may_still_serve_the_task() -> None:
+    with AttemptWorld(2) as world:
+        world.transport.health["executor-1"] = Answer(503, b"")
+        world.advance(6)
+        assert world.attempt(Answer(404, b"no route")) == Outcome(False, "Executor rejected task: no route")
+
+
+@pytest.mark.parametrize(
+    ("answer", "marked"),
+    [
+        (Answer(500, b""), True),
+        (Broken("reset"), True),
+        (TimedOut("late"), True),
+        (NotSent("no"), False),
+        (Answer(429, b""), False),
+        (Answer(400, b""), False),
+    ],
+)
+def test_the_task_remembers_the_executors_that_failed_it(answer: Answer | TransportError, marked: bool) -> None:
+    with AttemptWorld(2) as world:
+        world.attempt(answer)
+        assert world.flight.failed_at == (("executor-0",) if marked else ())
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -238,6 +275,8 @@ def test_an_executor_that_refused_gets_no_task_for_a_moment() -> None:
     ("answer", "reason"),
     [
         (Answer(500, b"oops"), "answered 500: oops"),
+        (Answer(404, b"no route"), "answered 404: no route"),
+        (Answer(204, b""), "answered 204: "),
         (Answer(200, b"[]"), "answered no result object: []"),
         (TimedOut("http://e: 40 s"), "no answer in time at http://e: 40 s"),
     ],
@@ -249,7 +288,7 @@ def test_faults_of_the_executors_own_eject_it(answer: Answer | TransportError, r
         assert world.shown().reason == f"ejected for 10 s after 5 failures in a row: {reason}"
 
 
-@pytest.mark.parametrize("answer", [Answer(400, b"bad"), Answer(404, b""), TooLarge("http://e", 200, None, 8)])
+@pytest.mark.parametrize("answer", [Answer(400, b"bad"), Answer(422, b""), TooLarge("http://e", 200, None, 8)])
 def test_what_is_not_the_executors_fault_ejects_nobody(answer: Answer | TransportError) -> None:
     with AttemptWorld(2) as world:
         for _ in range(20):

@@ -257,7 +257,7 @@ STEPS = (
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 31)), max_size=80))
 def test_whatever_happens_slots_are_counted_once_and_come_back(steps: list[tuple[object, int]]) -> None:
     with PoolWorld(4, SICKLY) as world:

@@ -192,6 +192,18 @@ def test_a_broken_connection_makes_an_executor_unhealthy_until_the_check_that_it
         assert world.counters.ejections == 0
 
 
+def test_an_executor_whose_connection_broke_after_it_left_is_not_checked_any_more() -> None:
+    """As when a pod is deleted while it runs a task: it was probed for ever, even after the pool was closed."""
+    with PoolWorld(2) as world:
+        permit, executor = world.take_on("executor-0")
+        world.set_pool([1])
+        world.do(world.pool.broke, executor, "broke the connection")
+        world.do(permit.release)
+        checks = world.transport.checks("executor-0")
+        world.advance(60)
+        assert world.transport.checks("executor-0") == checks
+
+
 def test_a_task_without_a_healthy_executor_fails_after_the_grace() -> None:
     with PoolWorld(0, FAIL) as world:
         permit = world.pool.reserve()

@@ -15,23 +15,50 @@ NAME = "executor-1"
 MIB = 1024 * 1024
 
 
+NOT_SERVED = {*range(300, 400), 401, 402, 403, 404, 405, 406, 407, 410, 411, 412, 414, 415, 416, 417}
+NOT_SERVED |= {421, 425, 426, 428, 431, 451, 501}
+
+
 def kind_of(status: int) -> Kind:
     match status:
         case 429 | 503:
             return Kind.REFUSED
-        case _ if status >= 500:
-            return Kind.FAULT
-    return Kind.REJECTED
+        case 400 | 413 | 422:
+            return Kind.REJECTED
+        case _ if status in NOT_SERVED:
+            return Kind.UNSERVED
+    return Kind.FAULT
 
 
 def test_each_status_but_200_is_a_failure_of_one_kind() -> None:
     for status in set(range(100, 600)) - {200}:
         verdict = classify(Answer(status, b"why"), NAME)
         kind = kind_of(status)
-        reason = f"answered {status}: why" if kind is Kind.FAULT else ""
+        reason = f"answered {status}: why" if kind in {Kind.FAULT, Kind.UNSERVED} else ""
         assert verdict == Failure(kind, "Executor rejected task: why", reason), status
         assert verdict.ambiguous is (kind is Kind.FAULT), status
         assert not verdict.answer_lost, status
+
+
+def test_a_status_says_that_the_task_did_not_run_only_where_its_meaning_excludes_that_it_ran() -> None:
+    """The rows of the table that a reader may look for, in the words of the standard."""
+    ambiguous = {
+        *(201, 202, 204, 206),  # something was done
+        *(408, 409, 424, 499),  # late, a conflict (with itself, perhaps), a dependency, a client that hung up
+        *(418, 420, 444, 460),  # no standard says what
+        *(500, 502, 504, 505, 507, 511, 520, 524, 599),
+    }
+    for status in ambiguous:
+        verdict = classify(Answer(status, b""), NAME)
+        assert isinstance(verdict, Failure)
+        assert verdict.ambiguous, status
+        assert verdict.reason, "it is the executor's fault"
+
+
+def test_an_empty_answer_is_named_by_its_status() -> None:
+    assert classify(Answer(404, b""), NAME) == Failure(
+        Kind.UNSERVED, "Executor rejected task: status 404", "answered 404: "
+    )
 
 
 @pytest.mark.parametrize(
@@ -125,7 +152,7 @@ def test_a_result_that_says_running_is_not_the_end_of_the_task() -> None:
 )
 def test_200_without_a_result_object_is_the_executors_fault_and_the_task_has_run(body: bytes, text: str) -> None:
     verdict = classify(Answer(200, body), NAME)
-    assert verdict == Failure(Kind.INVALID, f"executor executor-1 {text}", text)
+    assert verdict == Failure(Kind.FAULT, f"executor executor-1 {text}", text)
     assert verdict.ambiguous
 
 

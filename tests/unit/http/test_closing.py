@@ -127,7 +127,7 @@ async def test_a_client_closes_at_once_whatever_hangs() -> None:
         begun = time.monotonic()
         await transport.close()
         await asyncio.wait([*asking, sending], timeout=5)
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 3  # nothing has waited for its own timeout
         assert [type(task.result()) for task in asking] == [NotSent, Broken, NotSent]
         assert type(sending.exception()) is Broken
     released.set()
@@ -153,8 +153,9 @@ async def test_the_clock_is_left_alone_while_nothing_is_under_way() -> None:
     transport = HttpTransport(clock)
     async with peer(answering(WHOLE)) as server:
         assert await get(transport, server.url) == OK
-        await asyncio.sleep(2.1)  # until the sweep has seen that the peer has closed it
-        before = readings
-        await asyncio.sleep(1.5)
-        assert readings == before
+        before = 0
+        async with asyncio.timeout(15):
+            while before != readings:  # until the sweep has seen that the peer has closed it
+                before = readings
+                await asyncio.sleep(1.2)
     await transport.close()

@@ -50,7 +50,7 @@ async def test_lookups_that_hang_hold_nobody_else_up() -> None:
     async with peer(always_answering) as server:
         slow = [asyncio.ensure_future(get(transport, named(server.url, f"slow-{i}"))) for i in range(MAX_LOOKUPS - 1)]
         await until(lambda: len(names.asked) == MAX_LOOKUPS - 1)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(4):
             assert await get(transport, named(server.url, "fast")) == OK
             assert await get(transport, server.url) == OK
         names.released.set()
@@ -136,7 +136,7 @@ async def test_the_next_address_is_tried_when_the_first_one_does_not_answer(firs
             before = open_files()
             begun = time.monotonic()
             assert await post(transport, named(server.url, "queue")) == OK
-            assert time.monotonic() - begun < 2
+            assert time.monotonic() - begun < 4  # of the five seconds that connecting may take
             assert len(server.requests) == 1
             await until(lambda: open_files() <= before + 2)
         await transport.close()

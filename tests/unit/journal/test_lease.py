@@ -13,7 +13,7 @@ from queueworker.routing.journal import scripts
 from queueworker.routing.journal.lease import Instance, Lease, TakeoverRoom
 from queueworker.routing.journal.redis_link import RedisLink
 from queueworker.routing.snapshot import LinkReason
-from tests.support.journals import BASE, QUICK, STILL, FakeClient, Held, broken, eventually, lost
+from tests.support.journals import BASE, QUICK, STILL, FakeClient, Held, Late, broken, eventually, lost
 
 if TYPE_CHECKING:
     from queueworker.routing.journal.times import JournalTimes
@@ -101,6 +101,18 @@ async def test_a_lease_that_was_gone_is_new_and_refuses_batches_that_are_on_thei
     assert await one.batch(5) == b"STALE"
     assert await one.batch(6) == b"OK"
     assert await one.batch(6) == b"STALE"
+
+
+async def test_that_redis_forgot_us_is_known_though_the_answer_that_said_so_was_lost(group: Group) -> None:
+    one = Bench(group)
+    await one.lease.renew()
+    await group.redis.flushall()
+    one.faults(lost)
+    await one.lease.renew()
+    assert one.new == 1
+    await one.lease.renew()
+    await one.lease.renew()
+    assert one.new == 2
 
 
 async def test_heartbeats_come_by_themselves_and_survive_an_outage(group: Group) -> None:
@@ -218,12 +230,34 @@ async def test_a_renewal_that_is_no_heartbeat_moves_nothing(group: Group) -> Non
 
 @pytest.mark.parametrize("fault", [lost, broken])
 async def test_after_a_heartbeat_without_an_answer_there_may_be_something_to_read(group: Group, fault: Fault) -> None:
-    one = Bench(group)
-    one.faults(fault)
+    dead, one = Bench(group, "dead"), Bench(group)
+    await dead.lease.renew()
+    await dead.holds("a")
+    await dead.dies()
+    one.faults(fault, fault)
+    await one.lease.renew(take_over=True)
+    await one.lease.renew(take_over=True)
+    assert not one.room.unread.is_set(), "it may still be on its way"
     await one.lease.renew(take_over=True)
     assert one.room.unread.is_set()
+    assert (await one.journal() == {b"a": b"pulled"}) == (fault is lost)
     one.room.read()
     assert not one.room.wanted.is_set(), "that nothing is known is no reason for the next heartbeat to hurry"
+
+
+async def test_a_heartbeat_that_arrives_after_a_later_one_moves_nothing(group: Group) -> None:
+    dead, one = Bench(group, "dead"), Bench(group)
+    await dead.lease.renew()
+    await dead.holds("a")
+    one.faults(late := Late())
+    await one.lease.renew(take_over=True)
+    await one.lease.renew(take_over=True)
+    one.room.read()
+    await dead.dies()
+    assert (await late.arrive())[0] == b"STALE"
+    assert await one.journal() == {}
+    await one.lease.renew(take_over=True)
+    assert await one.journal() == {b"a": b"pulled"}
 
 
 async def test_a_heartbeat_that_never_went_out_moved_nothing(group: Group) -> None:

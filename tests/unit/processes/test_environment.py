@@ -22,6 +22,7 @@ NOT_IN_THE_ENVIRONMENT = {
     "spec.suspend",
     "spec.queue.api_key_secret_ref",
     "spec.executors.service",
+    "spec.events.redis_url",
     "spec.events.redis_url_secret_ref",
     "spec.migration.celery_percent",
 }
@@ -176,7 +177,7 @@ def test_every_problem_is_told_at_once() -> None:
 def test_the_one_bad_url_of_a_list_is_shown() -> None:
     (line,) = problems(EXECUTOR_ENDPOINTS="http://a:1,b:2,c")
     assert line == (
-        "EXECUTOR_ENDPOINTS='b:2': must be http:// or https:// URLs with a host, separated by commas, at most 200"
+        "EXECUTOR_ENDPOINTS='b:2': must be an http:// or https:// URL with a host, for example http://queue:8081"
     )
 
 
@@ -195,6 +196,12 @@ def test_a_secret_is_not_shown(name: str, value: str) -> None:
     (line,) = problems(**{name: value})
     assert line.startswith(f"{name} (value not shown): ")
     assert "hunter2" not in line
+
+
+def test_a_redis_url_is_tried_out_before_the_worker_starts() -> None:
+    (line,) = problems(REDIS_URL="redis://:hunter2@redis?decode_responses=true")
+    assert line.startswith("REDIS_URL (value not shown): the option decode_responses is not taken: permitted are db")
+    assert load({"REDIS_URL": "unix:///run/redis.sock"}).config.redis_url == "unix:///run/redis.sock"
 
 
 def test_a_key_is_not_in_the_settings_text() -> None:

@@ -247,6 +247,17 @@ def test_only_refusals_of_all_reports_stop_pulling() -> None:
     assert not queue.client.refuses_all_reports
 
 
+def test_refused_reports_that_are_sent_again_still_stop_pulling() -> None:
+    queue = Queue(max_stuck_reports=3)
+    for name in "abc":
+        queue.wire.script(f"/tasks/{name}/complete", (500, b"oops"))
+        queue.start(name)
+    queue.wire.seconds = 0.1
+    queue.loop.advance(1.05)
+    assert queue.wire.under_way == 3
+    assert queue.client.refuses_all_reports
+
+
 def test_reports_wait_together_while_the_queue_is_away_and_one_at_a_time_tries(queue: Queue) -> None:
     for name in "abc":
         queue.wire.script(f"/tasks/{name}/complete", NotSent("refused"), NotSent("refused"), TAKEN)

@@ -44,10 +44,19 @@ def test_suspension_is_stronger_than_force_and_force_than_the_percentage(
         ),
         ({"count": 9, "endpoints": ["http://10.0.0.7:8083/"]}, [("10.0.0.7:8083", "http://10.0.0.7:8083")]),
         ({"endpoints": ["https://a/b", "http://[::1]:1"]}, [("a/b", "https://a/b"), ("[::1]:1", "http://[::1]:1")]),
+        (
+            {"endpoints": ["HTTP://A:80/", "http://a", "https://B:443/x/", "https://b/x", "http://a:8080"]},
+            [("A:80", "http://a"), ("B:443/x", "https://b/x"), ("a:8080", "http://a:8080")],
+        ),
+        ({"endpoints": ["http://u:pw@a"]}, [("a", "http://u:pw@a")]),
+        ({"baseURL": "http://executor-{n}.executor"}, [("executor-1", "http://executor-1.executor:8083")]),
+        ({"baseURL": "http://gateway:9000/executors/{n}/"}, [("executor-1", "http://gateway:9000/executors/1")]),
+        ({"baseURL": "https://gateway/{n}/x", "port": 1}, [("executor-1", "https://gateway:1/1/x")]),
+        ({"baseURL": "http://[::1]/{n}"}, [("executor-1", "http://[::1]:8083/1")]),
         ({"service": {"name": "executor"}}, None),
     ],
 )
-def test_executors_are_numbered_or_listed_or_watched(executors: dict[str, Any], wanted: Any) -> None:
+def test_executors_are_numbered_or_listed_once_or_watched(executors: dict[str, Any], wanted: Any) -> None:
     found = static_endpoints(spec(executors=executors))
     assert (None if found is None else [(e.name, e.url) for e in found]) == wanted
 

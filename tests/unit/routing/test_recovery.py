@@ -14,7 +14,7 @@ from queueworker.routing.journal.failed_tasks import NO_TASK
 from queueworker.routing.journal.journal import Journal
 from queueworker.routing.limits import Limits
 from queueworker.routing.queue.client import QueueClient
-from queueworker.routing.recovery import revive
+from queueworker.routing.recovery import MAX_DEATHS, revive
 from queueworker.routing.wire.outcome import Outcome
 from queueworker.routing.wire.task import Task
 
@@ -76,6 +76,19 @@ def test_a_task_of_an_asynchronous_executor_is_waited_for_first_whatever_recover
     running.deadline = 99.5
     flight = left(recorded(running, State.EXECUTING, "executor-1"), Recovery.FAIL)
     assert (flight.outcome, flight.deadline) == (None, 99.5)
+
+
+def test_a_task_whose_routers_keep_dying_is_failed_and_not_run_for_ever() -> None:
+    entry = recorded(task(), State.EXECUTING, "executor-1")
+    for death in range(1, MAX_DEATHS):
+        flight = left(entry)
+        assert (flight.outcome, flight.deaths) == (None, death)
+        waiting = left(recorded(flight, State.PULLED))
+        assert waiting.deaths == death, "a death while it only waited is not the task's"
+        entry = recorded(waiting, State.EXECUTING, "executor-1")
+    outcome = left(entry).outcome
+    assert outcome is not None
+    assert outcome.error == f"its router died {MAX_DEATHS} times while it ran"
 
 
 def test_an_executed_task_keeps_its_result_to_the_byte_and_is_never_run_again() -> None:

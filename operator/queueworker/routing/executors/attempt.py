@@ -1,7 +1,8 @@
 """One attempt at a task: one `POST /execute`, and what its answer or its absence comes to.
 
-A failure after the request was sent is ambiguous: the task may have run. Then only `routing.retry` allows another
-attempt. What provably did not run is always sent again.
+An ambiguous failure means that the task may have run: only `routing.retry` allows another attempt then. A task that
+provably did not run is sent again, unless it is to blame itself; an executor that does not serve the call gets each
+task once.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class Attempts:
                 return self._ended(flight, executor, published.result(), started)
             if isinstance(verdict, Running):
                 return self._retry(flight, f"executor {executor.name}: {NO_OUTCOME} within {allowed:.0f} s")
-            return self._after(flight, verdict)
+            return self._after(flight, executor, verdict)
         finally:
             seconds = self._clock() - started
             flight.executor_seconds += seconds
@@ -134,7 +135,7 @@ class Attempts:
         match failure.kind:
             case Kind.REFUSED:
                 pool.refused(executor)
-            case Kind.FAULT | Kind.INVALID:
+            case Kind.FAULT | Kind.UNSERVED:
                 pool.failed(executor, failure.reason)
             case Kind.NOT_SENT | Kind.BROKEN:
                 pool.broke(executor, failure.reason)
@@ -158,11 +159,16 @@ class Attempts:
             await asyncio.wait([published], timeout=max(0.0, until - self._clock()))
         return published.done()
 
-    def _after(self, flight: InFlightTask, failure: Failure) -> Outcome | Retry:
+    def _after(self, flight: InFlightTask, executor: Executor, failure: Failure) -> Outcome | Retry:
+        first_time = executor.name not in flight.failed_at
+        if first_time and failure.reason and failure.kind is not Kind.NOT_SENT:
+            flight.failed_at += (executor.name,)
         match failure.kind:
             case Kind.NOT_SENT:
                 return Retry()
             case Kind.REFUSED if self._may_wait(flight):
+                return Retry()
+            case Kind.UNSERVED if first_time and self._pool.has_another(flight):
                 return Retry()
             case Kind.FAULT | Kind.BROKEN | Kind.TIMED_OUT:
                 return self._retry(flight, failure.error)

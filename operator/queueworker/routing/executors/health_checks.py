@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from queueworker.routing.aio import cancelled
 from queueworker.routing.executors.health import period
 from queueworker.routing.http.transport import TooLarge, TransportError
 from queueworker.routing.wire.reading import excerpt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from random import Random
 
     from queueworker.resource.spec import ExecutorsSpec
@@ -65,6 +66,11 @@ class HealthChecks:
     def stop(self, executor: Executor) -> None:
         if executor.health_loop is not None:
             executor.health_loop.cancel()
+
+    async def close(self, executors: Iterable[Executor]) -> None:
+        """Stop all checks of these executors."""
+        tasks = [task for e in executors for task in (e.health_loop, e.probe) if task is not None]
+        await cancelled(*tasks)
 
     async def _check_forever(self, executor: Executor) -> None:
         while True:

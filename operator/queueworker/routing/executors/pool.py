@@ -6,10 +6,10 @@ under way will fill; tasks that wait for a slot come before new pulls.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from queueworker.resource.spec import WhenUnavailable
-from queueworker.routing.aio import cancelled
 from queueworker.routing.executors.ejection import Ejections
 from queueworker.routing.executors.executor import Executor
 from queueworker.routing.executors.health import UNHEALTHY_PERIOD_SECONDS
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from queueworker.routing.snapshot import ExecutorSnapshot
 
 
+# How long a later attempt at a task waits for another executor than those that failed it.
+AVOID_SECONDS = 10.0
+
+
 class NoExecutors(Exception):
     """No executor was healthy during the whole grace period, and the object says `whenUnavailable: Fail`."""
 
@@ -43,8 +47,7 @@ class NoExecutors(Exception):
 class ExecutorPool:
     """Gives each task a slot of an executor.
 
-    Calls `on_free` when a slot became free that no waiting task claims, and `on_change` when the health of an executor
-    or the membership of the pool changed.
+    Calls `on_free` when a slot became free that no waiting task claims, `on_change` when health or membership changed.
     """
 
     def __init__(
@@ -122,7 +125,9 @@ class ExecutorPool:
     def can_reserve(self) -> bool:
         """Whether a slot is free that no permit and no waiting task claims."""
         slots = self._slots
-        return slots.free - slots.reserved - len(slots.waiting) > 0
+        free = slots.free - slots.reserved - len(slots.waiting) > 0
+        # Tasks that avoid an executor leave its slots to others, but not without end.
+        return free and (not slots.avoiding or len(slots.avoiding) < self._healthy)
 
     @property
     def healthy(self) -> int:
@@ -136,18 +141,20 @@ class ExecutorPool:
     async def acquire(self, permit: SlotPermit, flight: InFlightTask, on_wait: Callable[[], None]) -> Executor:
         """Choose an executor for the task and move the permit to one of its slots; `permit.release` gives it back.
 
-        The executor's last successful health check is not older than `maxAgeSeconds`. `on_wait` is called before any
-        wait, for a slot or for a health check. The permit gives its reservation up before it waits for a slot, and
-        holds nothing when this raises `NoExecutors` or is cancelled.
+        The executor's last successful health check is not older than `maxAgeSeconds`, and it is another one than those
+        that failed the task, if there is one (see `_wait_for_another`). `on_wait` is called before any wait, for a slot
+        or for a health check. The permit gives its reservation up before it waits for a slot, and holds nothing when
+        this raises `NoExecutors` or is cancelled.
         """
         slots = self._slots
         while True:
-            waits = not slots.available
-            if waits:
+            waits = bool(flight.failed_at) and await self._wait_for_another(permit, flight, on_wait)
+            if not slots.available:
+                waits = True
                 permit.release()
                 on_wait()
                 await self._wait_for_slot()
-            executor = self._chooser.choose(slots.available, flight.task)
+            executor = self._choose(flight)
             permit.move_to(executor)
             if waits:
                 slots.offer()
@@ -162,6 +169,10 @@ class ExecutorPool:
             if self.fresh(executor):
                 return executor
             permit.release()
+
+    def has_another(self, flight: InFlightTask) -> bool:
+        """Whether an executor is healthy that has not failed the task; it may be busy."""
+        return any(e.healthy and e.name not in flight.failed_at for e in self._members.values())
 
     def fresh(self, executor: Executor) -> bool:
         """Whether a task may go to the executor now: in the pool, healthy, and checked within `maxAgeSeconds`."""
@@ -186,7 +197,8 @@ class ExecutorPool:
             self.failed(executor, reason)
         if executor.health.failed(reason, 1):
             self._flipped(executor)
-            self._checks.start(executor)
+            if not executor.leaving:
+                self._checks.start(executor)
 
     def refused(self, executor: Executor) -> None:
         """The executor answered that it takes no task now: it gets none for a moment."""
@@ -210,8 +222,7 @@ class ExecutorPool:
         """Stop the health checks and all timers."""
         self._ejections.close()
         self._warm_up.close()
-        tasks = [task for e in self._all() for task in (e.health_loop, e.probe) if task is not None]
-        await cancelled(*tasks)
+        await self._checks.close([*self._members.values(), *self._leaving.values()])
 
     # --- members
 
@@ -254,7 +265,7 @@ class ExecutorPool:
         self._healthy += 1 if counts else -1
         if counts:
             self._warm_up.came(executor, self._healthy)
-            executor.capacity = self._capacity(executor)
+            self._set_capacity(executor)
             return
         self._warm_up.went(executor)
         while self._ejections.too_many(self._healthy):
@@ -262,14 +273,11 @@ class ExecutorPool:
 
     # --- capacity and choice
 
-    def _capacity(self, executor: Executor) -> int:
+    def _set_capacity(self, executor: Executor) -> None:
         slots = self._spec.executors.concurrency
         if executor.advertised_capacity is not None:
             slots = min(slots, executor.advertised_capacity)
-        return self._warm_up.usable(executor, slots)
-
-    def _set_capacity(self, executor: Executor) -> None:
-        executor.capacity = self._capacity(executor)
+        executor.capacity = self._warm_up.usable(executor, slots)
         self._slots.refresh(executor)
 
     def _capacity_changed(self, executor: Executor) -> None:
@@ -288,12 +296,39 @@ class ExecutorPool:
     def _tell_chooser(self) -> None:
         self._chooser.set_members(tuple(self._members.values()))
 
+    def _choose(self, flight: InFlightTask) -> Executor:
+        """The strategy's choice, unless that executor has failed the task and another one is available."""
+        slots = self._slots
+        executor = self._chooser.choose(slots.available, flight.task)
+        if flight.failed_at and executor.name in flight.failed_at:
+            others = slots.others(flight.failed_at)
+            return self._rng.choice(others) if others else executor
+        return executor
+
+    async def _wait_for_another(self, permit: SlotPermit, flight: InFlightTask, on_wait: Callable[[], None]) -> bool:
+        """Wait until an executor is available that has not failed the task. Returns whether there was a wait.
+
+        Waits as long as such an executor is healthy; before a later attempt at most for `AVOID_SECONDS`, because the
+        one that failed may do better now.
+        """
+        slots, waited = self._slots, False
+        deadline = self._clock() + (AVOID_SECONDS if flight.attempt > 1 else math.inf)
+        while not slots.others(flight.failed_at) and self.has_another(flight):
+            left = deadline - self._clock()
+            if left <= 0:
+                break
+            if not waited:
+                waited = True
+                permit.release()
+                on_wait()
+            await slots.wait(min(left, UNHEALTHY_PERIOD_SECONDS), flight.failed_at)
+        return waited
+
     async def _wait_for_slot(self) -> None:
         """Wait until an executor is available. Raises `NoExecutors` after the grace period with none healthy."""
         while not self._slots.available:
             woken = await self._slots.wait(_patience(self._spec.executors, self._healthy))
-            fails = self._spec.executors.when_unavailable is WhenUnavailable.FAIL
-            if not woken and self._healthy == 0 and fails:
+            if not woken and self._healthy == 0 and self._spec.executors.when_unavailable is WhenUnavailable.FAIL:
                 raise NoExecutors
 
 

@@ -28,6 +28,8 @@ class Slots:
         self.free = 0
         self.reserved = 0
         self.waiting: deque[asyncio.Future[None]] = deque()
+        self.avoiding: dict[asyncio.Future[None], tuple[str, ...]] = {}
+        """Tasks that wait for another executor than those that failed them, whose names are here. They go first."""
         self._on_free = on_free
 
     def take(self, executor: Executor) -> None:
@@ -69,11 +71,16 @@ class Slots:
 
     def offer(self) -> None:
         """Slots may have become free: wake a waiting task, or tell the owner of the pool."""
-        if not (self.waiting and self.wake()):
+        if not ((self.waiting or self.avoiding) and self.wake()):
             self._on_free()
 
     def wake(self) -> bool:
-        """Wake one waiting task if an executor is available. Returns whether a task is waiting."""
+        """Wake one waiting task if an executor is available. Returns whether a task claims the next free slot."""
+        for future, names in self.avoiding.items():
+            if not future.done() and self.others(names):
+                del self.avoiding[future]
+                future.set_result(None)
+                return True
         while self.waiting:
             if not self.available:
                 return True
@@ -83,14 +90,23 @@ class Slots:
                 return True
         return False
 
-    async def wait(self, seconds: float | None) -> bool:
+    def others(self, names: tuple[str, ...]) -> list[Executor]:
+        """The available executors that have none of these names."""
+        return [executor for executor in self.available if executor.name not in names]
+
+    async def wait(self, seconds: float | None, avoid: tuple[str, ...] = ()) -> bool:
         """Wait in line until a slot may be free, for so many seconds at most. Returns False after that time.
+
+        `avoid`: names of executors whose slots are not meant.
 
         The slot may be gone again when the caller runs. A caller that takes it calls `offer` afterwards, because the
         event that woke it may have freed more slots than that one.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.waiting.append(future)
+        if avoid:
+            self.avoiding[future] = avoid
+        else:
+            self.waiting.append(future)
         try:
             async with asyncio.timeout(seconds):
                 await future
@@ -107,6 +123,7 @@ class Slots:
         """Whether the future was still waiting, rather than woken."""
         if not future.cancelled():
             return False
+        self.avoiding.pop(future, None)
         with contextlib.suppress(ValueError):
             self.waiting.remove(future)
         return True

@@ -12,18 +12,18 @@ from queueworker.routing.wire.reading import InvalidAnswer, excerpt
 
 
 class Kind(Enum):
-    """How an attempt failed, and whether the task may have run."""
+    """How an attempt failed, whether the task may have run, and who is to blame."""
 
     REFUSED = auto()
-    """429 or 503: the task did not run, and the executor takes no task now."""
+    """The task did not run; the executor takes no task now."""
     REJECTED = auto()
-    """Another status below 500: the task did not run, and is to blame."""
+    """The task did not run, and is to blame: every executor would reject it."""
+    UNSERVED = auto()
+    """The task did not run, and the executor is to blame: it does not serve the call to us."""
     FAULT = auto()
-    """Another status from 500: the executor is to blame, and the task may have run."""
-    INVALID = auto()
-    """200 with something that is not a result: the executor is to blame, and the task has run."""
+    """The executor is to blame, and the task may have run."""
     TOO_LARGE = auto()
-    """A result above the limit: nobody is to blame, and the task has run."""
+    """A result above the limit: the task has run, and the executor is not to blame."""
     NOT_SENT = auto()
     """The executor never saw the request."""
     BROKEN = auto()
@@ -32,7 +32,18 @@ class Kind(Enum):
     """No answer in time."""
 
 
-_DID_NOT_RUN = frozenset({Kind.REFUSED, Kind.REJECTED, Kind.NOT_SENT})
+# What every status but 200 means. A status that is not here is a FAULT: other 2xx, 5xx, and those 4xx whose meaning
+# does not exclude that the task ran (408, 409, 424, and those that no standard defines).
+_KINDS = {
+    **dict.fromkeys((429, 503), Kind.REFUSED),
+    **dict.fromkeys((400, 413, 422), Kind.REJECTED),
+    # The server acted on nothing, and the reason is not in the task: the address, the way the request was made, or a
+    # right that we lack. Another executor may serve it.
+    **dict.fromkeys(range(300, 400), Kind.UNSERVED),
+    **dict.fromkeys((401, 402, 403, 404, 405, 406, 407, 410, 411, 412, 414, 415, 416, 417), Kind.UNSERVED),
+    **dict.fromkeys((421, 425, 426, 428, 431, 451, 501), Kind.UNSERVED),
+}
+_DID_NOT_RUN = frozenset({Kind.REFUSED, Kind.REJECTED, Kind.UNSERVED, Kind.NOT_SENT})
 _ANSWER_LOST = frozenset({Kind.BROKEN, Kind.TIMED_OUT})
 
 
@@ -76,18 +87,16 @@ def classify(answer: Answer | TransportError, executor: str) -> Verdict:
     try:
         result = parse_result(answer.body)
     except InvalidAnswer as error:
-        return Failure(Kind.INVALID, f"executor {executor} {error}", str(error))
+        return Failure(Kind.FAULT, f"executor {executor} {error}", str(error))
     return Running(result) if result.status == "running" else outcome_of(result)
 
 
 def _no_success(answer: Answer) -> Failure:
+    kind = _KINDS.get(answer.status, Kind.FAULT)
     text = excerpt(answer.body)
-    error = f"Executor rejected task: {text}"  # the legacy worker's words
-    if answer.status in {429, 503}:
-        return Failure(Kind.REFUSED, error)
-    if answer.status >= 500:
-        return Failure(Kind.FAULT, error, f"answered {answer.status}: {text}")
-    return Failure(Kind.REJECTED, error)
+    error = f"Executor rejected task: {text or f'status {answer.status}'}"  # the legacy worker's words
+    blamed = kind in {Kind.FAULT, Kind.UNSERVED}
+    return Failure(kind, error, f"answered {answer.status}: {text}" if blamed else "")
 
 
 def _no_answer(error: TransportError, executor: str) -> Failure:

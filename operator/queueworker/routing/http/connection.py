@@ -50,7 +50,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._socket = None if tls else connected
         self._peek = select.poll()
-        self._peek.register(connected, select.POLLIN | select.POLLRDHUP)
+        self._peek.register(connected, select.POLLIN)
         self._reader = AnswerReader()
         self._future: asyncio.Future[Answer | TransportError] | None = None
         self._url = ""

@@ -127,12 +127,12 @@ class Pool:
         connecting.add_done_callback(self._connecting.discard)
         try:
             await asyncio.wait((connecting,))
-            if self._closed:
-                raise NotSent(f"{url}: the HTTP client is closed")
         except BaseException:
-            connecting.cancel()
-            connecting.add_done_callback(_abort_connected)
+            _give_up(connecting)
             raise
+        if self._closed:
+            _give_up(connecting)
+            raise NotSent(f"{url}: the HTTP client is closed")
         try:
             return connecting.result()
         except TimeoutError as error:
@@ -156,8 +156,12 @@ class Pool:
         return connection
 
 
+def _give_up(connecting: asyncio.Task[Connection]) -> None:
+    connecting.cancel()
+    connecting.add_done_callback(_abort_connected)
+
+
 def _abort_connected(connecting: asyncio.Task[Connection]) -> None:
-    """Nobody waits for it any more."""
     if not connecting.cancelled() and connecting.exception() is None:
         connecting.result().abort()
 

@@ -41,6 +41,8 @@ class Entry:
     """An executor may have run the task to its end."""
     deadline: float | None = None
     """Unix time in seconds. An asynchronous executor has the task, and may publish the outcome until then."""
+    deaths: int = 0
+    """Routers that died while an executor ran the task."""
 
 
 class UnreadableEntry(Exception):
@@ -56,6 +58,7 @@ def encode_task(
     *,
     ambiguous: bool = False,
     deadline: float | None = None,
+    deaths: int = 0,
 ) -> bytes:
     entry = {
         "state": state,
@@ -68,6 +71,8 @@ def encode_task(
         entry["doubtful"] = True
     if deadline is not None:
         entry["until"] = deadline
+    if deaths:
+        entry["deaths"] = deaths
     return orjson.dumps(entry)
 
 
@@ -115,6 +120,7 @@ class _Pulled(msgspec.Struct, tag_field="state", tag="pulled"):
     task: msgspec.Raw
     doubtful: bool = False
     until: float | None = None
+    deaths: int = 0
 
     def entry(self) -> Entry:
         return self._entry(State.PULLED, ambiguous=self.doubtful)
@@ -124,6 +130,7 @@ class _Pulled(msgspec.Struct, tag_field="state", tag="pulled"):
             *(state, self.queue, self.attempt, self.executor, bytes(self.task)),
             ambiguous=ambiguous,
             deadline=self.until,
+            deaths=self.deaths,
         )
 
 

@@ -4,6 +4,7 @@ Keys, all of one group (`{group}` is a hash tag: one slot in a cluster):
 
     queueworker:{group}:instances        set of the instances that may have left something
     queueworker:{group}:lease:<id>       the instance lives while this exists; its value numbers its batches
+    queueworker:{group}:heartbeat:<id>   numbers of the instance's last heartbeat and of that which took the lease
     queueworker:{group}:journal:<id>     hash: eval_id → entry
     queueworker:{group}:fenced:<id>      set: the instance was taken over, with the entries of these ids (and an empty
                                          one); whatever it still writes is refused

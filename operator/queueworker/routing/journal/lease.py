@@ -11,6 +11,7 @@ from uuid import uuid4
 from redis.exceptions import RedisError
 
 from queueworker.routing.journal import failed_tasks, scripts
+from queueworker.routing.journal.redis_client import names_another_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +40,10 @@ class Instance:
         self.batch_keys = [self.lease_key, self.fenced_key, self.journal_key, *failed_tasks.keys(base)]
         self.batch_number = 0
         """Of the last batch that was sent under this name."""
+        self.heartbeat_number = 0
+        """Of the last heartbeat that was sent under this name."""
+        self.begun_by = 0
+        """The heartbeat that took the lease, as far as we know."""
 
     def next(self) -> Instance:
         """Another instance of the same worker."""
@@ -50,26 +55,32 @@ class TakeoverRoom:
 
     def __init__(self, max_bytes: int) -> None:
         self.unread = asyncio.Event()
-        """Our journal has entries that we have not read, or may have: a heartbeat's answer was lost."""
+        """Our journal has entries that we have not read, or may have."""
         self.wanted = asyncio.Event()
         """There may be more to move: the next heartbeat is due at once."""
         self._max_bytes = max_bytes
+        self._uncertain = False
         self._filled = False
 
     @property
     def bytes(self) -> int:
-        return 0 if self.unread.is_set() else self._max_bytes
+        return 0 if self.unread.is_set() or self._uncertain else self._max_bytes
+
+    def uncertain(self) -> None:
+        """A heartbeat that was to move something had no answer: it may still be on its way, until a later one had."""
+        self._uncertain = True
 
     def moved(self, size: int) -> None:
-        """A heartbeat has moved so many bytes."""
-        if size:
+        """A heartbeat was answered, and has moved so many bytes."""
+        if size or self._uncertain:
+            self._uncertain = False
             self._filled = size >= self._max_bytes
             self.unread.set()
 
-    def uncertain(self) -> None:
-        """The answer of a heartbeat that was to move something was lost."""
-        self._filled = False
-        self.unread.set()
+    def lost(self) -> None:
+        """Another instance has our journal, and what was moved there with it."""
+        self._uncertain = False
+        self.unread.clear()
 
     def read(self) -> None:
         """Everything that was moved is read."""
@@ -168,6 +179,8 @@ class Lease:
                 self._start_over(answer[1:])
                 answer = await self._ask(take_over=take_over)
             self._take_answer(answer, asked)
+            if names_another_server(answer[0].decode()):
+                await self._script.disconnect()
         except Exception as error:  # whatever it is: heartbeats must not end
             self._link.failed(error)
         finally:
@@ -176,10 +189,12 @@ class Lease:
     async def _ask(self, *, take_over: bool) -> list[Any]:
         room = self._room.bytes if take_over else 0
         instance, times = self.instance, self._times
-        settings = (int(times.lease * 1000), times.fenced, instance.batch_number, room)
         await self._script.connect(times.operation)
+        instance.heartbeat_number += 1
+        numbers = (instance.batch_number, instance.heartbeat_number)
+        args = (instance.base, instance.id, int(times.lease * 1000), times.fenced, *numbers, room)
         try:
-            answer: list[Any] = await self._script.run([], [instance.base, instance.id, *settings], times.operation)
+            answer: list[Any] = await self._script.run([], args, times.operation)
         except BaseException:
             if room:
                 self._room.uncertain()
@@ -198,11 +213,11 @@ class Lease:
         log.warning("instance %s was declared dead and its tasks were taken over", self.instance.id)
         self.until = NEVER
         self.instance = self.instance.next()
-        self._room.unread.clear()  # what was moved into the journal that we had went with it
+        self._room.lost()
         self._on_fenced({field.decode(errors="replace") for field in taken})
 
     def _take_answer(self, answer: list[Any], asked: float) -> None:
-        status, set_aside, rivals, _ = answer
+        status, set_aside, rivals, _, begun_by, policy = answer
         self.until = asked + self._times.lease
         self.rivals = int(rivals)
         for instance in set_aside.decode().split():
@@ -210,10 +225,22 @@ class Lease:
                 "the journal of instance %s was no hash; it is set aside as the Redis key %squarantine:%s",
                 *(instance, self.instance.base, instance),
             )
-        if status == b"NEW":
+        if begun_by != self.instance.begun_by:
+            # It is not always the answer at hand that says so first: the answer of the heartbeat itself may be lost.
+            self.instance.begun_by = begun_by
             self._on_new()
-        if status in {b"OK", b"NEW"}:
+        if policy:
+            self._link.advise(_eviction_advice(policy.decode()))
+        if status == b"OK":
             self._link.succeeded()
         else:
-            # There is no memory for entries. Events and removals need none.
-            self._link.failed(RedisError(status.decode()), publishes=True)
+            # There is no memory for entries: events and removals need none. Or it is a replica: it takes nothing.
+            error = RedisError(status.decode())
+            self._link.failed(error, publishes=not names_another_server(error))
+
+
+def _eviction_advice(policy: str) -> str:
+    """A Redis that evicts keys may evict leases and journals: live routers then take over from each other."""
+    if policy == "noeviction":
+        return ""
+    return f"may evict the journal (maxmemory-policy {policy}): set maxmemory-policy noeviction"

@@ -21,6 +21,7 @@ _FIELD = re.compile(rb"\xffpart (task|result)(\d{1,6}):(.*)", re.DOTALL)
 # Redis refuses the first write of a script for lack of memory, so the parts never go without the entry being there.
 JOIN = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+if redis.call('HEXISTS', KEYS[2], ARGV[3]) == 0 then return 1 end  -- it is done: this call is late
 if ARGV[2] ~= '' then redis.call('HSET', KEYS[2], ARGV[1], ARGV[2]) end
 for i = 3, #ARGV do redis.call('HDEL', KEYS[2], ARGV[i]) end
 return 1

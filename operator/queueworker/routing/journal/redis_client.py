@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
-from redis.asyncio import Redis
-from redis.connection import HiredisRespSerializer
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError
+from redis.asyncio import ConnectionPool, Redis
+from redis.exceptions import BusyLoadingError, MasterDownError, NoScriptError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
+
+from queueworker.resource.redis_url import redis_target
+from queueworker.routing.journal.redis_connections import CONNECTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,41 +62,47 @@ class ExclusiveScript:
         try:
             async with asyncio.timeout(seconds):
                 try:
-                    return await self._run(keys, args)
-                except NoScriptError:  # Redis was restarted
-                    await self._redis.script_load(self._script.script)
-                    return await self._run(keys, args)
+                    return await self._run("EVALSHA", self._script.sha, keys, args)
+                except NoScriptError:
+                    # Redis was restarted, or this is another server. The script goes over this very connection: others
+                    # of the client may still lead to the old one.
+                    return await self._run("EVAL", self._script.script, keys, args)
+        except RedisError as error:
+            if names_another_server(error):
+                await self.disconnect()
+            raise
         except TimeoutError:
             raise RedisTimeoutError(f"no answer within {seconds:g} s") from None
 
-    async def _run(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    async def disconnect(self) -> None:
+        """Have the next `connect` make a new connection, to whatever server the name leads to by then."""
+        if self._connection is not None:
+            await self._connection.disconnect()
+
+    async def _run(self, command: str, script: Any, keys: Sequence[str], args: Sequence[Any]) -> Any:
         connection = self._connection
         assert connection is not None
-        await connection.send_command("EVALSHA", self._script.sha, len(keys), *keys, *args, check_health=False)
+        await connection.send_command(command, script, len(keys), *keys, *args, check_health=False)
         return await connection.read_response()
 
 
-def connect(url: str, **options: Any) -> Client:
-    """A client that packs commands with hiredis: redis-py packs in Python, an argument at a time.
+def names_another_server(error: object) -> bool:
+    """Whether a new connection may reach a server that does it: this one has become a replica, or cannot write.
 
-    A connection that was reset just before a write is a ConnectionError, too: uvloop raises a bare RuntimeError then.
+    After a failover the old primary may live on behind the kept connections. `error` may be the text of an answer.
+    """
+    if isinstance(error, ReadOnlyError | MasterDownError | BusyLoadingError):
+        return True
+    return str(error).startswith(("READONLY", "MASTERDOWN", "LOADING", "MISCONF"))
+
+
+def connect(url: str, **options: Any) -> Client:
+    """The one function that makes a client of a URL. No network. Raises InvalidRedisUrl, and nothing else.
+
     With the notices of maintenance that Redis Enterprise sends, redis-py would use connections that Redis has closed.
     """
     no_notices = MaintNotificationsConfig(enabled=False)
-    redis = cast("Client", Client.from_url(url, maint_notifications_config=no_notices, **options))
-    base = redis.connection_pool.connection_class
-    packer = HiredisRespSerializer()
-
-    def pack_command(_: object, *args: Any) -> list[bytes]:
-        return list(packer.pack(*args))
-
-    async def send_packed_command(connection: Any, *args: Any, **more: Any) -> None:
-        try:
-            await base.send_packed_command(connection, *args, **more)
-        except RuntimeError as error:
-            await connection.disconnect(nowait=True)
-            raise RedisConnectionError(str(error)) from error
-
-    mended = {"pack_command": pack_command, "send_packed_command": send_packed_command}
-    redis.connection_pool.connection_class = type(f"Mended{base.__name__}", (base,), mended)
-    return redis
+    target = redis_target(url, local=True)
+    made = CONNECTIONS[target.scheme]
+    pool = ConnectionPool(made, maint_notifications_config=no_notices, **(target.options | options))
+    return cast("Client", Client.from_pool(pool))

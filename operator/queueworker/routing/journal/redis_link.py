@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError
 
+from queueworker.resource.redis_url import shown
 from queueworker.routing.snapshot import Link, LinkReason
 
 if TYPE_CHECKING:
@@ -28,9 +29,11 @@ class RedisLink:
         """Since the last success."""
         self.restored = asyncio.Event()
         """Set when Redis answers again: whoever waits to try again may stop waiting. It is for the waiter to clear."""
-        self._name = f"Redis {_without_password(redis_url)}"
+        self._name = f"Redis {shown(redis_url)}"
         self._counters = counters
         self._on_change = on_change
+        self._connected = CONNECTED
+        """With a message when Redis answers, and is not set up as the journal needs it."""
 
     @property
     def worth_waiting(self) -> bool:
@@ -42,7 +45,15 @@ class RedisLink:
         self.failures = 0
         if not self.journal.ok:
             self.restored.set()
-            self._set(CONNECTED, CONNECTED)
+            self._set(self._connected, CONNECTED)
+
+    def advise(self, advice: str) -> None:
+        """What should be changed at this Redis, for the journal's message; empty when nothing."""
+        if advice != self._connected.message:
+            self._connected = Link(LinkReason.CONNECTED, advice and f"{self._name} {advice}")
+            if self.journal.ok:
+                self.journal = self._connected
+                self._on_change()
 
     def failed(self, error: Exception, *, publishes: bool = False) -> None:
         """`publishes`: Redis refused entries only, and published the events."""
@@ -58,8 +69,3 @@ class RedisLink:
         self.journal, self.events = journal, events
         if changed:
             self._on_change()
-
-
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"

@@ -52,13 +52,18 @@ return 'OK'
 )
 
 # The heartbeat. ARGV base of the keys, instance, milliseconds of a lease, seconds for which a fenced instance is
-# remembered, number of the last batch, and the bytes that may be taken over (0: none).
+# remembered, number of the last batch, number of the heartbeat, and the bytes that may be taken over (0: none).
 #
 # Answers FENCED and the ids that the instance's journal held when it was taken over; else
-#   OK, NEW (there was no lease) or the text of an error (there is no memory for entries),
-#   the instances whose journals were no hash, the number of other live workers, and how many bytes were taken over.
+#   OK, STALE (a later heartbeat was here before), or the text of an error (there is no memory for entries),
+#   the instances whose journals were no hash,
+#   the number of other live workers,
+#   how many bytes were taken over,
+#   the number of the heartbeat that found no lease, or no journal, of the instance and began anew,
+#   when a lease was taken: how Redis evicts keys (its maxmemory-policy).
 LEASE = """
 local base, me, ttl = ARGV[1], ARGV[2], ARGV[3]
+local answer = {'OK', '', 0, 0, 0, ''}
 
 -- Phase 1: has another instance declared us dead? Then nothing in Redis is ours any more.
 if redis.call('EXISTS', base .. 'fenced:' .. me) == 1 then
@@ -68,9 +73,14 @@ if redis.call('EXISTS', base .. 'fenced:' .. me) == 1 then
   return taken
 end
 
--- Phase 2: renew our lease, or take a new one, whose number refuses the batches that are on their way.
-local answer = {'OK', '', 0, 0}
-local lease = base .. 'lease:' .. me
+-- Phase 2: renew our lease, or take a new one, whose number refuses the batches that are on their way. A heartbeat that
+-- is late is refused: it would move entries that nobody looks for any more.
+local lease, heartbeat = base .. 'lease:' .. me, base .. 'heartbeat:' .. me
+local last, begun = string.match(redis.call('GET', heartbeat) or '', '^(%d+) (%d+)$')
+if last and tonumber(ARGV[6]) <= tonumber(last) then
+  answer[1] = 'STALE'
+  return answer
+end
 local number = redis.call('GET', lease)
 if number then
   -- written as it is, and first, because Redis looks at its memory before a script's first write only: an answer that
@@ -81,7 +91,9 @@ if number then
 else
   redis.call('SADD', base .. 'instances', me)
   redis.call('SET', lease, ARGV[5], 'PX', ttl)
-  answer[1] = 'NEW'
+  begun = nil
+  local memory = redis.pcall('INFO', 'memory')
+  if type(memory) == 'string' then answer[6] = string.match(memory, 'maxmemory_policy:(%S+)') or '' end
 end
 local function set_aside(id)
   local kind = redis.call('TYPE', base .. 'journal:' .. id).ok
@@ -90,11 +102,13 @@ local function set_aside(id)
   answer[2] = answer[2] .. ' ' .. id
   return true
 end
-if set_aside(me) and answer[1] == 'OK' then answer[1] = 'NEW' end
+if set_aside(me) then begun = nil end
+answer[5] = tonumber(begun or ARGV[6])
+redis.call('SET', heartbeat, ARGV[6] .. ' ' .. answer[5], 'PX', ttl)
 
 -- Phase 3: declare instances without a lease dead, and move their entries into our journal while there is room. From
 -- then on whatever they send is refused. What does not fit is for the next heartbeat, ours or another's.
-local room, mine = tonumber(ARGV[6]), string.match(me, '^.*:') or me
+local room, mine = tonumber(ARGV[7]), string.match(me, '^.*:') or me
 for _, id in ipairs(redis.call('SMEMBERS', base .. 'instances')) do
   local lives = redis.call('EXISTS', base .. 'lease:' .. id) == 1
   if lives and string.sub(id, 1, #mine) ~= mine then answer[3] = answer[3] + 1 end
@@ -147,7 +161,7 @@ return answer
 # Gives the lease up. ARGV base of the keys, instance.
 LEAVE = """
 local base, me = ARGV[1], ARGV[2]
-redis.call('DEL', base .. 'lease:' .. me)
+redis.call('DEL', base .. 'lease:' .. me, base .. 'heartbeat:' .. me)
 if redis.call('HLEN', base .. 'journal:' .. me) == 0 then redis.call('SREM', base .. 'instances', me) end
 return redis.call('HLEN', base .. 'journal:' .. me)
 """

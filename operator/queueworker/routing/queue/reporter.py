@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -43,6 +44,8 @@ class _Report:
     taken_before: int
     """How many other reports the queue had taken when this one, in its present form, was sent first."""
     refusals: int = 0
+    stuck: bool = False
+    """It was refused at least once."""
     doubted: int = 0
     signs_of_life: int = -1
     """Of the queue, at the last 404 that was doubted."""
@@ -57,7 +60,7 @@ class Reporter:
 
     def __init__(self, exchange: QueueExchange, limits: Limits) -> None:
         self.stuck = 0
-        """Reports that were refused and wait to be sent again."""
+        """Reports that were refused and are not settled yet, whether they wait or are being sent again."""
         self._exchange = exchange
         self._limits = limits
         self._taken = 0
@@ -77,6 +80,14 @@ class Reporter:
         A failure that the queue will never take is returned as well, with an alarm in the log: nobody can do more.
         """
         report = _Report(eval_id, outcome, self._taken)
+        try:
+            return await self._send_until_settled(report, on_failure)
+        finally:
+            self.stuck -= report.stuck
+
+    async def _send_until_settled(self, report: _Report, on_failure: Callable[[], None]) -> Outcome | None:
+        """As `report`."""
+        eval_id = report.eval_id
         while True:
             answer = await self._send(report, on_failure)
             reply = read_report(answer.status, answer.body, completed=report.outcome.completed)
@@ -158,6 +169,9 @@ class Reporter:
     def _count_refusal(self, report: _Report, reply: Reply, answer: Answer) -> None:
         report.refusals += 1
         self._refusals_in_a_row += 1
+        if not report.stuck:
+            report.stuck = True
+            self.stuck += 1
         what = f"{answer.status} ({describe(answer.body)}) to a report"
         if reply is Reply.KEY_REFUSED:
             self._exchange.key_refused(what)
@@ -165,11 +179,6 @@ class Reporter:
             self._exchange.foreign(f"answered {what}")
 
     async def _wait(self, delay: float) -> None:
-        self.stuck += 1
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay):  # wait_for may swallow a cancellation before Python 3.12
                 await self._exchange.key_changed.wait()
-        except TimeoutError:
-            pass
-        finally:
-            self.stuck -= 1

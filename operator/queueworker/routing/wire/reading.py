@@ -85,3 +85,10 @@ def read_object(body: bytes) -> dict[str, Any] | None:
         except InvalidAnswer:
             return None
     return value if isinstance(value, dict) else None
+
+
+def last_line(text: str, most: int) -> str:
+    """The last line of an error that says something: of a traceback, the one with the exception."""
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    line = lines[-1].strip() if lines else ""
+    return line if len(line) <= most else line[:most] + "…"

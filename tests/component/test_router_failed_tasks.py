@@ -10,18 +10,14 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from devcluster.redis_server import RedisServer
-from queueworker.routing.counters import Counters
 from queueworker.routing.journal import entries
 from queueworker.routing.journal.entries import State
 from queueworker.routing.journal.failed_tasks import FailedTask
-from queueworker.routing.limits import Limits
 from queueworker.routing.resend import FailedTasks
-from queueworker.routing.wire.outcome import CHANNEL_FAILED, Event, Outcome
+from queueworker.routing.wire.outcome import Outcome
 from tests.support.redis_state import leave
-from tests.support.running import BASE, GROUP, journalling, running
+from tests.support.running import BASE, GROUP, running
 from tests.support.stubs import StubExecutor, StubQueue, result, until
-
-EVENT = Event(CHANNEL_FAILED, b"{}")
 
 
 async def record(redis_url: str) -> dict[str, FailedTask]:
@@ -125,27 +121,6 @@ async def test_a_task_that_completes_under_the_same_id_leaves_the_record(
     assert counted == real
 
 
-async def test_the_record_keeps_its_bounds_and_drops_the_oldest_first(redis_url: str) -> None:
-    limits = Limits(max_failed_tasks=100, max_failed_tasks_bytes=1_000_000)
-    async with journalling(redis_url, limits=limits) as writer:
-        for i in range(120):
-            writer.finish(f"t{i}", failed=made(f"t{i}", i))
-            if i % 10 == 0:
-                await writer.durable()
-        await writer.durable()
-        assert list(await record(redis_url)) == [f"t{i}" for i in range(119, 19, -1)]
-        for i in range(60):
-            writer.finish(f"large{i}", failed=made(f"large{i}", 1000 + i, b'"' + b"x" * 25_000 + b'"'))
-            if i % 10 == 0:
-                await writer.durable()
-        await writer.durable()
-    found = await record(redis_url)
-    records, indexed, counted, real = await sizes(redis_url)
-    assert records == indexed == len(found)
-    assert 970_000 < real == counted <= 1_000_000
-    assert list(found)[:3] == ["large59", "large58", "large57"]
-
-
 async def test_a_record_that_somebody_broke_by_hand_is_begun_anew(
     queue: StubQueue, executor: StubExecutor, redis_url: str
 ) -> None:
@@ -180,17 +155,6 @@ async def test_a_task_fails_while_redis_is_out_of_memory_and_is_recorded_when_th
         await queue.reported(2)
         await until(lambda: router.snapshot().counters.events_published == 2)
         assert router.snapshot().counters.journal_errors > 0
-        await redis.config_set("maxmemory", "0")
-        assert (await recorded(own_redis.url, 1)).keys() == {"a"}
-
-
-async def test_a_record_waits_while_redis_has_no_memory_for_it_and_its_event_does_not(own_redis: RedisServer) -> None:
-    async with Redis.from_url(own_redis.url) as redis, journalling(own_redis.url) as writer:
-        await redis.config_set("maxmemory", "1")
-        writer.finish("a", EVENT, failed=made("a", 1))
-        await until(lambda: not writer.writable)
-        assert "OOM" in writer.link.message
-        assert (await record(own_redis.url), writer.buffered_events) == ({}, 0)
         await redis.config_set("maxmemory", "0")
         assert (await recorded(own_redis.url, 1)).keys() == {"a"}
 
@@ -237,20 +201,3 @@ async def test_a_failure_that_a_dead_router_did_not_report_is_recorded_by_its_su
     assert (found["older"].kept, found["older"].error) == (False, "Traceback")
     assert (found["running"].ambiguous, found["running"].executor) == (True, "executor-9")
     assert orjson.loads(found["running"].task)["eval_id"] == "running"
-
-
-async def test_a_journal_that_was_declared_dead_writes_its_records_under_its_new_name(redis_url: str) -> None:
-    counters = Counters()
-    async with journalling(redis_url, counters) as writer, Redis.from_url(redis_url) as redis:
-        before = writer.instance
-        await redis.delete(f"{BASE}lease:{before}")
-        await redis.sadd(f"{BASE}fenced:{before}", "")
-        writer.finish("a", EVENT, failed=made("a", 1))
-        await until(lambda: writer.instance != before)
-        assert (await recorded(redis_url, 1)).keys() == {"a"}
-        assert counters.events_published == 1
-
-
-def made(eval_id: str, when: float, task: bytes = b'{"code":"1"}') -> FailedTask:
-    """A record of a task that failed at that time."""
-    return FailedTask(eval_id, "oops", 1, "executor-1", when, "http://q", False, len(task), task)
