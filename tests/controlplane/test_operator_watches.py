@@ -6,6 +6,9 @@ It has a control plane of its own, because calls are refused here on purpose.
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -305,3 +308,38 @@ def test_a_wrong_token_is_an_api_server_that_is_away_until_the_right_one_is_ther
         eventually(lambda: is_reason(kubectl, namespace, "Suspended"), REFUSED)
         assert "draining" not in started.log.read_text()
     assert status(kubectl, namespace, "legacy")["tasks"]["completed"] == 20
+
+
+def uninstall(plane: ControlPlane, *args: str) -> subprocess.CompletedProcess[str]:
+    """As the operator's own service account."""
+    return subprocess.run(
+        [sys.executable, "-m", "queueworker.cli.main", "uninstall", *args],
+        env=os.environ | {"KUBECONFIG": plane.kubeconfig_for(*OPERATOR_ACCOUNT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=90,
+    )
+
+
+def test_objects_that_the_operator_holds_are_named_and_released(
+    control_plane: ControlPlane,
+    kubectl: Kubectl,
+    namespace: str,
+    tmp_path: Path,
+    queue: DemoProcess,
+    executor: DemoProcess,
+    shared_redis: RedisServer,
+) -> None:
+    bind(kubectl, namespace)
+    where = ("--namespace", namespace, "--lease-name", f"lease-{namespace}")
+    with leading(control_plane, tmp_path, namespace) as started:
+        kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", **spec(queue, shared_redis, executor)))
+        eventually(lambda: is_reason(kubectl, namespace, "Routing"))
+        said = uninstall(control_plane, *where)
+        assert (said.returncode, f"{namespace}/legacy" in said.stderr) == (1, True)
+        said = uninstall(control_plane, *where, "--release")
+        assert (said.returncode, said.stderr) == (0, "")
+        assert "queueworker-uninstall leads" in readiness(started)
+        assert uninstall(control_plane, *where).returncode == 0
+        kubectl("delete", "qw", "legacy", "-n", namespace, "--timeout=5s")
