@@ -44,8 +44,10 @@ class Cluster:
         self._status_writes = asyncio.Semaphore(MAX_STATUS_WRITES)
 
     async def __aenter__(self) -> Self:
-        await config.load_config()  # type: ignore[no-untyped-call]
-        self._api = client.ApiClient()
+        configuration = client.Configuration()
+        configuration.client_session_kwargs = {"trust_env": False}  # no client of ours reads HTTPS_PROXY and the like
+        await config.load_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        self._api = client.ApiClient(configuration)
         return self
 
     async def __aexit__(self, *_: object) -> None:
