@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from aiohttp import web
 from kubernetes.aio import client
 
 from queueworker.controller.cluster import MAX_STATUS_WRITES, Cluster
+from tests.support.kube_api import KubeApi
 from tests.support.stubs import Server
 
 if TYPE_CHECKING:
@@ -49,21 +49,6 @@ async def test_many_objects_write_status_a_few_at_a_time() -> None:
     assert server.max_at_once <= MAX_STATUS_WRITES
 
 
-class Recorder(Server):
-    """An API server, or a proxy in front of it: answers everything with a Secret."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked = 0
-
-    def routes(self) -> list[web.RouteDef]:
-        return [web.route("*", "/{path:.*}", self._answer)]
-
-    async def _answer(self, _request: web.Request) -> web.Response:
-        self.asked += 1
-        return web.json_response({"data": {"k": "dmFsdWU="}})
-
-
 READ_A_SECRET = """
 import asyncio
 from queueworker.controller.cluster import Cluster
@@ -78,22 +63,11 @@ asyncio.run(main())
 
 
 async def test_the_api_server_is_reached_without_the_proxies_of_the_environment(tmp_path: Path) -> None:
-    async with Recorder() as api, Recorder() as proxy:
-        config = tmp_path / "kubeconfig"
-        config.write_text(
-            json.dumps(
-                {
-                    "clusters": [{"name": "c", "cluster": {"server": api.url}}],
-                    "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-                    "users": [{"name": "u", "user": {}}],
-                    "current-context": "c",
-                }
-            )
-        )
+    async with KubeApi(secret={"data": {"k": "dmFsdWU="}}) as api, KubeApi() as proxy:
         proxies = {name: proxy.url for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")}
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", READ_A_SECRET),
-            env=os.environ | proxies | {"KUBECONFIG": str(config)},
+            env=os.environ | proxies | {"KUBECONFIG": api.kubeconfig(tmp_path)},
             stdout=asyncio.subprocess.PIPE,
         )
         output, _ = await asyncio.wait_for(process.communicate(), 60)

@@ -81,6 +81,15 @@ class Cluster:
                 _content_type="application/merge-patch+json",
             )
 
+    async def read_object(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """Returns the QueueWorker, or None if there is none. Raises one of `FAILED`. Lists, for want of a right."""
+        api = client.CustomObjectsApi(self._api)
+        kind = (names.GROUP, names.VERSION, namespace, names.PLURAL)
+        selector = f"metadata.name={name}"
+        found = await self._call(api.list_namespaced_custom_object, *kind, limit=1, field_selector=selector)
+        items: list[dict[str, Any]] = found["items"]
+        return items[0] if items else None
+
     async def can_watch(self, namespaces: tuple[str, ...]) -> None:
         """List as the watch does. Raises one of `FAILED` if the CRD, the permission or the API server is missing."""
         api = client.CustomObjectsApi(self._api)
