@@ -207,10 +207,10 @@ def test_what_an_executor_does_not_serve_goes_to_each_of_the_others_once(answer:
         assert world.attempt(answer) == Retry()
         assert world.flight.failed_at == ("executor-0",)
         assert not world.flight.ambiguous
-        world.flight.failed_at = ("executor-1",)
+        world.flight.failed_at = tuple(["executor-1"])
         text = answer.body.decode() or "status 302"
         assert world.attempt(answer) == Outcome(False, f"Executor rejected task: {text}"), "there is no other one"
-        assert world.flight.failed_at == ("executor-1", "executor-0")
+        assert list(world.flight.failed_at) == ["executor-1", "executor-0"]
         world.flight.failed_at = ("executor-0",)
         assert isinstance(world.attempt(answer), Outcome), "it had its turn"
         assert (world.counters.retried, world.flight.attempt) == (0, 1)

@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 from queueworker.routing.http.transport import Answer, NotSent, TimedOut, TooLarge, TransportError
 from queueworker.routing.limits import MIB
-from queueworker.routing.wire.outcome import Outcome, Result, outcome_of, parse_result
+from queueworker.routing.wire.outcome import Outcome, Result, outcome_of, parse_own_result
 from queueworker.routing.wire.reading import InvalidAnswer, describe, excerpt
 
 
@@ -80,14 +80,17 @@ class Running:
 Verdict = Outcome | Running | Failure
 
 
-def classify(answer: Answer | TransportError, executor: str) -> Verdict:
-    """The verdict on an attempt at that executor: how the task ended, that it runs, or how the attempt failed."""
+def classify(answer: Answer | TransportError, executor: str, eval_id: str) -> Verdict:
+    """The verdict on an attempt at the task: how it ended, that it runs, or how the attempt failed.
+
+    An answer that is no result of this task is somebody else's, or a broken executor's: the task may have run.
+    """
     if isinstance(answer, TransportError):
         return _no_answer(answer, executor)
     if answer.status != 200:
         return _no_success(answer)
     try:
-        result = parse_result(answer.body)
+        result = parse_own_result(answer.body, eval_id)
     except InvalidAnswer as error:
         return Failure(
             Kind.FAULT,
