@@ -3,6 +3,7 @@
 # ruff: noqa: PLC0415 -- each subcommand loads only what it needs
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -15,6 +16,7 @@ from queueworker.cli import uninstall as uninstall_cli
 from queueworker.processes.environment import InvalidEnvironment, load
 from queueworker.processes.environment_table import VARIABLES
 from queueworker.processes.logs import LogFormat, LogLevel, configure
+from queueworker.processes.notes import ignored_proxies
 from queueworker.processes.pod import own_namespace, runs_in_pod
 from queueworker.processes.signals import exit_until_claimed
 
@@ -162,11 +164,15 @@ def operator(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="TCP port of the HTTP API; 0 takes any free port.")
     ] = 8084,
-    log_level: Annotated[LogLevel, typer.Option(help="Lowest level that is logged.")] = LogLevel.INFO,
+    log_level: Annotated[
+        LogLevel, typer.Option(help="Lowest level that is logged.", case_sensitive=False)
+    ] = LogLevel.INFO,
     log_format: Annotated[LogFormat, typer.Option(help="Format of a log line.")] = LogFormat.TEXT,
 ) -> None:
     exit_until_claimed()
     configure(log_level, log_format)
+    for note in ignored_proxies(os.environ):
+        logging.getLogger(__name__).warning(note)
     from queueworker.processes.operator import operate
 
     _run_in_cluster(operate(_operator_options(namespace, lease_name, lease_namespace), host, port))

@@ -86,6 +86,7 @@ class Cluster:
 
     async def __aenter__(self) -> Self:
         configuration = client.Configuration()
+        configuration.client_session_kwargs = {"trust_env": False}  # no client of ours reads HTTPS_PROXY and the like
         await config.load_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         self._api = client.ApiClient(configuration)
         return self

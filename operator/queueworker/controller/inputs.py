@@ -157,6 +157,15 @@ class InputReader:
         return [], f"{where} has no ready endpoint with a port {service.port!r}"
 
 
+async def redis_url(cluster: Cluster, namespace: str, body: Mapping[str, Any]) -> str:
+    """The object's Redis. Raises ValidationError, SecretNotFound, InvalidRedisUrl, or one of `cluster.UNREACHABLE`."""
+    events = QueueWorkerSpec.model_validate(body.get("spec") or {}, extra="ignore").events
+    ref = events.redis_url_secret_ref
+    url = events.effective_redis_url if ref is None else await cluster.secret(namespace, ref)
+    redis_target(url)
+    return in_namespace(url, namespace) if cluster.in_pod else url
+
+
 def _path(error: ErrorDetails) -> str:
     places: Iterable[object] = error["loc"]
     return ".".join(("spec", *map(str, places)))
