@@ -129,8 +129,8 @@ def test_a_result_is_the_outcome_and_nothing_is_ambiguous_any_more(was_ambiguous
 
 def test_a_result_ends_the_executors_row_of_failures() -> None:
     with AttemptWorld(2) as world:
-        for _ in range(2):
-            for _ in range(4):
+        for failures in (4, 1):
+            for _ in range(failures):
                 world.attempt(Answer(500, b"oops"))
             world.attempt(Answer(200, b'{"status": "failed", "error": "Traceback"}'))
         assert world.shown().healthy
