@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +14,7 @@ from queueworker.cli import failed as failed_cli
 from queueworker.processes.environment import InvalidEnvironment, load
 from queueworker.processes.environment_table import VARIABLES
 from queueworker.processes.logs import LogFormat, LogLevel, configure
+from queueworker.processes.pod import own_namespace, runs_in_pod
 from queueworker.processes.signals import exit_until_claimed
 
 if TYPE_CHECKING:
@@ -94,7 +94,6 @@ Examples:
 """
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
-_OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 def _namespaces(given: list[str] | None) -> list[str] | None:
@@ -122,10 +121,7 @@ def _lease(given: str) -> str:
 
 def _own_namespace() -> str:
     """The namespace of the pod, from its service account; outside a cluster the namespace of the manifests."""
-    try:
-        return _OWN_NAMESPACE.read_text().strip()
-    except OSError:
-        return "queueworker-system"
+    return own_namespace() or "queueworker-system"
 
 
 @app.command(help=_OPERATOR_HELP)
@@ -166,7 +162,10 @@ def operator(
     from queueworker.processes.operator import operate
 
     options = OperatorOptions(
-        namespaces=tuple(dict.fromkeys(namespace or ())), lease_name=lease_name, lease_namespace=lease_namespace
+        namespaces=tuple(dict.fromkeys(namespace or ())),
+        lease_name=lease_name,
+        lease_namespace=lease_namespace,
+        in_pod=runs_in_pod(os.environ),
     )
     try:
         _run(operate(options, host, port))

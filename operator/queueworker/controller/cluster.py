@@ -32,9 +32,13 @@ class SecretNotFound(Exception):
 
 
 class Cluster:
-    """Use with `async with`. `on_answer` is called after every answer of the API server, also after an error."""
+    """Use with `async with`. `on_answer` is called after every answer of the API server, also after an error.
 
-    def __init__(self, on_answer: Callable[[], None]) -> None:
+    `in_pod`: we run in the cluster, so its names of Services can be looked up.
+    """
+
+    def __init__(self, on_answer: Callable[[], None], *, in_pod: bool = False) -> None:
+        self.in_pod = in_pod
         self._on_answer = on_answer
         self._api: client.ApiClient | None = None
         self._status_writes = asyncio.Semaphore(MAX_STATUS_WRITES)

@@ -23,25 +23,25 @@ def events_for(before: QueueWorkerStatus, after: QueueWorkerStatus) -> list[Obje
 
 
 def _matters(old: Condition | None, new: Condition) -> bool:
-    if new.status == "Unknown" or new.reason is Reason.STARTING:
+    if new.status == "Unknown" or new.reason == Reason.STARTING:
         return False
     if old is not None and (old.status, old.reason) == (new.status, new.reason):
         return False
     # The Event of Ready says that all is well from the start; the other conditions need not repeat it.
     first = old is None or old.status == "Unknown"
-    return not (_good(new) and first) or new.type is ConditionType.READY
+    return not (_good(new) and first) or new.type == ConditionType.READY
 
 
 def _event(condition: Condition) -> ObjectEvent:
     good = _good(condition)
-    if condition.type is ConditionType.READY:
-        reason = condition.reason.value
+    if condition.type == ConditionType.READY:
+        reason = str(condition.reason)
     else:
-        reason = condition.type.value + ("" if good else condition.reason.value)
-    expected = good or condition.reason is Reason.DRAINING
+        reason = str(condition.type) + ("" if good else str(condition.reason))
+    expected = good or condition.reason == Reason.DRAINING
     message = condition.message or f"{condition.type} is {condition.status}"
     return ObjectEvent("Normal" if expected else "Warning", reason, message)
 
 
 def _good(condition: Condition) -> bool:
-    return condition.status == "True" and condition.reason is not Reason.SOME_UNHEALTHY
+    return condition.status == "True" and condition.reason != Reason.SOME_UNHEALTHY

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ from queueworker.controller.conditions import Problems
 from queueworker.controller.inputs import InputReader
 from queueworker.controller.status_writer import HEARTBEAT_SECONDS, StatusWriter
 from queueworker.controller.supervisor import RouterSupervisor
-from queueworker.routing.snapshot import LinkReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2.0
-"""Interval of a reconciliation while there is no router, or while a Secret is missing or refused."""
+"""Interval of a reconciliation while there is no router, while a Secret is missing, or while a peer is away."""
 QUIET_SECONDS = 0.5
 """Shortest time between two reconciliations of an object whose router runs."""
 
@@ -61,6 +61,8 @@ class ObjectRunner:
         self._supervisor = RouterSupervisor(
             identity, self._wake.set, statuses.Totals.of(written.tasks), factory=factory
         )
+        self._applied = written.observed_generation
+        """Generation of the spec that the router runs."""
         self._writer = StatusWriter(self.namespace, self.name, written, cluster, announce)
         self._stopping = False
 
@@ -84,8 +86,11 @@ class ObjectRunner:
                 await self._publish()
             except UNREACHABLE as error:
                 log.warning("%s: the API server cannot be reached: %s", self._group, error)
-            except Exception:
+            except Exception as error:
                 log.exception("%s: reconciling failed; it is tried again", self._group)
+                text = f"reconciling failed ({type(error).__name__}); it is tried again; the operator's log has more"
+                self._problems = replace(self._problems, failure=text)
+                await self._publish_if_possible()
             await asyncio.sleep(QUIET_SECONDS if self.snapshot() is not None else 0)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._interval())
@@ -111,11 +116,14 @@ class ObjectRunner:
 
     async def _reconcile(self) -> None:
         """Read the object, and make its router follow it."""
-        inputs = await self._inputs.read(self._body, reread_secrets=self._is_refused())
+        body = self._body
+        inputs = await self._inputs.read(body, self.snapshot())
         self._problems = inputs.problems
-        self._spec = inputs.spec or self._spec
+        self._spec = inputs.spec
         if inputs.config is not None:
             self._supervisor.drive(inputs.config, inputs.endpoints)
+        if inputs.whole and self._supervisor.is_current:
+            self._applied = body["metadata"].get("generation") or 0
 
     async def _publish(self, *, last: bool = False) -> None:
         status = statuses.build(
@@ -125,6 +133,7 @@ class ObjectRunner:
             previous=self._writer.written,
             totals=self._supervisor.totals,
             generation=self._body["metadata"].get("generation") or 0,
+            applied=self._applied,
             name=self.name,
             now=datetime.now(UTC),
         )
@@ -137,16 +146,9 @@ class ObjectRunner:
         except Exception as error:
             log.warning("%s: the status could not be written: %s", self._group, error)
 
-    def _is_refused(self) -> bool:
-        """The queue or Redis refuses the credentials, so the Secrets may have changed."""
-        snapshot = self.snapshot()
-        return snapshot is not None and LinkReason.AUTHENTICATION_FAILED in {
-            snapshot.queue.reason,
-            snapshot.journal.reason,
-        }
-
     def _interval(self) -> float:
         """Seconds until the next reconciliation if nothing wakes the runner earlier."""
-        problem = self._problems.queue_secret or self._problems.redis_secret
-        waiting = self.snapshot() is None or problem or self._is_refused()
+        snapshot, problems = self.snapshot(), self._problems
+        troubled = problems.secret or problems.failure
+        waiting = snapshot is None or troubled or snapshot.queue.is_down or snapshot.journal.is_down
         return RETRY_SECONDS if waiting else HEARTBEAT_SECONDS

@@ -10,6 +10,7 @@ import pytest
 from queueworker.routing.executors.verdict import Failure, Kind, Running, classify
 from queueworker.routing.http.transport import Answer, Broken, NotSent, TimedOut, TooLarge, TransportError
 from queueworker.routing.wire.outcome import Outcome
+from queueworker.routing.wire.reading import describe
 
 NAME = "executor-1"
 MIB = 1024 * 1024
@@ -34,7 +35,7 @@ def test_each_status_but_200_is_a_failure_of_one_kind() -> None:
     for status in set(range(100, 600)) - {200}:
         verdict = classify(Answer(status, b"why"), NAME, "a")
         kind = kind_of(status)
-        reason = f"answered {status}: why" if kind in {Kind.FAULT, Kind.UNSERVED} else ""
+        reason = f"answered {status} (text, 3 bytes)" if kind in {Kind.FAULT, Kind.UNSERVED} else ""
         assert verdict == Failure(kind, "Executor rejected task: why", reason), status
         assert verdict.ambiguous is (kind is Kind.FAULT), status
         assert not verdict.answer_lost, status
@@ -57,7 +58,7 @@ def test_a_status_says_that_the_task_did_not_run_only_where_its_meaning_excludes
 
 def test_an_empty_answer_is_named_by_its_status() -> None:
     assert classify(Answer(404, b""), NAME, "a") == Failure(
-        Kind.UNSERVED, "Executor rejected task: status 404", "answered 404: "
+        Kind.UNSERVED, "Executor rejected task: status 404", "answered 404 (an empty body)"
     )
 
 
@@ -158,7 +159,8 @@ def test_200_without_a_result_of_the_task_is_the_executors_fault_and_the_task_ma
     body: bytes, text: str
 ) -> None:
     verdict = classify(Answer(200, body), NAME, "a")
-    assert verdict == Failure(Kind.FAULT, f"executor executor-1 {text}", text)
+    reason = f"answered 200 without a result of the task ({describe(body)})"
+    assert verdict == Failure(Kind.FAULT, f"executor executor-1 {text}", reason)
     assert verdict.ambiguous
 
 
@@ -167,3 +169,11 @@ def test_only_the_beginning_of_a_long_error_body_is_shown() -> None:
     assert isinstance(verdict, Failure)
     assert len(verdict.error) < 400
     assert len(verdict.reason) < 400
+
+
+@pytest.mark.parametrize("status", range(200, 600))
+def test_the_fault_that_status_and_events_show_holds_no_text_of_the_answer(status: int) -> None:
+    verdict = classify(Answer(status, b"<title>intranet</title>"), NAME, "a")
+    assert isinstance(verdict, Failure)
+    assert "intranet" not in verdict.reason
+    assert "intranet" in verdict.error
