@@ -194,26 +194,6 @@ async def test_an_outcome_that_comes_after_its_task_has_ended_is_dropped() -> No
         assert not future.done()
 
 
-async def test_an_outcome_that_was_published_before_is_not_seen_and_one_in_time_is() -> None:
-    async with world() as w:
-        await w.publish(CHANNEL_FAILED, b'{"eval_id":"a","error":"too early"}')
-        waiting = asyncio.create_task(w.outcomes.await_published_outcome("a", PATIENCE_SECONDS))
-        while not await w.subscribers():
-            await asyncio.sleep(0)
-        await w.publish(CHANNEL_FAILED, b'{"eval_id":"a","error":"in time"}')
-        outcome = await asyncio.wait_for(waiting, PATIENCE_SECONDS)
-        assert outcome is not None
-        assert outcome.error == "in time"
-
-
-@pytest.mark.parametrize("seconds", [0.0, 0.05, -1.0])
-async def test_none_is_the_outcome_that_is_not_published_in_time(seconds: float) -> None:
-    async with world() as w:
-        assert await asyncio.wait_for(w.outcomes.await_published_outcome("a", seconds), PATIENCE_SECONDS) is None
-        await w.outcomes.stop_listening()
-        assert not w.outcomes.listening, "it is not waited for any more"
-
-
 async def test_it_listens_until_it_is_stopped_and_not_while_a_task_waits() -> None:
     async with world() as w:
         assert not w.outcomes.listening

@@ -90,18 +90,6 @@ class AsyncOutcomes:
     def unsubscribe(self, eval_id: str) -> None:
         self._subscribers.pop(eval_id, None)
 
-    async def await_published_outcome(self, eval_id: str, seconds: float) -> Outcome | None:
-        """The outcome of a task that an asynchronous executor has already; None when none is published in time."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
-        published = self.subscribe(eval_id)
-        try:
-            await self.listen()
-            await asyncio.wait([published], timeout=max(0.0, until - loop.time()))
-            return published.result() if published.done() else None
-        finally:
-            self.unsubscribe(eval_id)
-
     def _unsettle(self) -> None:
         """Not subscribed: tasks that are about to be sent wait, for a moment at most."""
         settled = self._settled = asyncio.Event()
