@@ -126,10 +126,13 @@ async def test_while_redis_is_away_the_oldest_events_are_dropped_above_a_bound_a
         one.journal.finish(str(i), completed(b"%d" % i))
     assert (one.journal.buffered_events, one.counters.events_dropped) == (3, 2)
     assert one.journal.has_room, "what waits for a Redis that is away is bounded otherwise, and holds nothing up"
+    one.batches(held := Held())
     group.server.connected = True
+    await held.reached.wait()
     async with listening(group) as payloads:
-        await eventually(lambda: one.journal.writable)
+        held.released.set()
         assert await payloads(3) == [b"2", b"3", b"4"]
+    await eventually(lambda: one.journal.writable)
     assert await group.held(one) == {b"a": b"pulled"}
 
 
@@ -229,9 +232,21 @@ async def test_what_is_written_while_a_takeover_is_read_is_not_taken_for_a_dead_
     await one.put("new")
     names.released.set()
     await entries.reached.wait()
-    one.journal.finish("old", completed(b"{}"))
     await one.put("newest")
     entries.released.set()
+    await eventually(lambda: one.recovered)
+    assert one.recovered == {"a": b"pulled"}
+
+
+async def test_what_is_removed_while_a_takeover_is_read_is_not_taken_for_a_dead_instances(group: Group) -> None:
+    one = await group.join("one", times=QUICK)
+    await one.put("old")
+    one.readings(names := Held(answered=True))
+    await group.leave_dead("dead", {b"a": b"pulled"})
+    await names.reached.wait()
+    one.journal.finish("old", completed(b"{}"))
+    await one.journal.durable()
+    names.released.set()
     await eventually(lambda: one.recovered)
     assert one.recovered == {"a": b"pulled"}
 

@@ -179,6 +179,14 @@ def test_what_could_not_be_written_comes_first_and_with_its_newest_entries() -> 
     assert len(again.failed_tasks) == 2
 
 
+def test_an_entry_whose_answer_was_lost_is_removed_when_its_task_ends() -> None:
+    buffer = made()
+    buffer.put("a", b"pulled")
+    buffer.put_back(buffer.take())
+    buffer.finish("a", None, None)
+    assert buffer.take().removals == ["a"]
+
+
 def test_without_memory_in_redis_events_and_removals_are_done_and_entries_and_records_wait() -> None:
     buffer = stored("done", "gone")
     buffer.put("a", b"pulled")

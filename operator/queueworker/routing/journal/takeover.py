@@ -109,16 +109,15 @@ class Takeover:
         return entries
 
     async def _not_ours(self, instance: Instance) -> dict[bytes, bytes]:
-        """Entries by field. What we write while the answers are on their way is told from them before and after."""
+        """Entries by field.
+
+        While the answers are on their way we may write an entry, which is ours by then, or remove one, which has no
+        value by then.
+        """
         key, ours = [instance.journal_key], self._buffer.may_be_stored
         await self._script.connect(self._times.operation)
-        before = self._buffer.stored_ids()
         held = await self._script.run(key, [], self._times.operation)
-        sizes = {
-            field: size
-            for field, size in zip(held[::2], held[1::2], strict=True)
-            if (name := _text(field)) not in before and not ours(name)
-        }
+        sizes = {field: size for field, size in zip(held[::2], held[1::2], strict=True) if not ours(_text(field))}
         if not sizes:
             return {}
         entries = await self._script.run(key, [*sizes], self._times.transfer(sum(sizes.values())))

@@ -89,10 +89,6 @@ class WriteBuffer:
         under_way = self._under_way
         return eval_id in self._stored or (under_way is not None and eval_id in under_way.entries)
 
-    def stored_ids(self) -> set[str]:
-        """Those for which `may_be_stored` is true now."""
-        return self._stored | (self._under_way.entries.keys() if self._under_way is not None else set())
-
     # --- what the router adds
 
     def put(self, eval_id: str, entry: bytes) -> None:
