@@ -176,9 +176,17 @@ def test_the_summary_without_a_database_is_a_sentence(database: Path) -> None:
         (b'{"eval_id": "a", "error": "no", "result": {"status": 7}}', (None, '{"status":7}')),
         (b'{"eval_id": "a", "error": {"code": 1}}', (None, "{'code': 1}")),
         (b'{"eval_id": "a"}', (None, None)),
+        (
+            b'{"eval_id": "a", "status": "failed", "output": "x", "exit_code": 1, "n": 1}',
+            ("failed", '{"status":"failed","output":"x","exit_code":1}'),
+        ),
+        (
+            b'{"eval_id": "a", "output": "1", "result": {"status": "completed", "output": "2"}}',
+            (None, '{"output":"1"}'),
+        ),
     ],
 )
-def test_the_result_is_kept_or_the_error_if_there_is_no_result(
+def test_what_stands_at_the_top_is_kept_else_the_result_and_where_there_is_none_the_error(
     data: bytes, event: tuple[str | None, str | None]
 ) -> None:
     assert parse_event(COMPLETED, data, 1.5) == Event("a", COMPLETED, *event, at=1.5)

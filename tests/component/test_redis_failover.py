@@ -79,8 +79,8 @@ async def test_after_a_failover_the_journal_and_the_events_go_to_the_new_primary
             await queue.reported(1)
             redis.target = new.port
             async with Redis(port=own_redis.port) as old:
-                command: Any = old.execute_command("REPLICAOF", "127.0.0.1", "1")
-                await command
+                replicate: Any = old.execute_command
+                await replicate("REPLICAOF", "127.0.0.1", "1")
             queue.submit("after")
             await queue.reported(2, 30)
             await until(lambda: any(b'"after"' in payload for payload in seen), 30)

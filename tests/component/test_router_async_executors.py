@@ -281,3 +281,28 @@ async def test_the_demos_asynchronous_executor_runs_real_tasks_and_each_is_repor
     assert sorted(queue.completed) == sorted(ids)
     assert queue.failed.keys() == {"bad"}
     assert set(queue.reports.values()) == {1}
+
+
+async def test_kills_and_lost_events_end_with_the_outcome_that_really_was(
+    queue: StubQueue, redis_url: str, events: list[tuple[str, Any]]
+) -> None:
+    """The executor publishes on a Redis that is not there: all of its events are lost."""
+    lost = ("--redis-url", "redis://127.0.0.1:1")
+    with demo_process("executor", "--port", "0", "--async", *lost, "--max-concurrent", "4") as demo:
+        stub = StubExecutor(name="demo")
+        stub.port = int(demo.url.rpartition(":")[2])
+        queue.submit("good", code="print('fine')", timeout=60)
+        queue.submit("bad", code="print('no luck'); raise SystemExit(3)", timeout=60)
+        queue.submit("killed", code="import time; time.sleep(60)", timeout=60)
+        async with running(queue, [stub], redis_url, executors={"concurrency": 3}) as router:
+            await until(lambda: channels(events).count("running") == 3)
+            with demo.client() as client:
+                assert client.post("/kill/killed").status_code == 200
+            await queue.reported(3, timeout=30)
+            await until(lambda: router.snapshot().in_flight == 0)
+    assert queue.completed["good"].items() >= {"status": "completed", "output": "fine\n", "exit_code": 0}.items()
+    assert queue.failed["bad"] == "exit code 3: no luck"
+    assert "the task was killed, or the executor lost it" in queue.failed["killed"]
+    assert sorted(channels(events)) == ["completed", "failed", "failed", "running", "running", "running"]
+    (completed,) = [payload for channel, payload in events if channel == "evaluation:completed"]
+    assert completed["output"] == "fine\n"

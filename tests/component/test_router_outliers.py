@@ -11,7 +11,7 @@ from aiohttp import web
 
 from queueworker.routing.executors import outliers
 from tests.support.running import running
-from tests.support.stubs import StubExecutor, StubQueue, result, until
+from tests.support.stubs import StubExecutor, StubQueue, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +81,7 @@ async def test_tasks_that_fail_fast_on_one_executor_alone_do_not_drain_the_queue
     queue: StubQueue, redis_url: str
 ) -> None:
     async with StubExecutor(name="sour") as sour, StubExecutor(name="good", delay=0.1) as good:
-        sour.answers.extend(web.json_response(result("x", status="failed", error="no docker")) for _ in range(1000))
+        sour.answers.extend(web.json_response({"status": "failed", "error": "no docker"}) for _ in range(1000))
         queue.submit(*(f"t{i}" for i in range(60)))
         async with running(
             queue, [sour, good], redis_url, executors={"concurrency": 4}, routing={"strategy": "LeastLoaded"}
@@ -91,3 +91,32 @@ async def test_tasks_that_fail_fast_on_one_executor_alone_do_not_drain_the_queue
             await until(lambda: all(e.in_flight == 0 for e in router.snapshot().executors))
     assert len(sour.executed) < 40, "half is fair"
     assert Counter(queue.reports.values()) == {1: 60}
+
+
+class Unreliable(StubExecutor):
+    """Fails four of five tasks with 500."""
+
+    async def execute(self, request: web.Request) -> web.StreamResponse:
+        if len(self.executed) % 5 == 4:
+            return await super().execute(request)
+        self.executed.append((await request.json())["eval_id"])
+        return web.Response(status=500, text="oops")
+
+
+@pytest.mark.parametrize("strategy", ["Random", "RoundRobin", "LeastLoaded", "Weighted", "Sticky"])
+async def test_what_one_executor_fails_is_done_by_the_others_under_every_strategy(
+    queue: StubQueue, redis_url: str, strategy: str
+) -> None:
+    retry = {"attempts": 3, "backoffSeconds": 0}
+    async with (
+        Unreliable(name="bad") as bad,
+        StubExecutor(name="good-1", delay=0.02) as one,
+        StubExecutor(name="good-2", delay=0.02) as two,
+    ):
+        queue.submit(*(f"t{i}" for i in range(200)))
+        async with running(queue, [bad, one, two], redis_url, routing={"strategy": strategy, "retry": retry}) as router:
+            await queue.reported(200, timeout=60)
+            assert router.snapshot().counters.ejections >= 1
+            assert "failures" in seen(router, "bad").reason
+    assert (len(queue.completed), queue.failed) == (200, {})
+    assert len(bad.executed) < 20

@@ -25,14 +25,19 @@ class Call(NamedTuple):
 
 
 class FakeTransport:
-    """`health` and `capacity` are by host, and HEALTHY and 404 where nothing is said; `answers` is for `/execute`."""
+    """`health` and `capacity` are by host, and HEALTHY and 404 where nothing is said. `answers` is for `/execute`.
+
+    `logs` is for `/logs`; its last answer is given again and again.
+    """
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.health: dict[str, Answer | TransportError] = {}
         self.capacity: dict[str, object] = {}
         self.answers: deque[Answer | TransportError] = deque()
+        self.logs: deque[Answer | TransportError] = deque([Answer(404, b"Not Found")])
         self.health_seconds = 0.0
+        self.logs_seconds = 0.0
         self.execute_seconds = 0.0
         self.probing = 0
         """Health checks under way."""
@@ -42,6 +47,9 @@ class FakeTransport:
         host, _, path = url.removeprefix("http://").partition("/")
         if path == "capacity":
             return _capacity(self.capacity.get(host))
+        if path.startswith("logs/"):
+            await asyncio.sleep(self.logs_seconds)
+            return _answer(self.logs.popleft() if len(self.logs) > 1 else self.logs[0])
         self.probing += 1
         try:
             await asyncio.sleep(self.health_seconds)

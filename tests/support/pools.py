@@ -112,15 +112,19 @@ class PoolWorld:
     def set_pool(self, which: int | Iterable[int]) -> None:
         self.do(self.pool.set_endpoints, endpoints(which))
 
-    def start(self, permit: SlotPermit, eval_id: str = "a") -> asyncio.Task[Executor]:
+    def start(
+        self, permit: SlotPermit, eval_id: str = "a", *, failed_at: tuple[str, ...] = (), attempt: int = 1
+    ) -> asyncio.Task[Executor]:
         """Begin to acquire a slot for a task."""
+        task = flight(eval_id)
+        task.failed_at, task.attempt = failed_at, attempt
 
         async def acquire() -> Executor:
-            return await self.pool.acquire(permit, flight(eval_id), lambda: self.waits.append(eval_id))
+            return await self.pool.acquire(permit, task, lambda: self.waits.append(eval_id))
 
-        task = self.loop.create_task(acquire())
+        acquiring = self.loop.create_task(acquire())
         self.advance(0)
-        return task
+        return acquiring
 
     def take(self, eval_id: str = "a") -> tuple[SlotPermit, Executor]:
         """A slot that is free now."""
@@ -157,5 +161,6 @@ def check_books(pool: ExecutorPool, *, reserved: int | None = None) -> None:
     assert pool.healthy == sum(e.healthy for e in pool._members.values())
     assert slots.reserved >= 0
     assert reserved is None or slots.reserved == reserved
-    assert not any(future.done() for future in slots.waiting)
-    assert pool.can_reserve is (slots.free - slots.reserved - len(slots.waiting) > 0)
+    assert not any(future.done() for future in (*slots.waiting, *slots.avoiding))
+    claimed = slots.reserved + len(slots.waiting)
+    assert pool.can_reserve is (slots.free > claimed and len(slots.avoiding) < max(pool.healthy, 1))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from queueworker.resource.spec import Recovery
 from queueworker.routing import router_log
 from queueworker.routing.executors.attempt import EXECUTE_MARGIN_SECONDS, Retry
-from queueworker.routing.executors.pool import NoExecutors
+from queueworker.routing.executors.slot_waits import NoExecutors
 from queueworker.routing.in_flight import died_with, failed_task, record_outcome, record_state
 from queueworker.routing.journal.entries import State
 from queueworker.routing.wire.outcome import Outcome, event
@@ -167,10 +167,8 @@ class TaskRunner:
 
     async def _await_published_outcome(self, flight: InFlightTask, deadline: float) -> Outcome | None:
         """An asynchronous executor had the task when its router died. None: the task is to be executed again."""
-        outcome = await self._outcomes.await_published_outcome(flight.eval_id, max(0.0, deadline - time.time()))
-        if outcome is not None:
-            flight.ambiguous = False
-        elif self.spec.routing.recovery is Recovery.FAIL:
+        outcome = await self._attempts.resume(flight, max(0.0, deadline - time.time()))
+        if outcome is None and self.spec.routing.recovery is Recovery.FAIL:
             outcome = died_with(flight.executor)
         return outcome
 

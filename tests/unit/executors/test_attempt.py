@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
@@ -128,8 +129,8 @@ def test_a_result_is_the_outcome_and_nothing_is_ambiguous_any_more(was_ambiguous
 
 def test_a_result_ends_the_executors_row_of_failures() -> None:
     with AttemptWorld(2) as world:
-        for _ in range(2):
-            for _ in range(4):
+        for failures in (4, 1):
+            for _ in range(failures):
                 world.attempt(Answer(500, b"oops"))
             world.attempt(Answer(200, b'{"status": "failed", "error": "Traceback"}'))
         assert world.shown().healthy
@@ -207,10 +208,10 @@ def test_what_an_executor_does_not_serve_goes_to_each_of_the_others_once(answer:
         assert world.attempt(answer) == Retry()
         assert world.flight.failed_at == ("executor-0",)
         assert not world.flight.ambiguous
-        world.flight.failed_at = ("executor-1",)
+        world.flight.failed_at = tuple(["executor-1"])
         text = answer.body.decode() or "status 302"
         assert world.attempt(answer) == Outcome(False, f"Executor rejected task: {text}"), "there is no other one"
-        assert world.flight.failed_at == ("executor-1", "executor-0")
+        assert list(world.flight.failed_at) == ["executor-1", "executor-0"]
         world.flight.failed_at = ("executor-0",)
         assert isinstance(world.attempt(answer), Outcome), "it had its turn"
         assert (world.counters.retried, world.flight.attempt) == (0, 1)
@@ -274,10 +275,10 @@ def test_an_executor_that_refused_gets_no_task_for_a_moment() -> None:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (Answer(500, b"oops"), "answered 500: oops"),
-        (Answer(404, b"no route"), "answered 404: no route"),
-        (Answer(204, b""), "answered 204: "),
-        (Answer(200, b"[]"), "answered no result object: []"),
+        (Answer(500, b"oops"), "answered 500 (text, 4 bytes)"),
+        (Answer(404, b"no route"), "answered 404 (text, 8 bytes)"),
+        (Answer(204, b""), "answered 204 (an empty body)"),
+        (Answer(200, b"[]"), "answered 200 without a result of the task (JSON, 2 bytes)"),
         (TimedOut("http://e: 40 s"), "no answer in time at http://e: 40 s"),
     ],
 )
@@ -441,4 +442,165 @@ def test_a_known_synchronous_executor_costs_no_subscription() -> None:
         _, task = world.start_attempt(Answer(200, COMPLETED))
         assert world.outcomes.waiting == {}
         world.advance(1)
+        assert task.done()
+
+
+# --- the logs of asynchronous executors
+
+
+def logs(is_running: bool, exit_code: int | None = None, error: str = "") -> Answer:
+    return Answer(200, orjson.dumps({"eval_id": "a", "error": error, "is_running": is_running, "exit_code": exit_code}))
+
+
+STILL_RUNNING, NOT_KNOWN = logs(is_running=True), logs(is_running=False, error="Container not found")
+
+
+def asked(world: AttemptWorld) -> list[float]:
+    return [call.at for call in world.transport.calls if "/logs/" in call.url]
+
+
+def test_the_logs_tell_the_outcome_whose_event_was_lost() -> None:
+    with AttemptWorld(2) as world:
+        world.transport.logs = deque([STILL_RUNNING, logs(is_running=False, exit_code=0)])
+        _, task = world.start_attempt(RUNNING)
+        world.advance(8.9)
+        assert not task.done(), "the event of a task that has just ended is on its way"
+        world.advance(0.2)
+        outcome = task.result()
+        assert isinstance(outcome, Outcome)
+        assert (outcome.completed, outcome.published) == (True, False), "nobody has published it"
+        assert orjson.loads(outcome.result or b"")["status"] == "completed"
+        assert not world.flight.ambiguous
+        assert world.in_flight == 0
+        (call,) = {call for call in world.transport.calls if "/logs/" in call.url if call.at > 1004}
+        assert (call.url, call.limit) == ("http://executor-0/logs/a", 8 * 1024 * 1024)
+
+
+def test_the_event_counts_when_it_comes_after_the_logs_have_told_the_outcome() -> None:
+    with AttemptWorld(2) as world:
+        world.transport.logs = deque([logs(is_running=False, exit_code=0)])
+        _, task = world.start_attempt(RUNNING)
+        world.advance(4)
+        world.publish(Outcome(True, "", COMPLETED, published=True))
+        assert task.result() == Outcome(True, "", COMPLETED, published=True)
+
+
+@pytest.mark.parametrize("retries", [False, True])
+def test_a_task_that_the_executor_does_not_know_any_more_is_an_ambiguous_failure(retries: bool) -> None:
+    with AttemptWorld(2, None, **(RETRY if retries else {})) as world:
+        world.transport.logs = deque([NOT_KNOWN])
+        _, task = world.start_attempt(RUNNING)
+        world.advance(6.1)
+        error = "executor executor-0: the task was killed, or the executor lost it: Container not found"
+        assert task.result() == Outcome(completed=False, error=error)
+        assert world.flight.ambiguous
+        assert world.in_flight == 0
+        assert world.shown().healthy
+
+
+def test_after_a_lost_answer_the_logs_tell_whether_the_executor_has_the_task() -> None:
+    with AttemptWorld(2, None, **RETRY) as world:
+        permit, executor = world.take_on("executor-0")
+        executor.completes_async = True
+        world.do(permit.release)
+        world.transport.logs = deque([NOT_KNOWN])
+        _, task = world.start_attempt(Broken("http://e: reset"))
+        world.advance(6.1)
+        assert task.result() == Retry(2), "nobody has killed it: retry decides"
+
+
+@pytest.mark.parametrize("answer", [Answer(404, b"Not Found"), Answer(200, b"<html>"), Answer(500, b"")])
+def test_an_executor_without_the_call_is_asked_three_times_and_waited_for_as_ever(answer: Answer) -> None:
+    with AttemptWorld(2) as world:
+        world.transport.logs = deque([answer])
+        _, task = world.start_attempt(RUNNING)
+        world.advance(39.9)
+        assert not task.done()
+        assert len(asked(world)) == 3
+        world.advance(0.2)
+        assert task.done()
+
+
+def test_what_does_not_answer_is_asked_again() -> None:
+    with AttemptWorld(2) as world:
+        world.transport.logs = deque([*[Broken("reset")] * 5, logs(is_running=False, exit_code=1)])
+        _, task = world.start_attempt(RUNNING)
+        world.advance(21.1)
+        outcome = task.result()
+        assert isinstance(outcome, Outcome)
+        assert outcome.error == "exit code 1"
+
+
+def test_one_request_at_a_time_asks_for_the_logs_and_none_after_the_event() -> None:
+    with AttemptWorld(2) as world:
+        world.transport.logs = deque([STILL_RUNNING])
+        world.transport.logs_seconds = 4.0
+        _, task = world.start_attempt(RUNNING)
+        world.advance(11)
+        assert [round(at - 1000) for at in asked(world)] == [3, 10]
+        world.publish(Outcome(True, "", COMPLETED, published=True))
+        assert task.done(), "it did not wait for the logs"
+        world.advance(20)
+        assert len(asked(world)) == 2
+
+
+def test_large_logs_are_asked_for_less_often() -> None:
+    with AttemptWorld(2) as world:
+        large = b'{"is_running": true, "output": "%b"}' % (b"x" * 1024 * 1024)
+        world.transport.logs = deque([Answer(200, large)])
+        _, task = world.start_attempt(RUNNING, timeout=100)
+        world.advance(50)
+        assert [round(at - 1000) for at in asked(world)] == [3, 10, 17, 24, 31, 38, 45]
+        world.transport.logs = deque([TooLarge("http://e", 200, None, 8 * 1024 * 1024)])
+        world.advance(50)
+        assert len(asked(world)) == 9
+        task.cancel()
+        world.advance(0)
+
+
+# --- after a router's death
+
+
+def resumed(world: AttemptWorld, seconds: float) -> asyncio.Task[Outcome | None]:
+    world.flight.executor = "executor-1"
+    world.flight.ambiguous = True
+    return world.loop.create_task(world.attempts.resume(world.flight, seconds))
+
+
+def test_a_successor_takes_the_outcome_that_is_published_in_time() -> None:
+    with AttemptWorld(2) as world:
+        task = resumed(world, 20)
+        world.advance(2)
+        outcome = Outcome(True, "", COMPLETED, published=True)
+        world.publish(outcome)
+        assert (task.result(), world.flight.ambiguous, world.outcomes.waiting) == (outcome, False, {})
+
+
+def test_a_successor_takes_the_outcome_that_the_logs_tell() -> None:
+    with AttemptWorld(2) as world:
+        world.transport.logs = deque([logs(is_running=False, exit_code=0)])
+        task = resumed(world, 20)
+        world.advance(6.1)
+        outcome = task.result()
+        assert outcome is not None
+        assert (outcome.completed, outcome.published, world.flight.ambiguous) == (True, False, False)
+
+
+@pytest.mark.parametrize(("answer", "seconds"), [(NOT_KNOWN, 6.1), (STILL_RUNNING, 20), (Answer(404, b""), 20)])
+def test_none_is_the_outcome_that_nobody_tells(answer: Answer, seconds: float) -> None:
+    with AttemptWorld(2) as world:
+        world.transport.logs = deque([answer])
+        task = resumed(world, 20)
+        world.advance(seconds + 0.1)
+        assert task.result() is None
+        assert (world.flight.ambiguous, world.outcomes.waiting) == (True, {})
+
+
+def test_an_executor_that_left_is_waited_for_without_being_asked() -> None:
+    with AttemptWorld(2) as world:
+        task = resumed(world, 20)
+        world.flight.executor = "executor-7"
+        world.advance(19)
+        assert (asked(world), task.done()) == ([], False)
+        world.publish(Outcome(True, "", COMPLETED, published=True))
         assert task.done()

@@ -47,8 +47,33 @@ def test_a_result_ends_the_row_of_failures() -> None:
     with PoolWorld() as world:
         fail(world, "executor-0", 4)
         give(world, "executor-0", completed=False)
-        fail(world, "executor-0", 4)
+        fail(world, "executor-0", 1)
         assert world.shown().healthy
+
+
+def test_an_executor_that_fails_most_tasks_is_ejected_although_it_never_fails_five_in_a_row() -> None:
+    with PoolWorld(4) as world:
+        fail(world, "executor-0", 4)
+        give(world, "executor-0", completed=True)
+        fail(world, "executor-0", 2)
+        assert world.shown().reason == "ejected for 10 s after 6 failures among the last 10 tasks: answered 500: oops"
+        assert world.counters.ejections == 1
+        world.advance(10.1)
+        give(world, "executor-0", completed=True, times=5)
+        fail(world, "executor-0", 1)
+        assert world.shown().healthy, "it does better now"
+
+
+def test_where_most_executors_fail_most_tasks_nobody_is_ejected_for_it() -> None:
+    with PoolWorld(4) as world:
+        for i in range(4):
+            for _ in range(2):
+                fail(world, f"executor-{i}", 2)
+                give(world, f"executor-{i}", completed=True)
+        for i in range(4):
+            fail(world, f"executor-{i}", 2)
+        assert world.counters.ejections == 2, "the first two, while the others were below"
+        assert world.pool.healthy == 2
 
 
 def test_one_more_failure_after_the_return_ejects_for_longer() -> None:

@@ -20,11 +20,30 @@ def test_each_ejection_is_longer_up_to_a_limit_and_time_without_one_makes_the_ne
     assert history.eject(now + 10_000) == 10
 
 
-def test_one_failure_is_enough_after_a_return_and_five_are_at_first() -> None:
+def outlier(*outcomes: bool) -> str:
+    """Why an executor with these outcomes is an outlier; True is a failure."""
     history = FailureHistory()
-    assert [history.failed() for _ in range(5)] == [False] * 4 + [True]
+    for failure in outcomes:
+        history.failed() if failure else history.gave_a_result()
+    return history.reason
+
+
+def test_one_failure_is_enough_after_a_return_and_five_are_at_first() -> None:
+    assert outlier(*[True] * 4) == ""
+    assert outlier(*[True] * 5) == "5 failures in a row"
+    history = FailureHistory()
     history.returned(50.0)
-    assert history.failed()
+    assert history.reason == ""
+    history.failed()
+    assert history.reason == "5 failures in a row"
+
+
+def test_more_than_half_of_the_last_ten_outcomes_make_an_outlier_that_never_fails_five_in_a_row() -> None:
+    four_of_five = [True, True, True, True, False]
+    assert outlier(*four_of_five, True) == ""
+    assert outlier(*four_of_five, True, True) == "6 failures among the last 10 tasks"
+    assert outlier(*[True, False] * 20) == "", "half of them"
+    assert outlier(*four_of_five, True, True, *[False] * 3, *[False]) == "", "it does better"
 
 
 @pytest.mark.parametrize(("sound", "most"), [(0, 0), (1, 0), (2, 1), (3, 1), (8, 4)])

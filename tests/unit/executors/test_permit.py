@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from queueworker.routing.executors.pool import NoExecutors
+from queueworker.routing.executors.slot_waits import NoExecutors
 from tests.support.fake_transport import UNHEALTHY
 from tests.support.pools import PoolWorld, check_books, flight, spec
 

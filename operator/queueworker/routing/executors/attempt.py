@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from queueworker.resource.spec import WhenUnavailable
 from queueworker.routing.backoff import exponential
+from queueworker.routing.executors.outcome_waits import OutcomeWaits
 from queueworker.routing.executors.verdict import Failure, Kind, Running, classify
 from queueworker.routing.http.transport import Answer, TransportError
 from queueworker.routing.in_flight import record_state
@@ -61,12 +62,14 @@ class Attempts:
         self._journal = journal
         self._counters = counters
         self._clock = clock
+        self._waits = OutcomeWaits(transport, clock, spec.routing.max_body_bytes)
         self.apply(spec)
 
     def apply(self, spec: QueueWorkerSpec) -> None:
         """Take a changed spec: it applies to attempts that begin from now on, and to the next decision of others."""
         self._spec = spec
-        self._max_body_bytes = self._outcomes.max_body_bytes = spec.routing.max_body_bytes
+        self._max_body_bytes = spec.routing.max_body_bytes
+        self._outcomes.max_body_bytes = self._waits.max_body_bytes = self._max_body_bytes
 
     async def attempt(self, flight: InFlightTask, executor: Executor, body: bytes, timeout: int) -> Outcome | Retry:
         """Ask the executor to run the task, which has `timeout` seconds for it; wait for an asynchronous executor.
@@ -78,7 +81,7 @@ class Attempts:
         started = self._clock()
         allowed = timeout + EXECUTE_MARGIN_SECONDS
         try:
-            verdict = classify(await self._post(executor, body, allowed), executor.name)
+            verdict = classify(await self._post(executor, body, allowed), executor.name, flight.eval_id)
             if isinstance(verdict, Outcome):
                 executor.completes_async = False
                 return self._ended(flight, executor, verdict, started)
@@ -92,17 +95,40 @@ class Attempts:
                 self._counters.attempts_failed += 1
                 flight.ambiguous = was_ambiguous or verdict.ambiguous
                 self._tell_pool(executor, verdict, started)
-            if published is not None and await self._is_published(published, executor, verdict, started + allowed):
-                return self._ended(flight, executor, published.result(), started)
-            if isinstance(verdict, Running):
-                return self._retry(flight, f"executor {executor.name}: {NO_OUTCOME} within {allowed:.0f} s")
-            return self._after(flight, executor, verdict)
+            outcome = None
+            if published is not None:
+                outcome = await self._async_outcome(published, flight, executor, verdict, started + allowed)
+            if outcome is not None and (outcome.published or outcome.result is not None):
+                return self._ended(flight, executor, outcome, started)
+            if isinstance(verdict, Failure):
+                return self._after(flight, executor, verdict)
+            if outcome is not None:  # the executor does not know the task any more
+                return Outcome(completed=False, error=f"executor {executor.name}: {outcome.error}")
+            return self._retry(flight, f"executor {executor.name}: {NO_OUTCOME} within {allowed:.0f} s")
         finally:
             seconds = self._clock() - started
             flight.executor_seconds += seconds
             self._counters.execution.observe(seconds)
             if published is not None:
                 self._outcomes.unsubscribe(flight.eval_id)
+
+    async def resume(self, flight: InFlightTask, seconds: float) -> Outcome | None:
+        """Wait for the outcome of a task that an asynchronous executor had when the task's router died.
+
+        None when nobody tells it in so many seconds, or when the executor does not know the task any more.
+        """
+        published = self._outcomes.subscribe(flight.eval_id)
+        until = self._clock() + seconds
+        try:
+            await self._outcomes.listen()
+            executor = self._pool.find(flight.executor)
+            outcome = await self._waits.outcome(published, executor, flight.eval_id, until - self._clock())
+        finally:
+            self._outcomes.unsubscribe(flight.eval_id)
+        if outcome is None or not (outcome.published or outcome.result is not None):
+            return None
+        flight.ambiguous = False
+        return outcome
 
     async def _post(self, executor: Executor, body: bytes, seconds: float) -> Answer | TransportError:
         try:
@@ -149,15 +175,20 @@ class Attempts:
             case other:
                 assert_never(other)
 
-    async def _is_published(
-        self, published: asyncio.Future[Outcome], executor: Executor, verdict: Running | Failure, until: float
-    ) -> bool:
-        """Whether the executor publishes the outcome in time. It may do so although its answer was lost on the way."""
+    async def _async_outcome(
+        self,
+        published: asyncio.Future[Outcome],
+        flight: InFlightTask,
+        executor: Executor,
+        verdict: Running | Failure,
+        until: float,
+    ) -> Outcome | None:
+        """What an asynchronous executor tells in time. It may do so although its answer was lost on the way."""
         if isinstance(verdict, Failure) and not verdict.answer_lost:
-            return False
+            return None
         if executor.completes_async:
-            await asyncio.wait([published], timeout=max(0.0, until - self._clock()))
-        return published.done()
+            return await self._waits.outcome(published, executor, flight.eval_id, until - self._clock())
+        return published.result() if published.done() else None
 
     def _after(self, flight: InFlightTask, executor: Executor, failure: Failure) -> Outcome | Retry:
         first_time = executor.name not in flight.failed_at

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from queueworker.routing.executors import outliers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from queueworker.routing.counters import Counters
     from queueworker.routing.executors.executor import Executor
@@ -42,6 +42,8 @@ class Ejections:
         """The one that was ejected first comes first."""
         self._failing: set[Executor] = set()
         """Executors whose last tasks all failed."""
+        self._faulty: set[Executor] = set()
+        """Executors that failed most of their last tasks by a fault of their own."""
         self._usual_seconds = outliers.INITIAL_TASK_SECONDS
         """Moving average of what a completed task takes."""
         self._timers: set[asyncio.TimerHandle] = set()
@@ -49,7 +51,9 @@ class Ejections:
     def answered(self, executor: Executor, completed: bool, took: float, healthy: int) -> None:
         """The executor gave the result of a task after so many seconds. Call it before the task's slot is released."""
         history = executor.failures
-        history.consecutive_failures = 0
+        history.gave_a_result()
+        if executor in self._faulty and not history.fails_most:
+            self._faulty.discard(executor)
         if completed:
             self._usual_seconds += (took - self._usual_seconds) * NEWEST_TASK_WEIGHT
             if history.consecutive_failed_tasks:
@@ -67,14 +71,20 @@ class Ejections:
             self._call_later(seconds, lambda: self._slots.give_back(executor))
 
     def failed(self, executor: Executor, reason: str, healthy: int) -> None:
-        """The executor failed a task by a fault of its own: enough of those in a row eject it."""
-        if not executor.failures.failed() or executor.leaving or not executor.healthy:
+        """The executor failed a task by a fault of its own: enough of those eject it, in a row or by their share."""
+        history = executor.failures
+        history.failed()
+        if history.fails_most:
+            self._faulty.add(executor)
+        if not history.reason or executor.leaving or not executor.healthy:
             return
-        if len(self._ejected) + 1 > outliers.max_ejected(healthy + self._sound()):
+        most = outliers.max_ejected(healthy + _sound(self._ejected))
+        in_a_row = history.consecutive_failures >= outliers.CONSECUTIVE_FAILURES
+        if len(self._ejected) >= most or not (in_a_row or _sound(self._faulty) <= most):
             return
-        seconds = executor.failures.eject(self._clock())
-        count = executor.failures.consecutive_failures
-        executor.ejection_reason = f"ejected for {seconds:.0f} s after {count} failures in a row: {reason}"
+        why = history.reason
+        seconds = history.eject(self._clock())
+        executor.ejection_reason = f"ejected for {seconds:.0f} s after {why}: {reason}"
         executor.ejection_timer = self._call_later(seconds, lambda: self._readmit(executor))
         self._ejected[executor] = None
         self._counters.ejections += 1
@@ -89,7 +99,7 @@ class Ejections:
 
     def too_many(self, healthy: int) -> bool:
         """Whether more executors are ejected than may be: others became unhealthy or left."""
-        return len(self._ejected) > outliers.max_ejected(healthy + self._sound())
+        return len(self._ejected) > outliers.max_ejected(healthy + _sound(self._ejected))
 
     def readmit_first(self) -> None:
         """End the ejection that began first."""
@@ -98,6 +108,7 @@ class Ejections:
     def forget(self, executor: Executor) -> None:
         """The executor leaves the pool."""
         self._failing.discard(executor)
+        self._faulty.discard(executor)
         if executor.ejection_reason:
             self._readmit(executor)
 
@@ -106,10 +117,6 @@ class Ejections:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
-
-    def _sound(self) -> int:
-        """Ejected executors whose health checks succeed."""
-        return sum(executor.health.healthy and not executor.leaving for executor in self._ejected)
 
     def _readmit(self, executor: Executor) -> None:
         self._cancel(executor.ejection_timer)
@@ -138,3 +145,8 @@ class Ejections:
         if timer is not None:
             timer.cancel()
             self._timers.discard(timer)
+
+
+def _sound(executors: Iterable[Executor]) -> int:
+    """How many of them have health checks that succeed."""
+    return sum(executor.health.healthy and not executor.leaving for executor in executors)

@@ -5,7 +5,8 @@ least loaded, and the whole queue would drain into it (a black hole; Prequal, NS
 failures of the executor's own count: a 5xx, an answer that is not a result, a broken connection, no answer in time.
 
 As in Envoy, consecutive failures eject, for longer each time, and only a part of the pool: what fails everywhere (a
-bad batch of tasks) is not the executors' fault, and the other tasks need executors.
+bad batch of tasks) is not the executors' fault, and the other tasks need executors. An executor that fails most tasks,
+but never five in a row, is ejected too, unless most executors do.
 
 A result that says `failed` is the task's failure and ejects nobody. But where the tasks of one executor fail in a row
 and those of others do not, failing fast must not attract more tasks: each of its slots cools down for as long as a
@@ -18,6 +19,9 @@ from dataclasses import dataclass
 
 CONSECUTIVE_FAILURES = 5
 """So many consecutive failures make an outlier."""
+RECENT_OUTCOMES = 10
+MAX_RECENT_FAILURES = 5
+"""More failures than these among an executor's last outcomes make an outlier, too."""
 EJECTION_SECONDS = 10.0
 MAX_EJECTION_SECONDS = 300.0
 MAX_EJECTED_SHARE = 0.5
@@ -31,6 +35,8 @@ class FailureHistory:
 
     consecutive_failures: int = 0
     """Failures of the executor's own since its last result."""
+    recent: int = 0
+    """Its last outcomes as bits, the newest lowest: 1 for a failure of its own, 0 for a result."""
     ejections: int = 0
     """The last ejection was this many times as long as a first one."""
     returned_at: float = 0.0
@@ -38,10 +44,30 @@ class FailureHistory:
     consecutive_failed_tasks: int = 0
     """Results that said `failed` since the last one that said `completed`."""
 
-    def failed(self) -> bool:
-        """Record a failure. Returns whether the executor is an outlier."""
+    @property
+    def reason(self) -> str:
+        """Why the executor is an outlier; empty when it is none."""
+        if self.consecutive_failures >= CONSECUTIVE_FAILURES:
+            return f"{self.consecutive_failures} failures in a row"
+        return f"{self.recent.bit_count()} failures among the last {RECENT_OUTCOMES} tasks" if self.fails_most else ""
+
+    @property
+    def fails_most(self) -> bool:
+        return self.recent.bit_count() > MAX_RECENT_FAILURES
+
+    def failed(self) -> None:
+        """Record a failure."""
         self.consecutive_failures += 1
-        return self.consecutive_failures >= CONSECUTIVE_FAILURES
+        self._add(1)
+
+    def gave_a_result(self) -> None:
+        """Record a result."""
+        self.consecutive_failures = 0
+        if self.recent:
+            self._add(0)
+
+    def _add(self, failure: int) -> None:
+        self.recent = (self.recent << 1 | failure) & ((1 << RECENT_OUTCOMES) - 1)
 
     def eject(self, now: float) -> float:
         """Record an ejection. Returns its length in seconds.

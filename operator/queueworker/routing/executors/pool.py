@@ -6,42 +6,29 @@ under way will fill; tasks that wait for a slot come before new pulls.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-from queueworker.resource.spec import WhenUnavailable
+from queueworker.routing.executors.choice import Choice
 from queueworker.routing.executors.ejection import Ejections
 from queueworker.routing.executors.executor import Executor
-from queueworker.routing.executors.health import UNHEALTHY_PERIOD_SECONDS
 from queueworker.routing.executors.health_checks import HealthChecks
 from queueworker.routing.executors.permit import SlotPermit
+from queueworker.routing.executors.slot_waits import SlotWaits
 from queueworker.routing.executors.slots import Slots
 from queueworker.routing.executors.slow_start import WarmUp
-from queueworker.routing.executors.strategies import Chooser, chooser
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable
     from random import Random
 
-    from queueworker.resource.spec import ExecutorsSpec, QueueWorkerSpec
+    from queueworker.resource.spec import QueueWorkerSpec
     from queueworker.routing.config import Endpoint
     from queueworker.routing.counters import Counters
     from queueworker.routing.http.transport import Transport
     from queueworker.routing.in_flight import InFlightTask
     from queueworker.routing.limits import Limits
     from queueworker.routing.snapshot import ExecutorSnapshot
-
-
-# How long a later attempt at a task waits for another executor than those that failed it.
-AVOID_SECONDS = 10.0
-
-
-class NoExecutors(Exception):
-    """No executor was healthy during the whole grace period, and the object says `whenUnavailable: Fail`."""
-
-    def __init__(self) -> None:
-        super().__init__("No healthy executors available")  # the legacy worker's words
 
 
 class ExecutorPool:
@@ -64,7 +51,6 @@ class ExecutorPool:
     ) -> None:
         self._spec = spec
         self._max_age = spec.executors.health_check.max_age_seconds
-        self._rng = rng
         self._clock = clock
         self._on_change = on_change
         self._members: dict[Endpoint, Executor] = {}
@@ -72,7 +58,8 @@ class ExecutorPool:
         """They left while they ran tasks; some may be done by now."""
         self._healthy = 0
         self._slots = Slots(on_free)
-        self._chooser = self._make_chooser()
+        self._choice = Choice(spec.routing, self._slots, rng)
+        self._waits = SlotWaits(spec.executors, self._slots, clock, self._is_down, self.has_another)
         self._warm_up = WarmUp(spec.executors.slow_start_seconds, clock=clock, on_step=self._warm_up_step)
         self._ejections = Ejections(self._slots, clock=clock, counters=counters, on_flip=self._flipped)
         self._checks = HealthChecks(
@@ -91,13 +78,12 @@ class ExecutorPool:
         before, self._spec = self._spec, spec
         check = spec.executors.health_check
         self._max_age = check.max_age_seconds
-        self._checks.spec = spec.executors
+        self._checks.spec = self._waits.spec = spec.executors
+        self._choice.apply(spec.routing)
         self._warm_up.window = spec.executors.slow_start_seconds
-        if (before.routing.strategy, before.routing.sticky_key) != (spec.routing.strategy, spec.routing.sticky_key):
-            self._chooser = self._make_chooser()
         for executor in self._all():
             self._set_capacity(executor)
-        self._tell_chooser()
+        self._choice.set_members(self._members.values())
         if before.executors.health_check != check:
             for executor in self._members.values():
                 self._checks.start(executor)
@@ -115,7 +101,7 @@ class ExecutorPool:
             if endpoint not in self._members:
                 self._join(endpoint)
         self._members = {endpoint: self._members[endpoint] for endpoint in wanted}
-        self._tell_chooser()
+        self._choice.set_members(self._members.values())
         self._slots.wake()
         self._on_change()
 
@@ -142,19 +128,19 @@ class ExecutorPool:
         """Choose an executor for the task and move the permit to one of its slots; `permit.release` gives it back.
 
         The executor's last successful health check is not older than `maxAgeSeconds`, and it is another one than those
-        that failed the task, if there is one (see `_wait_for_another`). `on_wait` is called before any wait, for a slot
-        or for a health check. The permit gives its reservation up before it waits for a slot, and holds nothing when
-        this raises `NoExecutors` or is cancelled.
+        that failed the task, if there is one (see `SlotWaits.another_slot`). `on_wait` is called before any wait, for a
+        slot or for a health check. The permit gives its reservation up before it waits for a slot, and holds nothing
+        when this raises `NoExecutors` or is cancelled.
         """
         slots = self._slots
         while True:
-            waits = bool(flight.failed_at) and await self._wait_for_another(permit, flight, on_wait)
+            waits = bool(flight.failed_at) and await self._waits.another_slot(permit, flight, on_wait)
             if not slots.available:
                 waits = True
                 permit.release()
                 on_wait()
-                await self._wait_for_slot()
-            executor = self._choose(flight)
+                await self._waits.any_slot()
+            executor = self._choice.executor_for(flight)
             permit.move_to(executor)
             if waits:
                 slots.offer()
@@ -169,6 +155,10 @@ class ExecutorPool:
             if self.fresh(executor):
                 return executor
             permit.release()
+
+    def find(self, name: str) -> Executor | None:
+        """The executor of that name, also one that has left and still runs tasks."""
+        return next((executor for executor in self._all() if executor.name == name), None)
 
     def has_another(self, flight: InFlightTask) -> bool:
         """Whether an executor is healthy that has not failed the task; it may be busy."""
@@ -226,6 +216,10 @@ class ExecutorPool:
 
     # --- members
 
+    def _is_down(self) -> bool:
+        """Whether every executor is sick and idle."""
+        return self._healthy == 0
+
     def _all(self) -> list[Executor]:
         return [*self._members.values(), *(e for e in self._leaving.values() if e.in_flight)]
 
@@ -282,59 +276,10 @@ class ExecutorPool:
 
     def _capacity_changed(self, executor: Executor) -> None:
         self._set_capacity(executor)
-        self._tell_chooser()
+        self._choice.set_members(self._members.values())
 
     def _warm_up_step(self) -> None:
         for executor in self._warm_up.step(self._members.values(), self._healthy):
             self._set_capacity(executor)
-        self._tell_chooser()
+        self._choice.set_members(self._members.values())
         self._slots.offer()
-
-    def _make_chooser(self) -> Chooser[Executor]:
-        return chooser(self._spec.routing.strategy, self._spec.routing.sticky_key, self._rng)
-
-    def _tell_chooser(self) -> None:
-        self._chooser.set_members(tuple(self._members.values()))
-
-    def _choose(self, flight: InFlightTask) -> Executor:
-        """The strategy's choice, unless that executor has failed the task and another one is available."""
-        slots = self._slots
-        executor = self._chooser.choose(slots.available, flight.task)
-        if flight.failed_at and executor.name in flight.failed_at:
-            others = slots.others(flight.failed_at)
-            return self._rng.choice(others) if others else executor
-        return executor
-
-    async def _wait_for_another(self, permit: SlotPermit, flight: InFlightTask, on_wait: Callable[[], None]) -> bool:
-        """Wait until an executor is available that has not failed the task. Returns whether there was a wait.
-
-        Waits as long as such an executor is healthy; before a later attempt at most for `AVOID_SECONDS`, because the
-        one that failed may do better now.
-        """
-        slots, waited = self._slots, False
-        deadline = self._clock() + (AVOID_SECONDS if flight.attempt > 1 else math.inf)
-        while not slots.others(flight.failed_at) and self.has_another(flight):
-            left = deadline - self._clock()
-            if left <= 0:
-                break
-            if not waited:
-                waited = True
-                permit.release()
-                on_wait()
-            await slots.wait(min(left, UNHEALTHY_PERIOD_SECONDS), flight.failed_at)
-        return waited
-
-    async def _wait_for_slot(self) -> None:
-        """Wait until an executor is available. Raises `NoExecutors` after the grace period with none healthy."""
-        while not self._slots.available:
-            woken = await self._slots.wait(_patience(self._spec.executors, self._healthy))
-            if not woken and self._healthy == 0 and self._spec.executors.when_unavailable is WhenUnavailable.FAIL:
-                raise NoExecutors
-
-
-def _patience(executors: ExecutorsSpec, healthy: int) -> float | None:
-    """Seconds that a task waits for a slot before it asks whether any executor is healthy at all."""
-    if executors.when_unavailable is WhenUnavailable.HOLD:
-        return None
-    grace = executors.unavailable_grace_seconds
-    return grace if healthy == 0 else max(grace, UNHEALTHY_PERIOD_SECONDS)

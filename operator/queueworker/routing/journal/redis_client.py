@@ -62,10 +62,11 @@ class ExclusiveScript:
         try:
             async with asyncio.timeout(seconds):
                 try:
-                    return await self._run(keys, args)
-                except NoScriptError:  # Redis was restarted
-                    await self._redis.script_load(self._script.script)
-                    return await self._run(keys, args)
+                    return await self._run("EVALSHA", self._script.sha, keys, args)
+                except NoScriptError:
+                    # Redis was restarted, or this is another server. The script goes over this very connection: others
+                    # of the client may still lead to the old one.
+                    return await self._run("EVAL", self._script.script, keys, args)
         except RedisError as error:
             if names_another_server(error):
                 await self.disconnect()
@@ -78,10 +79,10 @@ class ExclusiveScript:
         if self._connection is not None:
             await self._connection.disconnect()
 
-    async def _run(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    async def _run(self, command: str, script: Any, keys: Sequence[str], args: Sequence[Any]) -> Any:
         connection = self._connection
         assert connection is not None
-        await connection.send_command("EVALSHA", self._script.sha, len(keys), *keys, *args, check_health=False)
+        await connection.send_command(command, script, len(keys), *keys, *args, check_health=False)
         return await connection.read_response()
 
 
