@@ -143,7 +143,7 @@ async def test_an_id_handed_out_twice_while_it_is_in_flight_runs_once(rig: Rig) 
     await rig.until(rig.running, "a task that runs")
     (eval_id,) = rig.running()
     task = b'{"eval_id":"%s","code":"print(1)","language":"python","engine":"docker","timeout":30}' % eval_id.encode()
-    rig.load(0.1)
+    rig.load(0.6)
     with rig.fault("the queue hands out an id that is in flight three times more"):
         await rig.spoil(rig.queue, answers(response(200, task)), "/tasks/next", 3)
     await rig.account()

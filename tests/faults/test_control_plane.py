@@ -87,7 +87,7 @@ async def test_another_holder_is_written_into_the_lease(rig: Rig, cluster: Clust
     async with cluster.operator() as leader:
         await cluster.says(leader, "leading")
         cluster.apply()
-        rig.load(0.1)
+        rig.load(0.2)
         await rig.progress()
         rig.workers.append(leader)
         with rig.fault("another holder writes itself into the Lease, and is never seen again"):

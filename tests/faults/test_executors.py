@@ -22,7 +22,7 @@ UNAVAILABLE = "No healthy executors available"
 async def test_an_executor_killed_mid_task_fails_its_tasks_and_the_other_goes_on(rig: Rig) -> None:
     """Mechanism: a connection that broke after the request was written is ambiguous, and is not sent again."""
     await rig.start(delay=1)
-    rig.load(0.1)
+    rig.load(0.4)
     await rig.progress()
     await rig.until(lambda: rig.amid_on("executor-1"), "a task on executor-1")
     with rig.fault("SIGKILL of one of two executors while it runs tasks; it stays dead"):
@@ -34,7 +34,7 @@ async def test_an_executor_killed_mid_task_fails_its_tasks_and_the_other_goes_on
 async def test_an_executor_killed_mid_task_has_its_tasks_run_again_where_retry_allows(rig: Rig) -> None:
     """Mechanism: `routing.retry.attempts`."""
     await rig.start(delay=0.5, RETRY_ATTEMPTS="2")
-    rig.load(0.1)
+    rig.load(0.2)
     await rig.progress()
     await rig.until(lambda: rig.amid_on("executor-1"), "a task on executor-1")
     with rig.fault("SIGKILL of one of two executors while it runs tasks; it comes back"):
@@ -48,7 +48,7 @@ async def test_an_executor_killed_mid_task_has_its_tasks_run_again_where_retry_a
 async def test_an_executor_frozen_mid_task_finishes_its_tasks_once_when_it_goes_on(rig: Rig) -> None:
     """Mechanism: a failed health check takes no task away from the executor that runs it."""
     await rig.start(delay=0.5)
-    rig.load(0.1)
+    rig.load(0.2)
     await rig.until(lambda: rig.amid_on("executor-1"), "a task on executor-1")
     with rig.fault("SIGSTOP of one of two executors until it is found unhealthy, then SIGCONT"):
         rig.executors[0].freeze()
@@ -61,7 +61,7 @@ async def test_an_executor_frozen_mid_task_finishes_its_tasks_once_when_it_goes_
 async def test_an_executor_frozen_for_good_fails_its_tasks_at_their_timeout(rig: Rig) -> None:
     """Mechanism: a task's timeout and the margin after it bound the wait for the executor's answer."""
     await rig.start(delay=0.5)
-    rig.load(0.1, timeout=1)
+    rig.load(0.2, timeout=1)
     await rig.until(lambda: rig.amid_on("executor-1"), "a task on executor-1")
     with rig.fault("SIGSTOP of one of two executors while it runs tasks of a timeout of 1 s"):
         hit = rig.amid_on("executor-1")

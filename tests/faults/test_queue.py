@@ -112,7 +112,7 @@ async def test_a_queue_that_hangs_on_reports_gets_them_again_after_a_minute(rig:
 async def test_a_queue_that_has_forgotten_its_tasks_gets_every_report_and_routing_goes_on(rig: Rig) -> None:
     """Mechanism: the queue's own 404 ends the report; the outcome is published."""
     await rig.start(delay=1)
-    rig.load(0.1)
+    rig.load(0.4)
     await rig.progress(2)
     await rig.until(rig.running, "a task that runs")
     with rig.fault("SIGKILL of the queue, which starts again with no memory of what it handed out"):
@@ -128,7 +128,7 @@ async def test_a_queue_that_has_forgotten_its_tasks_gets_every_report_and_routin
 async def test_a_queue_whose_key_changes_and_changes_back_gets_every_report(rig: Rig) -> None:
     """Mechanism: after 401 reports are sent again for ever, and no result becomes a failure."""
     await rig.start(delay=0.5, key="the-key")
-    rig.load(0.1)
+    rig.load(0.2)
     await rig.progress()
     await rig.until(rig.running, "a task that runs")
     with rig.fault("the queue refuses the worker's key with 401 for 4 s, while tasks run"):

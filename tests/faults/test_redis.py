@@ -126,7 +126,7 @@ async def test_a_router_is_killed_while_redis_is_away_and_the_journal_is_require
     await rig.start(worker=False, delay=1, JOURNAL="Required")
     async with watched(rig) as way:
         worker = await rig.start_worker(REDIS_URL=way.redis_url)
-        rig.load(0.1)
+        rig.load(0.4)
         await rig.progress()
         with rig.fault("connections to Redis are refused, and then SIGKILL of the router"):
             await way.refuse()

@@ -138,7 +138,7 @@ async def test_a_router_is_killed_while_it_drains(rig: Rig) -> None:
     await rig.start(worker=False, delay=1.5)
     async with watched(rig) as way:
         worker = await rig.start_worker(REDIS_URL=way.redis_url)
-        rig.load(0.1)
+        rig.load(0.5)
         await rig.until(lambda: "executing" in way.held.values(), "a task in the journal")
         with rig.fault("SIGTERM of the router, then SIGKILL while it waits for the running tasks"):
             worker.signal(signal.SIGTERM)
