@@ -66,6 +66,8 @@ class InputReader:
         """The last valid one."""
         self._config: RouterConfig | None = None
         """The last one that was made."""
+        self._found: Sequence[Endpoint] = ()
+        """The last endpoints that were found."""
         self._ignored: frozenset[str] = frozenset()
 
     async def read(self, body: Mapping[str, Any], snapshot: Snapshot | None) -> RouterInputs:
@@ -96,11 +98,12 @@ class InputReader:
             redis_note=redis_url.note,
             suspended=suspended,
         )
-        if endpoints is None:
+        if endpoints is None and self._config is None:
             return RouterInputs(problems, spec)
+        whole = endpoints is not None and not fault and problems.secret is None
+        self._found = self._found if endpoints is None else endpoints
         self._config = self._built(spec, key, redis_url)
-        whole = not fault and key.problem is None and redis_url.problem is None
-        return RouterInputs(problems, spec, self._config, endpoints, whole)
+        return RouterInputs(problems, spec, self._config, self._found, whole)
 
     def _validated(self, given: Mapping[str, Any]) -> QueueWorkerSpec:
         """Fields of a newer CRD are ignored, and named once in the log. Raises ValidationError."""

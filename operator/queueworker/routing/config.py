@@ -40,7 +40,7 @@ class RouterConfig:
 
     group: str
     spec: QueueWorkerSpec
-    redis_url: str
+    redis_url: str = field(repr=False)
     api_key: str | None = field(default=None, repr=False)
 
     @property

@@ -201,3 +201,13 @@ async def test_defaults_and_secrets_have_short_names_too() -> None:
     assert found.config.redis_url == "redis://:pw@redis.team.svc"
     assert found.config.spec.queue.url == "http://localhost:8081"
     assert [e.url for e in found.endpoints] == ["http://executor-1.team.svc:8083"]
+
+
+async def test_an_edit_is_not_held_up_by_endpoint_slices_that_were_not_listed_yet() -> None:
+    reading = Reading()
+    service = {"executors": {"service": {"name": "executor"}}}
+    assert (await reading.read(service)).config is None, "a new object waits for them"
+    before = await reading.read({})
+    edited = await reading.read(service | {"suspend": True})
+    assert edited.config is not None
+    assert (edited.config.intent, edited.endpoints, edited.whole) == (Intent.SUSPEND, before.endpoints, False)

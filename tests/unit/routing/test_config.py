@@ -61,5 +61,5 @@ def test_executors_are_numbered_or_listed_once_or_watched(executors: dict[str, A
     assert (None if found is None else [(e.name, e.url) for e in found]) == wanted
 
 
-def test_a_config_shows_no_key() -> None:
-    assert "s3cret" not in repr(RouterConfig("g", spec(), "redis://r", "s3cret"))
+def test_a_config_shows_neither_key_nor_password() -> None:
+    assert "s3cret" not in repr(RouterConfig("g", spec(), "redis://:s3cret@r", "s3cret"))
