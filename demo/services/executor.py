@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import ctypes
 import itertools
-import logging
 import os
 import resource
 import signal
@@ -20,16 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import orjson
 import typer
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from demo.services.action_log import ActionLog
+from demo.services.async_tasks import Containers, Publisher
 from demo.services.serving import EXCEPTION_HANDLERS, answer, int_field, read_object, serve, text_field
 
 MIB = 1024 * 1024
@@ -37,12 +34,9 @@ RUNAWAY_FACTOR = 8
 """A task that has written this many times the output limit is killed: what it writes is discarded anyway."""
 PIPE_SECONDS = 1.0
 """Time for a task's pipes to close after its death. Only a descendant that left the process group keeps them open."""
-PUBLISH_SECONDS = 30.0
-"""Time for publishing an outcome; after that the executor gives up."""
 
 _PR_SET_PDEATHSIG = 1
 _T = TypeVar("_T")
-_log = logging.getLogger("executor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +80,17 @@ class Sandbox:
         self._limits = limits
         self._process: asyncio.subprocess.Process | None = None
         self._written = 0
+        self._stdout, self._stderr = bytearray(), bytearray()
         self.verdict: str | None = None
         self.reason = ""
 
     @property
     def pid(self) -> int:
         return self._process.pid if self._process else 0
+
+    def output(self) -> str:
+        """Standard output and standard error until now."""
+        return bytes(self._stdout + self._stderr).decode(errors="replace")
 
     def kill(self, verdict: str, reason: str) -> None:
         """Kill the process group. The verdict (`timeout` or `killed`) of the first call is kept."""
@@ -124,10 +123,9 @@ class Sandbox:
         """Return exit code (negative: the signal), stdout and stderr, once the process is reaped."""
         process = self._process
         assert process is not None, "start() comes first"
-        stdout, stderr = bytearray(), bytearray()
         pipes = [
-            asyncio.ensure_future(self._collect(process.stdout, stdout)),
-            asyncio.ensure_future(self._collect(process.stderr, stderr)),
+            asyncio.ensure_future(self._collect(process.stdout, self._stdout)),
+            asyncio.ensure_future(self._collect(process.stderr, self._stderr)),
             asyncio.ensure_future(self._feed(process.stdin, code.encode(errors="surrogatepass"))),
         ]
         try:
@@ -144,7 +142,7 @@ class Sandbox:
             for pipe in pipes:
                 pipe.cancel()
             await asyncio.gather(*pipes, return_exceptions=True)
-        return await process.wait(), bytes(stdout), bytes(stderr)
+        return await process.wait(), bytes(self._stdout), bytes(self._stderr)
 
     async def _collect(self, pipe: asyncio.StreamReader | None, into: bytearray) -> None:
         """Read to the end, and keep as much as the limit allows, so the writer never blocks nor fills our memory."""
@@ -168,42 +166,13 @@ class Sandbox:
         pipe.close()
 
 
-class Publisher:
-    """Publishes the outcomes of an asynchronous executor on Redis."""
-
-    def __init__(self, redis_url: str) -> None:
-        self._redis: Redis = Redis.from_url(redis_url, socket_connect_timeout=2, socket_timeout=5)
-
-    async def publish(self, result: dict[str, Any]) -> None:
-        """Publish the outcome; try for `PUBLISH_SECONDS`, then log that it is lost."""
-        if result["status"] == "completed":
-            channel, payload = "evaluation:completed", {"eval_id": result["eval_id"], "result": result}
-        else:
-            channel = "evaluation:failed"
-            payload = {"eval_id": result["eval_id"], "error": result["error"], "result": result}
-        data = orjson.dumps(payload)
-        try:
-            async with asyncio.timeout(PUBLISH_SECONDS):
-                while True:
-                    try:
-                        await self._redis.publish(channel, data)
-                    except (RedisError, OSError):
-                        await asyncio.sleep(0.2)
-                    else:
-                        return
-        except TimeoutError:
-            _log.error("gave up publishing the outcome of %s: Redis is away", result["eval_id"])
-
-    async def close(self) -> None:
-        await self._redis.aclose()
-
-
 class Executor:
     """Runs at most `max_concurrent` tasks at once. With a publisher it is asynchronous."""
 
     def __init__(self, settings: Settings, publisher: Publisher | None = None) -> None:
         self._settings = settings
         self._publisher = publisher
+        self._containers = Containers()
         self._actions = ActionLog(settings.record, settings.executor_id)
         self._running = 0
         self._sandboxes: set[Sandbox] = set()
@@ -248,8 +217,22 @@ class Executor:
         work = self._keep(asyncio.create_task(self._work(sandbox, eval_id, code, timeout, started)))
         if self._publisher is None:
             return answer(await asyncio.shield(work))
-        self._keep(asyncio.create_task(self._publish(self._publisher, work)))
-        return answer(self._result(eval_id, "running", container=await started))
+        container = self._containers.start(
+            eval_id, timeout, sandbox.output, lambda: sandbox.kill("killed", "Killed by request")
+        )
+        self._keep(asyncio.create_task(self._publish(self._publisher, sandbox, work)))
+        container.container_id = await started
+        return answer(self._result(eval_id, "running", container=container.container_id))
+
+    def async_routes(self) -> list[Route]:
+        """What only an asynchronous executor has."""
+        if self._publisher is None:
+            return []
+        return [
+            Route("/logs/{eval_id:path}", self._containers.logs, methods=["GET"]),
+            Route("/running", self._containers.running, methods=["GET"]),
+            Route("/kill/{eval_id:path}", self._containers.kill, methods=["POST"]),
+        ]
 
     def _keep(self, task: asyncio.Task[_T]) -> asyncio.Task[_T]:
         """Keep a reference: the loop has only weak ones, and the handler that waits for the task may be cancelled."""
@@ -257,8 +240,13 @@ class Executor:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _publish(self, publisher: Publisher, work: asyncio.Task[dict[str, Any]]) -> None:
-        await publisher.publish(await work)
+    async def _publish(self, publisher: Publisher, sandbox: Sandbox, work: asyncio.Task[dict[str, Any]]) -> None:
+        result = await work
+        if sandbox.pid:
+            result["output"] = sandbox.output()
+            result["error"] = sandbox.reason
+        if self._containers.end(result):
+            await publisher.publish(result)
 
     async def _work(
         self, sandbox: Sandbox, eval_id: str, code: str, timeout: int, started: asyncio.Future[str]
@@ -352,6 +340,7 @@ def create_app(executor: Executor) -> Starlette:
             Route("/execute", executor.execute, methods=["POST"]),
             Route("/health", executor.health, methods=["GET"]),
             Route("/capacity", executor.capacity, methods=["GET"]),
+            *executor.async_routes(),
         ],
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,

@@ -25,6 +25,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import AuthenticationError, RedisError
 
+FIELDS = ("status", "output", "error", "exit_code", "executor_id")
 CHANNELS = ("evaluation:completed", "evaluation:failed", "evaluation:running")
 BATCH_EVENTS = 500
 BATCH_SECONDS = 0.05
@@ -83,7 +84,10 @@ class Summary:
 
 
 def parse_event(channel: str, data: bytes, at: float) -> Event | None:
-    """The event in a message; None if the message has no `eval_id`."""
+    """The event in a message; None if the message has no `eval_id`.
+
+    What the platform's worker reads is at the top level; `result` is read only where nothing is there.
+    """
     try:
         payload = orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -94,6 +98,8 @@ def parse_event(channel: str, data: bytes, at: float) -> Event | None:
     if not isinstance(eval_id, str) or not eval_id:
         return None
     result, error = payload.get("result"), payload.get("error")
+    if "status" in payload or "output" in payload:
+        result = {name: payload[name] for name in FIELDS if name in payload}
     status = result.get("status") if isinstance(result, dict) else None
     body = orjson.dumps(result).decode() if result is not None else error
     return Event(

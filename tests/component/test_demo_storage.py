@@ -54,7 +54,7 @@ def rows(database: Path) -> list[tuple[Any, ...]]:
         ).fetchall()
 
 
-def test_what_is_published_after_its_first_line_is_stored(worker: DemoProcess, redis: Redis, database: Path) -> None:
+def test_events_published_after_the_first_line_are_stored(worker: DemoProcess, redis: Redis, database: Path) -> None:
     failed = {"status": "failed", "output": "", "exit_code": 1}
     assert worker.first_line == f"subscribed to {COMPLETED}, {FAILED}, {RUNNING}"
     publish(redis, RUNNING, eval_id="a", executor_id="executor-1", container_id="7", timeout=30)
@@ -82,7 +82,7 @@ def test_a_second_delivery_is_counted_and_changes_nothing(worker: DemoProcess, r
     assert summarize(database) == Summary(completed=1, failed=1, running=0, distinct=1, duplicates=1)
 
 
-def test_unknown_fields_are_ignored_and_messages_of_no_use_do_no_harm(
+def test_unknown_fields_are_ignored_and_useless_messages_do_no_harm(
     worker: DemoProcess, redis: Redis, database: Path
 ) -> None:
     for useless in (b"no json", b"\xff", b"[]", b"{}", b'{"eval_id": null}', b'{"eval_id": 7}', b""):
@@ -110,7 +110,7 @@ def test_sigterm_commits_what_was_received(worker: DemoProcess, redis: Redis, da
     assert summarize(database).completed == 20
 
 
-def test_a_killed_worker_goes_on_with_what_it_had(server: RedisServer, redis: Redis, database: Path) -> None:
+def test_a_worker_that_was_killed_goes_on_with_its_database(server: RedisServer, redis: Redis, database: Path) -> None:
     arguments = ("storage_worker", "--redis-url", server.url, "--database", str(database))
     with demo_process(*arguments) as worker:
         publish(redis, COMPLETED, eval_id="a", result=RESULT)
@@ -124,7 +124,7 @@ def test_a_killed_worker_goes_on_with_what_it_had(server: RedisServer, redis: Re
     assert summarize(database) == Summary(completed=2, failed=0, running=0, distinct=2, duplicates=1)
 
 
-def test_it_survives_a_restart_of_redis(database: Path) -> None:
+def test_the_worker_survives_a_restart_of_redis(database: Path) -> None:
     with (
         RedisServer() as server,
         demo_process("storage_worker", "--redis-url", server.url, "--database", str(database)) as worker,
@@ -141,7 +141,7 @@ def test_it_survives_a_restart_of_redis(database: Path) -> None:
     assert summarize(database) == Summary(completed=2, failed=0, running=0, distinct=2, duplicates=0)
 
 
-def test_it_waits_for_a_redis_that_is_not_there_yet_and_can_be_stopped(tmp_path: Path) -> None:
+def test_the_worker_waits_for_a_redis_that_is_not_there_yet_and_can_be_stopped(tmp_path: Path) -> None:
     with demo_process(
         *("storage_worker", "--redis-url", "redis://127.0.0.1:1", "--database", str(tmp_path / "a.db")),
         wait_for_line=False,
@@ -161,7 +161,7 @@ def test_the_summary_is_one_line(database: Path) -> None:
     assert (ended.returncode, ended.stdout) == (0, "completed=1 failed=1 running=0 distinct=2 duplicates=1\n")
 
 
-def test_a_summary_of_no_database_is_a_sentence(database: Path) -> None:
+def test_the_summary_without_a_database_is_a_sentence(database: Path) -> None:
     ended = run_demo("storage_worker", "summary", "--database", str(database))
     assert ended.returncode == 1
     assert ended.stderr == f"{database}: no such database; has the storage worker run?\n"
@@ -176,9 +176,17 @@ def test_a_summary_of_no_database_is_a_sentence(database: Path) -> None:
         (b'{"eval_id": "a", "error": "no", "result": {"status": 7}}', (None, '{"status":7}')),
         (b'{"eval_id": "a", "error": {"code": 1}}', (None, "{'code': 1}")),
         (b'{"eval_id": "a"}', (None, None)),
+        (
+            b'{"eval_id": "a", "status": "failed", "output": "x", "exit_code": 1, "n": 1}',
+            ("failed", '{"status":"failed","output":"x","exit_code":1}'),
+        ),
+        (
+            b'{"eval_id": "a", "output": "1", "result": {"status": "completed", "output": "2"}}',
+            (None, '{"output":"1"}'),
+        ),
     ],
 )
-def test_the_result_is_kept_and_where_there_is_none_the_error(
+def test_what_stands_at_the_top_is_kept_else_the_result_and_where_there_is_none_the_error(
     data: bytes, event: tuple[str | None, str | None]
 ) -> None:
     assert parse_event(COMPLETED, data, 1.5) == Event("a", COMPLETED, *event, at=1.5)

@@ -142,7 +142,7 @@ def test_a_task_whose_router_was_killed_is_ambiguous_and_sent_only_when_asked_fo
             wait_until(lambda: account(queue)["completed"] == 1, "completed")
 
 
-def test_on_a_terminal_it_asks_before_it_sends_what_may_have_run(redis_url: str) -> None:
+def test_on_a_terminal_retry_asks_before_it_sends_tasks_that_may_have_run(redis_url: str) -> None:
     with platform(redis_url) as (queue, _, environ):
         group = journal_group(queue.url)
         leave(redis_url, group, made("a", queue.url, ambiguous=True), made("b", queue.url))
@@ -178,7 +178,7 @@ def test_a_task_that_the_queue_has_already_is_not_sent_a_second_time(redis_url: 
         assert ids(environ) == ["running", "queued"], "they leave when they complete"
 
 
-def test_what_cannot_be_sent_stays_and_each_reason_is_told(redis_url: str) -> None:
+def test_tasks_that_cannot_be_sent_stay_in_the_record_each_with_its_reason(redis_url: str) -> None:
     with platform(redis_url) as (queue, _, environ):
         group = journal_group(queue.url)
         large = made("large", queue.url, 3, task=failures.NO_TASK)
@@ -201,7 +201,7 @@ def test_what_cannot_be_sent_stays_and_each_reason_is_told(redis_url: str) -> No
         assert (no_such.returncode, no_such.stdout) == (1, "")
 
 
-def test_a_refused_key_is_told_and_nothing_is_lost(redis_url: str) -> None:
+def test_a_refused_key_is_named_and_nothing_is_lost(redis_url: str) -> None:
     with platform(redis_url) as (queue, _, environ):
         leave(redis_url, journal_group(queue.url), made("a", queue.url, 1), made("b", queue.url, 2))
         wrong = failed("retry", "--all", **environ | {"QUEUE_API_KEY": "wrong"})

@@ -265,7 +265,7 @@ async def test_the_demos_asynchronous_executor_runs_real_tasks_and_each_is_repor
     queue: StubQueue, redis_url: str, events: list[tuple[str, Any]]
 ) -> None:
     ids = [f"t{i}" for i in range(40)]
-    with demo_process("executor", "--port", "0", "--later", "--redis-url", redis_url, "--max-concurrent", "4") as demo:
+    with demo_process("executor", "--port", "0", "--async", "--redis-url", redis_url, "--max-concurrent", "4") as demo:
         stub = StubExecutor(name="demo")
         stub.port = int(demo.url.rpartition(":")[2])
         queue.submit(*ids)

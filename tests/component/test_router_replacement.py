@@ -151,7 +151,7 @@ async def test_an_operator_that_ends_during_the_move_leaves_everything_in_the_ne
     queue: StubQueue, executor: StubExecutor, redis_url: str, own_redis: RedisServer
 ) -> None:
     stuck = StubExecutor(gate=asyncio.Event())
-    two = {"executors": {"concurrency": 2}, "routing": BRIEF}
+    two: dict[str, Any] = {"executors": {"concurrency": 2}, "routing": BRIEF}
     refuse_reports(queue)
     queue.submit("executed")
     async with supervised() as supervisor:

@@ -31,7 +31,6 @@ class Failing(StubExecutor):
         web.json_response(result("a", status="failed", error="no")),
         web.json_response(result("a", status="timeout", error="no")),
         web.Response(status=400, text="no"),
-        web.Response(text="no"),
     ],
 )
 async def test_an_answer_is_final_however_many_attempts_are_allowed(

@@ -41,7 +41,7 @@ async def test_an_outcome_is_published_after_the_queue_has_it(
         assert not events
         await queue.reported(1)
         await until(lambda: events)
-    assert events == [("evaluation:completed", {"eval_id": "a", "result": result("a")})]
+    assert events == [("evaluation:completed", {**result("a"), "result": result("a")})]
 
 
 async def test_a_failed_result_is_reported_and_published_with_its_error(
@@ -55,7 +55,7 @@ async def test_a_failed_result_is_reported_and_published_with_its_error(
         await queue.reported(2)
         await until(lambda: len(events) == 2)
     assert queue.failed == {"a": "Traceback", "b": "Execution failed"}
-    assert events[0] == ("evaluation:failed", {"eval_id": "a", "error": "Traceback", "result": failed})
+    assert events[0] == ("evaluation:failed", {**failed, "result": failed})
 
 
 async def test_a_task_fails_after_the_grace_without_a_healthy_executor_with_the_legacy_workers_error(

@@ -79,7 +79,7 @@ def published(redis_url: str) -> Iterator[list[tuple[str, Any]]]:
             thread.join()
 
 
-def test_every_task_is_routed_once_and_the_face_has_the_legacy_shapes(redis_url: str) -> None:
+def test_every_task_is_routed_once_and_the_http_api_has_the_legacy_shapes(redis_url: str) -> None:
     ids = [f"task-{i}" for i in range(40)]
     with platform() as (queue, executor), published(redis_url) as events:
         submit(queue, ids)
@@ -120,7 +120,7 @@ def test_every_task_is_routed_once_and_the_face_has_the_legacy_shapes(redis_url:
 
 
 @pytest.mark.skipif(not can_have_hosts(), reason="no process may have its own /etc/hosts here")
-def test_the_legacy_environment_to_the_letter_uses_all_numbered_executors(redis_url: str, tmp_path: Path) -> None:
+def test_with_the_legacy_environment_all_numbered_executors_are_used(redis_url: str, tmp_path: Path) -> None:
     """`executor-1` and `executor-2` on port 8083, as its users have them: on loopback addresses of the test's own."""
     ids = [f"task-{i}" for i in range(30)]
     network = f"127.{64 + os.getpid() // 254 % 128}.{1 + os.getpid() % 254}"
@@ -188,7 +188,7 @@ def test_a_worker_that_is_killed_and_starts_again_under_another_name_routes_ever
     assert totals["reported_twice"] + totals["unknown_reports"] <= left["handed_out"] - left["completed"]
 
 
-def test_sigterm_drains_what_runs_and_says_that_it_is_not_ready(redis_url: str) -> None:
+def test_after_sigterm_the_worker_drains_and_is_not_ready(redis_url: str) -> None:
     with platform("--fast", "--delay-ms", "1500") as (queue, executor):
         submit(queue, ["running", *[f"later-{i}" for i in range(20)]])
         environ = legacy(queue, executor, redis_url) | {"EXECUTOR_CONCURRENCY": "1"}
@@ -206,7 +206,7 @@ def test_sigterm_drains_what_runs_and_says_that_it_is_not_ready(redis_url: str) 
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_the_second_signal_ends_it_at_once(redis_url: str, number: signal.Signals, status: int) -> None:
+def test_the_second_signal_ends_the_worker_at_once(redis_url: str, number: signal.Signals, status: int) -> None:
     with platform("--fast", "--delay-ms", "20000") as (queue, executor):
         submit(queue, ["stuck"])
         with worker_process(**legacy(queue, executor, redis_url)) as worker:
@@ -219,7 +219,7 @@ def test_the_second_signal_ends_it_at_once(redis_url: str, number: signal.Signal
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_with_status_0_though_every_peer_is_away(number: signal.Signals) -> None:
+def test_a_signal_ends_the_worker_with_status_0_while_every_peer_is_away(number: signal.Signals) -> None:
     with worker_process(**NOWHERE, REDIS_URL="redis://127.0.0.1:9", LOG_FORMAT="text") as worker:
         assert worker.get("/health").json()["service"] == "queue-worker"
         wait_until(lambda: worker.get("/health").json()["status"] == "degraded", "degraded")
@@ -231,7 +231,9 @@ def test_a_signal_ends_it_with_status_0_though_every_peer_is_away(number: signal
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("arguments", [["worker"], ["operator", "--port", "0"]])
-def test_a_signal_while_it_still_imports_ends_it_with_status_0(arguments: list[str], number: signal.Signals) -> None:
+def test_a_signal_during_the_imports_ends_the_worker_with_status_0(
+    arguments: list[str], number: signal.Signals
+) -> None:
     """As process 1 of a container it would otherwise not even notice. The signal comes with the first import."""
     code = (
         "import os, sys\n"
@@ -248,7 +250,7 @@ def test_a_signal_while_it_still_imports_ends_it_with_status_0(arguments: list[s
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
-def test_logs_are_json_lines_when_asked_for(redis_url: str) -> None:
+def test_the_log_is_json_lines_if_asked_for(redis_url: str) -> None:
     environ = NOWHERE | {"REDIS_URL": redis_url, "LOG_FORMAT": "json", "EXECUTOR_PORT": "tcp://10.0.0.1:8083"}
     with worker_process(**environ) as worker:
         worker.signal(signal.SIGTERM)
@@ -260,7 +262,7 @@ def test_logs_are_json_lines_when_asked_for(redis_url: str) -> None:
     assert messages[-1] == "stopped; 0 tasks were routed"
 
 
-def test_a_port_that_is_taken_ends_it_with_a_sentence() -> None:
+def test_a_port_in_use_ends_the_worker_with_a_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         ended = run_command("worker", **NOWHERE, HOST="127.0.0.1", PORT=port)
@@ -269,7 +271,7 @@ def test_a_port_that_is_taken_ends_it_with_a_sentence() -> None:
     assert ended.stderr.count("\n") == 1
 
 
-def test_the_help_teaches() -> None:
+def test_the_help_names_the_commands_and_variables() -> None:
     helped = run_command("worker", "--help")
     assert helped.returncode == 0
     assert "EXECUTOR_CONCURRENCY (1)" in helped.stdout

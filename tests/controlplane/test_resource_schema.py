@@ -184,6 +184,14 @@ def test_status_is_written_apart_and_read_in_columns(kubectl: Kubectl, namespace
     assert wide[9:] == ["STRATEGY", "QUEUE", "IN-FLIGHT", "MESSAGE"]
 
 
+def test_a_status_of_a_newer_operator_is_taken(kubectl: Kubectl, namespace: str) -> None:
+    kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", {}))
+    condition = {"type": "PoolReady", "status": "False", "reason": "NoSuchReasonYet", "message": "m"}
+    newer = {"conditions": [condition | {"lastTransitionTime": "2026-01-01T00:00:00Z"}], "migration": {"phase": "Done"}}
+    patch = json.dumps({"status": newer})
+    kubectl("patch", "qw", "legacy", "-n", namespace, "--subresource=status", "--type=merge", "-p", patch)
+
+
 def test_scale_sets_the_number_of_executors(kubectl: Kubectl, namespace: str) -> None:
     kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", {}))
     kubectl("scale", "qw/legacy", "-n", namespace, "--replicas=3")

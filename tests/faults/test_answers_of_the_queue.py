@@ -1,4 +1,4 @@
-"""A queue that acts and whose answer does not arrive whole, or is wrong, with a load running through it."""
+"""A queue whose answers do not arrive whole, or are somebody else's, under load."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HTML = response(200, b"<html><h1>We will be back soon</h1></html>", "text/html")
     ],
 )
 async def test_a_pull_whose_answer_is_cut_off_loses_its_task_and_is_counted(rig: Rig, fault: Fault, what: str) -> None:
-    """Mechanism: `queueworker_pulls_lost_total`. The documented window: the queue has popped, and keeps no lease."""
+    """Mechanism: `queueworker_pulls_lost_total`. No client can prevent it: the queue pops before it answers."""
     await rig.start()
     rig.load(0.1)
     await rig.progress()
@@ -39,7 +39,7 @@ async def test_a_pull_whose_answer_is_cut_off_loses_its_task_and_is_counted(rig:
 
 
 async def test_a_pull_that_broke_before_the_queue_had_it_loses_nothing(rig: Rig) -> None:
-    """Mechanism: it is counted all the same: the router cannot know."""
+    """Mechanism: it is counted, because the router cannot know."""
     await rig.start()
     rig.load(0.1)
     await rig.progress()
@@ -61,7 +61,7 @@ async def test_a_pull_whose_answer_comes_byte_by_byte_loses_nothing(rig: Rig) ->
 
 
 async def test_a_report_whose_answer_is_lost_is_taken_once(rig: Rig) -> None:
-    """Mechanism: the report is sent again, and 404 then means that nothing is left to tell."""
+    """Mechanism: the report is sent again, and the queue's own 404 ends it."""
     await rig.start()
     rig.load(0.1)
     await rig.progress()
@@ -86,8 +86,8 @@ async def test_a_report_that_broke_before_the_queue_had_it_is_sent_again(rig: Ri
     assert not rig.ledger.ids("unknown")
 
 
-async def test_an_html_page_in_place_of_a_task_is_no_task(rig: Rig) -> None:
-    """Mechanism: `InvalidAnswer` of a pull; the next poll asks again."""
+async def test_an_html_page_in_place_of_a_task_is_counted_as_a_pull_that_may_be_lost(rig: Rig) -> None:
+    """Mechanism: whatever is not the queue's own answer may have cost a task; polls pause 5, 10 … 30 s then."""
     await rig.start()
     rig.load(0.1)
     await rig.progress()
@@ -97,10 +97,24 @@ async def test_an_html_page_in_place_of_a_task_is_no_task(rig: Rig) -> None:
         rig.queue.proxy.heal()
     await rig.account()
     assert not rig.ledger.ids("failed")
+    assert await rig.metric("pulls_lost_total") == len(rig.queue.proxy.spoilt) <= 6
 
 
-async def test_an_html_page_in_answer_to_a_report_does_not_count_as_taken(rig: Rig) -> None:
-    """Mechanism: a report is taken when the queue says so in JSON; else it is sent again."""
+@pytest.mark.parametrize("status", [404, 502])
+async def test_a_report_that_a_gateway_answers_in_place_of_the_queue_is_sent_again(rig: Rig, status: int) -> None:
+    """Mechanism: only the queue's own words end a report."""
+    await rig.start()
+    rig.load(0.1)
+    await rig.progress()
+    with rig.fault(f"something in front of the queue answers {status} to six reports"):
+        await rig.spoil(rig.queue, answers(response(status, b"page not found", "text/plain")), "/complete", 6)
+    await rig.account()
+    assert not rig.ledger.ids("failed")
+    assert await rig.metric("reports_unknown_total") == 0
+
+
+async def test_a_report_that_is_answered_with_an_html_page_is_sent_again(rig: Rig) -> None:
+    """Mechanism: as above."""
     await rig.start()
     rig.load(0.1)
     await rig.progress()
@@ -111,7 +125,7 @@ async def test_an_html_page_in_answer_to_a_report_does_not_count_as_taken(rig: R
 
 
 async def test_a_result_that_the_queue_refuses_for_good_is_reported_as_a_failure(rig: Rig) -> None:
-    """Mechanism: a 4xx that is not `not now` turns the result into a failure that says so."""
+    """Mechanism: after a 4xx that refuses this very report, the task fails with an error that says so."""
     await rig.start()
     rig.load(0.1)
     await rig.progress()
@@ -137,7 +151,7 @@ async def test_an_id_handed_out_twice_while_it_is_in_flight_runs_once(rig: Rig) 
 
 
 async def test_an_id_handed_out_again_after_its_report_runs_again_and_is_reported_again(rig: Rig) -> None:
-    """Mechanism: what is reported is forgotten: the queue's word is the only one on what is to be done."""
+    """Mechanism: a task that is reported is forgotten; the queue alone decides what is to be done."""
     await rig.start()
     rig.submit(1, 0)
     await rig.idle()

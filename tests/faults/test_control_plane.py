@@ -1,4 +1,4 @@
-"""The operator without its API server, without its Lease, with another clock and another key: routing goes on."""
+"""An operator without its API server, without its Lease, with another clock or another key: routing goes on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 control_plane, kubectl, namespace = shared.control_plane, shared.kubectl, shared.namespace
 
-# one control plane for all of them
+# They share one control plane.
 pytestmark = pytest.mark.xdist_group("control-plane")
 
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
@@ -61,7 +61,7 @@ async def live_routers(rig: Rig) -> int:
 
 @pytest.mark.minute
 async def test_the_api_server_is_away_for_a_minute_and_routing_does_not_notice(rig: Rig, cluster: Cluster) -> None:
-    """Mechanism: a leader that cannot renew its Lease leads on while nobody else routes."""
+    """Mechanism: a leader that cannot renew its Lease goes on while nobody else routes."""
     await rig.start(worker=False)
     async with cluster.way() as way, cluster.operator(way) as leader:
         await cluster.says(leader, "leading")
@@ -102,7 +102,7 @@ async def test_another_holder_is_written_into_the_lease(rig: Rig, cluster: Clust
 
 
 async def test_the_api_server_is_out_of_reach_for_the_leader_alone(rig: Rig, cluster: Cluster) -> None:
-    """Mechanism: it sees in Redis that another routes what it routes, and drains; no task is routed by both."""
+    """Mechanism: it sees in Redis that another operator routes its objects, and drains."""
     await rig.start(worker=False, delay=0.3)
     async with cluster.way() as way, cluster.operator(way) as first:
         await cluster.says(first, "leading")
@@ -111,7 +111,7 @@ async def test_the_api_server_is_out_of_reach_for_the_leader_alone(rig: Rig, clu
         await rig.progress()
         async with cluster.operator() as second:
             await cluster.says(second, "standing by")
-            with rig.fault("what the leader sends to the API server vanishes, until the other has drained it out"):
+            with rig.fault("what the leader sends to the API server vanishes, until the other leads"):
                 way.swallow()
                 await cluster.says(second, "leading")
                 await rig.until(lambda: "draining 1 routers" in first.log(), "the first drains")
@@ -128,7 +128,7 @@ async def test_the_api_server_is_out_of_reach_for_the_leader_alone(rig: Rig, clu
 @pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not installed (Debian: apt-get install faketime)")
 @pytest.mark.parametrize(("whose", "hours"), [("leader", 1), ("leader", -1), ("standby", 1)])
 async def test_an_operators_clock_is_set(rig: Rig, cluster: Cluster, whose: str, hours: int) -> None:
-    """Mechanism: all goes by the monotonic clock, and the times that others write into the Lease are never read."""
+    """Mechanism: the monotonic clock; the times that others write into the Lease are never read."""
     await rig.start(worker=False, delay=0.3)
     clock = cluster.folder / "clock"
     clock.write_text("+0\n")
@@ -160,7 +160,7 @@ async def test_an_operators_clock_is_set(rig: Rig, cluster: Cluster, whose: str,
     assert not rig.ledger.ids("failed")
 
 
-async def test_the_queues_key_is_rotated_and_the_secret_changes_later(rig: Rig, cluster: Cluster) -> None:
+async def test_the_queues_key_is_rotated_before_the_secret_changes(rig: Rig, cluster: Cluster) -> None:
     """Mechanism: a refused key has the Secret read again, every two seconds; tasks and reports wait for it."""
     await rig.start(worker=False, key="first", delay=0.3)
     cluster.kubectl("create", "secret", "generic", "key", "-n", cluster.namespace, "--from-literal=api-key=first")

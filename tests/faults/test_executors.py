@@ -1,4 +1,4 @@
-"""Executors that die, freeze, go away and come back, with a load running through it."""
+"""Executors that die, freeze, go away and come back, under load."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ async def test_an_executor_killed_mid_task_has_its_tasks_run_again_where_retry_a
         hit = rig.running_on("executor-1")
         await rig.executors[0].kill()
         await rig.executors[0].start()
-    await rig.account(may_run_twice=hit, twice_why="what the killed executor ran: `retry.attempts` is 2")
+    await rig.account(may_run_twice=hit, twice_why="the tasks that the killed executor ran: `retry.attempts` is 2")
     assert not rig.ledger.ids("failed")
 
 
 async def test_an_executor_frozen_mid_task_finishes_its_tasks_once_when_it_goes_on(rig: Rig) -> None:
-    """Mechanism: a bad health check takes no task away from the executor that runs it."""
+    """Mechanism: a failed health check takes no task away from the executor that runs it."""
     await rig.start(delay=0.5)
     rig.load(0.1)
     await rig.until(lambda: rig.amid_on("executor-1"), "a task on executor-1")
@@ -83,7 +83,7 @@ async def test_a_slow_executor_gets_fewer_tasks_and_fails_none(rig: Rig) -> None
 
 
 async def test_an_executor_that_refuses_connections_fails_no_task(rig: Rig) -> None:
-    """Mechanism: what provably was not sent goes to the next executor, and a failed connection marks the first one.
+    """Mechanism: a task that provably was not sent goes to the next executor, and the first one is unhealthy.
 
     Health checks are too rare to help.
     """
@@ -115,7 +115,7 @@ async def test_an_executor_whose_connects_get_no_answer_fails_no_task(rig: Rig) 
 
 
 async def test_an_executor_that_fell_silent_while_it_was_idle_gets_no_task(rig: Rig) -> None:
-    """Mechanism: no task goes to an executor whose last good health check is older than `maxAgeSeconds`.
+    """Mechanism: no task goes to an executor whose last successful health check is older than `maxAgeSeconds`.
 
     Connections to it are open and dead, so that nothing but the check's limit can tell.
     """
@@ -124,7 +124,7 @@ async def test_an_executor_that_fell_silent_while_it_was_idle_gets_no_task(rig: 
     await rig.idle()
     with rig.fault("a black hole in front of an idle executor for 5 s: connections stay open, and nothing passes"):
         rig.executors[0].proxy.swallow()
-        await asyncio.sleep(1.5)  # its last check is too old by now, and the next of its own accord is not due
+        await asyncio.sleep(1.5)  # Its last check is too old by now, and the next periodic one is not due.
         rig.load()
         await asyncio.sleep(3.5)
         await rig.executors[0].proxy.restore()
@@ -133,7 +133,7 @@ async def test_an_executor_that_fell_silent_while_it_was_idle_gets_no_task(rig: 
 
 
 @pytest.mark.minute
-async def test_all_executors_gone_for_a_minute_fail_what_was_pulled_after_the_grace(rig: Rig) -> None:
+async def test_tasks_that_were_pulled_fail_after_the_grace_while_all_executors_are_away(rig: Rig) -> None:
     """Mechanism: `whenUnavailable: Fail` and its grace; nothing is pulled while no executor is healthy."""
     await rig.start(UNAVAILABLE_GRACE_SECONDS="5")
     rig.queue.proxy.latency = 0.3  # a pull is always under way
@@ -160,7 +160,7 @@ async def test_all_executors_gone_for_a_minute_fail_what_was_pulled_after_the_gr
 
 
 @pytest.mark.minute
-async def test_all_executors_gone_for_a_minute_hold_what_was_pulled(rig: Rig) -> None:
+async def test_tasks_that_were_pulled_are_held_while_all_executors_are_away(rig: Rig) -> None:
     """Mechanism: `whenUnavailable: Hold`."""
     await rig.start(WHEN_UNAVAILABLE="Hold", UNAVAILABLE_GRACE_SECONDS="5")
     rig.queue.proxy.latency = 0.3

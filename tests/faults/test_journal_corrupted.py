@@ -1,4 +1,4 @@
-"""The journal, damaged by hand: the damage is named and set aside, and the tasks that it still names are reported."""
+"""A journal that was damaged by hand: the damage is named and set aside, and the tasks that it names are reported."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def dead(redis: Redis) -> str:
 
 
 async def test_entries_that_cannot_be_read_are_set_aside_and_their_tasks_reported_as_failed(rig: Rig) -> None:
-    """Mechanism: every entry is read by itself, and what cannot be read is kept for a person."""
+    """Mechanism: every entry is read by itself, and one that cannot be read is kept for a person."""
     await rig.start(worker=False, executors=4, delay=3)
     async with watched(rig) as way, Redis.from_url(rig.redis.url) as redis:
         worker = await rig.start_worker(REDIS_URL=way.redis_url)
@@ -70,7 +70,7 @@ async def test_unknown_fields_in_an_entry_are_ignored(rig: Rig) -> None:
         worker = await rig.start_worker(REDIS_URL=way.redis_url)
         rig.load()
         await rig.progress()
-        with rig.fault("SIGKILL of the router; its entries get fields that nobody knows"):
+        with rig.fault("SIGKILL of the router; its entries get unknown fields"):
             await rig.until(lambda: "executing" in way.held.values(), "a task in the journal")
             await rig.kill_worker(worker)
             left = await left_by(rig, way)
@@ -82,14 +82,14 @@ async def test_unknown_fields_in_an_entry_are_ignored(rig: Rig) -> None:
     assert not rig.ledger.ids("failed")
 
 
-async def test_a_field_that_is_no_text_is_set_aside(rig: Rig) -> None:
-    """Mechanism: what names no task that a queue could have handed out is reported to nobody, and harms nobody."""
+async def test_a_field_that_is_not_text_is_set_aside(rig: Rig) -> None:
+    """Mechanism: no queue can have handed out such an id, so it is reported to none."""
     await rig.start(worker=False, delay=0.3)
     async with watched(rig) as way, Redis.from_url(rig.redis.url) as redis:
         worker = await rig.start_worker(REDIS_URL=way.redis_url)
         rig.load()
         await rig.progress()
-        with rig.fault("SIGKILL of the router; its journal gets a field whose name is no UTF-8"):
+        with rig.fault("SIGKILL of the router; its journal gets a field whose name is not UTF-8"):
             await rig.until(lambda: "executing" in way.held.values(), "a task in the journal")
             await rig.kill_worker(worker)
             left = await left_by(rig, way)
@@ -105,7 +105,7 @@ async def test_a_field_that_is_no_text_is_set_aside(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("whose", ["a dead router", "a live router"])
-async def test_a_journal_that_is_no_hash_is_set_aside(rig: Rig, whose: str) -> None:
+async def test_a_journal_that_is_not_a_hash_is_set_aside(rig: Rig, whose: str) -> None:
     """Mechanism: a key of the wrong type is renamed, and a live router writes what it holds anew."""
     await rig.start(worker=False, delay=0.3)
     async with watched(rig) as way, Redis.from_url(rig.redis.url) as redis:

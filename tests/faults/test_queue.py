@@ -1,4 +1,4 @@
-"""A queue that is away, hangs, freezes, forgets and changes its key, with a load running through it."""
+"""A queue that is away, hangs, freezes, forgets its tasks or changes its key, under load."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.minute
 async def test_a_queue_away_for_a_minute_gets_every_report_when_it_is_back(rig: Rig) -> None:
-    """Mechanism: what runs keeps running, what is done waits to be reported; one probe at a time, 5, 10, 15 … 30 s."""
+    """Mechanism: running tasks go on, and results wait; one request at a time tries, after 5, 10, 15 … 30 s."""
     await rig.start(delay=0.5)
     rig.load(1)
     await rig.progress(2)
@@ -24,7 +24,7 @@ async def test_a_queue_away_for_a_minute_gets_every_report_when_it_is_back(rig: 
         await rig.queue.proxy.refuse(finish=True)
         before = sum(rig.queue.proxy.seen.values())
         await asyncio.sleep(2)
-        lost = await rig.metric("pulls_lost_total")  # those that were under way
+        lost = await rig.metric("pulls_lost_total")  # The pulls that were under way.
         await asyncio.sleep(58)
         assert sum(rig.queue.proxy.seen.values()) == before
         await rig.queue.proxy.restore()
@@ -42,7 +42,7 @@ async def test_a_queue_whose_connects_get_no_answer_loses_no_task(rig: Rig) -> N
         await rig.queue.proxy.drop_connects(finish=True)
         await rig.metric("queue_consecutive_errors", 1)
         await asyncio.sleep(1)
-        lost = await rig.metric("pulls_lost_total")  # those that were under way
+        lost = await rig.metric("pulls_lost_total")  # The pulls that were under way.
         await rig.metric("queue_consecutive_errors", 2)
         await rig.queue.proxy.restore()
     await rig.account()
@@ -50,7 +50,7 @@ async def test_a_queue_whose_connects_get_no_answer_loses_no_task(rig: Rig) -> N
 
 
 async def test_a_queue_that_answers_500_for_a_while_gets_every_report(rig: Rig) -> None:
-    """Mechanism: an answer that is no 200 stops neither polls nor reports, which are tried for ever."""
+    """Mechanism: polls and reports are tried for ever. A pull that was answered with 500 may have cost a task."""
     await rig.start()
     rig.load(0.1)
     await rig.progress()
@@ -109,14 +109,14 @@ async def test_a_queue_that_hangs_on_reports_gets_them_again_after_a_minute(rig:
     assert not rig.ledger.ids("failed")
 
 
-async def test_a_queue_that_lost_its_memory_is_told_of_every_task_and_routing_goes_on(rig: Rig) -> None:
-    """Mechanism: 404 to a report ends it; the outcome is published all the same."""
+async def test_a_queue_that_has_forgotten_its_tasks_gets_every_report_and_routing_goes_on(rig: Rig) -> None:
+    """Mechanism: the queue's own 404 ends the report; the outcome is published."""
     await rig.start(delay=1)
     rig.load(0.1)
     await rig.progress(2)
     await rig.until(rig.running, "a task that runs")
     with rig.fault("SIGKILL of the queue, which starts again with no memory of what it handed out"):
-        await rig.queue.proxy.refuse(finish=True)  # or what it popped last might be lost
+        await rig.queue.proxy.refuse(finish=True)  # else the task that it popped last might be lost
         await rig.queue.kill()
         forgotten = rig.ledger.ids("handed-out") - rig.ledger.ids("completed", "failed")
         await rig.queue.start()
@@ -126,7 +126,7 @@ async def test_a_queue_that_lost_its_memory_is_told_of_every_task_and_routing_go
 
 
 async def test_a_queue_whose_key_changes_and_changes_back_gets_every_report(rig: Rig) -> None:
-    """Mechanism: 401 is for now: reports are tried again for ever, and a result is not failed for it."""
+    """Mechanism: after 401 reports are sent again for ever, and no result becomes a failure."""
     await rig.start(delay=0.5, key="the-key")
     rig.load(0.1)
     await rig.progress()
@@ -141,7 +141,7 @@ async def test_a_queue_whose_key_changes_and_changes_back_gets_every_report(rig:
 
 
 async def test_a_slow_queue_loses_no_task(rig: Rig) -> None:
-    """Mechanism: pulls and reports of many tasks are under way at once, each in its own lane."""
+    """Mechanism: pulls and reports of many tasks are under way at once."""
     await rig.start()
     rig.load(0.1)
     with rig.fault("the queue needs a second for each of twenty answers"):

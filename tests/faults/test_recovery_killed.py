@@ -1,4 +1,4 @@
-"""The successor killed while it takes over, in its turn: the next one finds all of it."""
+"""A successor that is killed while it takes over: the next one finds everything."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 async def lease_is_out(rig: Rig) -> None:
-    """Return when no instance has a lease: the next heartbeat of anybody takes over."""
+    """Return when no instance has a lease: then the next heartbeat of any router takes over."""
     async with Redis.from_url(rig.redis.url) as redis:
         await redis.ping()
         leases = 1
@@ -34,9 +34,8 @@ async def lease_is_out(rig: Rig) -> None:
         (Write.EXECUTED, Moment.AFTER),
     ],
 )
-async def test_the_successor_is_killed_around_its(rig: Rig, write: Write, moment: Moment) -> None:
-    """Mechanism: a takeover is one script, which moves the entries into the successor's own journal,
-    where the next one finds them, and what the successor writes in the meantime.
+async def test_the_successor_is_killed_around_its_write_of(rig: Rig, write: Write, moment: Moment) -> None:
+    """Mechanism: one script moves the entries into the successor's own journal, where the next successor finds them.
 
     The heartbeat takes over; `executing` and `executed` are of a task that was taken over.
     """
@@ -51,7 +50,7 @@ async def test_the_successor_is_killed_around_its(rig: Rig, write: Write, moment
             await lease_is_out(rig)
             among = None if write is Write.HEARTBEAT else left.in_state("executing")
             await second_way.refuse()
-            # Required: it pulls nothing before it has its lease, so that the takeover is the first that it does
+            # Required: it pulls nothing before it has its lease, so the takeover comes first.
             second = await rig.start_worker(REDIS_URL=second_way.redis_url, JOURNAL="Required")
             point = second_way.at(write, moment, second.process.kill, among=among)
             await second_way.restore()

@@ -1,4 +1,4 @@
-"""Redis away, restarted, slow, full, read-only: routing goes on or waits, as `journal` says, and loses nothing."""
+"""A Redis that is away, restarted, slow, full or read-only: routing goes on, or waits, as `routing.journal` says."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 async def restarted_empty(rig: Rig) -> None:
-    """A Redis that has forgotten everything; the storage worker is back before the router, or events would be lost."""
+    """Restart Redis empty. The subscriber is back before the router, or it would miss events."""
     await rig.redis_proxy.refuse()
     await asyncio.to_thread(rig.redis.kill)
     await asyncio.to_thread(rig.redis.start)
@@ -28,7 +28,7 @@ async def restarted_empty(rig: Rig) -> None:
 
 
 async def journal_is(rig: Rig, writable: bool) -> None:
-    """Return when the worker says so."""
+    """Return when the worker says that its journal is writable, or is not."""
     async with asyncio.timeout(45):
         while await rig.link_up("journal") != writable:
             await asyncio.sleep(0.1)
@@ -46,7 +46,7 @@ async def test_redis_is_restarted_and_has_forgotten_everything(rig: Rig) -> None
 
 
 async def test_a_router_is_killed_after_redis_came_back_empty(rig: Rig) -> None:
-    """Mechanism: a lease that is new although we had one means that Redis forgot: the journal is written anew."""
+    """Mechanism: a lease that is new although the router had one means that Redis forgot: all is written again."""
     await rig.start(worker=False, delay=6, slots=4, TASK_TIMEOUT_SECONDS="60")
     async with watched(rig) as way:
         worker = await rig.start_worker(REDIS_URL=way.redis_url)
@@ -88,7 +88,7 @@ def _sixty_kilobytes(answer: Message) -> bytes:
     return response(200, orjson.dumps(orjson.loads(answer.body) | {"output": "x" * 60_000}))
 
 
-async def test_what_has_waited_for_redis_gets_through_a_slow_link(rig: Rig) -> None:
+async def test_events_that_have_waited_for_redis_get_through_a_slow_link(rig: Rig) -> None:
     """Mechanism: a batch holds 512 KiB of events at most. All at once would never be through in its 2 s."""
     await rig.start(slots=8, delay=0.02)
     for site in rig.executors:
@@ -112,7 +112,7 @@ async def test_nothing_is_pulled_while_redis_is_away_and_the_journal_is_required
     with rig.fault("connections to Redis are refused for 8 s, under `journal: Required`"):
         await rig.redis_proxy.refuse()
         await journal_is(rig, False)
-        await rig.until(lambda: not rig.running(), "what ran is reported")
+        await rig.until(lambda: not rig.running(), "the running tasks are reported")
         await asyncio.sleep(0.5)
         before = rig.ledger.ids("handed-out")
         await asyncio.sleep(6)
@@ -122,7 +122,7 @@ async def test_nothing_is_pulled_while_redis_is_away_and_the_journal_is_required
 
 
 async def test_a_router_is_killed_while_redis_is_away_and_the_journal_is_required(rig: Rig) -> None:
-    """Mechanism: as above. What it reported meanwhile, the journal still has: it is run and reported again."""
+    """Mechanism: as above. The journal still has what was reported meanwhile, which is run and reported again."""
     await rig.start(worker=False, delay=1, JOURNAL="Required")
     async with watched(rig) as way:
         worker = await rig.start_worker(REDIS_URL=way.redis_url)
@@ -166,7 +166,7 @@ async def test_redis_falls_silent_on_open_connections(rig: Rig) -> None:
 
 
 async def test_redis_is_slow(rig: Rig) -> None:
-    """Mechanism: batches; a task waits for one write at its end, and a slow one is no failed one."""
+    """Mechanism: batches; a task waits for one write at its end, and a slow write is not a failed one."""
     await rig.start()
     rig.load()
     await rig.progress()
@@ -178,12 +178,12 @@ async def test_redis_is_slow(rig: Rig) -> None:
         rig.redis_proxy.latency = 0.0
     await rig.account()
     assert (await rig.metrics(rig.workers[0]))["queueworker_journal_errors_total"] == 0
-    assert reported > 15, "a write for each task, or two that it waits for, would leave time for no more than a few"
+    assert reported > 15, "one write at a time for each task would leave time for no more than a few"
 
 
 @pytest.mark.parametrize("policy", ["Preferred", "Required"])
 async def test_redis_is_out_of_memory_under_journal(rig: Rig, policy: str) -> None:
-    """Mechanism: events need no memory, and go on. That refused entries are written again, another case holds."""
+    """Mechanism: events need no memory, and go on. (Another case shows that refused entries are written again.)"""
     await rig.start(JOURNAL=policy)
     rig.load()
     await rig.progress()
@@ -226,11 +226,11 @@ async def test_redis_is_a_replica_that_takes_no_writes(rig: Rig) -> None:
 
 
 async def test_a_router_is_killed_after_redis_refused_its_writes_for_a_while(rig: Rig) -> None:
-    """Mechanism: what could not be written is written as soon as it can be, so that a later crash loses nothing."""
+    """Mechanism: entries that were refused are written as soon as possible, so a crash after that loses nothing."""
     await rig.start(worker=False, delay=6, TASK_TIMEOUT_SECONDS="60")
     async with watched(rig) as way, Redis.from_url(rig.redis.url) as redis:
         worker = await rig.start_worker(REDIS_URL=way.redis_url)
-        await journal_is(rig, True)  # without a lease, Redis would be given all entries with the first one
+        await journal_is(rig, True)  # A router without a lease writes all its entries again when it gets one.
         with rig.fault("CONFIG SET maxmemory 1 while tasks begin; then SIGKILL of the router, before any has ended"):
             await redis.config_set("maxmemory", 1)
             await journal_is(rig, False)

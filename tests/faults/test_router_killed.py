@@ -1,7 +1,7 @@
-"""The router killed around each write of its journal: the successor finishes what the journal has, and nothing twice.
+"""A router that is killed around each write of its journal: its successor finishes what the journal has.
 
-Each case names the ids that were in no journal yet when the router died, which is what README.md says can be lost;
-the account holds that these, and no others, are.
+Each case names the ids that were in no journal yet when the router died, which is what README.md says can be lost.
+The account checks that these are lost, and no others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ both_moments = pytest.mark.parametrize("moment", list(Moment))
 @both_moments
 @pytest.mark.parametrize("write", [Write.EXECUTING, Write.EXECUTED, Write.REMOVAL])
 async def test_a_router_is_killed_around_the_write_of(rig: Rig, write: Write, moment: Moment) -> None:
-    """Mechanism: the journal, whose entry comes before the step that it tells of, and the successor's takeover."""
+    """Mechanism: the journal, whose entry comes before the step that it names, and the successor's takeover."""
     await rig.start(worker=False)
     async with watched(rig) as way:
         worker = await rig.start_worker(REDIS_URL=way.redis_url)
@@ -59,7 +59,7 @@ async def test_a_router_is_killed_around_the_write_of(rig: Rig, write: Write, mo
 async def test_a_router_is_killed_around_the_write_of_pulled_for_a_task_that_an_executor_refused(
     rig: Rig, moment: Moment
 ) -> None:
-    """Mechanism: as above. The executor never began the task, and it runs once: no journal says `executing`."""
+    """Mechanism: as above. The executor never began the task, and it runs once: no journal has it as `executing`."""
     await rig.start(worker=False, executors=1, WHEN_UNAVAILABLE="Hold")
     async with watched(rig) as way:
         worker = await rig.start_worker(REDIS_URL=way.redis_url)
@@ -91,7 +91,9 @@ async def test_a_router_is_killed_around_the_write_of_pulled_for_a_task_that_wai
         rig.submit(5)
         await rig.idle()
         await asyncio.sleep(1.2)  # the last check is too old by now
-        with rig.fault(f"SIGKILL of the router {moment} Redis gets 'pulled' of a task whose executor is asked first"):
+        with rig.fault(
+            f"SIGKILL of the router {moment} Redis gets the write 'pulled' of a task whose executor is checked first"
+        ):
             point = way.at(Write.PULLED, moment, worker.process.kill)
             rig.executors[0].proxy.spoil(hangs(), "/health")
             rig.load()
@@ -104,7 +106,7 @@ async def test_a_router_is_killed_around_the_write_of_pulled_for_a_task_that_wai
     assert all(len(acts) == 1 for acts in rig.ledger.by_id("started").values())
 
 
-async def test_a_router_is_killed_after_the_queue_took_a_report_and_before_it_heard_so(rig: Rig) -> None:
+async def test_a_router_is_killed_between_a_report_and_its_answer(rig: Rig) -> None:
     """Mechanism: `executed` is durable before the report, so the successor reports again and runs nothing."""
     await rig.start(worker=False)
     async with watched(rig) as way:
@@ -119,7 +121,7 @@ async def test_a_router_is_killed_after_the_queue_took_a_report_and_before_it_he
             exchange.reset()
 
         with rig.fault("SIGKILL of the router between the queue's taking a report and its answer"):
-            way.latency = 0.2  # a report that did not wait for its outcome to be durable would overtake it
+            way.latency = 0.2  # A report that did not wait until its outcome is durable would overtake it.
             await rig.spoil(rig.queue, kills, "/complete", 1)
             await rig.kill_worker(worker)
             left = await left_by(rig, way)
@@ -132,7 +134,7 @@ async def test_a_router_is_killed_after_the_queue_took_a_report_and_before_it_he
 
 
 async def test_a_router_is_killed_while_it_drains(rig: Rig) -> None:
-    """Mechanism: what drains is in the journal until it is reported."""
+    """Mechanism: a task stays in the journal until it is reported, also during a drain."""
     await rig.start(worker=False, delay=1.5)
     async with watched(rig) as way:
         worker = await rig.start_worker(REDIS_URL=way.redis_url)
@@ -147,8 +149,8 @@ async def test_a_router_is_killed_while_it_drains(rig: Rig) -> None:
         await rig.account(**left.exceptions())
 
 
-async def test_a_task_that_was_executing_is_reported_as_failed_where_recovery_says_so(rig: Rig) -> None:
-    """Mechanism: `recovery: Fail`, for tasks that must not run twice: none does."""
+async def test_a_task_that_was_executing_fails_where_recovery_is_fail(rig: Rig) -> None:
+    """Mechanism: `recovery: Fail`. No task runs twice."""
     await rig.start(worker=False, RECOVERY="Fail")
     async with watched(rig) as way:
         worker = await rig.start_worker(REDIS_URL=way.redis_url)

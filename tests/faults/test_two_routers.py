@@ -1,4 +1,4 @@
-"""Two routers alive at once: one was declared dead and was not, and what it still does is fenced."""
+"""A router that was declared dead and is alive: whatever it still does is refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.faults.redis_proxy import Moment, Write
 if TYPE_CHECKING:
     from tests.support.faults.rig import Rig
 
-FROZEN_TWICE = "what the frozen router's journal had as executing: its successor cannot know how it ended"
+FROZEN_TWICE = "the tasks that the frozen router's journal had as executing: its successor cannot know how they ended"
 
 
 async def fenced(rig: Rig) -> bool:
@@ -38,9 +38,9 @@ async def until_fenced(rig: Rig) -> None:
 async def test_a_router_frozen_for_longer_than_its_lease_reports_nothing_that_its_successor_has(
     rig: Rig, write: Write, connection: str
 ) -> None:
-    """Mechanism: past its lease a router asks before it does what others would see, and its batches are refused.
+    """Mechanism: past its lease a router verifies it before it reports anything, and its batches are refused.
 
-    Its connection to Redis may be gone by then: it asks all the same.
+    Its connection to Redis may be gone by then.
     """
     await rig.start(worker=False, delay=0.3)
     async with watched(rig) as way:
@@ -62,7 +62,7 @@ async def test_a_router_frozen_for_longer_than_its_lease_reports_nothing_that_it
         await rig.account(**given | {"twice_why": FROZEN_TWICE if left.in_state("executing") else ""})
 
 
-async def test_a_router_frozen_for_less_than_its_lease_goes_on_as_if_nothing_had_been(rig: Rig) -> None:
+async def test_a_router_frozen_for_less_than_its_lease_goes_on(rig: Rig) -> None:
     """Mechanism: the lease is longer than a pause of a process or a machine usually is."""
     await rig.start(delay=0.3)
     rig.load(0.1)
@@ -77,7 +77,7 @@ async def test_a_router_frozen_for_less_than_its_lease_goes_on_as_if_nothing_had
 
 
 async def test_a_router_cut_off_from_redis_alone_loses_its_lease_and_no_task(rig: Rig) -> None:
-    """Mechanism: what ended meanwhile is reported by both: it is what `journal: Preferred` costs. Nothing is lost."""
+    """Mechanism: both routers report the tasks that ended meanwhile: the price of `journal: Preferred`."""
     await rig.start(worker=False, delay=0.3)
     async with watched(rig) as way:
         first = await rig.start_worker(REDIS_URL=way.redis_url)

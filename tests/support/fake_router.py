@@ -35,6 +35,8 @@ class FakeRouter:
         self.counters = Counters()
         self.leaves = Unfinished()
         """Handed to the successor."""
+        self.refuses: Exception | None = None
+        """Raised by `apply` while it is set."""
         self.drained_for: list[RouterConfig] = []
         self.stopped_with: list[bool] = []
         self.phase = Phase.STARTING
@@ -66,6 +68,8 @@ class FakeRouter:
 
     def apply(self, config: RouterConfig) -> None:
         assert self.serves(config)
+        if self.refuses is not None:
+            raise self.refuses
         self.config = config
 
     def set_endpoints(self, endpoints: Sequence[Endpoint]) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -16,6 +15,7 @@ from queueworker.cli import uninstall as uninstall_cli
 from queueworker.processes.environment import InvalidEnvironment, load
 from queueworker.processes.environment_table import VARIABLES
 from queueworker.processes.logs import LogFormat, LogLevel, configure
+from queueworker.processes.pod import own_namespace, runs_in_pod
 from queueworker.processes.signals import exit_until_claimed
 
 if TYPE_CHECKING:
@@ -100,7 +100,6 @@ Examples:
 """
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
-_OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 def _namespaces(given: list[str] | None) -> list[str] | None:
@@ -128,10 +127,7 @@ def _lease(given: str) -> str:
 
 def _own_namespace() -> str:
     """The namespace of the pod, from its service account; outside a cluster the namespace of the manifests."""
-    try:
-        return _OWN_NAMESPACE.read_text().strip()
-    except OSError:
-        return "queueworker-system"
+    return own_namespace() or "queueworker-system"
 
 
 _Namespaces = Annotated[
@@ -195,7 +191,10 @@ def _operator_options(namespaces: list[str] | None, lease_name: str, lease_names
     from queueworker.controller.options import OperatorOptions
 
     return OperatorOptions(
-        namespaces=tuple(dict.fromkeys(namespaces or ())), lease_name=lease_name, lease_namespace=lease_namespace
+        namespaces=tuple(dict.fromkeys(namespaces or ())),
+        lease_name=lease_name,
+        lease_namespace=lease_namespace,
+        in_pod=runs_in_pod(os.environ),
     )
 
 

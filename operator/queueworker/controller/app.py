@@ -26,7 +26,7 @@ async def run_operator(
     kopf installs its own signal handlers whenever it starts. `claim_signals` is called afterwards to replace them,
     because a SIGTERM has to drain the routers.
     """
-    async with Cluster(registry.mark_alive) as cluster:
+    async with Cluster(registry.mark_alive, in_pod=options.in_pod) as cluster:
         elector = Elector(
             *(cluster, options.lease_namespace, options.lease_name, options.identity),
             rivals=registry.has_rivals,

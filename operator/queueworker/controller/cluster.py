@@ -73,9 +73,12 @@ def reason_of(error: BaseException) -> str:
 class Cluster:
     """Use with `async with`. `on_answer` is called after every success of a call, because only that shows that the API
     server is there for us: a refusal (401, 403) is as good as no answer.
+
+    `in_pod`: we run in the cluster, so its names of Services can be looked up.
     """
 
-    def __init__(self, on_answer: Callable[[], None]) -> None:
+    def __init__(self, on_answer: Callable[[], None], *, in_pod: bool = False) -> None:
+        self.in_pod = in_pod
         self._on_answer = on_answer
         self._api: client.ApiClient | None = None
         self._status_writes = asyncio.Semaphore(MAX_STATUS_WRITES)

@@ -25,14 +25,38 @@ NAMED_EXECUTORS = 3
 """A message names at most so many unhealthy executors."""
 
 
+class SecretProblem(NamedTuple):
+    """Why a Secret gives no value. The message names the Secret and says what to do."""
+
+    message: str
+    reason: Reason = Reason.SECRET_NOT_FOUND
+
+
 @dataclass(frozen=True, slots=True)
 class Problems:
-    """Problems that the operator itself found, each a sentence; empty if there is none."""
+    """What the operator itself found, in sentences; empty if there is nothing."""
 
     spec: str = ""
-    queue_secret: str = ""
-    redis_secret: str = ""
+    queue_secret: SecretProblem | None = None
+    redis_secret: SecretProblem | None = None
     discovery: str = ""
+    queue_note: str = ""
+    redis_note: str = ""
+    """Notes on Secrets that are gone, and whose values are still in use."""
+    failure: str = ""
+    """Why the object could not be reconciled."""
+    suspended: bool = False
+    """The object asks for suspension, also if the rest of its spec is invalid."""
+
+    @property
+    def secret(self) -> SecretProblem | None:
+        return self.queue_secret or self.redis_secret
+
+    @property
+    def texts(self) -> list[str]:
+        """All but discovery's, which is about executors."""
+        secrets = [problem.message for problem in (self.queue_secret, self.redis_secret) if problem is not None]
+        return [text for text in (self.failure, self.spec, *secrets, self.queue_note, self.redis_note) if text]
 
 
 class ConditionState(NamedTuple):
@@ -46,27 +70,29 @@ class ConditionState(NamedTuple):
 
 def condition_states(snapshot: Snapshot | None, problems: Problems) -> list[ConditionState]:
     """The present state of every condition type. `snapshot` is None while there is no router."""
+    queue, events, journal = (snapshot.queue, snapshot.events, snapshot.journal) if snapshot else (None, None, None)
+    key, redis_url = (problems.queue_secret, problems.queue_note), (problems.redis_secret, problems.redis_note)
     return [
         ConditionState(ConditionType.READY, *_ready(snapshot, problems)),
         ConditionState(ConditionType.EXECUTORS_AVAILABLE, *_executors(snapshot, problems)),
-        ConditionState(
-            ConditionType.QUEUE_REACHABLE, *_link(snapshot.queue if snapshot else None, problems.queue_secret)
-        ),
-        ConditionState(
-            ConditionType.EVENTS_PUBLISHED, *_link(snapshot.events if snapshot else None, problems.redis_secret)
-        ),
-        ConditionState(
-            ConditionType.JOURNAL_WRITABLE, *_link(snapshot.journal if snapshot else None, problems.redis_secret)
-        ),
+        ConditionState(ConditionType.QUEUE_REACHABLE, *_link(queue, *key)),
+        ConditionState(ConditionType.EVENTS_PUBLISHED, *_link(events, *redis_url)),
+        ConditionState(ConditionType.JOURNAL_WRITABLE, *_link(journal, *redis_url)),
     ]
 
 
 def conditions(
-    states: Iterable[ConditionState], previous: Iterable[Condition], generation: int, now: datetime
+    states: Iterable[ConditionState], previous: Iterable[Condition], generation: int, applied: int, now: datetime
 ) -> tuple[Condition, ...]:
-    """The states with their times: a condition whose status has not changed keeps its transition time."""
+    """The states with their times: a condition whose status has not changed keeps its transition time.
+
+    Ready is about the object's spec of that generation, the others are about the generation that is applied.
+    """
     known = {condition.type: condition for condition in previous}
-    return tuple(_condition(state, known.get(state.type), generation, now) for state in states)
+    return tuple(
+        _condition(state, known.get(state.type), generation if state.type is ConditionType.READY else applied, now)
+        for state in states
+    )
 
 
 def _condition(state: ConditionState, old: Condition | None, generation: int, now: datetime) -> Condition:
@@ -85,23 +111,43 @@ _State = tuple[ConditionStatus, Reason, str]
 
 
 def _ready(snapshot: Snapshot | None, problems: Problems) -> _State:
+    """Suspension wins over everything that is wrong; what is wrong with the object over what is wrong around it."""
+    if problems.suspended and (snapshot is None or snapshot.intent is Intent.SUSPEND):
+        status, reason, text = _suspended(snapshot)
+        return status, reason, "; ".join([text, *problems.texts])
+    if problems.failure:
+        return "False", Reason.RECONCILE_FAILED, problems.failure
     if problems.spec:
         return "False", Reason.INVALID_SPEC, problems.spec
-    secret = problems.queue_secret or problems.redis_secret
-    if secret:
-        return "False", Reason.SECRET_NOT_FOUND, secret
+    if problems.secret is not None:
+        return "False", problems.secret.reason, problems.secret.message
+    status, reason, text = _routing(snapshot, problems)
+    return status, reason, "; ".join([text, *problems.texts])
+
+
+def _suspended(snapshot: Snapshot | None) -> _State:
+    if snapshot is not None and snapshot.phase is Phase.DRAINING:
+        return _draining(snapshot)
+    return "True", Reason.SUSPENDED, "suspended by spec.suspend; no tasks are pulled"
+
+
+def _draining(snapshot: Snapshot) -> _State:
+    return "False", Reason.DRAINING, f"finishing {snapshot.in_flight} tasks; no new tasks are pulled"
+
+
+def _routing(snapshot: Snapshot | None, problems: Problems) -> _State:
     if snapshot is None or snapshot.phase is Phase.STARTING:
         return "False", Reason.STARTING, "the router is starting"
     if _unchecked(snapshot):
         return "False", Reason.STARTING, "waiting for the first health check of the executors"
     if snapshot.phase is Phase.DRAINING:
-        return "False", Reason.DRAINING, f"finishing {snapshot.in_flight} tasks; no new tasks are pulled"
+        return _draining(snapshot)
     match snapshot.intent:
         case Intent.SUSPEND:
-            return "True", Reason.SUSPENDED, "suspended by spec.suspend; no tasks are pulled"
+            return _suspended(snapshot)
         case Intent.STANDBY:
             return "True", Reason.STANDBY, "all traffic goes to Celery (celeryPercent 100); no tasks are pulled"
-    if snapshot.queue.reason not in {LinkReason.CONNECTED, LinkReason.UNKNOWN}:
+    if snapshot.queue.is_down:
         return "False", Reason.QUEUE_UNREACHABLE, snapshot.queue.message
     if snapshot.stalled:
         return "False", Reason.STALLED, snapshot.stalled
@@ -138,9 +184,11 @@ def _unhealthy(snapshot: Snapshot) -> str:
     return f"{text}; and {more} more" if more > 0 else text
 
 
-def _link(link: Link | None, secret: str) -> _State:
-    if secret:
-        return "False", Reason.SECRET_NOT_FOUND, secret
+def _link(link: Link | None, secret: SecretProblem | None, note: str) -> _State:
+    if secret is not None:
+        if link is not None and link.ok:  # by what was there before
+            return "True", Reason.CONNECTED, secret.message
+        return "False", secret.reason, secret.message
     if link is None or link.reason is LinkReason.UNKNOWN:
-        return "Unknown", Reason.UNKNOWN, "not tried yet"
-    return "True" if link.ok else "False", Reason(link.reason.value), link.message
+        return "Unknown", Reason.UNKNOWN, note or "not tried yet"
+    return "True" if link.ok else "False", Reason(link.reason.value), "; ".join(t for t in (link.message, note) if t)

@@ -21,13 +21,13 @@ def event_for(before: QueueWorkerStatus, after: QueueWorkerStatus) -> ObjectEven
     looks; a single executor that comes and goes must not fill the list of Events.
     """
     old, new = _ready(before), _ready(after)
-    if new is None or new.status == "Unknown" or new.reason is Reason.STARTING:
+    if new is None or new.status == "Unknown" or new.reason == Reason.STARTING:
         return None
     if old is not None and (old.status, old.reason) == (new.status, new.reason):
         return None
-    expected = new.status == "True" or new.reason is Reason.DRAINING
+    expected = new.status == "True" or new.reason == Reason.DRAINING
     message = new.message or f"{new.type} is {new.status}"
-    return ObjectEvent("Normal" if expected else "Warning", new.reason.value, message)
+    return ObjectEvent("Normal" if expected else "Warning", str(new.reason), message)
 
 
 def _ready(status: QueueWorkerStatus) -> Condition | None:

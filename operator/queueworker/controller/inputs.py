@@ -2,93 +2,143 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from queueworker.controller import discovery
-from queueworker.controller.cluster import SecretNotFound
 from queueworker.controller.conditions import Problems
+from queueworker.controller.secrets import Secrets
 from queueworker.resource.redis_url import redis_target
 from queueworker.resource.spec import QueueWorkerSpec
-from queueworker.routing.config import RouterConfig, static_endpoints
+from queueworker.resource.urls import in_namespace
+from queueworker.routing.config import Endpoint, RouterConfig, static_endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from pydantic_core import ErrorDetails
 
     from queueworker.controller.cluster import Cluster
     from queueworker.controller.discovery import Slices
-    from queueworker.resource.spec import SecretKeyRef
-    from queueworker.routing.config import Endpoint
+    from queueworker.controller.secrets import SecretValue
+    from queueworker.routing.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class RouterInputs:
-    """`spec` is None if the object's spec is invalid, `config` is None if a problem rules out a router."""
+    """`spec` is the object's, or the last valid one; `config` is None if there is nothing that a router could run."""
 
     problems: Problems
     spec: QueueWorkerSpec | None = None
     config: RouterConfig | None = None
     endpoints: Sequence[Endpoint] = ()
+    whole: bool = False
+    """Whether the configuration is all of the object's spec, and not partly an earlier one."""
 
 
 class InputReader:
-    """Reads the inputs of one object's router. A Secret is read once, and again on request."""
+    """Reads the inputs of one object's router.
 
-    def __init__(self, namespace: str, name: str, cluster: Cluster, slices: Slices) -> None:
+    A part of an edit that cannot be used leaves that part as it was: the whole spec if it is invalid, the queue or
+    the Redis if its Secret is missing or unusable. `suspend` is taken from every spec.
+    """
+
+    def __init__(
+        self,
+        namespace: str,
+        name: str,
+        cluster: Cluster,
+        slices: Slices,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._namespace = namespace
-        self._name = name
-        self._cluster = cluster
+        self._group = f"{namespace}/{name}"
         self._slices = slices
-        self._secrets: dict[SecretKeyRef, str] = {}
+        self._in_pod = cluster.in_pod
+        self._secrets = Secrets(namespace, cluster, clock)
+        self._spec: QueueWorkerSpec | None = None
+        """The last valid one."""
+        self._config: RouterConfig | None = None
+        """The last one that was made."""
+        self._ignored: frozenset[str] = frozenset()
 
-    async def read(self, body: Mapping[str, Any], *, reread_secrets: bool) -> RouterInputs:
-        """Never fails because of the object; each problem is in the result. Raises one of `cluster.UNREACHABLE`."""
+    async def read(self, body: Mapping[str, Any], snapshot: Snapshot | None) -> RouterInputs:
+        """Never fails because of the object or the API server; each problem is in the result."""
+        given = body.get("spec") or {}
+        suspended = given.get("suspend") is True
         try:
-            spec = QueueWorkerSpec.model_validate(body.get("spec") or {})
+            self._spec = spec = self._validated(given)
+            fault = ""
         except ValidationError as error:
-            text = "; ".join(f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            return RouterInputs(Problems(spec=text))
-        key, key_problem = await self._secret(spec.queue.api_key_secret_ref, _check_key, reread_secrets)
-        redis_url, redis_problem = await self._secret(spec.events.redis_url_secret_ref, redis_target, reread_secrets)
-        endpoints, discovery_problem = self._endpoints(spec)
+            fault = "; ".join(map(_sentence, error.errors()))
+            if self._spec is None:
+                return RouterInputs(Problems(spec=fault, suspended=suspended))
+            spec = self._spec.model_copy(update={"suspend": self._spec.suspend or suspended})
+        key_ref, redis_ref = spec.queue.api_key_secret_ref, spec.events.redis_url_secret_ref
+        self._secrets.keep_only([key_ref, redis_ref])
+        key = await self._secrets.get(key_ref, _check_key, connected=snapshot is None or not snapshot.queue.is_down)
+        redis_url = await self._secrets.get(
+            redis_ref, redis_target, connected=snapshot is None or not snapshot.journal.is_down
+        )
+        endpoints, discovery_fault = self._endpoints(spec)
+        problems = Problems(
+            spec=fault,
+            queue_secret=key.problem,
+            redis_secret=redis_url.problem,
+            discovery=discovery_fault,
+            queue_note=key.note,
+            redis_note=redis_url.note,
+            suspended=suspended,
+        )
         if endpoints is None:
-            return RouterInputs(Problems(), spec)
-        problems = Problems(queue_secret=key_problem, redis_secret=redis_problem, discovery=discovery_problem)
-        if key_problem or redis_problem:
             return RouterInputs(problems, spec)
-        group = f"{self._namespace}/{self._name}"
-        config = RouterConfig(group, spec, redis_url or spec.events.effective_redis_url, key)
-        return RouterInputs(problems, spec, config, endpoints)
+        self._config = self._built(spec, key, redis_url)
+        whole = not fault and key.problem is None and redis_url.problem is None
+        return RouterInputs(problems, spec, self._config, endpoints, whole)
 
-    async def _secret(
-        self, ref: SecretKeyRef | None, check: Callable[[str], object], reread: bool
-    ) -> tuple[str | None, str]:
-        """The value and an empty text, or None and the problem. A value that was read once outlives its Secret.
-
-        `check` raises ValueError for a value that cannot be used; its message shows nothing of the value.
-        """
-        if ref is None:
-            return None, ""
-        if ref not in self._secrets or reread:
-            try:
-                self._secrets[ref] = await self._cluster.secret(self._namespace, ref)
-            except SecretNotFound as error:
-                if ref not in self._secrets:
-                    return None, str(error)
-        value = self._secrets[ref]
+    def _validated(self, given: Mapping[str, Any]) -> QueueWorkerSpec:
+        """Fields of a newer CRD are ignored, and named once in the log. Raises ValidationError."""
         try:
-            check(value)
-        except ValueError as error:
-            return None, f"Secret {self._namespace}/{ref.name}: the value of {ref.key} cannot be used: {error}"
-        return value, ""
+            return QueueWorkerSpec.model_validate(given)
+        except ValidationError as error:
+            unknown = frozenset(_path(e) for e in error.errors() if e["type"] == "extra_forbidden")
+            spec = QueueWorkerSpec.model_validate(given, extra="ignore")
+        if unknown - self._ignored:
+            self._ignored |= unknown
+            names = ", ".join(sorted(unknown))
+            log.warning("%s: this version does not know %s: ignored; is the CRD newer?", self._group, names)
+        return spec
+
+    def _built(self, spec: QueueWorkerSpec, key: SecretValue, redis_url: SecretValue) -> RouterConfig | None:
+        """The new configuration, with the queue or Redis of the last one where the Secret cannot be used."""
+        last = self._config
+        if last is None and (key.problem or redis_url.problem):
+            return None
+        queue = spec.queue.model_copy(update={"url": self._resolved(spec.queue.url)})
+        url = self._resolved(redis_url.value or spec.events.effective_redis_url)
+        made = RouterConfig(self._group, spec.model_copy(update={"queue": queue}), url, key.value or None)
+        if last is not None and key.problem:
+            made = replace(made, spec=made.spec.model_copy(update={"queue": last.spec.queue}), api_key=last.api_key)
+        if last is not None and redis_url.problem:
+            events = {"events": last.spec.events}
+            made = replace(made, spec=made.spec.model_copy(update=events), redis_url=last.redis_url)
+        return made
+
+    def _resolved(self, url: str) -> str:
+        """Short host names are those of the object's namespace, not of the operator's."""
+        return in_namespace(url, self._namespace) if self._in_pod else url
 
     def _endpoints(self, spec: QueueWorkerSpec) -> tuple[Sequence[Endpoint] | None, str]:
         """The endpoints, and the problem if a Service has none; None before the first list of EndpointSlices."""
         static = static_endpoints(spec)
         if static is not None:
-            return static, ""
+            return [Endpoint(e.name, self._resolved(e.url)) for e in static], ""
         service = spec.executors.service
         assert service is not None
         slices = self._slices.of(self._namespace, service.name)
@@ -105,6 +155,15 @@ class InputReader:
         if not slices:
             return [], f"{where} has no EndpointSlices: check that it exists and that its selector matches pods"
         return [], f"{where} has no ready endpoint with a port {service.port!r}"
+
+
+def _path(error: ErrorDetails) -> str:
+    places: Iterable[object] = error["loc"]
+    return ".".join(("spec", *map(str, places)))
+
+
+def _sentence(error: ErrorDetails) -> str:
+    return f"{_path(error)}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def _check_key(key: str) -> None:

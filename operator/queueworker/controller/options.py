@@ -26,11 +26,15 @@ MAX_NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class OperatorOptions:
-    """Empty `namespaces` means all namespaces. `identity` is unique for each replica."""
+    """Empty `namespaces` means all namespaces. `identity` is unique for each replica.
+
+    `in_pod`: the operator runs in the cluster, and short host names are looked up in the namespace of their object.
+    """
 
     namespaces: tuple[str, ...] = ()
     lease_name: str = "queueworker-operator"
     lease_namespace: str = "queueworker-system"
+    in_pod: bool = False
     identity: str = field(default_factory=lambda: f"{socket.gethostname()}-{uuid4().hex[:8]}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,6 @@ from queueworker.controller.conditions import Problems
 from queueworker.controller.inputs import InputReader
 from queueworker.controller.status_writer import HEARTBEAT_SECONDS, StatusWriter
 from queueworker.controller.supervisor import RouterSupervisor
-from queueworker.routing.snapshot import LinkReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2.0
-"""Interval of a reconciliation while there is no router, or while a Secret is missing or refused."""
+"""Interval of a reconciliation while there is no router, while a Secret is missing, or while a peer is away."""
 QUIET_SECONDS = 0.5
 """Shortest time between two reconciliations of an object whose router runs."""
 RELEASE_SECONDS = 2.0
@@ -69,6 +69,8 @@ class ObjectRunner:
         self._supervisor = RouterSupervisor(
             identity, self._wake.set, statuses.Totals.of(written.tasks), factory=factory
         )
+        self._applied = written.observed_generation
+        """Generation of the spec that the router runs."""
         self._writer = StatusWriter(self.namespace, self.name, written, cluster, announce)
         self._gone = False
         """The object does not exist any more."""
@@ -134,8 +136,11 @@ class ObjectRunner:
             self.gone()
         except FAILED as error:
             self._warn(f"the API server cannot be reached: {reason_of(error)}")
-        except Exception:
+        except Exception as error:
             log.exception("%s: reconciling failed; it is tried again", self._group)
+            text = f"reconciling failed ({type(error).__name__}); it is tried again; the operator's log has more"
+            self._problems = replace(self._problems, failure=text)
+            await self._publish_if_possible()
 
     async def _hold(self) -> None:
         """Set our finalizer, so that the object stays until its tasks are reported. Routing does not wait for it."""
@@ -150,11 +155,14 @@ class ObjectRunner:
 
     async def _reconcile(self) -> None:
         """Read the object, and make its router follow it."""
-        inputs = await self._inputs.read(self._body, reread_secrets=self._is_refused())
+        body = self._body
+        inputs = await self._inputs.read(body, self.snapshot())
         self._problems = inputs.problems
-        self._spec = inputs.spec or self._spec
+        self._spec = inputs.spec
         if inputs.config is not None and self._end is None:
             self._supervisor.drive(inputs.config, inputs.endpoints)
+        if inputs.whole and self._supervisor.is_current:
+            self._applied = body["metadata"].get("generation") or 0
 
     async def _publish(self, *, last: bool = False) -> None:
         status = statuses.build(
@@ -164,6 +172,7 @@ class ObjectRunner:
             previous=self._writer.written,
             totals=self._supervisor.totals,
             generation=self._body["metadata"].get("generation") or 0,
+            applied=self._applied,
             name=self.name,
             now=datetime.now(UTC),
         )
@@ -193,13 +202,7 @@ class ObjectRunner:
 
     async def _recover(self) -> None:
         """No router of ours ever ran, so one of an earlier leader may have left tasks in its journal: report them."""
-        try:
-            inputs = await self._inputs.read(self._body, reread_secrets=False)
-        except FAILED as error:
-            self._warn(
-                f"the object's Secrets cannot be read, so what is in its journal cannot be reported: {reason_of(error)}"
-            )
-            return
+        inputs = await self._inputs.read(self._body, None)
         if inputs.config is None:
             self._warn("deleted without a valid spec or without its Secrets: what is in its journal cannot be reported")
             return
@@ -248,18 +251,11 @@ class ObjectRunner:
             self._warned = problem
             log.warning("%s: %s", self._group, problem)
 
-    def _is_refused(self) -> bool:
-        """The queue or Redis refuses the credentials, so the Secrets may have changed."""
-        snapshot = self.snapshot()
-        return snapshot is not None and LinkReason.AUTHENTICATION_FAILED in {
-            snapshot.queue.reason,
-            snapshot.journal.reason,
-        }
-
     def _interval(self) -> float:
         """Seconds until the next reconciliation if nothing wakes the runner earlier."""
-        problem = self._problems.queue_secret or self._problems.redis_secret
-        waiting = self.snapshot() is None or problem or self._is_refused()
+        snapshot, problems = self.snapshot(), self._problems
+        troubled = problems.secret or problems.failure
+        waiting = snapshot is None or troubled or snapshot.queue.is_down or snapshot.journal.is_down
         return RETRY_SECONDS if waiting else HEARTBEAT_SECONDS
 
 

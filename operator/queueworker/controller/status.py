@@ -84,11 +84,16 @@ def build(
     previous: QueueWorkerStatus,
     totals: Totals,
     generation: int,
+    applied: int,
     name: str,
     now: datetime,
 ) -> QueueWorkerStatus:
-    """The whole status. Without a spec, `migration` is not set; without a snapshot, the router's parts are not set."""
+    """The whole status. `applied` is the generation of the spec that runs, `generation` that of the object.
+
+    Without a spec, `migration` is not set; without a snapshot, the router's parts are not set.
+    """
     now = _whole_seconds(now)
+    states = condition_states(snapshot, problems)
     parts: _OptionalParts = {}
     if spec is not None:
         parts["migration"] = migration(spec.migration, previous.migration, now)
@@ -97,8 +102,8 @@ def build(
         parts["tasks"] = _tasks(snapshot, totals)
         parts["queue"] = _queue(snapshot, previous.queue)
     return QueueWorkerStatus(
-        observed_generation=generation,
-        conditions=conditions(condition_states(snapshot, problems), previous.conditions, generation, now),
+        observed_generation=applied,
+        conditions=conditions(states, previous.conditions, generation, applied, now),
         selector=f"{LABEL_QUEUEWORKER}={name}",
         **parts,
     )
@@ -161,6 +166,7 @@ def _tasks(snapshot: Snapshot, before: Totals) -> TasksStatus:
 def _queue(snapshot: Snapshot, previous: QueueStatus | None) -> QueueStatus:
     before = previous.last_task_time if previous is not None else None
     return QueueStatus(
+        url=without_credentials(snapshot.queue_url)[:MAX_URL],
         depth=snapshot.queue_depth,
         consecutive_errors=snapshot.consecutive_errors,
         last_task_time=_time(snapshot.last_task_time) or before,

@@ -90,6 +90,11 @@ class RouterSupervisor:
         """The running router's, which may be draining; None while there is no router."""
         return self._router.snapshot() if self._router is not None else None
 
+    @property
+    def is_current(self) -> bool:
+        """Whether a router runs what `drive` was last told. It does not while its predecessor drains."""
+        return self._router is not None and self._drain is None
+
     def drive(self, config: RouterConfig, endpoints: Sequence[Endpoint]) -> None:
         """Make the router follow the configuration: start it, change it, or replace it."""
         if self._stopping:
@@ -136,8 +141,8 @@ class RouterSupervisor:
         return snapshot is not None and snapshot.journal.ok and not snapshot.rivals and not snapshot.in_flight
 
     def _start(self, config: RouterConfig, endpoints: Sequence[Endpoint], inherited: Unfinished | None) -> None:
-        self._drain = None
         self._router = self._make(config, endpoints, inherited)
+        self._drain = None
         self._running = asyncio.create_task(self._supervise(self._router), name=f"router {config.group}")
 
     async def _supervise(self, router: ObjectRouter) -> None:

@@ -23,6 +23,7 @@ class Reason(StrEnum):
     NO_EXECUTORS = "NoExecutors"
     QUEUE_UNREACHABLE = "QueueUnreachable"
     INVALID_SPEC = "InvalidSpec"
+    RECONCILE_FAILED = "ReconcileFailed"
     STALLED = "Stalled"
     # ExecutorsAvailable
     ALL_HEALTHY = "AllHealthy"
@@ -35,4 +36,5 @@ class Reason(StrEnum):
     CONNECTION_FAILED = "ConnectionFailed"
     AUTHENTICATION_FAILED = "AuthenticationFailed"
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
+    INVALID_SECRET = "InvalidSecret"  # noqa: S105
     INVALID_ANSWER = "InvalidAnswer"

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from queueworker.resource.reasons import ConditionType, Reason
 from queueworker.resource.spec import Model
 
 MAX_ENDPOINTS = 100
 MAX_MESSAGE = 1024
+"""Ours are shorter than the schema allows, which is as long as in metav1.Condition."""
 MAX_NAME = 253
 MAX_URL = 2048
 
 ConditionStatus = Literal["True", "False", "Unknown"]
+# From metav1.Condition.
+_TYPE = (
+    r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?"
+    r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$"
+)
+_REASON = r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"
+_WORD = r"^[A-Z][A-Za-z0-9]*$"
+
+
+def _open(pattern: str, length: int) -> Any:
+    """The schema of a string whose values are no closed list: a newer operator may write others, and this one must be
+    able to read them.
+    """
+    return WithJsonSchema({"type": "string", "minLength": 1, "maxLength": length, "pattern": pattern})
 
 
 class StatusModel(Model):
@@ -27,12 +42,12 @@ class StatusModel(Model):
 class Condition(StatusModel):
     """A condition in the form of metav1.Condition."""
 
-    type: ConditionType = Field(description="Subject of the condition.")
+    type: Annotated[ConditionType | str, _open(_TYPE, 316)] = Field(description="Subject of the condition.")
     status: ConditionStatus = Field(description="True, False or Unknown.")
-    reason: Reason = Field(description="Reason for the status, in one word that scripts may match.")
-    message: str = Field(
-        "", max_length=MAX_MESSAGE, description="Reason for the status, in a sentence that says what to do."
+    reason: Annotated[Reason | str, _open(_REASON, 1024)] = Field(
+        description="Reason for the status, in one word that scripts may match."
     )
+    message: str = Field("", max_length=32768, description="Reason for the status, in a sentence that says what to do.")
     observed_generation: int = Field(0, ge=0, description="Generation of the spec that the condition refers to.")
     last_transition_time: datetime = Field(description="Time of the last change of status.")
 
@@ -67,13 +82,16 @@ class TasksStatus(StatusModel):
 
 
 class QueueStatus(StatusModel):
+    url: str = Field(
+        "", max_length=MAX_URL, description="URL of the queue that the router uses, with the whole name of its host."
+    )
     depth: int | None = Field(None, ge=0, description="Tasks waiting in the queue, by its last answer.")
     consecutive_errors: int = Field(0, ge=0, description="Consecutive failures to reach the queue.")
     last_task_time: datetime | None = Field(None, description="Time of the last report of a task.")
 
 
 class MigrationStatus(StatusModel):
-    phase: Literal["Split", "Reduction", "Standby"] = Field(
+    phase: Annotated[str, _open(_WORD, 64)] = Field(
         description="Split: at most half of the traffic goes to Celery. Reduction: more than half. Standby: all of it."
     )
     standby_since: datetime | None = Field(None, description="Time when the router went to standby.")

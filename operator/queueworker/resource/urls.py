@@ -168,3 +168,18 @@ def numbered(base: str, number: int, port: int) -> str:
     if not re.search(r":\d+$", authority):
         authority = f"{authority.rstrip(':')}:{port}"
     return f"{scheme}://{authority}{slash}{path}"
+
+
+def in_namespace(url: str, namespace: str) -> str:
+    """The URL as a pod of that namespace means it: `http://queue:8081` becomes `http://queue.NAMESPACE.svc:8081`.
+
+    Names with a dot, addresses and localhost stay as they are.
+    """
+    host = urlsplit(url).hostname or "localhost"
+    if host == "localhost" or "." in host or ":" in host or host.isdigit():
+        return url
+    scheme, _, rest = url.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user, at, place = authority.rpartition("@")
+    name, colon, port = place.partition(":")
+    return f"{scheme}://{user}{at}{name}.{namespace}.svc{colon}{port}{rest[len(authority) :]}"

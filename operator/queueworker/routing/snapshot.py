@@ -48,6 +48,11 @@ class Link:
     def ok(self) -> bool:
         return self.reason is LinkReason.CONNECTED
 
+    @property
+    def is_down(self) -> bool:
+        """The last exchange failed; not so before the first."""
+        return self.reason not in {LinkReason.CONNECTED, LinkReason.UNKNOWN}
+
 
 def _described(field: str, **more: Any) -> Any:
     return Field(description=description_of(EndpointStatus, field), **more)

@@ -1,4 +1,4 @@
-"""The account at the end of every case: what the router promises, against what the platform recorded."""
+"""The account at the end of every case: the router's promises, compared with the platform's records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Exceptions:
-    """What a case makes unavoidable, by id. All else is a defect."""
+    """What a case makes unavoidable, by id. Anything else is a defect."""
 
     lost: Collection[str] = ()
     """The queue handed them out into an answer that never arrived: all of these, and only these, are lost."""
@@ -25,16 +25,16 @@ class Exceptions:
     forgotten: Collection[str] = ()
     """The queue had lost its memory of these by the time of their report: it is made, and answered `unknown`."""
     told_again: Collection[str] = ()
-    """Reported again after the queue had taken the report: its answer was lost, or it handed the id out again."""
+    """Reported again after the queue took the report: its answer was lost, or it handed the id out again."""
     may_run_twice: Collection[str] = ()
-    """Executed more than once, possibly: their case says why."""
+    """May be executed more than once; their case says why."""
     published_elsewhere: Collection[str] = ()
-    """Their events went to a Redis that lost them before anybody could hear them."""
+    """Their events went to a Redis that lost them before anybody received them."""
 
 
 @dataclass(slots=True)
 class Findings:
-    """What does not add up, in sentences; empty when all does."""
+    """What does not add up, in sentences; empty when everything does."""
 
     problems: list[str] = field(default_factory=list)
 
@@ -87,7 +87,7 @@ def _check_events(found: Findings, eval_id: str, heard: list[str], kinds: list[s
 
 
 def unsettled(ledger: Ledger, events: Events, given: Exceptions, in_flight: Mapping[str, float]) -> list[str]:
-    """What the end of the case still waits for: an outage's end, a retry, an event on its way."""
+    """What the end of the case still waits for."""
     handed_out = ledger.ids("handed-out") - {*given.lost, *given.unjournaled}
     reported = ledger.ids(*TAKEN, "unknown")
     heard = {eval_id for channel, eval_id in events.seen if channel != "running"} | set(given.published_elsewhere)

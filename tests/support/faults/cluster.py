@@ -1,4 +1,4 @@
-"""Operators on a real API server, that route what a rig has."""
+"""Operators on a real API server, which route for a rig's queue and executors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Cluster:
-    """The API server as one case sees it: a namespace of its own, and a way there that can be cut."""
+    """The API server for one case: a namespace of its own, and a proxy that can be cut."""
 
     def __init__(self, rig: Rig, plane: ControlPlane, kubectl: Kubectl, namespace: str, folder: Path) -> None:
         self.rig = rig
@@ -35,7 +35,7 @@ class Cluster:
         self.folder = folder
 
     def way(self) -> Proxy:
-        """To the API server; its certificate is for 127.0.0.1."""
+        """A proxy to the API server, whose certificate is for 127.0.0.1."""
         proxy = Proxy(("127.0.0.1", int(self.plane.url.rpartition(":")[2])))
         proxy.host = "127.0.0.1"
         return proxy
@@ -55,7 +55,7 @@ class Cluster:
     async def operator(
         self, way: Proxy | None = None, environ: Mapping[str, str] | None = None
     ) -> AsyncIterator[WorkerProcess]:
-        """An operator for this namespace alone, as the rig's services are: a process with a log and metrics."""
+        """An operator for this namespace alone, as a process with a log and metrics."""
         config = Path(self.plane.kubeconfig_for(*OPERATOR_ACCOUNT))
         if way is not None:
             config = self.folder / f"kubeconfig-{way.port}"
@@ -79,7 +79,7 @@ class Cluster:
             await asyncio.to_thread(started.__exit__, None, None, None)
 
     async def says(self, process: WorkerProcess, text: str) -> None:
-        """Return when the operator's `/readyz` says so."""
+        """Return when the operator's `/readyz` contains the text."""
         async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False) as client:
             while True:
                 try:
@@ -90,7 +90,7 @@ class Cluster:
                 await asyncio.sleep(0.1)
 
     async def clock_of(self, process: WorkerProcess) -> float:
-        """What the operator takes for the time, in seconds since the epoch, to the second."""
+        """The operator's wall clock: Unix time in whole seconds."""
         async with httpx.AsyncClient(trust_env=False) as client:
             return parsedate_to_datetime((await client.get(f"{process.url}/livez")).headers["date"]).timestamp()
 

@@ -1,4 +1,4 @@
-"""A router's death, and what it left: where each of its tasks was, so that a case can say what may happen to them."""
+"""What a dead router left: where each of its tasks was, so that a case can say what may happen to them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from tests.support.faults.rig import Rig
     from tests.support.worker_processes import WorkerProcess
 
-WINDOW = "what the router had pulled and not yet written to the journal"
-AMBIGUOUS = "what was executing when the router died: `recovery` is Retry"
+WINDOW = "tasks that the router had pulled and not yet written to the journal"
+AMBIGUOUS = "tasks that were executing when the router died: `recovery` is Retry"
 QUIET_SECONDS = 1.0
-"""After a death: time for the queue and the executors to act on what had been sent to them."""
+"""After a death: time for the queue and the executors to act on what was sent to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +32,17 @@ class Left:
     unjournaled: frozenset[str] = frozenset()
     """Handed out to it, and in no journal: lost with it."""
     journal: Mapping[str, str] = field(default_factory=dict)
-    """Id → state, as Redis holds it."""
+    """State by id, as Redis holds it."""
     taken: frozenset[str] = frozenset()
     """In the journal, although the queue has their reports."""
     unheard: frozenset[str] = frozenset()
-    """Reported and in no journal, and their events were not heard: those died with the router."""
+    """Reported and in no journal, and their events were not received: those died with the router."""
 
     def in_state(self, *states: str) -> frozenset[str]:
         return frozenset(eval_id for eval_id, state in self.journal.items() if state in states)
 
     def exceptions(self, *, without_journal: bool = False) -> dict[str, Any]:
-        """What the account has to allow for it. `without_journal`: it could not be written for a while before."""
+        """What the account has to allow. `without_journal`: the journal could not be written for a while before."""
         early = self.taken - self.in_state("executed")
         assert without_journal or not early, f"reported before the journal had their outcome: {sorted(early)}"
         again = self.in_state("executing", *(["pulled"] if without_journal else []))
@@ -59,7 +59,7 @@ class Left:
 
 @contextlib.asynccontextmanager
 async def watched(rig: Rig) -> AsyncIterator[RedisProxy]:
-    """A way to Redis for one router, that sees its journal."""
+    """A proxy to Redis for one router, which sees its journal."""
     async with RedisProxy(rig.redis.port) as proxy:
         yield proxy
 
@@ -71,7 +71,7 @@ async def kill_at(rig: Rig, worker: WorkerProcess, point: Point) -> None:
 
 
 async def left_by(rig: Rig, *ways: RedisProxy) -> Left:
-    """What the dead routers left, each of which went to Redis by one of these ways. Nothing may be pulling now."""
+    """What dead routers left, each of which used one of these proxies. No router may be pulling now."""
     await asyncio.sleep(QUIET_SECONDS)
     journal = await in_journals(rig)
     written = journal.keys() | frozenset[str]().union(*(way.written for way in ways))
@@ -85,7 +85,7 @@ async def left_by(rig: Rig, *ways: RedisProxy) -> Left:
 
 
 async def in_journals(rig: Rig) -> dict[str, str]:
-    """Id → state, of every journal in Redis."""
+    """State by id, of every journal in Redis."""
     found = {}
     async with Redis.from_url(rig.redis.url) as redis:
         async for key in redis.scan_iter("queueworker:*:journal:*", _type="HASH"):

@@ -1,4 +1,4 @@
-"""What may happen to one HTTP exchange: arguments of `HttpProxy.spoil`."""
+"""Faults of one HTTP exchange: arguments of `HttpProxy.spoil`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def resets(*, forwarded: bool) -> Fault:
 
 
 def resets_if_kept_alive() -> Fault:
-    """The keep-alive race: the peer gave up the idle connection just as this request was written to it."""
+    """The keep-alive race: the peer closes the idle connection just as this request is written to it."""
 
     async def fault(exchange: Exchange) -> None:
         if exchange.earlier:
@@ -63,7 +63,7 @@ def resets_if_kept_alive() -> Fault:
 
 
 def hangs(*, forwarded: bool = False) -> Fault:
-    """The request is taken and nothing is ever said."""
+    """The request is accepted and never answered."""
 
     async def fault(exchange: Exchange) -> None:
         if forwarded:
@@ -130,7 +130,7 @@ def mislabels(by: int) -> Fault:
 
 
 def closes_after_answering() -> Fault:
-    """The answer is whole, and says nothing of the connection's end, which follows it."""
+    """The answer is whole and does not announce that the connection ends after it."""
 
     async def fault(exchange: Exchange) -> None:
         await exchange.reply((await exchange.forward()).raw)
@@ -140,7 +140,7 @@ def closes_after_answering() -> Fault:
 
 
 def changes_key(key: str) -> Fault:
-    """The peer sees this `X-API-Key`: to the client it is as if the peer's key were another."""
+    """The peer gets this `X-API-Key`, so the client finds that the peer has another key."""
 
     async def fault(exchange: Exchange) -> None:
         head = re.sub(rb"(?im)^x-api-key: *[^\r]*", b"X-API-Key: " + key.encode(), exchange.request.head)

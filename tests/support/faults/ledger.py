@@ -1,4 +1,4 @@
-"""What happened in a case: acts that the services recorded, and events as a subscriber saw them."""
+"""What happened in a case: acts that the services recorded, and events that a subscriber received."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class _Event(msgspec.Struct):
-    """Of one with 100 MB no more is read: the proxies, which are in this process too, must not wait for it."""
+    """No more is read of a large one: the proxies are in this process and must not wait for it."""
 
     eval_id: str
     error: str = ""
@@ -46,7 +46,7 @@ class Act:
 
 
 class Ledger:
-    """The acts that the services append to `path`, read as they come."""
+    """The acts that the services append to the file `path`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -74,12 +74,12 @@ class Ledger:
         return found
 
     def reports(self) -> int:
-        """Reports that the queue was sent, known to it or not."""
+        """Reports that reached the queue, of known and of unknown ids."""
         return sum(act.what in {*TAKEN, "unknown"} for act in self.acts)
 
 
 class Events:
-    """A subscriber of the outcome channels, as the storage worker is one: subscribed again as soon as it can be."""
+    """A subscriber of the outcome channels, like the storage worker. It subscribes again after an outage."""
 
     def __init__(self, redis_url: str) -> None:
         self._url = redis_url
@@ -131,7 +131,7 @@ class Events:
 
 
 class Timeline:
-    """When a fault ended, and when routing made progress again."""
+    """When the fault ended, and how long routing took to recover."""
 
     def __init__(self) -> None:
         self.ended_at: float | None = None

@@ -1,8 +1,8 @@
-"""A fault proxy, in the test's own loop: it stands between two real processes and spoils what they say on command.
+"""A fault proxy in the test's own loop, between two real processes.
 
 `Proxy` forwards bytes of any protocol, and can refuse, black-hole, cut and delay connections. `HttpProxy` also
 knows where a request and its answer begin and end, so that a fault (see `http_faults`) can act on one exchange:
-before the request reached the peer, or after the peer has acted on it.
+before the peer has the request, or after the peer has acted on it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: close() sends RST
-_MOST_HEAD = 1 << 20
-# Loopback addresses of this process's own: a port that a proxy has closed for a while cannot be taken by anybody else.
+_MAX_HEAD = 1 << 20
+# Loopback addresses of this process alone: no other process can take a port that a proxy has closed for a while.
 _NETWORK = f"127.{64 + os.getpid() // 254 % 128}.{1 + os.getpid() % 254}"
 _hosts = itertools.cycle(range(1, 255))
 
@@ -46,7 +46,7 @@ class Proxy:
         self.host = f"{_NETWORK}.{next(_hosts)}"
         self.port = 0
         self.latency = 0.0
-        """Seconds that whatever passes is held back, in each direction."""
+        """Seconds by which everything is delayed, in each direction."""
         self._server: asyncio.Server | None = None
         self._hole: list[socket.socket] = []
         self._swallowing = asyncio.Event()
@@ -80,7 +80,7 @@ class Proxy:
     async def drop_connects(self, *, finish: bool = False) -> None:
         """As `refuse`, but new connections get no answer to their SYN."""
         await self.refuse(finish=finish)
-        # a backlog that is full: the kernel drops what else comes
+        # The backlog is full, so the kernel drops further connection attempts.
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((self.host, self.port))
@@ -119,7 +119,7 @@ class Proxy:
         if not self.port:
             (self.port,) = free_ports(1)
         self._server = await asyncio.start_server(
-            self._accepted, self.host, self.port, reuse_address=True, limit=_MOST_HEAD, backlog=1024
+            self._accepted, self.host, self.port, reuse_address=True, limit=_MAX_HEAD, backlog=1024
         )
         return self
 
@@ -156,9 +156,11 @@ class Proxy:
             if self._swallowing.is_set():
                 await asyncio.Event().wait()
             try:
-                upstream_reader, upstream = await asyncio.open_connection(*self.upstream, limit=_MOST_HEAD)
+                upstream_reader, upstream = await asyncio.open_connection(*self.upstream, limit=_MAX_HEAD)
             except OSError:
-                reset(writer)  # nobody listens there: the nearest that a proxy can say
+                reset(
+                    writer
+                )  # Nobody listens there. A proxy has accepted already, so this is the nearest to a refusal.
                 return
             self._writers.add(upstream)
             await self._serve(reader, writer, upstream_reader, upstream)
@@ -194,7 +196,7 @@ class Proxy:
             await writer.drain()
 
     async def _pass(self) -> None:
-        """What everything that passes waits for. In a black hole it is for ever: `restore` resets the connection."""
+        """Wait for `latency`; in a black hole for ever, until `restore` resets the connection."""
         if self.latency:
             await asyncio.sleep(self.latency)
         if self._swallowing.is_set():
@@ -225,7 +227,7 @@ class Message:
 
 @dataclass(slots=True)
 class Exchange:
-    """One request, before it was forwarded, and the way back to its client."""
+    """One request that is not forwarded yet, and the connection back to its client."""
 
     request: Message
     writer: asyncio.StreamWriter
@@ -250,25 +252,25 @@ if TYPE_CHECKING:
 
 
 class HttpProxy(Proxy):
-    """A proxy that a fault can tell which exchanges to spoil. One fault at a time; the rest passes."""
+    """A proxy that applies a fault to chosen exchanges, one fault at a time. All others pass."""
 
     def __init__(self, upstream: tuple[str, int]) -> None:
         super().__init__(upstream)
         self.seen: Counter[str] = Counter()
         """Requests by path, spoilt or not."""
         self.spoilt: list[Message] = []
-        """The requests that a fault was let loose on, in order."""
+        """The requests that a fault was applied to, in order."""
         self.answers: list[Message] = []
-        """What the peer answered to those of them that were forwarded."""
+        """The peer's answers to those of them that were forwarded."""
         self.broken: list[str] = []
-        """What went wrong in a fault itself: a defect of the test."""
+        """Errors of a fault itself: defects of the test."""
         self._fault: Fault | None = None
         self._path = ""
         self._left: int | None = None
         self._first_spoilt = asyncio.Event()
 
     def spoil(self, fault: Fault, path: str = "", times: int | None = None) -> None:
-        """Let the fault loose on requests whose path contains `path`: the next so many, or all until `heal`."""
+        """Apply the fault to requests whose path contains `path`: to the next so many, or to all until `heal`."""
         self._fault, self._path, self._left = fault, path, times
         self._first_spoilt = asyncio.Event()
 
@@ -276,7 +278,7 @@ class HttpProxy(Proxy):
         self._fault = None
 
     async def struck(self) -> None:
-        """Return when the fault has been let loose on a request."""
+        """Return when the fault was applied to a request."""
         await self._first_spoilt.wait()
 
     def _due(self, request: Message) -> Fault | None:
@@ -305,7 +307,7 @@ class HttpProxy(Proxy):
             return answer
 
         for earlier in itertools.count():
-            # a peer that dies takes the connection with it, idle or not
+            # When the peer dies, the connection to the client ends, also an idle one.
             asked = asyncio.ensure_future(_read(reader))
             died = asyncio.ensure_future(_gone(upstream_reader))
             try:
@@ -318,7 +320,7 @@ class HttpProxy(Proxy):
                 died.cancel()
                 await asyncio.gather(asked, died, return_exceptions=True)
             if self._leaving or writer.transport.is_closing():
-                return  # it was cut while its request was being read, or before: the peer must not hear of that one
+                return  # It was cut while its request was being read, or before: the peer must not get this request.
             self._busy |= {writer, upstream}
             try:
                 await self._exchange(Exchange(request, writer, earlier, send_and_keep), send, reader)
@@ -350,7 +352,7 @@ class HttpProxy(Proxy):
     async def _send_watched(
         self, send: Callable[[Message], Awaitable[Message]], request: Message, reader: asyncio.StreamReader
     ) -> Message:
-        """The answer; a client that goes away meanwhile takes the connection to the peer with it."""
+        """The answer. When the client goes away meanwhile, the connection to the peer ends."""
         sent = asyncio.ensure_future(send(request))
         left = asyncio.ensure_future(_gone(reader))
         try:
@@ -365,7 +367,7 @@ class HttpProxy(Proxy):
 
 
 async def _read(reader: asyncio.StreamReader) -> Message:
-    """One message with a Content-Length, or with no body: all that the platform's services send."""
+    """One message with a Content-Length or without a body: the platform's services send nothing else."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = 0
     for line in head.lower().split(b"\r\n"):

@@ -27,7 +27,7 @@ _READ_BYTES = 1 << 16
 
 
 class Write(StrEnum):
-    """What a router writes: an entry in one of its three states, the removal of an entry, its lease."""
+    """A write of a router: an entry in one of its three states, the removal of an entry, its lease."""
 
     PULLED = "pulled"
     EXECUTING = "executing"
@@ -73,7 +73,7 @@ def parse_batch(arguments: list[bytes]) -> Batch:
 
 @dataclass
 class Point:
-    """Where to act, once. `ids` are what the write was about, once it was `reached`."""
+    """A moment of a write at which to act, once. `ids` are those of the write, when it is `reached`."""
 
     write: Write
     moment: Moment
@@ -86,7 +86,7 @@ class Point:
 
 @dataclass
 class _Command:
-    """What went to Redis and is not answered yet."""
+    """A command that Redis has not answered yet."""
 
     batch: Batch | None = None
     heartbeat: bool = False
@@ -101,9 +101,9 @@ class RedisProxy(Proxy):
     def __init__(self, port: int) -> None:
         super().__init__(("127.0.0.1", port))
         self.held: dict[str, str] = {}
-        """eval_id → state, as Redis has this router's journal."""
+        """State by eval_id, as Redis holds this router's journal."""
         self.written: set[str] = set()
-        """Ids that Redis has ever got an entry of, from this router."""
+        """Ids of all entries that this router has ever written."""
         self._points: list[Point] = []
 
     @property
@@ -171,7 +171,7 @@ class RedisProxy(Proxy):
             await self._pass()
             parser.feed(data)
             while (answer := parser.gets()) is not False:
-                # a subscription gets more than it asked for; nothing that we look for comes by there
+                # A subscription gets more answers than commands were sent; no script is called there.
                 self._answered(pending.popleft() if pending else _Command(), answer)
             writer.write(data)
             await writer.drain()
@@ -194,7 +194,7 @@ class RedisProxy(Proxy):
         return _Command(batch, heartbeat=batch is None)
 
     def _answered(self, command: _Command, answer: Any) -> None:
-        if isinstance(answer, hiredis.ReplyError):  # NOSCRIPT, of a Redis that has not seen the script: it comes again
+        if isinstance(answer, hiredis.ReplyError):  # NOSCRIPT: the script is sent and called again.
             return
         if command.batch is not None and answer == b"OK":
             for eval_id in command.batch.removals:
@@ -206,7 +206,7 @@ class RedisProxy(Proxy):
             read = zip(command.fields, answer, strict=True)
             self.held.update({eval_id.decode(errors="replace"): state_of(entry) for eval_id, entry in read if entry})
         if command.heartbeat and answer[0] != b"FENCED" and not answer[3]:
-            return  # it moved nothing
+            return  # It moved nothing.
         if point is not None:
             self._reach(point)
 
@@ -224,5 +224,5 @@ def state_of(entry: bytes) -> str:
     """Of a journal's entry."""
     try:
         return str(orjson.loads(entry)["state"])
-    except (orjson.JSONDecodeError, TypeError, KeyError):  # damaged by a test
+    except (orjson.JSONDecodeError, TypeError, KeyError):  # It was damaged by a test.
         return "unreadable"

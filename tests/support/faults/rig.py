@@ -1,4 +1,4 @@
-"""The platform of one case: real processes, with a fault proxy in front of each that a worker speaks to."""
+"""The platform of one case: real processes, with a fault proxy between the workers and each of the others."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from tests.support.faults.proxy import Fault
 
 PATIENCE_SECONDS = 45.0
-"""For whatever a case waits for: an upper bound on a loaded machine, never a measure."""
+"""Upper bound of each wait, for a loaded machine. No test measures it."""
 SETTLE_SECONDS = 0.3
-"""After everything was reported: time for what should not come, a second report or event, to be seen."""
+"""After everything is reported: time in which a second report or event would be seen."""
 
 
 class Site:
-    """A demo service as a process, and the proxy in front of it: a new process is found at the same address."""
+    """A demo service as a process, and the proxy in front of it, whose address stays when the process is replaced."""
 
     def __init__(self, module: str, *arguments: str) -> None:
         self._module = module
@@ -48,12 +48,12 @@ class Site:
 
     @property
     def url(self) -> str:
-        """Behind the proxy: for the test's own calls."""
+        """Of the process itself, for the test's own calls."""
         assert self._process is not None
         return self._process.url
 
     async def start(self, *arguments: str) -> None:
-        """A new process; `arguments` in place of those that it had before, if there are any."""
+        """Start a new process; `arguments`, if there are any, replace the earlier ones."""
         self._arguments = arguments or self._arguments
         command = demo_process(self._module, "--port", "0", *self._arguments)
         self._process = await asyncio.to_thread(self._stack.enter_context, command)
@@ -62,7 +62,7 @@ class Site:
         await self.proxy.restore() if self.proxy.port else await self.proxy.start()
 
     async def kill(self) -> None:
-        """SIGKILL. Its connections are reset and new ones refused, as its kernel would have it."""
+        """SIGKILL. Its connections are reset and new ones refused, as the kernel does it."""
         self.signal(signal.SIGKILL)
         assert self._process is not None
         await asyncio.to_thread(self._process.process.wait)
@@ -81,7 +81,7 @@ class Site:
     async def close(self) -> None:
         await self.proxy.stop()
         if self._process is not None and self._process.process.poll() is None:
-            self._process.process.kill()  # a frozen one would not hear a SIGTERM
+            self._process.process.kill()  # A frozen one would not react to SIGTERM.
         await asyncio.to_thread(self._stack.close)
 
 
@@ -95,7 +95,7 @@ class Rig:
         self.queue = Site("queue", "--record", str(self.ledger.path))
         self.executors: list[Site] = []
         self.workers: list[WorkerProcess] = []
-        """Those whose slots have to be back at zero in the end; take out one that is dead."""
+        """Workers whose slots must be free in the end. Remove one that is dead."""
         self.events = Events(self.redis.url)
         self.environ: dict[str, str] = {}
         self.key = ""
@@ -185,13 +185,13 @@ class Rig:
             await asyncio.sleep(0.02)
 
     async def spoil(self, site: Site, fault: Fault, path: str, times: int) -> None:
-        """Let the fault loose on the next so many requests, and return when it was."""
+        """Apply the fault to the next so many requests, and return when that is done."""
         before = len(site.proxy.spoilt)
         site.proxy.spoil(fault, path, times)
         await self.until(lambda: len(site.proxy.spoilt) == before + times, f"{times} requests of {path} spoilt")
 
     async def popped(self) -> set[str]:
-        """Ids that the queue handed out into answers that a fault spoilt, once it has answered all of them."""
+        """Ids that the queue handed out in answers that a fault spoilt, once it has answered all of them."""
         proxy = self.queue.proxy
         await self.until(lambda: len(proxy.answers) == len(proxy.spoilt), "the queue answered what was spoilt")
         tasks = [orjson.loads(answer.body) for answer in self.queue.proxy.answers if answer.status == 200]
@@ -207,7 +207,7 @@ class Rig:
         return {act.eval_id for act in started} & self.running()
 
     def amid_on(self, executor: str) -> set[str]:
-        """As `running_on`, of which at least half is to come: one that is not reported may be answered already."""
+        """As `running_on`, less than half done: a task that is not reported yet may already be answered."""
         return self.running_on(executor, since=time.monotonic() - self._delay / 2)
 
     async def idle(self) -> None:
@@ -220,7 +220,7 @@ class Rig:
 
     @contextlib.contextmanager
     def fault(self, what: str) -> Iterator[None]:
-        """The block makes the fault, `what` the table calls it; recovery counts from its end."""
+        """The block makes the fault, which the table calls `what`. Recovery counts from the end of the block."""
         self._faults.append(what)
         yield
         self._timeline.end()
@@ -269,7 +269,7 @@ class Rig:
         )
 
     async def ask_queue(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """The user's side of the queue, past the proxy."""
+        """A call of a user of the queue, not through the proxy."""
         return await self._client.request(method, self.queue.url + path, headers={"X-API-Key": self.key}, **options)
 
     async def metric(self, name: str, least: float = 0) -> float:
@@ -280,7 +280,7 @@ class Rig:
         return value
 
     async def metrics(self, worker: WorkerProcess) -> dict[str, float]:
-        """By name; the executors' summed up."""
+        """By name; those of the executors are added up."""
         text = (await self._client.get(f"{worker.url}/metrics")).text
         found: dict[str, float] = {}
         for family in text_string_to_metric_families(text):
@@ -289,7 +289,7 @@ class Rig:
         return found
 
     async def link_up(self, peer: str) -> bool:
-        """Whether the first worker says so of its link to the queue, the journal, or where it publishes events."""
+        """Whether the first worker's link to that peer (queue, journal or events) is up, by its metrics."""
         text = (await self._client.get(f"{self.workers[0].url}/metrics")).text
         return any(
             sample.name == "queueworker_link_up" and sample.labels["peer"] == peer and sample.value
@@ -303,7 +303,7 @@ class Rig:
         return found
 
     async def healthy(self, executors: int) -> None:
-        """Return when the worker finds so many executors healthy."""
+        """Return when so many executors are healthy, by the worker's status."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while (await self.status())["executors"]["healthy"] != executors:
                 await asyncio.sleep(0.05)

@@ -98,6 +98,53 @@ async def test_an_invalid_spec_is_a_condition_and_the_router_goes_on_as_it_was()
         assert (router.phase, router.config.spec.queue.url) == (Phase.ROUTING, "http://queue:8081")
 
 
+async def test_the_observed_generation_is_that_of_what_runs() -> None:
+    async with running(body(FIRST)) as run:
+        await run.has_written("Routing")
+        run.runner.observe(body({"queue": {"url": "queue"}}, 2))
+        await run.has_written("InvalidSpec")
+        assert run.cluster.statuses[-1]["observedGeneration"] == 1
+        ready = run.cluster.statuses[-1]["conditions"][0]
+        assert (ready["type"], ready["observedGeneration"]) == ("Ready", 2)
+        run.runner.observe(body(SECOND, 3))
+        await run.has_written("Draining")
+        assert run.cluster.statuses[-1]["observedGeneration"] == 1
+        run.routers.made[0].end()
+        await run.has_written("Routing")
+        assert run.cluster.statuses[-1]["observedGeneration"] == 3
+
+
+async def test_suspension_wins_over_an_invalid_spec() -> None:
+    async with running(body(FIRST)) as run:
+        await run.has_written("Routing")
+        run.runner.observe(body({"queue": {"url": "queue"}, "suspend": True}, 2))
+        await until(lambda: run.routers.made[0].config.spec.suspend)
+        await until(lambda: run.cluster.statuses[-1]["conditions"][0]["observedGeneration"] == 2)
+        assert run.cluster.statuses[-1]["observedGeneration"] == 1
+
+
+async def test_a_new_object_that_is_suspended_is_ready_whatever_is_wrong_with_it() -> None:
+    keyed = FIRST["queue"] | {"apiKeySecretRef": {"name": "key", "key": "k"}}
+    async with running(body({"queue": keyed, "suspend": True})) as run:
+        await run.has_written("Suspended")
+        assert run.routers.made == []
+        assert "Secret default/key does not exist" in run.cluster.statuses[-1]["conditions"][0]["message"]
+
+
+async def test_a_failure_of_the_operator_is_a_condition_until_it_is_over() -> None:
+    async with running(body(FIRST)) as run:
+        await run.has_written("Routing")
+        run.routers.made[0].refuses = RuntimeError("a defect")
+        run.runner.observe(body(FIRST | {"suspend": True}, 2))
+        await run.has_written("ReconcileFailed")
+        status = run.cluster.statuses[-1]
+        assert status["observedGeneration"] == 1
+        assert "a defect" not in status["conditions"][0]["message"]
+        assert "reconciling failed (RuntimeError)" in status["conditions"][0]["message"]
+        run.routers.made[0].refuses = None
+        await until(lambda: run.cluster.statuses[-1]["observedGeneration"] == 2)
+
+
 async def test_the_status_shows_the_draining_router_until_its_successor_routes() -> None:
     async with running(body(FIRST)) as run:
         await run.has_written("Routing")

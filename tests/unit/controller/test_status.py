@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from queueworker.controller.conditions import Problems, condition_states
+from queueworker.controller.conditions import Problems, SecretProblem, condition_states
 from queueworker.controller.events import event_for
 from queueworker.controller.status import Totals, build, merge_patch, migration, read, transition
-from queueworker.resource.reasons import ConditionType
+from queueworker.resource.reasons import ConditionType, Reason
 from queueworker.resource.spec import MigrationSpec, QueueWorkerSpec
 from queueworker.resource.status import MAX_ENDPOINTS, MAX_MESSAGE, Condition, MigrationStatus, QueueWorkerStatus
 from queueworker.routing.config import Intent
@@ -53,9 +53,10 @@ HEALTHY = Snapshot(
 
 
 def found(snapshot: Snapshot | None, **problems: str) -> dict[str, tuple[str, str, str]]:
+    made: Any = {name: SecretProblem(text) if name.endswith("secret") else text for name, text in problems.items()}
     return {
         str(kind): (status, str(reason), text)
-        for kind, status, reason, text in condition_states(snapshot, Problems(**problems))
+        for kind, status, reason, text in condition_states(snapshot, Problems(**made))
     }
 
 
@@ -110,6 +111,50 @@ def test_ready_says_what_the_router_does_or_why_it_does_not(
     assert got[2], "a reader is always told why"
 
 
+SUSPENDED = replace(HEALTHY, phase=Phase.IDLE, intent=Intent.SUSPEND)
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "problems", "status", "reason"),
+    [
+        (None, Problems(spec="spec.x: bad", suspended=True), "True", "Suspended"),
+        (SUSPENDED, Problems(queue_secret=SecretProblem("no Secret"), suspended=True), "True", "Suspended"),
+        (SUSPENDED, Problems(failure="failed", suspended=True), "True", "Suspended"),
+        (replace(SUSPENDED, phase=Phase.DRAINING), Problems(spec="bad", suspended=True), "False", "Draining"),
+        (HEALTHY, Problems(failure="failed", suspended=True), "False", "ReconcileFailed"),
+        (SUSPENDED, Problems(spec="spec.x: bad"), "False", "InvalidSpec"),
+        (HEALTHY, Problems(queue_secret=SecretProblem("bad", Reason.INVALID_SECRET)), "False", "InvalidSecret"),
+    ],
+)
+def test_suspension_wins_over_everything_that_is_wrong_once_it_holds(
+    snapshot: Snapshot | None, problems: Problems, status: str, reason: str
+) -> None:
+    ready = condition_states(snapshot, problems)[0]
+    assert (ready.status, str(ready.reason)) == (status, reason)
+    if status == "True":
+        assert all(text in ready.message for text in problems.texts)
+
+
+def test_a_value_of_a_secret_that_is_gone_is_named_in_the_conditions() -> None:
+    got = found(HEALTHY, queue_note="Secret ns/key is gone")
+    assert got["QueueReachable"] == ("True", "Connected", "Secret ns/key is gone")
+    assert got["Ready"][2].endswith("; Secret ns/key is gone")
+    got = found(HEALTHY, redis_note="Secret ns/redis is gone")
+    assert got["JournalWritable"][2] == got["EventsPublished"][2] == "Secret ns/redis is gone"
+
+
+def test_credentials_in_urls_are_shown_in_no_status() -> None:
+    url = "http://user:hunter2@executor"
+    shown = built(
+        replace(
+            HEALTHY,
+            queue=Link(LinkReason.CONNECTION_FAILED, f"queue {url} is away"),
+            executors=(executor(1, healthy=False, url=url, reason=f"no answer from {url}"),),
+        )
+    )
+    assert "hunter2" not in shown.model_dump_json()
+
+
 @pytest.mark.parametrize(
     ("executors", "status", "reason"),
     [
@@ -152,6 +197,7 @@ def built(
         "problems": Problems(),
         "totals": Totals.of(previous.tasks),
         "generation": 4,
+        "applied": 4,
         "name": "legacy",
         "now": NOW,
     }
@@ -187,7 +233,9 @@ def test_the_written_status_is_what_the_schema_says() -> None:
     assert status["tasks"] == {
         "routed": 7, "completed": 5, "failed": 2, "retried": 1, "recovered": 0, "inFlight": 2, "perMinute": 7,
     }  # fmt: skip
-    assert status["queue"] == {"depth": 3, "consecutiveErrors": 0, "lastTaskTime": "2026-01-02T03:04:05Z"}
+    assert status["queue"] == {
+        "url": "http://queue", "depth": 3, "consecutiveErrors": 0, "lastTaskTime": "2026-01-02T03:04:05Z",
+    }  # fmt: skip
     assert status["migration"] == {"phase": "Split", "standbySince": None}
     assert status["selector"] == "crucible.dev/queueworker=legacy"
     assert status["observedGeneration"] == 4
@@ -208,7 +256,12 @@ def test_a_condition_is_written_with_all_its_fields() -> None:
 def test_null_is_written_where_a_value_has_gone_because_a_merge_patch_keeps_what_is_absent() -> None:
     gone = replace(HEALTHY, queue_depth=None, last_task_time=None, executors=(executor(1, last_check=None),))
     status = written(gone)
-    assert status["queue"] == {"depth": None, "consecutiveErrors": 0, "lastTaskTime": None}
+    assert status["queue"] == {
+        "url": "http://queue",
+        "depth": None,
+        "consecutiveErrors": 0,
+        "lastTaskTime": None,
+    }
     assert status["executors"]["endpoints"][0]["lastCheckTime"] is None
 
 
@@ -223,7 +276,7 @@ def test_a_status_that_was_written_is_read_again() -> None:
 
 
 def test_a_part_of_a_status_that_cannot_be_read_is_dropped_and_the_rest_is_kept() -> None:
-    newer = written() | {"inventory": {"parts": 3}, "migration": {"phase": "Beyond"}}
+    newer = written() | {"inventory": {"parts": 3}, "migration": {"phase": 7}}
     newer["tasks"]["cancelled"] = 3
     newer["conditions"].append({"type": "Paused", "status": "True", "reason": "Night"})
     status = read(newer)
@@ -302,8 +355,16 @@ def test_what_people_wait_for_is_written_at_once_and_counts_on_the_beat(changed:
     assert (transition(before) != transition(after)) is at_once
 
 
+def test_what_a_newer_operator_wrote_is_read() -> None:
+    condition = {"type": "PoolReady", "status": "False", "reason": "NoSuchReasonYet", "message": "m"}
+    newer = {"conditions": [condition | {"lastTransitionTime": "2026-01-01T00:00:00Z"}], "migration": {"phase": "Done"}}
+    status = read(newer)
+    assert [str(c.reason) for c in status.conditions] == ["NoSuchReasonYet"]
+    assert merge_patch(status)["migration"] == {"phase": "Done"}
+
+
 def test_a_new_generation_or_migration_phase_is_written_at_once() -> None:
-    assert transition(built()) != transition(built(generation=5))
+    assert transition(built()) != transition(built(applied=5))
     moved = QueueWorkerSpec.model_validate({"migration": {"celeryPercent": 80}})
     assert transition(built()) != transition(built(spec=moved))
 

@@ -51,6 +51,7 @@ async def world() -> AsyncIterator[World]:
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "async outcomes"]
 
 
+FLAT = b'{"eval_id":"a","status":%b}'
 RESULT = b'{"status": "completed", "n": 123456789012345678901234567890, "f": 1.10, "k": 1, "k": 2, "t": "\xc3\xa9" }'
 
 
@@ -59,17 +60,11 @@ RESULT = b'{"status": "completed", "n": 123456789012345678901234567890, "f": 1.1
     [
         (CHANNEL_COMPLETED, b'{"eval_id": "a", "result": ' + RESULT + b"}", Outcome(True, "", RESULT, True)),
         (CHANNEL_COMPLETED, b'{"result":' + RESULT + b',"eval_id":"a"}', Outcome(True, "", RESULT, True)),
-        (CHANNEL_COMPLETED, b' { "eval_id" : "\\u0061" }', Outcome(True, "", None, True)),
-        (CHANNEL_COMPLETED, b'{"eval_id":"a","result":null}', Outcome(True, "", None, True)),
-        (CHANNEL_COMPLETED, b'{"eval_id":"a","result":"1"}', Outcome(True, "", None, True)),
         (
             CHANNEL_COMPLETED,
             b'{"eval_id":"a","result":{"status":"failed","error":"e"}}',
             Outcome(False, "e", b'{"status":"failed","error":"e"}', True),
         ),
-        (CHANNEL_FAILED, b'{"eval_id":"a","error":"killed"}', Outcome(False, "killed", None, True)),
-        (CHANNEL_FAILED, b'{"eval_id":"a"}', Outcome(False, "Execution failed", None, True)),
-        (CHANNEL_FAILED, b'{"eval_id":"a","error":{"c":1}}', Outcome(False, "{'c': 1}", None, True)),
         (
             CHANNEL_FAILED,
             b'{"eval_id":"a","result":{"status":"timeout","error":"30 s"}}',
@@ -87,6 +82,58 @@ async def test_an_event_says_how_the_task_ended_with_the_result_byte_for_byte(
 ) -> None:
     async with world() as w:
         assert await w.outcome(channel, payload) == outcome
+
+
+@pytest.mark.parametrize(
+    ("channel", "payload", "completed", "error"),
+    [
+        (CHANNEL_COMPLETED, FLAT % b'"completed","output":"1.10\\n","error":"","exit_code":0', True, ""),
+        (CHANNEL_COMPLETED, FLAT % b'"completed","output":"1","error":"a warning","n":1.10,"n":2', True, ""),
+        (CHANNEL_COMPLETED, FLAT % b'"timeout","error":"after 30 s","exit_code":137', False, "after 30 s"),
+        (CHANNEL_COMPLETED, FLAT % b'"timeout","error":"","exit_code":137', False, "timeout, exit code 137"),
+        (CHANNEL_COMPLETED, FLAT % b'"timeout"', False, "timeout"),
+        (CHANNEL_COMPLETED, FLAT % b'"failed","exit_code":2', False, "exit code 2"),
+        (CHANNEL_COMPLETED, b' { "eval_id" : "\\u0061" }', True, ""),
+        (CHANNEL_COMPLETED, b'{"eval_id":"a","result":null}', True, ""),
+        (CHANNEL_COMPLETED, b'{"eval_id":"a","result":"1"}', True, ""),
+        (
+            CHANNEL_FAILED,
+            FLAT % b'"failed","output":"a\\nb: c\\n\\n","error":"","exit_code":1',
+            False,
+            "exit code 1: b: c",
+        ),
+        (CHANNEL_FAILED, FLAT % b'"failed","output":"","error":null,"exit_code":1', False, "exit code 1"),
+        (CHANNEL_FAILED, FLAT % b'"failed","output":"oops","exit_code":null', False, "Execution failed: oops"),
+        (CHANNEL_FAILED, FLAT % b'"failed","output":["oops"],"exit_code":"1"', False, "Execution failed"),
+        (CHANNEL_FAILED, FLAT % b'"completed","exit_code":0', False, "exit code 0"),
+        (CHANNEL_FAILED, FLAT % b'["failed"]', False, "Execution failed"),
+        (CHANNEL_FAILED, b'{"eval_id":"a","error":"killed"}', False, "killed"),
+        (CHANNEL_FAILED, b'{"eval_id":"a"}', False, "Execution failed"),
+        (CHANNEL_FAILED, b'{"eval_id":"a","error":{"c":1}}', False, "{'c': 1}"),
+    ],
+)
+async def test_a_flat_event_is_the_result_byte_for_byte(
+    channel: str, payload: bytes, completed: bool, error: str
+) -> None:
+    async with world() as w:
+        assert await w.outcome(channel, payload) == Outcome(completed, error, payload, published=True)
+
+
+async def test_only_the_beginning_of_a_long_last_line_becomes_the_error() -> None:
+    async with world() as w:
+        outcome = await w.outcome(CHANNEL_FAILED, FLAT % (b'"failed","exit_code":1,"output":"%b"' % (b"x" * 50_000)))
+    assert outcome.error == "exit code 1: " + "x" * 300 + "…"
+
+
+async def test_an_outcome_above_the_limit_fails_its_task_with_size_field_and_limit() -> None:
+    payload = FLAT % (b'"completed","output":"%b"' % (b"x" * (MAX_BODY_BYTES + EVENT_ROOM_BYTES)))
+    async with world() as w:
+        outcome = await w.outcome(CHANNEL_COMPLETED, payload)
+    assert outcome == Outcome(
+        False,
+        f"the published outcome has {len(payload):,} bytes, more than routing.maxBodyMebibytes allows (0.0953674 MiB)",
+        published=True,
+    )
 
 
 async def test_an_event_that_only_lenient_libraries_read_counts() -> None:
@@ -111,7 +158,8 @@ async def test_an_event_that_only_lenient_libraries_read_counts() -> None:
         b'{"eval_id":"b","error":"e"}',
         b'{"error":"e","eval_id":"b"}',
         b"[" * 50_000,
-        b'{"eval_id":"a","result":"' + b"x" * (MAX_BODY_BYTES + EVENT_ROOM_BYTES) + b'"}',
+        b'{"n":1,"eval_id":"a","result":"' + b"x" * (MAX_BODY_BYTES + EVENT_ROOM_BYTES) + b'"}',
+        b'{"eval_id":"a","n":NaN,"x":' + b"[" * 600 + b"]" * 600 + b"}",
     ],
 )
 async def test_what_is_not_an_event_of_the_task_is_ignored(payload: bytes) -> None:

@@ -207,10 +207,10 @@ def test_what_an_executor_does_not_serve_goes_to_each_of_the_others_once(answer:
         assert world.attempt(answer) == Retry()
         assert world.flight.failed_at == ("executor-0",)
         assert not world.flight.ambiguous
-        world.flight.failed_at = ("executor-1",)
+        world.flight.failed_at = tuple(["executor-1"])
         text = answer.body.decode() or "status 302"
         assert world.attempt(answer) == Outcome(False, f"Executor rejected task: {text}"), "there is no other one"
-        assert world.flight.failed_at == ("executor-1", "executor-0")
+        assert list(world.flight.failed_at) == ["executor-1", "executor-0"]
         world.flight.failed_at = ("executor-0",)
         assert isinstance(world.attempt(answer), Outcome), "it had its turn"
         assert (world.counters.retried, world.flight.attempt) == (0, 1)
@@ -274,10 +274,10 @@ def test_an_executor_that_refused_gets_no_task_for_a_moment() -> None:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (Answer(500, b"oops"), "answered 500: oops"),
-        (Answer(404, b"no route"), "answered 404: no route"),
-        (Answer(204, b""), "answered 204: "),
-        (Answer(200, b"[]"), "answered no result object: []"),
+        (Answer(500, b"oops"), "answered 500 (text, 4 bytes)"),
+        (Answer(404, b"no route"), "answered 404 (text, 8 bytes)"),
+        (Answer(204, b""), "answered 204 (an empty body)"),
+        (Answer(200, b"[]"), "answered 200 without a result of the task (JSON, 2 bytes)"),
         (TimedOut("http://e: 40 s"), "no answer in time at http://e: 40 s"),
     ],
 )

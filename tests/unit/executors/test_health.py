@@ -65,12 +65,12 @@ def test_each_answer_is_bounded() -> None:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (UNHEALTHY, "http://executor-0/health answered 503: starting"),
-        (Answer(204, b""), "http://executor-0/health answered 204: "),
-        (Answer(301, b"moved"), "http://executor-0/health answered 301: moved"),
+        (UNHEALTHY, "http://executor-0/health answered 503 (text, 8 bytes)"),
+        (Answer(204, b""), "http://executor-0/health answered 204 (an empty body)"),
+        (Answer(301, b"moved"), "http://executor-0/health answered 301 (text, 5 bytes)"),
         (NotSent("http://executor-0: refused"), "no answer from http://executor-0: refused"),
         (Broken("http://executor-0: reset"), "no answer from http://executor-0: reset"),
-        (TooLarge("http://executor-0", 201, None, 65536), "http://executor-0/health answered 201: "),
+        (TooLarge("http://executor-0", 201, None, 65536), "http://executor-0/health answered 201 (an empty body)"),
     ],
 )
 def test_an_executor_is_unhealthy_while_its_check_fails_and_shows_why(answer: Answer, reason: str) -> None:

@@ -12,6 +12,7 @@ import yaml
 from queueworker.resource import generate
 from queueworker.resource.crd import crd, structural
 from queueworker.resource.generate import _fields
+from queueworker.resource.reasons import ConditionType, Reason
 from queueworker.resource.spec import QueueWorkerSpec, RoutingSpec
 
 if TYPE_CHECKING:
@@ -98,6 +99,15 @@ def test_the_api_servers_defaults_are_the_models_own() -> None:
 
 def test_status_has_no_defaults() -> None:
     assert all("default" not in node for node in nodes(SCHEMA["status"]))
+
+
+def test_status_has_no_closed_list_of_values_but_that_of_metav1_condition() -> None:
+    closed = {path: node["enum"] for path, node in STATUS.items() if "enum" in node}
+    assert closed == {"status.conditions[].status": ["True", "False", "Unknown"]}
+    for path in ("status.conditions[].type", "status.conditions[].reason", "status.migration.phase"):
+        assert {"minLength", "maxLength", "pattern"} <= STATUS[path].keys()
+    assert all(re.fullmatch(STATUS["status.conditions[].reason"]["pattern"], reason) for reason in Reason)
+    assert all(re.fullmatch(STATUS["status.conditions[].type"]["pattern"], kind) for kind in ConditionType)
 
 
 @pytest.mark.parametrize("column", VERSION["additionalPrinterColumns"], ids=lambda c: c["name"])

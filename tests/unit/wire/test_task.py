@@ -6,12 +6,21 @@ import json
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import msgspec
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queueworker.routing.wire.outcome import Outcome, event, outcome_of, parse_result, report_body, running_event
+from queueworker.routing.wire.outcome import (
+    Outcome,
+    event,
+    outcome_of,
+    parse_own_result,
+    parse_result,
+    report_body,
+    running_event,
+)
 from queueworker.routing.wire.reading import InvalidAnswer, describe, excerpt
 from queueworker.routing.wire.task import InvalidTask, execute_body, parse_task, path_id
 
@@ -111,21 +120,85 @@ def test_a_report_carries_the_result_to_the_byte() -> None:
     assert report_body(Outcome(completed=False, error='"no"', result=RESULT)) == b'{"error":"\\"no\\""}'
 
 
-def test_an_event_has_the_id_then_the_error_then_the_result() -> None:
+def test_an_event_has_the_results_fields_beside_the_result_for_both_kinds_of_subscribers() -> None:
+    fields = RESULT.replace(b"  ", b"").replace(b": ", b":")[1:-1]
     assert event("a", Outcome(completed=True, result=RESULT)) == (
         "evaluation:completed",
-        b'{"eval_id":"a","result":' + RESULT + b"}",
+        b'{"eval_id":"a",' + fields.replace(b", ", b",") + b',"result":' + RESULT + b"}",
     )
     assert event("a", Outcome(completed=True)) == ("evaluation:completed", b'{"eval_id":"a","result":null}')
     assert event("a", Outcome(completed=False, error="no")) == ("evaluation:failed", b'{"eval_id":"a","error":"no"}')
-    assert event("a", Outcome(completed=False, error="no", result=RESULT)) == (
+    result = b'{"status":"failed","error":"","exit_code":1,"output":"x"}'
+    channel, payload = event("a", Outcome(completed=False, error="no", result=result))
+    assert (channel, payload) == (
         "evaluation:failed",
-        b'{"eval_id":"a","error":"no","result":' + RESULT + b"}",
+        b'{"eval_id":"a","status":"failed","error":"no","exit_code":1,"output":"x","result":' + result + b"}",
     )
+
+
+def test_a_running_event_names_executor_and_container() -> None:
     result = parse_result(orjson.dumps({"status": "running", "executor_id": "e", "container_id": "c", "output": "…"}))
     channel, payload = running_event("a", result, 9)
     assert channel == "evaluation:running"
     assert orjson.loads(payload) == {"eval_id": "a", "executor_id": "e", "container_id": "c", "timeout": 9}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        b'"eval_id":"a"',
+        b'"eval_id" : "a", "f": 1.10, "i": 123456789012345678901234567890',
+        b'"eval_id":"a","output":"x","error":null,"exit_code":0,"executor_id":"e"',
+        b'"eval_id":"a","result":7',
+        b'"eval_id":null',
+        b'"eval_id":"a","eval_id":"a"',
+        b'"output":"\\ud83d\\ude00 \xc3\xa9"',
+    ],
+)
+def test_an_events_fields_are_the_results_byte_for_byte_however_it_is_made(more: bytes) -> None:
+    raw = b' {"status":"completed",' + more + b"}\n"
+    known = outcome_of(parse_result(raw))
+    recovered = Outcome(completed=True, result=raw)
+    for outcome in (known, recovered):
+        payload = event("a", outcome).payload
+        fields = raw_fields(payload)
+        assert fields.pop("eval_id") == b'"a"'
+        assert fields.pop("result").strip() == raw.strip()
+        assert fields == {k: v for k, v in raw_fields(raw).items() if k not in {"eval_id", "result"}}
+        names = [name for name, _ in json.loads(payload, object_pairs_hook=list)]
+        assert len(names) == len(set(names)) or b'"eval_id":"a","eval_id"' in raw
+
+
+def raw_fields(body: bytes) -> dict[str, bytes]:
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    return {name: bytes(value) for name, value in fields.items()}
+
+
+def test_the_event_of_a_result_that_the_queue_refused_says_that_the_task_failed() -> None:
+    channel, payload = event("a", Outcome(completed=False, error="refused", result=b'{"status":"completed"}'))
+    assert channel == "evaluation:failed"
+    assert orjson.loads(payload) == {
+        "eval_id": "a",
+        "status": "failed",
+        "error": "refused",
+        "result": {"status": "completed"},
+    }
+
+
+@pytest.mark.parametrize("result", [b"null", b"7", b'"x"', b"[]"])
+def test_the_event_of_something_else_than_an_object_has_it_as_it_is(result: bytes) -> None:
+    assert event("a", Outcome(completed=True, result=result)).payload == b'{"eval_id":"a","result":' + result + b"}"
+
+
+@pytest.mark.parametrize("eval_id", [b'"b"', b"7", b'"A"', b'["a"]', b'"a "'])
+def test_the_result_of_another_task_is_no_result(eval_id: bytes) -> None:
+    with pytest.raises(InvalidAnswer, match="the result of another task"):
+        parse_own_result(b'{"status": "completed", "eval_id": ' + eval_id + b"}", "a")
+
+
+@pytest.mark.parametrize("eval_id", [b"", b', "eval_id": null', b', "eval_id": "a"', b', "eval_id": "\\u0061"'])
+def test_a_result_names_its_task_or_none(eval_id: bytes) -> None:
+    assert parse_own_result(b'{"status": "killed"' + eval_id + b"}", "a").status == "killed"
 
 
 ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: text not in {".", ".."})
@@ -191,7 +264,13 @@ def test_a_timeout_is_always_in_bounds(number: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"[" * 100_000, b'{"status":' + b"[" * 100_000, b'{"status": ' + b"9" * 10_000 + b"}"]
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"status":NaN,"a":' + b"[" * 600 + b"]" * 600 + b"}",
+        b'{"status":' + b"[" * 100_000,
+        b'{"status": ' + b"9" * 10_000 + b"}",
+    ],
 )
 def test_json_that_exhausts_a_reader_is_invalid(body: bytes) -> None:
     with pytest.raises(InvalidAnswer):

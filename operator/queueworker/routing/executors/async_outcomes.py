@@ -11,24 +11,17 @@ import asyncio
 import contextlib
 import logging
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-import msgspec
 import orjson
 from redis.exceptions import RedisError
 
 from queueworker.routing.aio import cancelled
 from queueworker.routing.backoff import exponential
 from queueworker.routing.journal.redis_client import connect
-from queueworker.routing.limits import KIB
-from queueworker.routing.wire.outcome import (
-    CHANNEL_COMPLETED,
-    CHANNEL_FAILED,
-    Outcome,
-    outcome_of,
-    parse_result,
-)
-from queueworker.routing.wire.reading import InvalidAnswer, read_leniently, read_strictly, write_for_all
+from queueworker.routing.limits import KIB, MIB
+from queueworker.routing.wire.outcome import CHANNEL_COMPLETED, CHANNEL_FAILED, Outcome
+from queueworker.routing.wire.published import Published, parse_published
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +44,7 @@ _HEAD = re.compile(rb'\s*\{\s*"eval_id"\s*:\s*("[^"\\\x00-\x1f\x80-\xff]*")')
 class AsyncOutcomes:
     """Subscribes to the outcome channels while needed, and hands each outcome to the task that waits for it.
 
-    `max_body_bytes` is `routing.maxBodyMebibytes` in bytes; larger outcomes are ignored. The owner sets it when it
+    `max_body_bytes` is `routing.maxBodyMebibytes` in bytes; a larger outcome fails its task. The owner sets it when it
     changes.
     """
 
@@ -145,59 +138,27 @@ class AsyncOutcomes:
                     raise RedisError(f"no answer within {SILENCE_SECONDS:.0f} s")
                 await pubsub.ping()
             elif message["type"] == "message":
-                self._take(message["channel"].decode(), message["data"])
+                try:
+                    self._take(message["channel"].decode(), message["data"])
+                except Exception:  # a defect of ours: the other outcomes must be heard
+                    log.exception("an event on %s could not be read", message["channel"])
             pinged = message is None
 
     def _take(self, channel: str, payload: bytes) -> None:
-        if not self._subscribers or len(payload) > self.max_body_bytes + EVENT_ROOM_BYTES:
+        if not self._subscribers:
             return
         head = _HEAD.match(payload)
         if head is not None and orjson.loads(head[1]) not in self._subscribers:
             return  # of another router's task; it may be large
-        event = _parse(payload)
-        future = None if event is None else self._subscribers.get(event.eval_id)
-        if event is not None and future is not None and not future.done():
-            future.set_result(_outcome(channel, event))
+        if len(payload) > self.max_body_bytes + EVENT_ROOM_BYTES:
+            published = None if head is None else Published(orjson.loads(head[1]), self._too_large(len(payload)))
+        else:
+            published = parse_published(channel, payload)
+        future = None if published is None else self._subscribers.get(published.eval_id)
+        if published is not None and future is not None and not future.done():
+            future.set_result(published.outcome)
 
-
-class _Event(NamedTuple):
-    eval_id: str
-    result: bytes
-    """JSON; `null` when there is none."""
-    error: str
-
-
-class _EventFields(msgspec.Struct):
-    eval_id: Any = None
-    result: msgspec.Raw = msgspec.Raw(b"null")
-    error: Any = None
-
-
-_decoder = msgspec.json.Decoder(_EventFields)
-
-
-def _parse(payload: bytes) -> _Event | None:
-    """The event's fields, with the result byte for byte; None when it is not an event with an `eval_id`."""
-    try:
-        fields = read_strictly(payload, _decoder)
-        eval_id, result, error = fields.eval_id, bytes(fields.result), fields.error
-    except (ValueError, RecursionError):
-        try:
-            value = read_leniently(payload)
-        except InvalidAnswer:
-            return None
-        if not isinstance(value, dict):
-            return None
-        eval_id, result, error = value.get("eval_id"), write_for_all(value.get("result")), value.get("error")
-    return _Event(eval_id, result, str(error or "")) if isinstance(eval_id, str) else None
-
-
-def _outcome(channel: str, event: _Event) -> Outcome:
-    try:
-        told = outcome_of(parse_result(event.result))
-    except InvalidAnswer:  # no result object: the channel says how the task ended
-        told = Outcome(completed=channel == CHANNEL_COMPLETED)
-    if channel == CHANNEL_FAILED:
-        error = event.error or told.error or "Execution failed"
-        return Outcome(completed=False, error=error, result=told.result, published=True)
-    return Outcome(told.completed, told.error, told.result, published=True)
+    def _too_large(self, size: int) -> Outcome:
+        limit = f"{self.max_body_bytes / MIB:g} MiB"
+        error = f"the published outcome has {size:,} bytes, more than routing.maxBodyMebibytes allows ({limit})"
+        return Outcome(completed=False, error=error, published=True)

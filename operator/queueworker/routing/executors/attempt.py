@@ -78,7 +78,7 @@ class Attempts:
         started = self._clock()
         allowed = timeout + EXECUTE_MARGIN_SECONDS
         try:
-            verdict = classify(await self._post(executor, body, allowed), executor.name)
+            verdict = classify(await self._post(executor, body, allowed), executor.name, flight.eval_id)
             if isinstance(verdict, Outcome):
                 executor.completes_async = False
                 return self._ended(flight, executor, verdict, started)

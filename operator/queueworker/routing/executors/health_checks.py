@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import orjson
 from queueworker.routing.aio import cancelled
 from queueworker.routing.executors.health import period
 from queueworker.routing.http.transport import TooLarge, TransportError
-from queueworker.routing.wire.reading import excerpt
+from queueworker.routing.wire.reading import describe, excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from queueworker.routing.executors.executor import Executor
     from queueworker.routing.http.transport import Transport
     from queueworker.routing.limits import Limits
+
+log = logging.getLogger(__name__)
 
 
 class HealthChecks:
@@ -102,7 +105,10 @@ class HealthChecks:
             status, body = error.status, b""  # only the status counts
         except TransportError as error:
             return f"no answer from {error}"
-        return "" if status == 200 else f"{url} answered {status}: {excerpt(body)}"
+        if status == 200:
+            return ""
+        log.debug("%s answered %d: %s", url, status, excerpt(body))
+        return f"{url} answered {status} ({describe(body)})"
 
     async def _ask_capacity(self, executor: Executor) -> None:
         """Only some executors have `/capacity`. It lowers what `concurrency` allows, and weighs in `Weighted`."""

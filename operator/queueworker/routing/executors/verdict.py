@@ -7,8 +7,8 @@ from enum import Enum, auto
 
 from queueworker.routing.http.transport import Answer, NotSent, TimedOut, TooLarge, TransportError
 from queueworker.routing.limits import MIB
-from queueworker.routing.wire.outcome import Outcome, Result, outcome_of, parse_result
-from queueworker.routing.wire.reading import InvalidAnswer, excerpt
+from queueworker.routing.wire.outcome import Outcome, Result, outcome_of, parse_own_result
+from queueworker.routing.wire.reading import InvalidAnswer, describe, excerpt
 
 
 class Kind(Enum):
@@ -55,7 +55,9 @@ class Failure:
     error: str
     """The task's error if this attempt was the last one. It names the executor, or has the legacy worker's words."""
     reason: str = ""
-    """The executor's fault in words for status, without its name; empty when it is not to blame."""
+    """The executor's fault in words for status, without its name and without the text of its answer; empty when it is
+    not to blame.
+    """
 
     @property
     def ambiguous(self) -> bool:
@@ -78,16 +80,23 @@ class Running:
 Verdict = Outcome | Running | Failure
 
 
-def classify(answer: Answer | TransportError, executor: str) -> Verdict:
-    """The verdict on an attempt at that executor: how the task ended, that it runs, or how the attempt failed."""
+def classify(answer: Answer | TransportError, executor: str, eval_id: str) -> Verdict:
+    """The verdict on an attempt at the task: how it ended, that it runs, or how the attempt failed.
+
+    An answer that is no result of this task is somebody else's, or a broken executor's: the task may have run.
+    """
     if isinstance(answer, TransportError):
         return _no_answer(answer, executor)
     if answer.status != 200:
         return _no_success(answer)
     try:
-        result = parse_result(answer.body)
+        result = parse_own_result(answer.body, eval_id)
     except InvalidAnswer as error:
-        return Failure(Kind.FAULT, f"executor {executor} {error}", str(error))
+        return Failure(
+            Kind.FAULT,
+            f"executor {executor} {error}",
+            f"answered 200 without a result of the task ({describe(answer.body)})",
+        )
     return Running(result) if result.status == "running" else outcome_of(result)
 
 
@@ -96,7 +105,7 @@ def _no_success(answer: Answer) -> Failure:
     text = excerpt(answer.body)
     error = f"Executor rejected task: {text or f'status {answer.status}'}"  # the legacy worker's words
     blamed = kind in {Kind.FAULT, Kind.UNSERVED}
-    return Failure(kind, error, f"answered {answer.status}: {text}" if blamed else "")
+    return Failure(kind, error, f"answered {answer.status} ({describe(answer.body)})" if blamed else "")
 
 
 def _no_answer(error: TransportError, executor: str) -> Failure:

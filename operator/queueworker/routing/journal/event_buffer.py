@@ -57,6 +57,10 @@ class EventBuffer:
         self._events.extendleft(reversed(older))
         self.bytes += sum(map(_size, older))
 
+    def keep_entries(self) -> None:
+        """No entry leaves with an event any more: the journal that held them is not ours."""
+        self._events = deque((event, None) for event, _ in self._events)
+
     def drop_oldest(self) -> list[BufferedEvent]:
         """Drop what is above the bound, but never the last one. Returns what was dropped."""
         dropped = []

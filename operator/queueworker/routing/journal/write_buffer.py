@@ -6,6 +6,7 @@ and then either `written`, `written_but_entries` or `put_back`.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -14,7 +15,6 @@ from queueworker.routing.journal.event_buffer import EventBuffer
 from queueworker.routing.journal.failed_tasks import Backlog
 
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Iterable
 
     from queueworker.routing.journal.event_buffer import BufferedEvent
@@ -180,12 +180,15 @@ class WriteBuffer:
 
     def put_back(self, batch: Batch) -> None:
         """Redis has not done it, or may not have: all of it is to be written, before what came since."""
+        events = batch.events
         if self._under_way is batch:
             self._under_way = None
             self._stored.update(batch.entries)
+        else:
+            events = deque((event, None) for event, _ in events)
         held = self.entries
         self.unwritten = {i: held[i] for i in (*batch.entries, *self.unwritten) if i in held}
-        self.events.put_back(batch.events)
+        self.events.put_back(events)
         self.failed_tasks.put_back(batch.failed_tasks)
 
     def _removed(self, batch: Batch) -> None:
@@ -223,6 +226,7 @@ class WriteBuffer:
             del self.entries[eval_id]
         self._stored.clear()
         self._removals.clear()
+        self.events.keep_entries()
         self._under_way = None
         self.write_all_again()
         return lost

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,6 +13,8 @@ from queueworker.routing.wire.reading import InvalidAnswer, excerpt, read_lenien
 CHANNEL_COMPLETED = "evaluation:completed"
 CHANNEL_FAILED = "evaluation:failed"
 CHANNEL_RUNNING = "evaluation:running"
+EXECUTION_FAILED = "Execution failed"  # the legacy worker's words for a failure without an error
+MAX_SHOWN_CHARS = 100
 
 
 class Event(NamedTuple):
@@ -31,33 +33,35 @@ class Outcome:
     result: bytes | None = None
     published: bool = False
     """The executor has published this outcome itself, as asynchronous ones do: report it, publish nothing."""
+    extensible: bool = field(default=False, compare=False, repr=False)
+    """The result is known to be an object with `eval_id` and without `result`: its event is made without reading it."""
 
 
 class Result(msgspec.Struct):
     """The fields of an executor's answer that the router reads."""
 
+    eval_id: Any = None
     status: Any = None
     error: Any = None
     executor_id: Any = None
     container_id: Any = None
-    raw: bytes = b""
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    # The name is none that an executor uses; whatever is read for it is overwritten.
+    raw: bytes = msgspec.field(default=b"", name="(raw)")
     """The whole answer: byte for byte, or written again where strict JSON libraries would refuse it."""
 
 
-class _ResultFields(msgspec.Struct):
-    status: Any = None
-    error: Any = None
-    executor_id: Any = None
-    container_id: Any = None
-
-
-_decoder = msgspec.json.Decoder(_ResultFields)
+_decoder = msgspec.json.Decoder(Result)
+_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+# What a result may say of a task; `running`: an asynchronous executor has it, and will publish the outcome.
+STATUSES = ("completed", "failed", "timeout", "killed", "running")
 
 
 def parse_result(body: bytes) -> Result:
     """The executor's result object. Raises `InvalidAnswer`."""
     try:
-        fields, raw = read_strictly(body, _decoder), body
+        result = read_strictly(body, _decoder)
+        result.raw = body
     except (ValueError, RecursionError):
         try:
             value = read_leniently(body)
@@ -65,16 +69,30 @@ def parse_result(body: bytes) -> Result:
             raise InvalidAnswer(f"answered {error}") from error
         if not isinstance(value, dict):
             raise InvalidAnswer(f"answered no result object: {excerpt(body)}") from None
-        fields = _ResultFields(**{name: value.get(name) for name in _ResultFields.__struct_fields__})
-        raw = write_for_all(value)
-    return Result(fields.status, fields.error, fields.executor_id, fields.container_id, raw)
+        result = Result(raw=write_for_all(value))
+        for name in ("eval_id", "status", "error", "executor_id", "container_id"):
+            setattr(result, name, value.get(name))
+        if "result" in value:
+            result.result = msgspec.Raw()
+    return result
+
+
+def parse_own_result(body: bytes, eval_id: str) -> Result:
+    """The result of that task. Raises `InvalidAnswer` when it is another task's, or has no known status."""
+    result = parse_result(body)
+    if result.eval_id is not None and result.eval_id != eval_id:
+        raise InvalidAnswer(f"answered with the result of another task, {str(result.eval_id)[:MAX_SHOWN_CHARS]!r}")
+    if result.status not in STATUSES:
+        raise InvalidAnswer(f"answered without a known status: {excerpt(body)}")
+    return result
 
 
 def outcome_of(result: Result) -> Outcome:
     """`completed` completes the task; every other status fails it with the result's own error, as ever."""
     if result.status == "completed":
-        return Outcome(completed=True, result=result.raw)
-    error = str(result.error) if result.error else "Execution failed"
+        extensible = result.result is msgspec.UNSET and result.eval_id is not None
+        return Outcome(completed=True, result=result.raw, extensible=extensible)
+    error = str(result.error) if result.error else EXECUTION_FAILED
     return Outcome(completed=False, error=error, result=result.raw)
 
 
@@ -86,14 +104,33 @@ def report_body(outcome: Outcome) -> bytes:
 
 
 def event(eval_id: str, outcome: Outcome) -> Event:
-    """The event that tells subscribers the outcome."""
-    head = b'{"eval_id":' + _dumps(eval_id)
-    if outcome.completed:
-        return Event(CHANNEL_COMPLETED, head + b',"result":' + (outcome.result or b"null") + b"}")
-    head += b',"error":' + _dumps(outcome.error)
-    if outcome.result is not None:
-        head += b',"result":' + outcome.result
-    return Event(CHANNEL_FAILED, head + b"}")
+    """The event that tells subscribers the outcome.
+
+    It has the fields of the result twice, because some subscribers read them from `result`, and some from the event.
+    """
+    result = outcome.result
+    if outcome.extensible and result is not None and outcome.completed:
+        return Event(CHANNEL_COMPLETED, b'%b,"result":%b}' % (result.rstrip()[:-1], result))
+    return Event(CHANNEL_COMPLETED if outcome.completed else CHANNEL_FAILED, _event_object(eval_id, outcome))
+
+
+def _event_object(eval_id: str, outcome: Outcome) -> bytes:
+    fields: dict[str, Any] = {"eval_id": ""} | _fields(outcome.result) | {"eval_id": eval_id}
+    if not outcome.completed:
+        fields["error"] = msgspec.Raw(_dumps(outcome.error))
+        if bytes(fields.get("status", b"")) == b'"completed"':  # a result that the queue did not take
+            fields["status"] = "failed"
+    if outcome.completed or outcome.result is not None:
+        fields["result"] = msgspec.Raw(outcome.result or b"null")
+    return msgspec.json.encode(fields)
+
+
+def _fields(result: bytes | None) -> dict[str, msgspec.Raw]:
+    """The result's fields; none when it is not an object."""
+    try:
+        return {} if result is None else _fields_decoder.decode(result)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return {}
 
 
 def running_event(eval_id: str, result: Result, timeout: int) -> Event:

@@ -46,8 +46,14 @@ def read_leniently(body: bytes) -> Any:
 
 
 def write_for_all(value: Any) -> bytes:
-    """JSON that every library reads: half surrogate pairs become U+FFFD, NaN and the infinities null."""
-    return json.dumps(_cleaned(value), allow_nan=False, separators=(",", ":")).encode()
+    """JSON that every library reads: half surrogate pairs become U+FFFD, NaN and the infinities null.
+
+    Raises `InvalidAnswer` when the value is nested too deeply.
+    """
+    try:
+        return json.dumps(_cleaned(value), allow_nan=False, separators=(",", ":")).encode()
+    except RecursionError as error:
+        raise InvalidAnswer("JSON that is nested too deeply") from error
 
 
 def _cleaned(value: Any) -> Any:

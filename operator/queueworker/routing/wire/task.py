@@ -79,7 +79,8 @@ def parse_task(body: bytes) -> Task | None:
 def _task(fields: _TaskFields, body: bytes) -> Task:
     eval_id, code, timeout = fields.eval_id, fields.code, fields.timeout
     if not isinstance(eval_id, str) or not _fits_a_url(eval_id):
-        raise InvalidTask(f"a task whose eval_id is {eval_id!r} can be neither run nor reported")
+        kind = "text that no URL can hold" if isinstance(eval_id, str) else f"of type {type(eval_id).__name__}"
+        raise InvalidTask(f"a task whose eval_id is {kind} can be neither run nor reported")
     if not isinstance(code, str):
         raise InvalidTask("the task has no code, or its code is not a string", eval_id)
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 1:
