@@ -90,7 +90,7 @@ def test_its_objects_are_those_of_the_manifests_field_by_field() -> None:
         assert theirs == mine, f"{kind} {name}"
 
 
-def test_watched_namespaces_get_roles_and_the_cluster_none() -> None:
+def test_watched_namespaces_get_roles_and_the_cluster_only_what_must_outlive_them() -> None:
     made = [
         item
         for item in yaml.safe_load_all(
@@ -98,8 +98,9 @@ def test_watched_namespaces_get_roles_and_the_cluster_none() -> None:
         )
         if item
     ]
-    everywhere = render()["ClusterRole", NAME]["rules"]
-    assert not any(item["kind"].startswith("ClusterRole") for item in made)
+    crd, *everywhere = render()["ClusterRole", NAME]["rules"]
+    finalizer = {"apiGroups": ["crucible.dev"], "resources": ["queueworkers"], "verbs": ["patch"]}
+    assert [item["rules"] for item in made if item["kind"] == "ClusterRole"] == [[crd, finalizer]]
     roles = {item["metadata"]["namespace"]: item["rules"] for item in made if item["kind"] == "Role"}
     assert roles == {"team-a": everywhere, "team-b": everywhere, NAMESPACE: render()["Role", NAME]["rules"]}
     bound = {item["metadata"]["namespace"]: item["roleRef"]["name"] for item in made if item["kind"] == "RoleBinding"}
