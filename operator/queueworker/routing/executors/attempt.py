@@ -81,7 +81,10 @@ class Attempts:
         started = self._clock()
         allowed = timeout + EXECUTE_MARGIN_SECONDS
         try:
-            verdict = classify(await self._post(executor, body, allowed), executor.name, flight.eval_id)
+            answer = await self._post(executor, body, allowed)
+            if executor.silent and isinstance(answer, Answer):
+                self._pool.heard_from(executor)
+            verdict = classify(answer, executor.name, flight.eval_id)
             if isinstance(verdict, Outcome):
                 executor.completes_async = False
                 return self._ended(flight, executor, verdict, started)
@@ -131,10 +134,13 @@ class Attempts:
         return outcome
 
     async def _post(self, executor: Executor, body: bytes, seconds: float) -> Answer | TransportError:
+        executor.running += 1
         try:
             return await self._transport.post(executor.execute_url, body, seconds, limit=self._max_body_bytes)
         except TransportError as error:
             return error
+        finally:
+            executor.running -= 1
 
     def _ended(self, flight: InFlightTask, executor: Executor, outcome: Outcome, started: float) -> Outcome:
         flight.ambiguous = False

@@ -25,7 +25,7 @@ class Executor:
         "advertised_capacity", "available", "available_index", "away_since", "capacity", "completes_async",
         "cooldown_timer", "counted", "ejection_reason", "ejection_timer", "endpoint", "execute_url", "failures",
         "free", "health", "health_loop", "in_flight", "last_check", "last_success", "leaving", "name", "probe",
-        "warming_since",
+        "running", "silent", "warming_since",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, capacity: int) -> None:
@@ -38,6 +38,10 @@ class Executor:
         """`max_concurrent` of its answer to `/capacity`; None when there is no such answer."""
         self.in_flight = 0
         """Slots in use: by tasks, and by slots that cool down after failed tasks."""
+        self.running = 0
+        """Calls of `/execute` that it has not answered yet."""
+        self.silent = False
+        """It let a health check time out while it ran a task, and has answered nothing since: it gets no task."""
         self.free = 0
         """Its share of `Slots.free`: capacity minus in flight while it is available, else 0."""
         self.health = HealthState()
@@ -72,6 +76,10 @@ class Executor:
         """Its health checks succeed, and it is not ejected."""
         return self.health.healthy and not self.ejection_reason
 
+    def max_slots(self, concurrency: int) -> int:
+        """Tasks that it may run at once when it is warm."""
+        return concurrency if self.advertised_capacity is None else min(concurrency, self.advertised_capacity)
+
     def snapshot(self) -> ExecutorSnapshot:
         return ExecutorSnapshot(
             name=self.name,
@@ -82,4 +90,5 @@ class Executor:
             last_check=self.last_check,
             reason=self.health.reason or self.ejection_reason,
             leaving=self.leaving,
+            idle=not self.running,
         )

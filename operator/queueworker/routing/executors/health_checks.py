@@ -11,7 +11,7 @@ import orjson
 
 from queueworker.routing.aio import cancelled
 from queueworker.routing.executors.health import period
-from queueworker.routing.http.transport import TooLarge, TransportError
+from queueworker.routing.http.transport import TimedOut, TooLarge, TransportError
 from queueworker.routing.wire.reading import describe, excerpt
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 class HealthChecks:
     """Calls `on_flip` when an executor became healthy or unhealthy, and `on_capacity` after asking for its capacity.
 
+    A check that times out while the executor runs a task is no failed one: `on_silence` is called, and `on_answer` with
+    the next answer.
+
     The owner sets `spec` when it changes.
     """
 
@@ -41,6 +44,8 @@ class HealthChecks:
         clock: Callable[[], float],
         limits: Limits,
         on_flip: Callable[[Executor], None],
+        on_silence: Callable[[Executor], None],
+        on_answer: Callable[[Executor], None],
         on_capacity: Callable[[Executor], None],
     ) -> None:
         self.spec = spec
@@ -49,6 +54,8 @@ class HealthChecks:
         self._clock = clock
         self._max_body_bytes = limits.max_small_body_bytes
         self._on_flip = on_flip
+        self._on_silence = on_silence
+        self._on_answer = on_answer
         self._on_capacity = on_capacity
 
     def check(self, executor: Executor) -> asyncio.Task[bool]:
@@ -78,14 +85,24 @@ class HealthChecks:
     async def _check_forever(self, executor: Executor) -> None:
         while True:
             await self.wait_for_check(executor)
-            pause = period(executor.health.healthy, self.spec.health_check.period_seconds)
+            in_use = executor.health.healthy and (executor.running > 0 or not executor.silent)
+            pause = period(in_use, self.spec.health_check.period_seconds)
             # Jitter, so that many executors are not probed at the same moment.
             await asyncio.sleep(pause * (0.9 + 0.2 * self._rng.random()))
 
     async def _probe(self, executor: Executor) -> bool:
         check = self.spec.health_check
-        reason = await self._ask_health(executor.endpoint.url + check.path, check.timeout_seconds)
+        was_running = executor.running
+        try:
+            reason = await self._ask_health(executor.endpoint.url + check.path, check.timeout_seconds)
+        except TimedOut as error:
+            if was_running or executor.running:
+                self._on_silence(executor)
+                return False  # no failed check: it may answer one request at a time, and is at work
+            reason = f"no answer from {error}"
         executor.last_check = time.time()
+        if executor.silent:
+            self._on_answer(executor)
         if reason:
             if executor.health.failed(reason, check.failure_threshold):
                 self._on_flip(executor)
@@ -98,11 +115,13 @@ class HealthChecks:
         return True
 
     async def _ask_health(self, url: str, timeout: float) -> str:
-        """Why the check failed; empty when it succeeded."""
+        """Why the check failed; empty when it succeeded. Raises `TimedOut`."""
         try:
             status, body = await self._transport.get(url, timeout, limit=self._max_body_bytes)
         except TooLarge as error:
             status, body = error.status, b""  # only the status counts
+        except TimedOut:
+            raise
         except TransportError as error:
             return f"no answer from {error}"
         if status == 200:

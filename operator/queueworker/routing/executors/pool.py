@@ -68,6 +68,8 @@ class ExecutorPool:
             clock=clock,
             limits=limits,
             on_flip=self._flipped,
+            on_silence=self._silent,
+            on_answer=self.heard_from,
             on_capacity=self._capacity_changed,
         )
 
@@ -194,6 +196,13 @@ class ExecutorPool:
         """The executor answered that it takes no task now: it gets none for a moment."""
         self._ejections.refused(executor)
 
+    def heard_from(self, executor: Executor) -> None:
+        """The executor answered something after it had been silent."""
+        executor.silent = False
+        self._slots.refresh(executor)
+        if executor.available:
+            self._slots.offer()
+
     def check(self, executor: Executor) -> asyncio.Task[bool]:
         """Probe the executor's health now; concurrent callers share one probe."""
         return self._checks.check(executor)
@@ -218,7 +227,11 @@ class ExecutorPool:
 
     def _is_down(self) -> bool:
         """Whether every executor is sick and idle."""
-        return self._healthy == 0
+        return self._healthy == 0 and not any(executor.running for executor in self._all())
+
+    def _silent(self, executor: Executor) -> None:
+        executor.silent = True
+        self._slots.refresh(executor)
 
     def _all(self) -> list[Executor]:
         return [*self._members.values(), *(e for e in self._leaving.values() if e.in_flight)]
