@@ -124,7 +124,7 @@ class Attempts:
         until = self._clock() + seconds
         try:
             await self._outcomes.listen()
-            executor = self._pool.find(flight.executor)
+            executor = self._pool.members.find(flight.executor)
             outcome = await self._waits.outcome(published, executor, flight.eval_id, until - self._clock())
         finally:
             self._outcomes.unsubscribe(flight.eval_id)
@@ -205,7 +205,7 @@ class Attempts:
                 return Retry()
             case Kind.REFUSED if self._may_wait(flight):
                 return Retry()
-            case Kind.UNSERVED if first_time and self._pool.has_another(flight):
+            case Kind.UNSERVED if first_time and self._pool.members.has_another(flight):
                 return Retry()
             case Kind.FAULT | Kind.BROKEN | Kind.TIMED_OUT:
                 return self._retry(flight, failure.error)
