@@ -81,6 +81,11 @@ class ControlPlane:
         """The bearer token of one of `accounts`. Raises KeyError for any other service account."""
         return self._tokens[_user(namespace, name)]
 
+    def rotate_token(self, namespace: str, name: str) -> None:
+        """Give the service account another token; the API server takes it from its next start on."""
+        self._tokens[_user(namespace, name)] = secrets.token_urlsafe(24)
+        self._write_tokens()
+
     def start(self) -> Self:
         """Return when the server is ready. Raises `ControlPlaneError`, or `BinaryError` if a binary is missing."""
         self._write_files()
@@ -150,6 +155,9 @@ class ControlPlane:
     def _write_files(self) -> None:
         (self.folder / "certs").mkdir()
         (self.folder / "audit-policy.yaml").write_text(yaml.safe_dump(_AUDIT_POLICY))
+        self._write_tokens()
+
+    def _write_tokens(self) -> None:
         lines = []
         for user, token in self._tokens.items():
             groups = ["system:masters"] if user == "admin" else _account_groups(user)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from kubernetes.aio import client
 
 from queueworker.controller.cluster import MAX_STATUS_WRITES, Cluster
+from tests.support.kube_api import KubeApi
 from tests.support.stubs import Server
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 OBJECTS = 100
 
@@ -40,3 +47,28 @@ async def test_many_objects_write_status_a_few_at_a_time() -> None:
         await asyncio.gather(*(cluster.patch_status("default", f"worker-{i}", {}) for i in range(OBJECTS)))
     assert server.answered == OBJECTS
     assert server.max_at_once <= MAX_STATUS_WRITES
+
+
+READ_A_SECRET = """
+import asyncio
+from queueworker.controller.cluster import Cluster
+from queueworker.resource.spec import SecretKeyRef
+
+async def main():
+    async with Cluster(lambda: None) as cluster:
+        print(await cluster.secret("team", SecretKeyRef(name="s", key="k")))
+
+asyncio.run(main())
+"""
+
+
+async def test_the_api_server_is_reached_without_the_proxies_of_the_environment(tmp_path: Path) -> None:
+    async with KubeApi(secret={"data": {"k": "dmFsdWU="}}) as api, KubeApi() as proxy:
+        proxies = {name: proxy.url for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", READ_A_SECRET),
+            env=os.environ | proxies | {"KUBECONFIG": api.kubeconfig(tmp_path)},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        output, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert (output, api.asked, proxy.asked) == (b"value\n", 1, 0)

@@ -214,10 +214,18 @@ def test_a_refused_key_is_named_and_nothing_is_lost(redis_url: str) -> None:
 
 
 def test_an_objects_tasks_are_found_by_its_name_and_no_password_or_control_character_is_shown(redis_url: str) -> None:
-    secret = made("a", "http://me:secret@queue:8081", error="\x1b[31mred\nhttp://me:secret@executor broke")
+    secret = made(
+        "a",
+        "http://me:secret@queue:8081",
+        error="http://me:secret@executor broke\n\x1b[31mred http://me:secret@executor",
+    )
     leave(redis_url, "default/legacy", secret)
     environ = {"REDIS_URL": redis_url}
-    assert failed("list", **environ).stdout == ""
+    other = failed("list", "--group", "default/lagecy", **environ)
+    assert (other.returncode, other.stdout) == (1, "")
+    assert other.stderr == "there is no group default/lagecy in this Redis: set --group to default/legacy\n"
+    assert failed("show", "a", "--group", "default/lagecy", **environ).stderr == other.stderr
+    assert failed("retry", "--all", "--group", "default/lagecy", **environ).stderr == other.stderr
     for output in (
         ["list"],
         ["list", "-o", "wide"],
@@ -240,6 +248,14 @@ def test_an_objects_tasks_are_found_by_its_name_and_no_password_or_control_chara
         "no",
         "http://queue:8081",
     ]
+
+
+def test_a_list_shows_what_was_raised_and_not_that_there_is_a_traceback(redis_url: str) -> None:
+    error = 'Traceback (most recent call last):\n  File "x.py", line 1\nValueError: no such number\n\n'
+    leave(redis_url, "default/legacy", made("a", "http://queue", error=error))
+    told = failed("list", "--group", "default/legacy", REDIS_URL=redis_url).stdout
+    assert told.splitlines()[1].endswith("ValueError: no such number")
+    assert "Traceback" in failed("show", "a", "--group", "default/legacy", REDIS_URL=redis_url).stdout
 
 
 def test_mistakes_are_answered_with_a_sentence_and_no_traceback() -> None:

@@ -23,6 +23,7 @@ HTTP = "must be an http:// or https:// URL with a host, for example"
         ("QUEUE_API_KEY", "a b", "QUEUE_API_KEY (value not shown): must be visible ASCII characters with no space"),
         ("EXECUTOR_COUNT", "-1", "EXECUTOR_COUNT='-1': must be an integer from 0 to 1000"),
         ("EXECUTOR_COUNT", "three", "EXECUTOR_COUNT='three': must be an integer from 0 to 1000"),
+        ("EXECUTOR_COUNT", "3.0", "EXECUTOR_COUNT='3.0': must be an integer from 0 to 1000"),
         ("EXECUTOR_COUNT", "2.5", "EXECUTOR_COUNT='2.5': must be an integer from 0 to 1000"),
         ("EXECUTOR_BASE_URL", "executor", "EXECUTOR_BASE_URL='executor': must be an http:// or https:// URL of only"),
         ("EXECUTOR_CONCURRENCY", "0", "EXECUTOR_CONCURRENCY='0': must be an integer from 1 to 1000"),
@@ -47,7 +48,7 @@ HTTP = "must be an http:// or https:// URL with a host, for example"
         ("CELERY_PERCENTAGE", "nan", "CELERY_PERCENTAGE='nan': must be a number from 0.0 to 1.0"),
         ("FORCE_LEGACY_QUEUE", "2", "FORCE_LEGACY_QUEUE='2': must be true or false"),
         ("PORT", "http", "PORT='http': must be an integer from 0 to 65535"),
-        ("LOG_LEVEL", "loud", "LOG_LEVEL='loud': must be debug, info, warning or error"),
+        ("LOG_LEVEL", "loud", "LOG_LEVEL='loud': must be debug, info, warning, error or critical"),
         ("LOG_FORMAT", "xml", "LOG_FORMAT='xml': must be text or json"),
     ],
 )

@@ -63,9 +63,8 @@ def test_an_object_routes_tasks_and_tells_of_it(
         "MIGRATION": "Split",
         "AGE": "",
     }
-    described = kubectl("describe", "qw", "legacy", "-n", namespace).stdout
-    assert "routing to 1 of 1 executors" in described
-    assert "Normal  Routing" in described
+    eventually(lambda: "Normal  Routing" in kubectl("describe", "qw", "legacy", "-n", namespace).stdout)
+    assert "routing to 1 of 1 executors" in kubectl("describe", "qw", "legacy", "-n", namespace).stdout
     shown = httpx.get(f"{running.url}/status/{namespace}/legacy").json()
     assert shown["tasks"]["routed"] == 50
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from queueworker.controller.cluster import Cluster, SecretNotFound
+from queueworker.resource.names import FINALIZER
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from queueworker.resource.spec import SecretKeyRef
 
 
@@ -19,6 +22,12 @@ class FakeCluster(Cluster):
         self.reads = 0
         self.statuses: list[dict[str, Any]] = []
         self.error: Exception | None = None
+        self.patches: list[list[dict[str, Any]]] = []
+        """The JSON patches of objects."""
+        self.patch_errors: list[Exception] = []
+        """What the next patches raise."""
+        self.found: dict[str, Any] | None = None
+        """The object, as it is read."""
 
     async def secret(self, namespace: str, ref: SecretKeyRef) -> str:
         self.reads += 1
@@ -32,6 +41,17 @@ class FakeCluster(Cluster):
         if self.error is not None:
             raise self.error
         self.statuses.append(status)
+
+    async def patch_object(self, namespace: str, name: str, patch: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        if self.error is not None:
+            raise self.error
+        self.patches.append(list(patch))
+        if self.patch_errors:
+            raise self.patch_errors.pop(0)
+        return self.found or {"metadata": {"namespace": namespace, "name": name, "finalizers": [FINALIZER]}}
+
+    async def read_object(self, namespace: str, name: str) -> dict[str, Any] | None:
+        return self.found
 
     def reasons(self) -> list[str]:
         """The reasons of Ready, as they were written."""

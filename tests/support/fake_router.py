@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from queueworker.routing.counters import Counters
 from queueworker.routing.recovery import Unfinished
 from queueworker.routing.snapshot import Phase
-from tests.support.web_source import snapshot
+from tests.support.web_source import executor, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,6 +40,7 @@ class FakeRouter:
         self.drained_for: list[RouterConfig] = []
         self.stopped_with: list[bool] = []
         self.phase = Phase.STARTING
+        self.in_flight = 0
         self._on_transition = on_transition
         self._started = False
         self._ended = asyncio.Event()
@@ -89,7 +90,12 @@ class FakeRouter:
 
     def snapshot(self) -> Snapshot:
         return snapshot(
-            self.config.group, phase=self.phase, counters=self.counters, queue_url=self.config.spec.queue.url
+            self.config.group,
+            phase=self.phase,
+            counters=self.counters,
+            queue_url=self.config.spec.queue.url,
+            in_flight=self.in_flight,
+            executors=tuple(executor(i + 1) for i, _ in enumerate(self.endpoints)),
         )
 
     def _become(self, phase: Phase) -> None:

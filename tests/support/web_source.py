@@ -12,6 +12,8 @@ from queueworker.routing.snapshot import ExecutorSnapshot, Link, LinkReason, Pha
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from queueworker.web.source import OperatorView
+
 UP = Link(LinkReason.CONNECTED)
 DOWN = Link(LinkReason.CONNECTION_FAILED, "queue http://queue:8081 refused the connection")
 
@@ -59,6 +61,7 @@ class FakeSource:
     shown: Sequence[Snapshot] = field(default_factory=lambda: [snapshot()])
     liveness: tuple[bool, str] = (True, "running")
     readiness: tuple[bool, str] = (True, "leading")
+    view: OperatorView | None = None
     taken: int = 0
 
     def snapshots(self) -> Sequence[Snapshot]:
@@ -70,3 +73,6 @@ class FakeSource:
 
     def ready(self) -> tuple[bool, str]:
         return self.readiness
+
+    def operator(self) -> OperatorView | None:
+        return self.view

@@ -4,20 +4,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import sys
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 
-from queueworker.processes.environment import journal_group
+from queueworker.cli.failed_options import Group, RedisURL, fail, redis_url_of
 from queueworker.redaction import without_credentials
-from queueworker.resource.redis_url import DEFAULT_REDIS_URL, InvalidRedisUrl, redis_target, shown
+from queueworker.resource.redis_url import shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -32,7 +30,7 @@ app = typer.Typer(
 
 Redis keeps the newest 1,000 failed tasks of each group, as a dead-letter queue. The group of a QueueWorker object is
 its namespace/name. The group of a worker is its JOURNAL_GROUP, by default made from QUEUE_SERVICE_URL, so no option is
-needed in the worker's own environment.
+needed in the worker's own environment. In a pod of the operator, the object's Redis is found by itself.
 
 \b
 Examples:
@@ -45,9 +43,7 @@ Examples:
     short_help="List failed tasks, and send them again.",
 )
 
-_GROUP = re.compile(r"[^/\s]+/[^/\s]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_QUEUE_URL = "http://queue:8081"
 
 
 class Output(StrEnum):
@@ -61,59 +57,19 @@ class ShowOutput(StrEnum):
     JSON = "json"
 
 
-def _group(given: str | None) -> str:
-    if given:
-        if not _GROUP.fullmatch(given):
-            raise typer.BadParameter(
-                f"{given!r} is not a group: give two words with a slash between them, for example default/legacy"
-            )
-        return given
-    url = os.environ.get("QUEUE_SERVICE_URL") or _QUEUE_URL
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise typer.BadParameter(
-            f"without --group, QUEUE_SERVICE_URL must be an http:// or https:// URL, not {without_credentials(url)!r}"
-        )
-    return journal_group(url)
-
-
-def _redis(given: str) -> str:
-    try:
-        redis_target(given, local=True)
-    except InvalidRedisUrl as error:
-        raise typer.BadParameter(str(error)) from error
-    return given
-
-
-Group = Annotated[
-    str,
-    typer.Option(
-        metavar="GROUP",
-        envvar="JOURNAL_GROUP",
-        default_factory=lambda: _group(None),
-        callback=_group,
-        show_default="made from QUEUE_SERVICE_URL, as for a worker",
-        help="Group of the tasks: namespace/name of a QueueWorker object, or JOURNAL_GROUP of a worker.",
-    ),
-]
-RedisURL = Annotated[
-    str,
-    typer.Option(metavar="URL", envvar="REDIS_URL", show_envvar=True, callback=_redis, help="Redis of the router."),
-]
-
-
 @app.command("list")
 def list_(
     *,
     group: Group,
-    redis_url: RedisURL = DEFAULT_REDIS_URL,
+    redis_url: RedisURL = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of tasks; the newest are shown.")] = 50,
     output: Annotated[
         Output, typer.Option("--output", "-o", help="wide adds the queue and whether the task may have run.")
     ] = Output.TABLE,
 ) -> None:
     """List failed tasks, newest first."""
-    tasks, more = _run(_newest(redis_url, group, limit), redis_url)
+    url = redis_url_of(redis_url, group)
+    tasks, more = _run(_newest(url, group, limit), url)
     if output is Output.JSON:
         _print_json([_readable(task) for task in tasks])
         return
@@ -130,15 +86,16 @@ def show(
     eval_id: Annotated[str, typer.Argument(metavar="ID")],
     *,
     group: Group,
-    redis_url: RedisURL = DEFAULT_REDIS_URL,
+    redis_url: RedisURL = None,
     output: Annotated[ShowOutput, typer.Option("--output", "-o")] = ShowOutput.TEXT,
 ) -> None:
     """Show one failed task, with its whole error and the task as the queue handed it out."""
     import orjson
 
-    task = _run(_one(redis_url, group, eval_id), redis_url)
+    url = redis_url_of(redis_url, group)
+    task = _run(_one(url, group, eval_id), url)
     if task is None:
-        _fail(_unknown(eval_id, group))
+        fail(_unknown(eval_id, group))
     if output is ShowOutput.JSON:
         _print_json(_readable(task) | {"task": orjson.loads(task.task)})
         return
@@ -172,7 +129,7 @@ def retry(
         typer.Option("--ambiguous", help="Also send tasks that may have run already; they may run twice."),
     ] = False,
     group: Group,
-    redis_url: RedisURL = DEFAULT_REDIS_URL,
+    redis_url: RedisURL = None,
     queue_url: Annotated[
         str | None,
         typer.Option(
@@ -195,7 +152,8 @@ def retry(
     if bool(eval_ids) == all_:
         raise typer.BadParameter("give one or more IDs, or --all")
     wanted = list(dict.fromkeys(eval_ids)) if eval_ids else None
-    if not _run(_retry(redis_url, group, wanted, api_key or None, queue_url, ambiguous=ambiguous), redis_url):
+    url = redis_url_of(redis_url, group)
+    if not _run(_retry(url, group, wanted, api_key or None, queue_url, ambiguous=ambiguous), url):
         raise typer.Exit(1)
 
 
@@ -214,12 +172,22 @@ async def _newest(redis_url: str, group: str, limit: int) -> tuple[list[FailedTa
     """The newest tasks, and the number of older ones."""
     async with _failed_tasks(redis_url, group) as stored:
         found = [task async for task in stored.newest_first()]
+        await _check_group(stored, group, found)
     return found[:limit], len(found[limit:])
 
 
 async def _one(redis_url: str, group: str, eval_id: str) -> FailedTask | None:
     async with _failed_tasks(redis_url, group) as stored:
-        return await stored.get(eval_id)
+        task = await stored.get(eval_id)
+        await _check_group(stored, group, task)
+    return task
+
+
+async def _check_group(stored: FailedTasks, group: str, found: object) -> None:
+    """A group that Redis does not know is a mistake if it knows others."""
+    groups = [] if found else await stored.groups()
+    if groups and group not in groups:
+        fail(f"there is no group {group} in this Redis: set --group to {' or '.join(groups)}")
 
 
 async def _retry(
@@ -232,6 +200,7 @@ async def _retry(
         if wanted is None:
             found = {task.eval_id: task async for task in stored.newest_first()}
             tasks: dict[str, FailedTask | None] = dict(reversed(found.items()))
+            await _check_group(stored, group, tasks)
             if not tasks:
                 print(f"no failed tasks in group {group}", file=sys.stderr)
         else:
@@ -262,12 +231,7 @@ def _run(work: Any, redis_url: str) -> Any:
     try:
         return asyncio.run(work)
     except (RedisError, OSError) as error:
-        _fail(f"Redis {shown(redis_url)}: {error or type(error).__name__}; set --redis-url or REDIS_URL")
-
-
-def _fail(message: str) -> Any:
-    print(message, file=sys.stderr)
-    raise typer.Exit(1)
+        fail(f"Redis {shown(redis_url)}: {error or type(error).__name__}; set --redis-url or REDIS_URL")
 
 
 def _unknown(eval_id: str, group: str) -> str:
@@ -281,6 +245,12 @@ def _when(task: FailedTask) -> str:
 def _plain(text: str) -> str:
     """Replaces control characters: the error text of an executor must not control the terminal."""
     return _CONTROL.sub("�", text)
+
+
+def _last_line(error: str) -> str:
+    """Of a Python traceback, that is what was raised."""
+    lines = without_credentials(error).strip().splitlines()
+    return lines[-1].strip() if lines else ""
 
 
 def _readable(task: FailedTask) -> dict[str, Any]:
@@ -308,9 +278,8 @@ def _print_table(tasks: Sequence[FailedTask], *, wide: bool) -> None:
     for name in names:
         table.add_column(name, no_wrap=True, overflow="ignore" if wide else "ellipsis")
     for task in tasks:
-        error = _plain(without_credentials(task.error)).strip().splitlines() or [""]
         more = ["yes" if task.ambiguous else "no", without_credentials(task.queue_url)] if wide else []
-        cells = [task.eval_id, _when(task), str(task.attempts), task.executor or "-", *more, error[0]]
+        cells = [task.eval_id, _when(task), str(task.attempts), task.executor or "-", *more, _last_line(task.error)]
         table.add_row(*(Text(_plain(cell)) for cell in cells))
     # Columns are cut only on a terminal, and not with --output wide.
     width = None if sys.stdout.isatty() and not wide else 100_000

@@ -3,22 +3,29 @@
 # ruff: noqa: PLC0415 -- each subcommand loads only what it needs
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from queueworker.cli import failed as failed_cli
+from queueworker.cli import uninstall as uninstall_cli
 from queueworker.processes.environment import InvalidEnvironment, load
 from queueworker.processes.environment_table import VARIABLES
 from queueworker.processes.logs import LogFormat, LogLevel, configure
+from queueworker.processes.notes import ignored_proxies
 from queueworker.processes.pod import own_namespace, runs_in_pod
 from queueworker.processes.signals import exit_until_claimed
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+
+    from queueworker.controller.options import OperatorOptions
+
+_T = TypeVar("_T")
 
 app = typer.Typer(
     add_completion=False,
@@ -32,6 +39,7 @@ app = typer.Typer(
 In Kubernetes, one router for each QueueWorker object:
   queueworker crd | kubectl apply --server-side -f -
   queueworker operator
+  queueworker uninstall
 Without Kubernetes, one router for one queue:
   QUEUE_SERVICE_URL=http://queue:8081 EXECUTOR_COUNT=3 queueworker worker
 Failed tasks:
@@ -124,51 +132,84 @@ def _own_namespace() -> str:
     return own_namespace() or "queueworker-system"
 
 
+_Namespaces = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAMESPACE", help="Watch this namespace; repeatable. Default: all namespaces.", callback=_namespaces
+    ),
+]
+_LeaseName = Annotated[
+    str, typer.Option(metavar="NAME", help="Name of the Lease for leader election.", callback=_lease)
+]
+_LeaseNamespace = Annotated[
+    str,
+    typer.Option(
+        metavar="NAMESPACE",
+        help="Namespace of the Lease.",
+        default_factory=_own_namespace,
+        show_default="the pod's own, else queueworker-system",
+        envvar="POD_NAMESPACE",
+        callback=_namespace,
+    ),
+]
+
+
 @app.command(help=_OPERATOR_HELP)
 def operator(
     *,
-    namespace: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAMESPACE", help="Watch this namespace; repeatable. Default: all namespaces.", callback=_namespaces
-        ),
-    ] = None,
-    lease_name: Annotated[
-        str, typer.Option(metavar="NAME", help="Name of the Lease for leader election.", callback=_lease)
-    ] = "queueworker-operator",
-    lease_namespace: Annotated[
-        str,
-        typer.Option(
-            metavar="NAMESPACE",
-            help="Namespace of the Lease.",
-            default_factory=_own_namespace,
-            show_default="the pod's own, else queueworker-system",
-            envvar="POD_NAMESPACE",
-            callback=_namespace,
-        ),
-    ],
+    namespace: _Namespaces = None,
+    lease_name: _LeaseName = "queueworker-operator",
+    lease_namespace: _LeaseNamespace,
     host: Annotated[str, typer.Option(help="Address that the HTTP API listens on.")] = "0.0.0.0",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="TCP port of the HTTP API; 0 takes any free port.")
     ] = 8084,
-    log_level: Annotated[LogLevel, typer.Option(help="Lowest level that is logged.")] = LogLevel.INFO,
+    log_level: Annotated[
+        LogLevel, typer.Option(help="Lowest level that is logged.", case_sensitive=False)
+    ] = LogLevel.INFO,
     log_format: Annotated[LogFormat, typer.Option(help="Format of a log line.")] = LogFormat.TEXT,
 ) -> None:
     exit_until_claimed()
     configure(log_level, log_format)
-    from kubernetes.aio.config import ConfigException
-
-    from queueworker.controller.options import OperatorOptions
+    for note in ignored_proxies(os.environ):
+        logging.getLogger(__name__).warning(note)
     from queueworker.processes.operator import operate
 
-    options = OperatorOptions(
-        namespaces=tuple(dict.fromkeys(namespace or ())),
+    _run_in_cluster(operate(_operator_options(namespace, lease_name, lease_namespace), host, port))
+
+
+@app.command(help=uninstall_cli.HELP, short_help="Say what stands in the way of the operator's removal.")
+def uninstall(
+    *,
+    namespace: _Namespaces = None,
+    lease_name: _LeaseName = "queueworker-operator",
+    lease_namespace: _LeaseNamespace,
+    release: Annotated[
+        bool, typer.Option("--release", help="Let all QueueWorkers go: remove the operator's finalizer from them.")
+    ] = False,
+) -> None:
+    configure(LogLevel.WARNING, LogFormat.TEXT)
+    options = _operator_options(namespace, lease_name, lease_namespace)
+    raise typer.Exit(_run_in_cluster(uninstall_cli.uninstall(options, release=release)))
+
+
+def _operator_options(namespaces: list[str] | None, lease_name: str, lease_namespace: str) -> OperatorOptions:
+    from queueworker.controller.options import OperatorOptions
+
+    return OperatorOptions(
+        namespaces=tuple(dict.fromkeys(namespaces or ())),
         lease_name=lease_name,
         lease_namespace=lease_namespace,
         in_pod=runs_in_pod(os.environ),
     )
+
+
+def _run_in_cluster(work: Coroutine[Any, Any, _T]) -> _T:
+    """As `_run`. Without access to a cluster, end the process with status 1 and a message."""
+    from kubernetes.aio.config import ConfigException
+
     try:
-        _run(operate(options, host, port))
+        return _run(work)
     except ConfigException as error:
         print(
             f"no access to a Kubernetes API server: {error}; run in a pod, or set KUBECONFIG to a kubeconfig file",
@@ -193,7 +234,7 @@ def crd() -> None:
     print(crd_yaml(), end="")
 
 
-def _run(work: Coroutine[Any, Any, None]) -> None:
+def _run(work: Coroutine[Any, Any, _T]) -> _T:
     """Run in uvloop. CannotListen ends the process with status 1 and its message."""
     import asyncio
     import gc
@@ -207,7 +248,7 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
     gc.set_threshold(50_000, 20, 100)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(work)
+            return runner.run(work)
         except CannotListen as error:
             print(error, file=sys.stderr)
             raise typer.Exit(1) from error

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import json
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
+import kopf
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
 from queueworker.resource import names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from queueworker.resource.spec import SecretKeyRef
 
@@ -22,17 +26,53 @@ REQUEST_SECONDS = 5.0
 # When hundreds of objects start at once, all of them write status. More concurrent writes slow the API server down so
 # much that they time out, and with them the renewal of the Lease.
 MAX_STATUS_WRITES = 8
+PAGE_OBJECTS = 100
+"""Objects in one answer to a list: a long answer would keep the event loop busy for too long."""
+RELOAD_SECONDS = 2.0
+"""Shortest time between two readings of the credentials after a 401."""
 # The errors of a call while the API server is away: connection refused, broken or too slow.
 UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
 FAILED = (ApiException, *UNREACHABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of object that is watched. `name` is for people; `label`, if given, must be there with any value."""
+
+    name: str
+    group: str
+    version: str
+    plural: str
+    label: str = ""
+
+
+QUEUE_WORKERS = Kind("QueueWorkers", names.GROUP, names.VERSION, names.PLURAL)
+ENDPOINT_SLICES = Kind("EndpointSlices", "discovery.k8s.io", "v1", "endpointslices", names.SERVICE_NAME_LABEL)
 
 
 class SecretNotFound(Exception):
     """The Secret or its key does not exist or cannot be read. The message names both."""
 
 
+class ObjectGone(Exception):
+    """The QueueWorker does not exist any more."""
+
+
+class StalePatch(Exception):
+    """The object has changed since it was read: read it again."""
+
+
+def reason_of(error: BaseException) -> str:
+    """What the API server answered, or why there was no answer, in a few words and without the answer's text."""
+    if isinstance(error, ApiException):
+        return f"{error.status} {error.reason or ''}".strip()
+    code = getattr(error, "code", None)  # kopf's
+    return f"{code} {type(error).__name__}" if code else f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
 class Cluster:
-    """Use with `async with`. `on_answer` is called after every answer of the API server, also after an error.
+    """Use with `async with`. `on_answer` is called after every success of a call, because only that shows that the API
+    server is there for us: a refusal (401, 403) is as good as no answer.
 
     `in_pod`: we run in the cluster, so its names of Services can be looked up.
     """
@@ -42,15 +82,39 @@ class Cluster:
         self._on_answer = on_answer
         self._api: client.ApiClient | None = None
         self._status_writes = asyncio.Semaphore(MAX_STATUS_WRITES)
+        self._loaded_at = float("-inf")
 
     async def __aenter__(self) -> Self:
-        await config.load_config()  # type: ignore[no-untyped-call]
-        self._api = client.ApiClient()
+        configuration = client.Configuration()
+        configuration.client_session_kwargs = {"trust_env": False}  # no client of ours reads HTTPS_PROXY and the like
+        await config.load_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        self._api = client.ApiClient(configuration)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         if self._api is not None:
             await self._api.close()  # type: ignore[no-untyped-call]
+
+    async def connection(self) -> kopf.ConnectionInfo:
+        """Address and credentials, for kopf: the same as ours, so that both are refused or neither is."""
+        assert self._api is not None
+        used = self._api.configuration
+        scheme, _, token = (await used.get_api_key_with_prefix("BearerToken") or "").partition(" ")
+        return kopf.ConnectionInfo(
+            server=used.host,
+            ca_path=used.ssl_ca_cert,
+            ca_data=used.ca_cert_data,
+            insecure=not used.verify_ssl,
+            username=used.username,
+            password=used.password,
+            scheme=scheme or None,
+            token=token.strip() or None,
+            certificate_path=used.cert_file,
+            private_key_path=used.key_file,
+            proxy_url=used.proxy,
+        )
+
+    # --- objects
 
     async def secret(self, namespace: str, ref: SecretKeyRef) -> str:
         """Returns the value of the key. Raises `SecretNotFound` or one of `UNREACHABLE`."""
@@ -70,23 +134,79 @@ class Cluster:
             raise SecretNotFound(f"{where}: the value of {ref.key} is not UTF-8 text") from error
 
     async def patch_status(self, namespace: str, name: str, status: dict[str, Any]) -> None:
-        """Apply a merge patch to the object's status; waits for a free place. Raises one of `FAILED`."""
+        """Apply a merge patch to the status; waits for a free place. Raises `ObjectGone` or one of `FAILED`."""
         async with self._status_writes:
-            await self._call(
-                client.CustomObjectsApi(self._api).patch_namespaced_custom_object_status,
-                *(names.GROUP, names.VERSION, namespace, names.PLURAL, name),
-                {"status": status},
-                _content_type="application/merge-patch+json",
-            )
+            try:
+                await self._call(
+                    client.CustomObjectsApi(self._api).patch_namespaced_custom_object_status,
+                    *(names.GROUP, names.VERSION, namespace, names.PLURAL, name),
+                    {"status": status},
+                    _content_type="application/merge-patch+json",
+                )
+            except ApiException as error:
+                raise _explained(error, name) from error
 
-    async def can_watch(self, namespaces: tuple[str, ...]) -> None:
-        """List as the watch does. Raises one of `FAILED` if the CRD, the permission or the API server is missing."""
+    async def patch_object(self, namespace: str, name: str, patch: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Apply a JSON patch and return the object. Raises `ObjectGone`, `StalePatch` if one of the patch's tests
+        failed, or one of `FAILED`.
+        """
+        try:
+            found: dict[str, Any] = await self._call(
+                client.CustomObjectsApi(self._api).patch_namespaced_custom_object,
+                *(names.GROUP, names.VERSION, namespace, names.PLURAL, name),
+                list(patch),
+                _content_type="application/json-patch+json",
+            )
+        except ApiException as error:
+            raise _explained(error, name) from error
+        return found
+
+    async def read_object(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """Returns the QueueWorker, or None if there is none. Raises one of `FAILED`. Lists, for want of a right."""
+        found = await self._page(QUEUE_WORKERS, namespace, limit=1, field_selector=f"metadata.name={name}")
+        items: list[dict[str, Any]] = found["items"]
+        return items[0] if items else None
+
+    async def list_all(self, kind: Kind, namespace: str) -> list[dict[str, Any]]:
+        """Returns all objects of the kind; with an empty namespace, of all namespaces. Raises one of `FAILED`."""
+        found: list[dict[str, Any]] = []
+        more: dict[str, str] = {}
+        while True:
+            page = await self._page(kind, namespace, limit=PAGE_OBJECTS, **more)
+            found += page["items"]
+            token = page["metadata"].get("continue")
+            if not token:
+                return found
+            more = {"_continue": token}
+
+    async def probe(self, kind: Kind, namespace: str) -> None:
+        """Ask for one object. Raises one of `FAILED` if the kind, the right or the API server is missing."""
+        await self._page(kind, namespace, limit=1)
+
+    async def is_served(self, kind: Kind) -> bool:
+        """Whether the API server's discovery names the kind: kopf looks there, and only once. Raises `FAILED`."""
         api = client.CustomObjectsApi(self._api)
-        kind = (names.GROUP, names.VERSION)
-        if not namespaces:
-            await self._call(api.list_cluster_custom_object, *kind, names.PLURAL, limit=1)
-        for namespace in namespaces:
-            await self._call(api.list_namespaced_custom_object, *kind, namespace, names.PLURAL, limit=1)
+        found = await self._call(api.get_api_resources, kind.group, kind.version)
+        return any(resource.name == kind.plural for resource in found.resources)
+
+    async def crd_uid(self) -> str:
+        """Returns the uid of the CRD. Raises one of `FAILED`."""
+        api = client.ApiextensionsV1Api(self._api)
+        found = await self._call(api.read_custom_resource_definition, f"{names.PLURAL}.{names.GROUP}")
+        return str(found.metadata.uid)
+
+    async def write_event(self, namespace: str, event: dict[str, Any], *, create: bool) -> None:
+        """Create a Kubernetes Event, or apply a merge patch to the one of the same name. Raises one of `FAILED`."""
+        api = client.CoreV1Api(self._api)
+        if create:
+            await self._call(api.create_namespaced_event, namespace, event)
+        else:
+            name = event["metadata"]["name"]
+            changed = {key: event[key] for key in ("count", "lastTimestamp", "message")}
+            content = "application/merge-patch+json"
+            await self._call(api.patch_namespaced_event, name, namespace, changed, _content_type=content)
+
+    # --- the Lease
 
     async def read_lease(self, namespace: str, name: str) -> Any:
         """Returns the V1Lease, or None if it does not exist yet. Raises one of `FAILED`."""
@@ -104,11 +224,53 @@ class Cluster:
             return await self._call(api.create_namespaced_lease, namespace, lease)
         return await self._call(api.replace_namespaced_lease, lease.metadata.name, namespace, lease)
 
+    # --- calling
+
+    async def _page(self, kind: Kind, namespace: str, **options: Any) -> dict[str, Any]:
+        api = client.CustomObjectsApi(self._api)
+        if kind.label:
+            options["label_selector"] = kind.label
+        where = (kind.group, kind.version)
+        found: dict[str, Any]
+        if namespace:
+            found = await self._call(api.list_namespaced_custom_object, *where, namespace, kind.plural, **options)
+        else:
+            found = await self._call(api.list_cluster_custom_object, *where, kind.plural, **options)
+        return found
+
     async def _call(self, verb: Callable[..., Any], *args: Any, **options: Any) -> Any:
         try:
             answer = await verb(*args, _request_timeout=REQUEST_SECONDS, **options)
-        except ApiException:
-            self._on_answer()
+        except ApiException as error:
+            if error.status == 401:
+                await self._reload()
             raise
         self._on_answer()
         return answer
+
+    async def _reload(self) -> None:
+        """Read the credentials again: they were refused, and the next call may find others."""
+        now = time.monotonic()
+        if self._api is None or now - self._loaded_at < RELOAD_SECONDS:
+            return
+        self._loaded_at = now
+        try:
+            await config.load_config(client_configuration=self._api.configuration)  # type: ignore[no-untyped-call]
+        except (config.ConfigException, OSError, ValueError):
+            return  # the file is being written: the next 401 reads it again
+
+
+def _explained(error: ApiException, name: str) -> Exception:
+    """A 404 that is about the object itself, not about its kind: that one may be missing for a moment. A patch whose
+    tests fail is answered with 422.
+    """
+    if error.status == 404 and _is_about(error, name):
+        return ObjectGone(name)
+    return StalePatch(name) if error.status in {409, 422} else error
+
+
+def _is_about(error: ApiException, name: str) -> bool:
+    try:
+        return bool(json.loads(error.body or "")["details"]["name"] == name)
+    except (ValueError, TypeError, KeyError):
+        return False

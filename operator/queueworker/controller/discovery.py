@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from queueworker.controller.watches import key_of
 from queueworker.resource.names import SERVICE_NAME_LABEL
 from queueworker.routing.config import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+    from queueworker.controller.watches import Body, Key
     from queueworker.resource.spec import ServiceRef
 
 
@@ -47,20 +49,59 @@ def _port(wanted: str, ports: Iterable[Mapping[str, Any]]) -> int | None:
 
 
 class Slices:
-    """The EndpointSlices of all watched Services, kept up to date by the watch's events."""
+    """The EndpointSlices of all watched Services. `on_change` is called with the namespace in which some changed."""
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    def __init__(self, on_change: Callable[[str], None] = lambda _: None) -> None:
+        self._on_change = on_change
+        self._known: dict[Key, Body] = {}
+        self._by_service: dict[tuple[str, str], dict[str, Body]] = {}
+        """The slices of a Service by their names; the key is the namespace and the name of the Service."""
+        self._listed: set[str] = set()
+        """The namespaces of which there was a complete list; an empty name stands for all."""
+        self._problems: dict[str, str] = {}
+        """Why the watch of a namespace does not work; an empty name stands for all."""
 
-    def update(self, event: str | None, body: Mapping[str, Any]) -> str:
-        """Apply a watch event. Returns the namespace of the slice."""
-        meta = body["metadata"]
-        key: tuple[str, str] = (meta["namespace"], (meta.get("labels") or {}).get(SERVICE_NAME_LABEL, ""))
-        if event == "DELETED":
-            self._known.get(key, {}).pop(meta["name"], None)
-        else:
-            self._known.setdefault(key, {})[meta["name"]] = body
-        return key[0]
+    # --- what the watch tells
 
-    def of(self, namespace: str, service: str) -> list[Mapping[str, Any]]:
-        return list(self._known.get((namespace, service), {}).values())
+    def changed(self, event: str | None, body: Body) -> None:
+        self._apply(key_of(body), None if event == "DELETED" else body)
+        self._on_change(key_of(body)[0])
+
+    def listed(self, namespace: str, bodies: Sequence[Body], newer: Collection[Key]) -> None:
+        """What is not in the list any more is gone, also if the watch did not say so."""
+        found = {key_of(body): body for body in bodies}
+        missing = [key for key in self._known if namespace in {"", key[0]} and key not in found]
+        for key in {*missing, *found} - set(newer):
+            self._apply(key, found.get(key))
+        self._listed.add(namespace)
+        self._on_change(namespace)
+
+    def watch_changed(self, namespace: str, problem: str) -> None:
+        self._problems[namespace] = problem
+        self._on_change(namespace)
+
+    # --- what the objects ask
+
+    def of(self, namespace: str, service: str) -> list[Body]:
+        return list(self._by_service.get((namespace, service), {}).values())
+
+    def is_listed(self, namespace: str) -> bool:
+        """Whether there was a complete list; before that, a Service without slices says nothing."""
+        return namespace in self._listed or "" in self._listed
+
+    def problem(self, namespace: str) -> str:
+        """Why the slices cannot be watched, in a few words; empty if they can."""
+        return self._problems.get(namespace) or self._problems.get("") or ""
+
+    def _apply(self, key: Key, body: Body | None) -> None:
+        """Keep the slice as it is now; None: it is gone."""
+        old = self._known.pop(key, None)
+        if old is not None:
+            self._by_service[key[0], _service_of(old)].pop(key[1], None)
+        if body is not None:
+            self._known[key] = body
+            self._by_service.setdefault((key[0], _service_of(body)), {})[key[1]] = body
+
+
+def _service_of(body: Body) -> str:
+    return str((body["metadata"].get("labels") or {}).get(SERVICE_NAME_LABEL, ""))

@@ -1,4 +1,4 @@
-"""The Kubernetes Events that a change of status causes."""
+"""The Kubernetes Event that a change of status causes."""
 
 from __future__ import annotations
 
@@ -16,32 +16,19 @@ class ObjectEvent(NamedTuple):
     message: str
 
 
-def events_for(before: QueueWorkerStatus, after: QueueWorkerStatus) -> list[ObjectEvent]:
-    """One Event for each condition whose status or reason changed, if the change matters to people."""
-    known = {condition.type: condition for condition in before.conditions}
-    return [_event(condition) for condition in after.conditions if _matters(known.get(condition.type), condition)]
-
-
-def _matters(old: Condition | None, new: Condition) -> bool:
-    if new.status == "Unknown" or new.reason == Reason.STARTING:
-        return False
+def event_for(before: QueueWorkerStatus, after: QueueWorkerStatus) -> ObjectEvent | None:
+    """The Event of a change of Ready, in its status or its reason. The other conditions are in the status for whoever
+    looks; a single executor that comes and goes must not fill the list of Events.
+    """
+    old, new = _ready(before), _ready(after)
+    if new is None or new.status == "Unknown" or new.reason == Reason.STARTING:
+        return None
     if old is not None and (old.status, old.reason) == (new.status, new.reason):
-        return False
-    # The Event of Ready says that all is well from the start; the other conditions need not repeat it.
-    first = old is None or old.status == "Unknown"
-    return not (_good(new) and first) or new.type == ConditionType.READY
+        return None
+    expected = new.status == "True" or new.reason == Reason.DRAINING
+    message = new.message or f"{new.type} is {new.status}"
+    return ObjectEvent("Normal" if expected else "Warning", str(new.reason), message)
 
 
-def _event(condition: Condition) -> ObjectEvent:
-    good = _good(condition)
-    if condition.type == ConditionType.READY:
-        reason = str(condition.reason)
-    else:
-        reason = str(condition.type) + ("" if good else str(condition.reason))
-    expected = good or condition.reason == Reason.DRAINING
-    message = condition.message or f"{condition.type} is {condition.status}"
-    return ObjectEvent("Normal" if expected else "Warning", reason, message)
-
-
-def _good(condition: Condition) -> bool:
-    return condition.status == "True" and condition.reason != Reason.SOME_UNHEALTHY
+def _ready(status: QueueWorkerStatus) -> Condition | None:
+    return next((c for c in status.conditions if c.type == ConditionType.READY), None)

@@ -96,6 +96,8 @@ class InputReader:
             redis_note=redis_url.note,
             suspended=suspended,
         )
+        if endpoints is None:
+            return RouterInputs(problems, spec)
         self._config = self._built(spec, key, redis_url)
         whole = not fault and key.problem is None and redis_url.problem is None
         return RouterInputs(problems, spec, self._config, endpoints, whole)
@@ -132,8 +134,8 @@ class InputReader:
         """Short host names are those of the object's namespace, not of the operator's."""
         return in_namespace(url, self._namespace) if self._in_pod else url
 
-    def _endpoints(self, spec: QueueWorkerSpec) -> tuple[Sequence[Endpoint], str]:
-        """The endpoints, and the problem if a Service has none."""
+    def _endpoints(self, spec: QueueWorkerSpec) -> tuple[Sequence[Endpoint] | None, str]:
+        """The endpoints, and the problem if a Service has none; None before the first list of EndpointSlices."""
         static = static_endpoints(spec)
         if static is not None:
             return [Endpoint(e.name, self._resolved(e.url)) for e in static], ""
@@ -141,12 +143,27 @@ class InputReader:
         assert service is not None
         slices = self._slices.of(self._namespace, service.name)
         found = discovery.endpoints(service, slices)
+        where = f"Service {self._namespace}/{service.name}"
+        refused = self._slices.problem(self._namespace)
+        if refused:
+            advice = "allow list and watch on endpointslices, or name the executors by endpoints"
+            return found, f"the EndpointSlices of {where} cannot be watched: {refused}; {advice}"
+        if not self._slices.is_listed(self._namespace):
+            return None, ""
         if found:
             return found, ""
-        where = f"Service {self._namespace}/{service.name}"
         if not slices:
             return [], f"{where} has no EndpointSlices: check that it exists and that its selector matches pods"
         return [], f"{where} has no ready endpoint with a port {service.port!r}"
+
+
+async def redis_url(cluster: Cluster, namespace: str, body: Mapping[str, Any]) -> str:
+    """The object's Redis. Raises ValidationError, SecretNotFound, InvalidRedisUrl, or one of `cluster.UNREACHABLE`."""
+    events = QueueWorkerSpec.model_validate(body.get("spec") or {}, extra="ignore").events
+    ref = events.redis_url_secret_ref
+    url = events.effective_redis_url if ref is None else await cluster.secret(namespace, ref)
+    redis_target(url)
+    return in_namespace(url, namespace) if cluster.in_pod else url
 
 
 def _path(error: ErrorDetails) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kubernetes.aio import client
 
-from queueworker.controller.cluster import FAILED
+from queueworker.controller.cluster import FAILED, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +87,8 @@ def deposed(observed: Observed | None, me: str, silence: float, rivals: bool) ->
 class Elector:
     """Acquires, renews and releases the Lease for this replica.
 
-    `rivals` tells whether another operator routes for the same objects.
+    `rivals` tells whether another operator routes for the same objects. `on_holder` gets the holder of the Lease
+    whenever it was seen; empty if there is none.
     """
 
     def __init__(
@@ -98,11 +99,15 @@ class Elector:
         identity: str,
         *,
         rivals: Callable[[], bool],
+        on_holder: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lost = asyncio.Event()
         """Set when this replica must stop leading."""
         self._rivals = rivals
+        self._on_holder = on_holder
+        self._refusal = ""
+        """Why the last try failed, in a few words; empty if it did not."""
         self._cluster = cluster
         self._namespace = namespace
         self._name = name
@@ -131,7 +136,7 @@ class Elector:
                 lease.spec.holder_identity = ""
                 await self._cluster.write_lease(self._namespace, lease, create=False)
         except FAILED as error:
-            log.info("the Lease could not be released and will expire: %s", error)
+            log.info("the Lease could not be released and will expire: %s", reason_of(error))
 
     async def _renew_for_ever(self) -> None:
         renewed = self._clock()
@@ -148,17 +153,33 @@ class Elector:
         try:
             async with asyncio.timeout(REQUEST_DEADLINE_SECONDS):
                 lease = await self._cluster.read_lease(self._namespace, self._name)
-                self._observed = None if lease is None else observe(_record(lease), self._observed, self._clock())
+                self._see(lease)
                 move = decide(self._observed, self._identity, self._clock())
                 if move is Move.WAIT:
+                    self._answered("")
                     return False
                 lease = _written(lease, self._namespace, self._name, self._identity, move)
                 lease = await self._cluster.write_lease(self._namespace, lease, create=move is Move.CREATE)
         except FAILED as error:
-            log.debug("the Lease could not be read or written: %s", error)
+            # 409: another replica was faster, which is how it should be
+            self._answered("" if getattr(error, "status", None) == 409 else reason_of(error))
             return False
-        self._observed = observe(_record(lease), self._observed, self._clock())
+        self._answered("")
+        self._see(lease)
         return True
+
+    def _see(self, lease: Any) -> None:
+        self._observed = None if lease is None else observe(_record(lease), self._observed, self._clock())
+        self._on_holder(self._observed.record.holder if self._observed is not None else "")
+
+    def _answered(self, refusal: str) -> None:
+        """Say once that the Lease cannot be had, and once that it can again."""
+        name = f"{self._namespace}/{self._name}"
+        if refusal and not self._refusal:
+            log.warning("the Lease %s cannot be read or written: %s; it is tried again", name, refusal)
+        elif self._refusal and not refusal:
+            log.warning("the Lease %s can be read and written again", name)
+        self._refusal = refusal
 
 
 def _record(lease: Any) -> LeaseRecord:

@@ -8,14 +8,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from queueworker.controller.cluster import QUEUE_WORKERS
+from queueworker.web.source import OperatorView, WatchView
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from queueworker.controller.runner import ObjectRunner
+    from queueworker.controller.watches import Key, Watch
     from queueworker.routing.snapshot import Snapshot
 
-# A replica without an answer from the API server for this long is not ready. Its routers continue.
+# A replica without a success of the API server for this long is not ready. Its routers continue.
 SILENCE_SECONDS = 30.0
+MAX_NAMED = 5
+"""A reason names at most so many watches or objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +42,25 @@ class Registry:
     """The runners of this operator and its state; the source of its HTTP API."""
 
     def __init__(self) -> None:
-        self.runners: dict[tuple[str, str], ObjectRunner] = {}
+        self.runners: dict[Key, ObjectRunner] = {}
+        self.present: set[Key] = set()
+        """The objects that exist and that this operator should route for, by namespace and name."""
+        self.watches: Sequence[Watch] = ()
+        """Those of this term; none on a standby."""
         self.leading = False
+        self.leader = ""
+        """The holder of the Lease, as it was seen last."""
         self.stopping = False
-        self.watching = False
-        """True once the watch of QueueWorkers has begun."""
         self._alive_at = float("-inf")
-        """Monotonic time in seconds of the last answer of the API server."""
+        """Monotonic time in seconds of the last success of a call to the API server."""
 
     def mark_alive(self) -> None:
-        """The API server has answered."""
+        """A call to the API server has succeeded."""
         self._alive_at = time.monotonic()
+
+    def see_leader(self, holder: str) -> None:
+        """The holder of the Lease was seen; empty if there is none."""
+        self.leader = holder
 
     def snapshots(self) -> Iterable[Snapshot]:
         return [snapshot for runner in self.runners.values() if (snapshot := runner.snapshot()) is not None]
@@ -55,18 +69,41 @@ class Registry:
         """True if another operator routes for one of our objects, according to Redis."""
         return any(snapshot.rivals for snapshot in self.snapshots())
 
+    @property
+    def watching(self) -> bool:
+        """Whether a watch of QueueWorkers works."""
+        return any(watch.up for watch in self.watches if watch.kind is QUEUE_WORKERS)
+
+    def operator(self) -> OperatorView:
+        watches = [WatchView(w.kind.name, w.namespace, w.up) for w in self.watches]
+        return OperatorView(self.leading, self.leader, watches)
+
     def live(self) -> tuple[bool, str]:
         """Always alive when it can answer: a restart helps only if the event loop hangs."""
         return True, "stopping" if self.stopping else "running"
 
     def ready(self) -> tuple[bool, str]:
-        """Ready are a leader that watches its objects and a standby, both only while the API server answers."""
+        """Ready are a leader that watches its objects and runs them all, and a standby that could read the Lease."""
         if self.stopping:
             return False, "stopping: draining the routers"
         silence = time.monotonic() - self._alive_at
         if silence > SILENCE_SECONDS:
             since = "since the start" if silence == float("inf") else f"for {silence:.0f} s"
             return False, f"the API server has not answered {since}; routing continues with the last known objects"
-        if self.leading and not self.watching:
-            return False, "leading, but the watch of QueueWorkers has not begun: check that the CRD is installed"
-        return True, f"leading, with {len(self.runners)} QueueWorkers" if self.leading else "standing by for the leader"
+        if not self.leading:
+            return True, f"standing by; {self.leader or 'nobody'} leads"
+        if not self.watching:
+            return False, f"leading, but no watch of QueueWorkers works yet{self._problems()}"
+        without = [f"{namespace}/{name}" for namespace, name in sorted(self.present - self.runners.keys())]
+        if without:
+            return False, f"leading, but nothing runs for {_some(without)}"
+        return True, f"leading, with {len(self.runners)} QueueWorkers{self._problems()}"
+
+    def _problems(self) -> str:
+        refused = [f"{watch} ({watch.problem})" for watch in self.watches if watch.problem]
+        return f"; cannot be watched: {_some(refused)}" if refused else ""
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -9,8 +9,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from queueworker.controller import finalizer
 from queueworker.controller import status as statuses
-from queueworker.controller.cluster import UNREACHABLE
+from queueworker.controller.cluster import FAILED, ObjectGone, StalePatch, reason_of
 from queueworker.controller.conditions import Problems
 from queueworker.controller.inputs import InputReader
 from queueworker.controller.status_writer import HEARTBEAT_SECONDS, StatusWriter
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from queueworker.controller.cluster import Cluster
     from queueworker.controller.discovery import Slices
+    from queueworker.controller.events import ObjectEvent
     from queueworker.controller.supervisor import RouterFactory
     from queueworker.resource.spec import QueueWorkerSpec
     from queueworker.routing.snapshot import Snapshot
@@ -31,10 +33,15 @@ RETRY_SECONDS = 2.0
 """Interval of a reconciliation while there is no router, while a Secret is missing, or while a peer is away."""
 QUIET_SECONDS = 0.5
 """Shortest time between two reconciliations of an object whose router runs."""
+RELEASE_SECONDS = 2.0
+"""Interval of the tries to remove the finalizer."""
 
 
 class ObjectRunner:
-    """Runs from the object's first appearance until its deletion or the operator's end."""
+    """Runs from the object's first appearance until the object is gone or `stop` is called, whatever the watch does.
+
+    More than 15 attributes: the object as it is known, its router, its status, and how far its end has come.
+    """
 
     def __init__(
         self,
@@ -42,16 +49,17 @@ class ObjectRunner:
         cluster: Cluster,
         slices: Slices,
         identity: str,
-        announce: Callable[[str, str, str], None],
+        announce: Callable[[ObjectEvent], None],
         *,
         factory: RouterFactory,
     ) -> None:
         meta = body["metadata"]
         self.namespace: str = meta["namespace"]
         self.name: str = meta["name"]
-        self.stopped = asyncio.Event()
+        self.uid: str | None = meta.get("uid")
         self._group = f"{self.namespace}/{self.name}"
         self._body = body
+        self._cluster = cluster
         self._wake = asyncio.Event()
         self._spec: QueueWorkerSpec | None = None
         """The last valid spec."""
@@ -64,55 +72,86 @@ class ObjectRunner:
         self._applied = written.observed_generation
         """Generation of the spec that the router runs."""
         self._writer = StatusWriter(self.namespace, self.name, written, cluster, announce)
-        self._stopping = False
+        self._gone = False
+        """The object does not exist any more."""
+        self._ending = asyncio.Event()
+        self._end: asyncio.Task[None] | None = None
+        """Not None once `_ending` is set: the end, which goes on even if nobody waits for it."""
+        self._term_ends = asyncio.Event()
+        self._warned = ""
+        """What was logged last, so that a failure is logged once."""
+
+    # --- what it is told
 
     def observe(self, body: Mapping[str, Any]) -> None:
         """Take the object as the API server has it now."""
         self._body = body
         self._wake.set()
+        if finalizer.is_deleted(body):
+            self._begin_end(final=True)
+
+    def gone(self) -> None:
+        """The object does not exist any more: nothing is left for a later router."""
+        self._gone = True
+        self._begin_end(final=True)
 
     def endpoints_changed(self) -> None:
         self._wake.set()
 
+    @property
+    def deleted(self) -> bool:
+        """Whether somebody has asked for the object's deletion."""
+        return finalizer.is_deleted(self._body)
+
     def snapshot(self) -> Snapshot | None:
         return self._supervisor.snapshot()
 
+    async def stop(self) -> None:
+        """The term ends: drain the router, and leave what is not done by then in its journal for the next leader."""
+        self._term_ends.set()
+        await asyncio.wait([self._begin_end(final=False)])
+
+    # --- life
+
     async def run(self) -> None:
-        """Return once `stop` has ended. A failure is logged and tried again; meanwhile the router goes on."""
-        while not self._stopping:
+        """Return once the object is gone, or `stop` has ended. A failure is logged and tried again; meanwhile the
+        router goes on.
+        """
+        if finalizer.is_deleted(self._body):
+            self._begin_end(final=True)
+        while self._end is None:
             self._wake.clear()
-            try:
-                await self._reconcile()
-                await self._publish()
-            except UNREACHABLE as error:
-                log.warning("%s: the API server cannot be reached: %s", self._group, error)
-            except Exception as error:
-                log.exception("%s: reconciling failed; it is tried again", self._group)
-                text = f"reconciling failed ({type(error).__name__}); it is tried again; the operator's log has more"
-                self._problems = replace(self._problems, failure=text)
-                await self._publish_if_possible()
-            await asyncio.sleep(QUIET_SECONDS if self.snapshot() is not None else 0)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._interval())
-        await self.stopped.wait()
+            await self._reconcile_and_publish()
+            await _wait(self._ending, QUIET_SECONDS if self.snapshot() is not None else 0)
+            await _wait(self._wake, self._interval())
+        await self._end
 
-    async def stop(self, *, final: bool) -> None:
-        """Drain the router. `final`: the object is deleted, so nothing is left for a later router."""
-        if not self._stopping:
-            self._stopping = True
-            self._wake.set()
-            try:
-                await self._end(final=final)
-            finally:
-                self.stopped.set()
-        await self.stopped.wait()
+    async def _reconcile_and_publish(self) -> None:
+        try:
+            await self._hold()
+            await self._reconcile()
+            await self._publish()
+            self._warned = ""
+        except ObjectGone:
+            self.gone()
+        except FAILED as error:
+            self._warn(f"the API server cannot be reached: {reason_of(error)}")
+        except Exception as error:
+            log.exception("%s: reconciling failed; it is tried again", self._group)
+            text = f"reconciling failed ({type(error).__name__}); it is tried again; the operator's log has more"
+            self._problems = replace(self._problems, failure=text)
+            await self._publish_if_possible()
 
-    async def _end(self, *, final: bool) -> None:
-        draining = asyncio.create_task(self._supervisor.stop(final=final))
-        await self._publish_if_possible()
-        await draining
-        if not final:
-            await self._publish_if_possible(last=True)
+    async def _hold(self) -> None:
+        """Set our finalizer, so that the object stays until its tasks are reported. Routing does not wait for it."""
+        if finalizer.is_held(self._body) or finalizer.is_deleted(self._body):
+            return
+        try:
+            self._body = await self._cluster.patch_object(self.namespace, self.name, finalizer.holding(self._body))
+        except StalePatch:
+            await self._read_again()
+        except FAILED as error:
+            self._warn(f"the finalizer cannot be set: {reason_of(error)}")
 
     async def _reconcile(self) -> None:
         """Read the object, and make its router follow it."""
@@ -120,7 +159,7 @@ class ObjectRunner:
         inputs = await self._inputs.read(body, self.snapshot())
         self._problems = inputs.problems
         self._spec = inputs.spec
-        if inputs.config is not None:
+        if inputs.config is not None and self._end is None:
             self._supervisor.drive(inputs.config, inputs.endpoints)
         if inputs.whole and self._supervisor.is_current:
             self._applied = body["metadata"].get("generation") or 0
@@ -139,12 +178,78 @@ class ObjectRunner:
         )
         await self._writer.write(status, last=last)
 
+    # --- the end
+
+    def _begin_end(self, *, final: bool) -> asyncio.Task[None]:
+        """The first call decides how the router ends."""
+        if self._end is None:
+            self._ending.set()
+            self._wake.set()
+            self._end = asyncio.create_task(self._finish(final=final), name=f"end of {self._group}")
+        return self._end
+
+    async def _finish(self, *, final: bool) -> None:
+        """`final`: the object is deleted, so nothing is left for a later router."""
+        if final and self.snapshot() is None:
+            await self._recover()
+        draining = asyncio.create_task(self._supervisor.stop(final=final))
+        await self._publish_if_possible()
+        await draining
+        if final:
+            await self._release()
+        else:
+            await self._publish_if_possible(last=True)
+
+    async def _recover(self) -> None:
+        """No router of ours ever ran, so one of an earlier leader may have left tasks in its journal: report them."""
+        inputs = await self._inputs.read(self._body, None)
+        if inputs.config is None:
+            self._warn("deleted without a valid spec or without its Secrets: what is in its journal cannot be reported")
+            return
+        await self._supervisor.recover(inputs.config, inputs.endpoints)
+
+    async def _release(self) -> None:
+        """Remove our finalizer, so that the object can go; try until it is gone, or the term ends."""
+        while not self._gone and finalizer.is_held(self._body) and not await self._is_released():
+            if await _wait(self._term_ends, RELEASE_SECONDS):
+                return
+
+    async def _is_released(self) -> bool:
+        """One try to remove the finalizer. Returns whether it is done."""
+        try:
+            await self._cluster.patch_object(self.namespace, self.name, finalizer.releasing(self._body))
+        except ObjectGone:
+            return True
+        except StalePatch:
+            await self._read_again()
+            return False
+        except FAILED as error:
+            self._warn(f"the finalizer cannot be removed yet: {reason_of(error)}")
+            return False
+        return True
+
+    async def _read_again(self) -> None:
+        """For a patch that failed because the object is another one by now."""
+        with contextlib.suppress(*FAILED):
+            body = await self._cluster.read_object(self.namespace, self.name)
+            if body is None or body["metadata"].get("uid") != self.uid:
+                self.gone()
+            else:
+                self._body = body
+
     async def _publish_if_possible(self, *, last: bool = False) -> None:
         """For the end, which does not wait for an API server that is away."""
         try:
             await self._publish(last=last)
+        except ObjectGone:
+            self._gone = True
         except Exception as error:
-            log.warning("%s: the status could not be written: %s", self._group, error)
+            log.warning("%s: the status could not be written: %s", self._group, reason_of(error))
+
+    def _warn(self, problem: str) -> None:
+        if problem != self._warned:
+            self._warned = problem
+            log.warning("%s: %s", self._group, problem)
 
     def _interval(self) -> float:
         """Seconds until the next reconciliation if nothing wakes the runner earlier."""
@@ -152,3 +257,10 @@ class ObjectRunner:
         troubled = problems.secret or problems.failure
         waiting = snapshot is None or troubled or snapshot.queue.is_down or snapshot.journal.is_down
         return RETRY_SECONDS if waiting else HEARTBEAT_SECONDS
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> bool:
+    """Wait so long for the event. Returns whether it came."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+    return event.is_set()

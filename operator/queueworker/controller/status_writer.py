@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from queueworker.controller.cluster import FAILED
-from queueworker.controller.events import events_for
+from queueworker.controller.events import event_for
 from queueworker.controller.status import merge_patch, transition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from queueworker.controller.cluster import Cluster
+    from queueworker.controller.events import ObjectEvent
     from queueworker.resource.status import QueueWorkerStatus
 
 HEARTBEAT_SECONDS = 15.0
@@ -29,7 +29,7 @@ class StatusWriter:
         name: str,
         written: QueueWorkerStatus,
         cluster: Cluster,
-        announce: Callable[[str, str, str], None],
+        announce: Callable[[ObjectEvent], None],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -42,17 +42,13 @@ class StatusWriter:
         self._written_at = float("-inf")
 
     async def write(self, status: QueueWorkerStatus, *, last: bool = False) -> None:
-        """`last`: there is no later heartbeat. Raises one of `cluster.FAILED`, but not if the object is deleted."""
+        """`last`: there is no later heartbeat. Raises `ObjectGone` or one of `cluster.FAILED`."""
         if status == self.written or not (last or self._is_due(status)):
             return
-        try:
-            await self._cluster.patch_status(self._namespace, self._name, merge_patch(status))
-        except FAILED as error:
-            if getattr(error, "status", None) == 404:
-                return
-            raise
-        for event in events_for(self.written, status):
-            self._announce(*event)
+        await self._cluster.patch_status(self._namespace, self._name, merge_patch(status))
+        event = event_for(self.written, status)
+        if event is not None:
+            self._announce(event)
         self.written = status
         self._written_at = self._clock()
 

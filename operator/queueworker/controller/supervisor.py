@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RESTART_SECONDS = 5.0
+MIN_RECOVERY_SECONDS = 10.0
+"""Longer than the lease of a journal, so that what a killed router left is found."""
+QUIET_SECONDS = 2.5
+"""Longer than a heartbeat: when nothing is in flight for so long, there is nothing left to take over."""
+POLL_SECONDS = 0.1
 
 
 class ObjectRouter(Protocol):
@@ -117,6 +122,24 @@ class RouterSupervisor:
         if unfinished is not None and not final:
             await self._hand_on(unfinished)
 
+    async def recover(self, config: RouterConfig, endpoints: Sequence[Endpoint]) -> None:
+        """Report the tasks that an earlier router left in its journal. `stop` follows. The object is deleted, so
+        nothing new is pulled. Ends after `drainSeconds`, but not before a lease of that router has run out.
+        """
+        self.drive(_suspended(config), endpoints)
+        limit = max(config.spec.routing.drain_seconds, MIN_RECOVERY_SECONDS)
+        since = done = self._clock()
+        while (now := self._clock()) - since < limit and now - done < QUIET_SECONDS:
+            if not self._has_recovered():
+                done = now
+            await asyncio.sleep(POLL_SECONDS)
+        self.drive(_without_drain(_suspended(config)), endpoints)
+
+    def _has_recovered(self) -> bool:
+        """There is no other router whose journal might be taken over, and nothing is in flight."""
+        snapshot = self.snapshot()
+        return snapshot is not None and snapshot.journal.ok and not snapshot.rivals and not snapshot.in_flight
+
     def _start(self, config: RouterConfig, endpoints: Sequence[Endpoint], inherited: Unfinished | None) -> None:
         self._router = self._make(config, endpoints, inherited)
         self._drain = None
@@ -176,6 +199,10 @@ class RouterSupervisor:
         return self._factory(
             config, endpoints, worker_id=self._worker_id, on_transition=self._on_transition, inherited=inherited
         )
+
+
+def _suspended(config: RouterConfig) -> RouterConfig:
+    return replace(config, spec=config.spec.model_copy(update={"suspend": True}))
 
 
 def _without_drain(config: RouterConfig) -> RouterConfig:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from queueworker.processes.environment_table import VARIABLES, Process, Variable, WorkerModel
+from queueworker.processes.notes import ignored_proxies, is_service_link, misspelt
 from queueworker.resource.urls import UNUSABLE_URL
 from queueworker.routing.config import RouterConfig
 
@@ -56,8 +57,9 @@ def load(environ: Mapping[str, str]) -> WorkerSettings:
     Raises InvalidEnvironment with every problem, not only the first.
     """
     given = {v.name: value for v in VARIABLES if (value := environ.get(v.name, "").strip())}
-    links = [v.name for v in VARIABLES if v.is_service_link(given.get(v.name, ""))]
+    links = [v.name for v in VARIABLES if v.may_be_service_link and is_service_link(given.get(v.name, ""))]
     notes = [f"{name}={given.pop(name)} is ignored: Kubernetes set it for a Service" for name in links]
+    notes += [*misspelt(environ, [v.name for v in VARIABLES]), *ignored_proxies(environ)]
     problems: tuple[str, ...] = ()
     values: dict[str, object] = {}
     try:

@@ -19,9 +19,13 @@ _COMMAND = "make generate"
 _HEAD = f"""<!-- Made by `{_COMMAND}` from operator/queueworker/processes; do not edit. -->
 # The worker's environment
 
-`queueworker worker` reads these variables. An empty variable counts as not set; other variables are ignored. Names of
-choices may be written in upper or lower case. If a variable cannot be used, the worker exits at once with status 2 and
-writes one line for each such variable to standard error, with its name and the permitted values.
+`queueworker worker` reads these variables. An empty variable counts as not set; other variables are ignored, with a
+warning if a name is nearly one of these. Names of choices may be written in upper or lower case. If a variable cannot
+be used, the worker exits at once with status 2 and writes one line for each such variable to standard error, with its
+name and the permitted values.
+
+Proxies are not used: neither worker nor operator reads `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` or `NO_PROXY`, and both
+log a warning when a proxy is set. Queue, executors, Redis and the API server are reached directly.
 """
 
 

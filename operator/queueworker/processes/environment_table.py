@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
 
-# Kubernetes sets <SERVICE>_PORT=tcp://… in every pod of a namespace; a Service named `executor` sets EXECUTOR_PORT.
-_SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
 _DEFAULT = re.compile(r" Default: (\S+)\.$")
 
 
@@ -108,8 +106,8 @@ class Variable:
     parse: Callable[[str], object] | None = None
     secret: bool = False
     """The value is never shown."""
-    is_service_link: Callable[[str], object] = lambda _value: False
-    """Tells that Kubernetes set the value for a Service; the variable then counts as not set."""
+    may_be_service_link: bool = False
+    """Kubernetes may set it for a Service; it then counts as not set."""
 
     @property
     def field(self) -> FieldInfo:
@@ -126,7 +124,7 @@ class Variable:
     def type(self) -> Any:
         """The field's type with its bounds, and with the conversion from an environment's text."""
         annotation: Any = self.field.annotation
-        parse = self.parse or (_fold_case(annotation) if _is_enum(annotation) else lambda value: value)
+        parse = self.parse or _parser(annotation)
         return Annotated[annotation, *self.field.metadata, BeforeValidator(parse)]
 
     @property
@@ -159,6 +157,19 @@ class Variable:
 
 def _is_enum(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, StrEnum)
+
+
+def _parser(annotation: Any) -> Callable[[str], object]:
+    if _is_enum(annotation):
+        return _fold_case(annotation)
+    return _integer if annotation is int else lambda value: value
+
+
+def _integer(value: str) -> str:
+    """Refuses 3.0, which pydantic takes for an integer."""
+    if "." in value:
+        raise ValueError
+    return value
 
 
 def _fold_case(members: type[StrEnum]) -> Callable[[str], str]:
@@ -201,7 +212,7 @@ LEGACY: tuple[Variable, ...] = (
 
 FURTHER: tuple[Variable, ...] = (
     Variable("POLL_INTERVAL_SECONDS", "spec.queue.poll_interval_seconds"),
-    Variable("EXECUTOR_PORT", "spec.executors.port", is_service_link=_SERVICE_LINK.match),
+    Variable("EXECUTOR_PORT", "spec.executors.port", may_be_service_link=True),
     Variable(
         "EXECUTOR_ENDPOINTS",
         "spec.executors.endpoints",

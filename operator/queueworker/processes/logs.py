@@ -18,6 +18,13 @@ class LogLevel(StrEnum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+    CRITICAL = "critical"
+
+    @classmethod
+    def _missing_(cls, value: object) -> LogLevel | None:
+        """Python's other names, in any case."""
+        name = str(value).lower()
+        return cls.__members__.get({"warn": "WARNING", "fatal": "CRITICAL", "notset": "DEBUG"}.get(name, name.upper()))
 
 
 class LogFormat(StrEnum):

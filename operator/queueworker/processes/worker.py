@@ -43,6 +43,9 @@ class WorkerSource:
             return False, f"the router is {phase.lower()}"
         return True, f"the router is {phase.lower()}"
 
+    def operator(self) -> None:
+        """There is no operator."""
+
 
 async def run_worker(settings: WorkerSettings) -> None:
     """Route until SIGTERM or SIGINT, then drain. Raises CannotListen, and any error that breaks the router."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 REDIS_TIMEOUT_SECONDS = 5.0
 QUEUE_TIMEOUT_SECONDS = 20.0
 PAGE = 100
+MAX_GROUPS = 20
+MAX_SCANS = 1000
+_GROUP = re.compile(rb"queueworker:\{([^}]+)\}:")
 
 
 class FailedTasks:
@@ -54,6 +58,17 @@ class FailedTasks:
     async def remove(self, task: FailedTask) -> None:
         """Take out what was read, and nothing newer: the task may have failed again since."""
         await _wait(self._redis.eval(REMOVE, 3, *self._keys, task.eval_id, self._read[task.eval_id]))
+
+    async def groups(self) -> list[str]:
+        """The groups that this Redis knows, at most MAX_GROUPS, sorted. A large Redis is looked through in part."""
+        found: set[str] = set()
+        cursor = 0
+        for _ in range(MAX_SCANS):
+            cursor, names = await _wait(self._redis.scan(cursor, match="queueworker:{*", count=1000))
+            found.update(match[1].decode("utf-8", "replace") for name in names if (match := _GROUP.match(name)))
+            if cursor == 0 or len(found) >= MAX_GROUPS:
+                break
+        return sorted(found)[:MAX_GROUPS]
 
     async def close(self) -> None:
         await self._redis.aclose()

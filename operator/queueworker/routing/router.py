@@ -128,6 +128,8 @@ class Router:
             await self._housekeeper.run()
             while not self._life.drained.is_set() and (left := self._drain_deadline - self._clock()) > 0:
                 await self._life.drained_within(min(left, 1.0))
+                if self._runner.final and not self._pool.healthy and await self._queues.own.depth() is None:
+                    break  # nobody is left who could run a task or take its report: waiting changes nothing
         finally:
             await self._close()
 

@@ -22,7 +22,7 @@ from queueworker.web.models import (
     Probe,
     RouterStatus,
 )
-from queueworker.web.source import Public
+from queueworker.web.source import OperatorView, Public
 
 if TYPE_CHECKING:
     from starlette.middleware.base import RequestResponseEndpoint
@@ -46,7 +46,7 @@ _DESCRIPTION = {
 worker's namespace and name are the group of its journal, for example `worker/queue:8081`.""",
     Mode.OPERATOR: """Routes tasks from legacy HTTP queues to pools of executors, one pool for each QueueWorker object.
 
-`/status` lists the QueueWorkers that this replica routes for. Only the leading replica routes.""",
+`/status` lists the QueueWorkers that this replica routes for. Only the leading replica routes; `leader` names it.""",
 }
 
 _TAGS = [
@@ -112,16 +112,24 @@ def _add_operator(app: FastAPI, source: Source) -> None:
     async def status() -> OperatorStatus:
         """Sorted by name."""
         found = sorted(source.snapshots(), key=lambda s: s.group)
-        return OperatorStatus(queue_workers=[views.router_status(s) for s in found])
+        view = source.operator() or OperatorView(leading=False, leader="")
+        return OperatorStatus(
+            leading=view.leading, leader=view.leader, queue_workers=[views.router_status(s) for s in found]
+        )
 
 
 def _add_queue_worker(app: FastAPI, source: Source) -> None:
+    absent: dict[int | str, dict[str, Any]] = {
+        HTTPStatus.NOT_FOUND: {"model": ErrorDetail, "description": "This process does not route for it."},
+        HTTPStatus.SERVICE_UNAVAILABLE: {"model": ErrorDetail, "description": "Another replica of the operator leads."},
+    }
+
     @app.get(
         "/status/{namespace}/{name}",
         tags=["status"],
         summary="One QueueWorker",
         response_description="The present state.",
-        responses={HTTPStatus.NOT_FOUND: {"model": ErrorDetail, "description": "This process does not route for it."}},
+        responses=absent,
     )
     async def queue_worker(
         namespace: Annotated[
@@ -135,6 +143,10 @@ def _add_queue_worker(app: FastAPI, source: Source) -> None:
         for snapshot in snapshots:
             if snapshot.group == group:
                 return views.router_status(snapshot)
+        view = source.operator()
+        if view is not None and not view.leading:
+            leader = f"ask {view.leader}, which leads" if view.leader else "no replica leads at present"
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, f"this replica stands by: {leader}")
         known = ", ".join(sorted(s.group for s in snapshots)) or "none"
         raise HTTPException(
             HTTPStatus.NOT_FOUND, f"this process does not route for a QueueWorker {group}; it routes for: {known}"

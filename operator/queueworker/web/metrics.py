@@ -110,6 +110,7 @@ class SnapshotCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         snapshots = list(self._source.snapshots())
         yield InfoMetricFamily(PREFIX + "build", "Version of the operator and of Python.", _build())
+        yield from _process(self._source)
         yield from _counters(snapshots)
         for name, text, read in _GAUGES:
             gauge = GaugeMetricFamily(PREFIX + name, text, labels=[LABEL])
@@ -121,6 +122,24 @@ class SnapshotCollector(Collector):
         yield from _histograms(snapshots)
         yield from _pool(snapshots)
         yield from _states(snapshots)
+
+
+def _process(source: Source) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        PREFIX + "ready", "1 if the readiness probe of this process succeeds, else 0.", value=source.ready()[0]
+    )
+    view = source.operator()
+    if view is None:
+        return
+    yield GaugeMetricFamily(PREFIX + "leading", "1 if this replica of the operator leads, else 0.", value=view.leading)
+    watches = GaugeMetricFamily(
+        PREFIX + "watch_up",
+        "1 if the leader's watch of this kind works, else 0. An empty namespace stands for all namespaces.",
+        labels=["namespace", "kind"],
+    )
+    for watch in view.watches:
+        watches.add_metric([watch.namespace, watch.kind], watch.up)
+    yield watches
 
 
 def _counters(snapshots: Sequence[Snapshot]) -> Iterator[Metric]:

@@ -116,8 +116,13 @@ class RouterStatus(_Model):
 
 
 class OperatorStatus(_Model):
-    """All QueueWorkers that this operator routes for."""
+    """All QueueWorkers that this replica of the operator routes for."""
 
+    leading: bool = Field(description="True if this replica leads. Only the leader routes.")
+    leader: str = Field(
+        description="The replica that holds the Lease, as this one saw it last; empty if there is none.",
+        examples=["queueworker-operator-5c6f-xk2lp-1a2b3c4d"],
+    )
     queue_workers: list[RouterStatus] = Field(description="Sorted by name.")
 
 

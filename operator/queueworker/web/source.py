@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from queueworker.redaction import without_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from queueworker.routing.snapshot import ExecutorSnapshot, Link, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class WatchView:
+    """One watch of the leader. An empty namespace stands for all namespaces."""
+
+    kind: str
+    namespace: str
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorView:
+    """What only an operator has: whether it leads, and its watches (none on a standby)."""
+
+    leading: bool
+    leader: str
+    """The holder of the Lease, as this replica saw it last; empty if there is none."""
+    watches: Sequence[WatchView] = ()
 
 
 class Source(Protocol):
@@ -28,6 +47,10 @@ class Source(Protocol):
         """The result of the readiness probe and its reason."""
         ...
 
+    def operator(self) -> OperatorView | None:
+        """None for a worker."""
+        ...
+
 
 class Public:
     """A source without the credentials in its URLs: the HTTP API needs no login."""
@@ -43,6 +66,9 @@ class Public:
 
     def ready(self) -> tuple[bool, str]:
         return self._source.ready()
+
+    def operator(self) -> OperatorView | None:
+        return self._source.operator()
 
 
 def public(snapshot: Snapshot) -> Snapshot:

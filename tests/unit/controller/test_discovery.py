@@ -68,19 +68,53 @@ def test_an_endpoint_without_a_pod_is_called_by_its_address() -> None:
     assert endpoints(ServiceRef(name="executor"), [item]) == [Endpoint("10.0.0.1", "http://10.0.0.1:1")]
 
 
-def test_slices_are_kept_by_service_until_they_are_deleted() -> None:
-    def body(name: str, service: str = "executor", namespace: str = "ns") -> dict[str, Any]:
-        return {"metadata": {"name": name, "namespace": namespace, "labels": {"kubernetes.io/service-name": service}}}
+def body(name: str, service: str = "executor", namespace: str = "ns") -> dict[str, Any]:
+    return {"metadata": {"name": name, "namespace": namespace, "labels": {"kubernetes.io/service-name": service}}}
 
-    slices = Slices()
-    assert slices.of("ns", "executor") == []
-    assert slices.update(None, body("a")) == "ns"
-    slices.update("ADDED", body("b"))
-    slices.update("MODIFIED", body("b") | {"endpoints": []})
-    slices.update("ADDED", body("c", service="other"))
-    slices.update("ADDED", body("d", namespace="elsewhere"))
-    assert [item["metadata"]["name"] for item in slices.of("ns", "executor")] == ["a", "b"]
+
+def names(slices: Slices, service: str = "executor") -> list[str]:
+    return sorted(item["metadata"]["name"] for item in slices.of("ns", service))
+
+
+def test_slices_are_kept_by_service_until_they_are_deleted() -> None:
+    changed: list[str] = []
+    slices = Slices(changed.append)
+    assert names(slices) == []
+    slices.changed(None, body("a"))
+    slices.changed("ADDED", body("b"))
+    slices.changed("MODIFIED", body("b") | {"endpoints": []})
+    slices.changed("ADDED", body("c", service="other"))
+    slices.changed("ADDED", body("d", namespace="elsewhere"))
+    assert names(slices) == ["a", "b"]
     assert "endpoints" in slices.of("ns", "executor")[1]
-    slices.update("DELETED", body("a"))
-    slices.update("DELETED", body("never seen"))
-    assert [item["metadata"]["name"] for item in slices.of("ns", "executor")] == ["b"]
+    slices.changed("DELETED", body("a"))
+    slices.changed("DELETED", body("never seen"))
+    assert names(slices) == ["b"]
+    slices.changed("MODIFIED", body("b", service="other"))
+    assert (names(slices), names(slices, "other")) == ([], ["b", "c"])
+    assert changed[:2] == ["ns", "ns"]
+    assert "elsewhere" in changed
+
+
+def test_a_slice_that_is_not_in_the_list_is_gone_unless_an_event_came_meanwhile() -> None:
+    slices = Slices()
+    for name in ("a", "b", "new"):
+        slices.changed("ADDED", body(name))
+    slices.changed("ADDED", body("other", namespace="elsewhere"))
+    slices.listed("ns", [body("b"), body("c"), body("deleted")], {("ns", "new"), ("ns", "deleted")})
+    assert names(slices) == ["b", "c", "new"]
+    assert slices.of("elsewhere", "executor")
+    slices.listed("", [body("b")], ())
+    assert (names(slices), slices.of("elsewhere", "executor")) == (["b"], [])
+
+
+def test_nothing_is_said_of_a_namespace_before_its_first_list() -> None:
+    slices = Slices()
+    assert not slices.is_listed("ns")
+    slices.listed("ns", [], ())
+    assert (slices.is_listed("ns"), slices.is_listed("elsewhere")) == (True, False)
+    slices.watch_changed("ns", "403 Forbidden")
+    assert (slices.problem("ns"), slices.problem("elsewhere")) == ("403 Forbidden", "")
+    slices.watch_changed("ns", "")
+    slices.watch_changed("", "404 Not Found")
+    assert slices.problem("ns") == "404 Not Found"

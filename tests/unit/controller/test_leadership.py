@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+import asyncio
+from typing import Any
 
-from queueworker.controller.leadership import LeaseRecord, Move, Observed, decide, deposed, observe
+import pytest
+from kubernetes.aio import client
+from kubernetes.aio.client.exceptions import ApiException
+
+from queueworker.controller.cluster import Cluster
+from queueworker.controller.leadership import Elector, LeaseRecord, Move, Observed, decide, deposed, observe
+from tests.support.stubs import until
 
 OURS, THEIRS, FREE = (LeaseRecord(holder, "1", 8.0) for holder in ("me", "other", ""))
 
@@ -61,3 +68,50 @@ def test_a_leader_stops_when_another_leads_and_not_because_the_api_server_is_awa
     record: LeaseRecord, silence: float, rivals: bool, lost: bool
 ) -> None:
     assert deposed(Observed(record, 0.0), "me", silence, rivals) is lost
+
+
+class Api(Cluster):
+    """Holds one Lease; `error` is raised while it is set."""
+
+    def __init__(self, holder: str = "") -> None:
+        super().__init__(lambda: None)
+        self.error: Exception | None = None
+        self.reads = 0
+        self.lease = client.V1Lease(
+            metadata=client.V1ObjectMeta(name="lease", namespace="system", resource_version="1"),
+            spec=client.V1LeaseSpec(holder_identity=holder, lease_duration_seconds=8),
+        )
+
+    async def read_lease(self, namespace: str, name: str) -> Any:
+        self.reads += 1
+        if self.error is not None:
+            raise self.error
+        return self.lease
+
+    async def write_lease(self, namespace: str, lease: Any, *, create: bool) -> Any:
+        return lease
+
+
+async def test_a_refused_election_warns_once_and_once_when_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
+    api = Api()
+    api.error = ApiException(status=401, reason="Unauthorized")
+    seen: list[str] = []
+    elector = Elector(api, "system", "lease", "me", rivals=lambda: False, on_holder=seen.append)
+    acquiring = asyncio.create_task(elector.acquire())
+    await until(lambda: api.reads == 2)
+    assert len(caplog.records) == 1
+    assert "system/lease cannot be read or written: 401 Unauthorized" in caplog.text
+    api.error = None
+    await asyncio.wait_for(acquiring, 5)
+    assert "can be read and written again" in caplog.records[-1].message
+    assert seen == ["", "me"]
+    await elector.release()
+
+
+async def test_a_standby_sees_who_leads() -> None:
+    seen: list[str] = []
+    api = Api("other")
+    elector = Elector(api, "system", "lease", "me", rivals=lambda: False, on_holder=seen.append)
+    acquiring = asyncio.create_task(elector.acquire())
+    await until(lambda: seen == ["other"])
+    acquiring.cancel()

@@ -7,9 +7,12 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from kubernetes.aio.client.exceptions import ApiException
 
+from queueworker.controller.cluster import ObjectGone, StalePatch
 from queueworker.controller.discovery import Slices
 from queueworker.controller.runner import ObjectRunner
+from queueworker.resource.names import FINALIZER
 from queueworker.routing.recovery import Unfinished
 from queueworker.routing.snapshot import Phase
 from tests.support.fake_cluster import FakeCluster
@@ -19,13 +22,27 @@ from tests.support.stubs import until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from queueworker.controller.events import ObjectEvent
+
 FIRST = {"queue": {"url": "http://queue:8081"}}
 SECOND = {"queue": {"url": "http://other:8081"}}
 
 
+def deleted(spec: dict[str, Any], *finalizers: str) -> dict[str, Any]:
+    found = body(spec)
+    found["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": list(finalizers)}
+    return found
+
+
 def body(spec: dict[str, Any], generation: int = 1, **status: Any) -> dict[str, Any]:
     return {
-        "metadata": {"namespace": "default", "name": "legacy", "generation": generation},
+        "metadata": {
+            "namespace": "default",
+            "name": "legacy",
+            "uid": "uid-1",
+            "generation": generation,
+            "finalizers": [FINALIZER],
+        },
         "spec": spec,
         "status": status,
     }
@@ -35,12 +52,20 @@ class Run:
     def __init__(self, first: dict[str, Any], **secrets: str) -> None:
         self.cluster = FakeCluster(**secrets)
         self.routers = FakeRouters()
+        self.slices = Slices()
+        self.task: asyncio.Task[None] | None = None
         self.announced: list[tuple[str, str]] = []
-        self.runner = ObjectRunner(*(first, self.cluster, Slices(), "worker-1", self._announce), factory=self.routers)
+        self.runner = ObjectRunner(
+            *(first, self.cluster, self.slices, "worker-1", self._announce), factory=self.routers
+        )
 
-    def _announce(self, kind: str, reason: str, message: str) -> None:
-        assert message
-        self.announced.append((kind, reason))
+    def _announce(self, event: ObjectEvent) -> None:
+        assert event.message
+        self.announced.append((event.type, event.reason))
+
+    async def ends(self) -> None:
+        assert self.task is not None
+        await asyncio.wait_for(self.task, 15)
 
     async def has_written(self, reason: str) -> None:
         await until(lambda: self.cluster.reasons()[-1:] == [reason])
@@ -49,10 +74,10 @@ class Run:
 @asynccontextmanager
 async def running(first: dict[str, Any], **secrets: str) -> AsyncIterator[Run]:
     run = Run(first, **secrets)
-    task = asyncio.create_task(run.runner.run())
+    run.task = asyncio.create_task(run.runner.run())
     yield run
-    await run.runner.stop(final=True)
-    await asyncio.wait_for(task, 5)
+    await run.runner.stop()
+    await run.ends()
 
 
 async def test_a_valid_spec_starts_a_router_and_the_status_says_so() -> None:
@@ -138,13 +163,15 @@ async def test_the_status_shows_the_draining_router_until_its_successor_routes()
 
 
 @pytest.mark.parametrize("final", [True, False])
-async def test_a_stop_does_not_wait_for_the_tasks_of_a_router_that_is_being_replaced(final: bool) -> None:
+async def test_the_end_does_not_wait_for_the_tasks_of_a_router_that_is_being_replaced(final: bool) -> None:
     async with running(body(FIRST)) as run:
         await run.has_written("Routing")
         run.runner.observe(body(SECOND, 2))
         await run.has_written("Draining")
         run.routers.made[0].leaves = Unfinished({"task-1": b"entry"})
-        await asyncio.wait_for(run.runner.stop(final=final), 5)
+        if final:
+            run.runner.gone()
+        await asyncio.wait_for(run.runner.stop(), 5)
         assert run.routers.made[0].stopped_with == [final]
         assert len(run.routers.made) == (1 if final else 2)
 
@@ -160,7 +187,7 @@ async def test_the_last_counts_are_written_when_the_operator_ends() -> None:
     task = asyncio.create_task(run.runner.run())
     await run.has_written("Routing")
     run.routers.made[0].counters.completed = 9
-    await run.runner.stop(final=False)
+    await run.runner.stop()
     await asyncio.wait_for(task, 5)
     assert run.cluster.statuses[-1]["tasks"]["completed"] == 9
 
@@ -191,3 +218,124 @@ async def test_a_secret_is_read_once_while_it_is_accepted() -> None:
         run.runner.observe(body({"queue": keyed, "suspend": True}, 2))
         await until(lambda: run.routers.made[0].config.spec.suspend)
         assert run.cluster.reads == 1
+
+
+RELEASE = [
+    {"op": "test", "path": "/metadata/uid", "value": "uid-1"},
+    {"op": "test", "path": "/metadata/finalizers/1", "value": FINALIZER},
+    {"op": "remove", "path": "/metadata/finalizers/1"},
+]
+
+
+async def test_a_new_object_gets_the_finalizer_and_one_that_has_it_is_left_alone() -> None:
+    new = body(FIRST)
+    new["metadata"] |= {"finalizers": ["other"], "resourceVersion": "7"}
+    async with running(new) as run:
+        await run.has_written("Routing")
+    (patch,) = run.cluster.patches
+    assert {"op": "test", "path": "/metadata/resourceVersion", "value": "7"} in patch
+    assert patch[-1] == {"op": "add", "path": "/metadata/finalizers", "value": ["other", FINALIZER]}
+    async with running(body(FIRST)) as run:
+        await run.has_written("Routing")
+    assert run.cluster.patches == []
+
+
+async def test_an_object_is_routed_for_although_its_finalizer_cannot_be_set() -> None:
+    new = body(FIRST)
+    new["metadata"]["finalizers"] = []
+    run = Run(new)
+    run.cluster.patch_errors = [ApiException(status=403, reason="Forbidden")]
+    run.task = asyncio.create_task(run.runner.run())
+    await run.has_written("Routing")
+    await run.runner.stop()
+    await run.ends()
+
+
+async def test_a_deleted_object_is_drained_for_good_and_then_released() -> None:
+    async with running(body(FIRST)) as run:
+        await run.has_written("Routing")
+        run.runner.observe(deleted(FIRST, "other", FINALIZER))
+        await run.ends()
+        assert run.routers.made[0].stopped_with == [True]
+        assert run.cluster.patches == [RELEASE]
+
+
+async def test_the_release_is_tried_again_until_it_is_done() -> None:
+    async with running(body(FIRST)) as run:
+        await run.has_written("Routing")
+        run.cluster.patch_errors = [ApiException(status=403, reason="Forbidden"), StalePatch()]
+        run.cluster.found = deleted(FIRST, FINALIZER)
+        run.runner.observe(deleted(FIRST, "other", FINALIZER))
+        await run.ends()
+        first, second, third = run.cluster.patches
+        assert first == second == RELEASE
+        assert third[-1] == {"op": "remove", "path": "/metadata/finalizers/0"}, "as the object was read again"
+
+
+async def test_the_end_of_the_term_does_not_wait_for_a_release_that_is_refused() -> None:
+    async with running(body(FIRST)) as run:
+        await run.has_written("Routing")
+        run.cluster.patch_errors = [ApiException(status=403)] * 100
+        run.runner.observe(deleted(FIRST, "other", FINALIZER))
+        await until(lambda: run.cluster.patches)
+        await asyncio.wait_for(run.runner.stop(), 5)
+        await run.ends()
+
+
+@pytest.mark.parametrize("how", ["event", "status"])
+async def test_an_object_that_is_gone_ends_its_runner(how: str) -> None:
+    async with running(body(FIRST)) as run:
+        await run.has_written("Routing")
+        if how == "event":
+            run.runner.gone()
+        else:
+            run.cluster.error = ObjectGone()
+            run.runner.observe(body(FIRST | {"suspend": True}, 2))
+        await run.ends()
+        assert run.routers.made[0].stopped_with == [True]
+        assert run.cluster.patches == [], "there is nothing to release"
+
+
+async def test_what_is_in_the_journal_of_an_object_that_was_deleted_while_nobody_led_is_reported_first() -> None:
+    async with running(deleted(FIRST, "other", FINALIZER)) as run:
+        await until(lambda: run.routers.made)
+        (router,) = run.routers.made
+        assert router.config.spec.suspend, "nothing new is pulled"
+        router.in_flight = 1
+        await asyncio.sleep(0.3)
+        assert run.cluster.patches == []
+        router.in_flight = 0
+        await run.ends()
+        assert router.stopped_with == [True]
+        assert run.cluster.patches == [RELEASE]
+
+
+async def test_a_deleted_object_without_a_usable_spec_is_released_at_once() -> None:
+    async with running(deleted({"queue": {"url": "queue"}}, "other", FINALIZER)) as run:
+        await run.ends()
+        assert run.routers.made == []
+        assert run.cluster.patches == [RELEASE]
+
+
+BY_SERVICE = FIRST | {"executors": {"service": {"name": "executor"}}}
+
+
+async def test_an_object_waits_for_the_first_list_of_slices() -> None:
+    async with running(body(BY_SERVICE)) as run:
+        await run.has_written("Starting")
+        assert run.routers.made == []
+        run.slices.listed("default", [], ())
+        run.runner.endpoints_changed()
+        await run.has_written("NoExecutors")
+
+
+async def test_slices_that_cannot_be_watched_are_a_problem_of_the_objects_that_use_them_only() -> None:
+    for spec, problem in ((BY_SERVICE, True), (FIRST, False)):
+        run = Run(body(spec))
+        run.slices.watch_changed("default", "403 Forbidden")
+        run.task = asyncio.create_task(run.runner.run())
+        await until(lambda: run.cluster.statuses)  # noqa: B023
+        text = str(run.cluster.statuses[-1]["conditions"])
+        assert ("DiscoveryFailed" in text and "403 Forbidden" in text) is problem
+        await run.runner.stop()
+        await run.ends()

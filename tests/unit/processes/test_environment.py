@@ -164,6 +164,69 @@ def test_a_port_that_kubernetes_set_for_a_service_named_executor_is_no_mistake()
     assert settings.notes == ("EXECUTOR_PORT=tcp://10.96.0.7:8083 is ignored: Kubernetes set it for a Service",)
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("EXECUTOR_CUONT", "EXECUTOR_COUNT"),
+        ("executor_count", "EXECUTOR_COUNT"),
+        ("LOGLEVEL", "LOG_LEVEL"),
+        ("REDIS_URI", "REDIS_URL"),
+        ("QUEUE_SERVICE_URLS", "QUEUE_SERVICE_URL"),
+        ("DRAIN_SECOND", "DRAIN_SECONDS"),
+    ],
+)
+def test_a_misspelt_variable_is_warned_of_with_the_name_that_is_nearest(given: str, meant: str) -> None:
+    settings = load({given: "hunter2"})
+    assert settings.notes == (f"{given} is not read: is {meant} meant?",)
+
+
+def test_variables_of_other_programs_and_of_kubernetes_are_no_misspellings() -> None:
+    others = {
+        "PATH": "/bin",
+        "HOME": "/root",
+        "HOSTTYPE": "x86_64",
+        "LOGNAME": "root",
+        "PYTHONPATH": "/x",
+        "EXECUTOR_KIND": "x",
+        "CELERY_BROKER_URL": "redis://redis",
+        "QUEUE_PORT": "tcp://10.0.0.1:8081",
+        "QUEUE_SERVICE_HOST": "10.0.0.1",
+        "QUEUE_SERVICE_PORT": "8081",
+        "QUEUE_SERVICE_PORT_HTTP": "8081",
+        "EXECUTOR_1_PORT": "tcp://10.0.0.1:8083",
+        "EXECUTOR_PORT_8083_TCP_PORT": "8083",
+        "KUBERNETES_SERVICE_HOST": "10.0.0.1",
+    }
+    assert load(others).notes == ()
+
+
+def test_a_proxy_is_said_to_be_unused() -> None:
+    notes = load({"HTTPS_PROXY": "http://u:hunter2@proxy", "http_proxy": "x", "NO_PROXY": "10.0.0.0/8"}).notes
+    assert notes == (
+        "HTTPS_PROXY, http_proxy is set and not used: the API server, queues, executors and Redis are reached directly",
+    )
+    assert load({"NO_PROXY": "*", "ALL_PROXY": ""}).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "level"),
+    [
+        ("WARN", "warning"),
+        ("Warning", "warning"),
+        ("CRITICAL", "critical"),
+        ("fatal", "critical"),
+        ("NOTSET", "debug"),
+    ],
+)
+def test_pythons_names_of_log_levels_are_taken(given: str, level: str) -> None:
+    assert load({"LOG_LEVEL": given}).process.log_level.value == level
+
+
+@pytest.mark.parametrize("value", ["3.0", "3.", "3e0", ".3"])
+def test_a_number_that_is_not_written_as_an_integer_is_refused(value: str) -> None:
+    assert problems(EXECUTOR_COUNT=value) == (f"EXECUTOR_COUNT={value!r}: must be an integer from 0 to 1000",)
+
+
 def test_every_problem_is_told_at_once() -> None:
     found = problems(EXECUTOR_COUNT="-1", PORT="http", ROUTING_STRATEGY="Fair", CELERY_PERCENTAGE="50")
     assert found == (

@@ -13,6 +13,7 @@ from queueworker.routing.config import Intent
 from queueworker.routing.counters import Counters
 from queueworker.routing.snapshot import Link, LinkReason, Phase
 from queueworker.web.app import Mode, create_app
+from queueworker.web.source import OperatorView
 from tests.support.web_source import DOWN, FakeSource, executor, snapshot
 
 if TYPE_CHECKING:
@@ -186,3 +187,16 @@ async def test_credentials_in_a_url_are_shown_nowhere(mode: Mode) -> None:
     assert single.json()["queue"]["message"] == "no answer from http://host:8083/status: refused"
     assert single.json()["executors"][0]["reason"] == "no answer from http://host:8083/health"
     assert 'queueworker_executor_healthy{executor="host:8083"' in texts[2]
+
+
+async def test_an_operators_status_tells_who_leads_and_a_standby_does_not_say_that_an_object_is_unknown() -> None:
+    source = FakeSource([], view=OperatorView(leading=False, leader="pod-b"))
+    found = (await get(source, "/status", Mode.OPERATOR)).json()
+    assert found == {"leading": False, "leader": "pod-b", "queue_workers": []}
+    answer = await get(source, "/status/team/legacy", Mode.OPERATOR)
+    assert (answer.status_code, "pod-b" in answer.json()["detail"]) == (503, True)
+    source.view = OperatorView(leading=False, leader="")
+    answer = await get(source, "/status/team/legacy", Mode.OPERATOR)
+    assert "no replica leads" in answer.json()["detail"]
+    source.view = OperatorView(leading=True, leader="me")
+    assert (await get(source, "/status/team/legacy", Mode.OPERATOR)).status_code == 404

@@ -15,6 +15,7 @@ from queueworker.routing.config import Intent
 from queueworker.routing.counters import BUCKETS_SECONDS, Counters
 from queueworker.routing.snapshot import Phase
 from queueworker.web.metrics import registry
+from queueworker.web.source import OperatorView, WatchView
 from tests.support.web_source import DOWN, FakeSource, executor, snapshot
 
 if TYPE_CHECKING:
@@ -173,3 +174,18 @@ def test_openmetrics_parse_too() -> None:
     found = {f.name: f.type for f in parse_openmetrics(text)}  # type: ignore[no-untyped-call]
     assert found["queueworker_tasks_completed"] == "counter"
     assert found["queueworker_build"] == "info"
+
+
+def test_an_operator_shows_whether_it_is_ready_whether_it_leads_and_which_watches_work() -> None:
+    watches = [WatchView("QueueWorkers", "team", up=True), WatchView("EndpointSlices", "team", up=False)]
+    source = FakeSource([], view=OperatorView(leading=True, leader="me", watches=watches))
+    found = {(s.name, *s.labels.values()): s.value for s in samples(source)}
+    assert found["queueworker_ready",] == found["queueworker_leading",] == 1
+    up = {
+        (s.labels["kind"], s.labels["namespace"]): s.value for s in samples(source) if s.name == "queueworker_watch_up"
+    }
+    assert up == {("QueueWorkers", "team"): 1, ("EndpointSlices", "team"): 0}
+    worker = FakeSource(readiness=(False, "draining"))
+    names = {s.name: s.value for s in samples(worker)}
+    assert names["queueworker_ready"] == 0
+    assert "queueworker_leading" not in names

@@ -1,0 +1,148 @@
+"""One runner for each object, for as long as the object exists."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from queueworker.controller.objects import Objects
+from queueworker.controller.options import Registry
+from queueworker.resource.names import FINALIZER
+from tests.support.stubs import until
+
+
+def body(name: str, uid: str = "1", namespace: str = "team", **metadata: Any) -> dict[str, Any]:
+    return {"metadata": {"namespace": namespace, "name": name, "uid": uid, **metadata}}
+
+
+def deleted(name: str, *finalizers: str) -> dict[str, Any]:
+    return body(name, deletionTimestamp="2026-01-01T00:00:00Z", finalizers=list(finalizers))
+
+
+class Runner:
+    def __init__(self, body: dict[str, Any]) -> None:
+        self.namespace, self.name = body["metadata"]["namespace"], body["metadata"]["name"]
+        self.uid = body["metadata"]["uid"]
+        self.deleted = "deletionTimestamp" in body["metadata"]
+        self.seen = [body]
+        self.told: list[str] = []
+        self._ended = asyncio.Event()
+
+    def observe(self, body: dict[str, Any]) -> None:
+        self.seen.append(body)
+
+    def gone(self) -> None:
+        self.told.append("gone")
+
+    async def stop(self) -> None:
+        self.told.append("stop")
+        self.end()
+
+    async def run(self) -> None:
+        await self._ended.wait()
+
+    def end(self) -> None:
+        self._ended.set()
+
+
+class Run:
+    def __init__(self) -> None:
+        self.registry = Registry()
+        self.made: list[Runner] = []
+        self.objects = Objects(self.registry, self._make)
+
+    def _make(self, body: dict[str, Any]) -> Any:
+        self.made.append(Runner(body))
+        return self.made[-1]
+
+    def known(self) -> list[str]:
+        return sorted(name for _, name in self.registry.runners)
+
+
+async def test_an_object_has_one_runner_that_sees_its_changes() -> None:
+    run = Run()
+    run.objects.changed(None, body("a"))
+    run.objects.changed("MODIFIED", body("a", generation=2))
+    (runner,) = run.made
+    assert len(runner.seen) == 2
+    await run.objects.close()
+    assert runner.told == ["stop"]
+    assert run.known() == []
+
+
+async def test_a_deletion_and_an_absence_in_the_list_both_mean_that_the_object_is_gone() -> None:
+    run = Run()
+    for name in ("a", "b", "c", "new"):
+        run.objects.changed(None, body(name))
+    run.objects.changed(None, body("other", namespace="elsewhere"))
+    run.objects.changed("DELETED", body("a"))
+    run.objects.listed("team", [body("a"), body("c"), body("d")], {("team", "a"), ("team", "new")})
+    assert {r.name: r.told for r in run.made} == {
+        "a": ["gone"],
+        "b": ["gone"],
+        "c": [],
+        "new": [],
+        "other": [],
+        "d": [],
+    }
+    run.objects.listed("", [body("c")], ())
+    assert {r.name for r in run.made if not r.told} == {"c"}
+
+
+async def test_an_object_of_the_same_name_starts_when_its_predecessor_has_ended() -> None:
+    run = Run()
+    run.objects.changed(None, body("a"))
+    run.objects.changed("ADDED", body("a", uid="2"))
+    run.objects.changed("MODIFIED", body("a", uid="2", generation=2))
+    run.objects.changed("DELETED", body("a"))
+    (first,) = run.made
+    assert set(first.told) == {"gone"}
+    first.end()
+    await until(lambda: len(run.made) == 2)
+    assert run.made[1].seen[0]["metadata"]["generation"] == 2
+    assert run.made[1].told == []
+
+
+async def test_a_successor_that_is_deleted_too_never_starts() -> None:
+    run = Run()
+    run.objects.changed(None, body("a"))
+    run.objects.changed("ADDED", body("a", uid="2"))
+    run.objects.changed("DELETED", body("a", uid="2"))
+    run.made[0].end()
+    await until(lambda: not run.known())
+    assert len(run.made) == 1
+
+
+async def test_a_deleted_object_is_ours_only_while_it_has_our_finalizer() -> None:
+    run = Run()
+    run.objects.changed(None, deleted("theirs", "other"))
+    run.objects.changed(None, deleted("ours", "other", FINALIZER))
+    assert run.known() == ["ours"]
+    run.made[0].end()
+    await until(lambda: not run.known())
+    run.objects.changed("MODIFIED", deleted("ours", FINALIZER))
+    assert run.known() == [], "a late event does not begin its end again"
+
+
+async def test_nothing_starts_when_the_term_ends() -> None:
+    run = Run()
+    await run.objects.close()
+    run.objects.changed(None, body("a"))
+    assert run.made == []
+
+
+async def test_an_object_without_a_runner_makes_the_operator_unready() -> None:
+    run = Run()
+    run.objects.changed(None, body("a"))
+    run.registry.mark_alive()
+    run.registry.leading = True
+    del run.registry.runners["team", "a"]
+    run.registry.watches = [_Up()]  # type: ignore[list-item]
+    assert run.registry.ready() == (False, "leading, but nothing runs for team/a")
+
+
+class _Up:
+    def __init__(self) -> None:
+        from queueworker.controller.cluster import QUEUE_WORKERS
+
+        self.kind, self.up, self.problem = QUEUE_WORKERS, True, ""
