@@ -145,6 +145,46 @@ def test_an_executor_may_advertise_fewer_slots_than_concurrency(advertised: obje
         assert world.shown().capacity == capacity
 
 
+@pytest.mark.parametrize(
+    ("advertised", "capacity"),
+    [
+        (None, 1),
+        (4, 4),
+        (1, 1),
+        (10**18, 1000),
+        (1001, 1000),
+        (0, 1),
+        (-1, 1),
+        (True, 1),
+        ("4", 1),
+        (Broken("reset"), 1),
+    ],
+)
+def test_without_concurrency_an_executor_has_the_slots_that_it_advertises_or_one(
+    advertised: object, capacity: int
+) -> None:
+    with PoolWorld(0, {"concurrency": None}) as world:
+        world.transport.capacity["executor-0"] = advertised
+        world.set_pool(1)
+        world.advance(0.1)
+        assert world.shown().capacity == capacity
+
+
+def test_a_capacity_that_was_of_no_use_is_asked_for_when_concurrency_changes() -> None:
+    with PoolWorld(1, {"concurrency": 1}) as world:
+        world.transport.capacity["executor-0"] = 4
+        world.do(world.pool.apply, spec({"concurrency": None}))
+        world.advance(6)
+        assert world.shown().capacity == 4
+        world.do(world.pool.apply, spec({"concurrency": 2}))
+        assert world.shown().capacity == 2
+        world.do(world.pool.apply, spec({"concurrency": None}))
+        assert world.shown().capacity == 4
+        asked = [call for call in world.transport.calls if call.url.endswith("/capacity")]
+        world.advance(60)
+        assert [call for call in world.transport.calls if call.url.endswith("/capacity")] == asked
+
+
 def test_an_executor_is_asked_for_its_capacity_each_time_it_comes_back() -> None:
     with PoolWorld(1, {"concurrency": 4}) as world:
         world.transport.health["executor-0"] = UNHEALTHY
@@ -201,6 +241,15 @@ def test_many_tasks_share_one_check_and_one_that_gives_up_takes_it_from_nobody()
         for permit in permits:
             world.do(permit.release)
         assert world.in_flight == 0
+
+
+def test_a_defect_in_one_check_does_not_end_the_checks() -> None:
+    with PoolWorld(1) as world:
+        world.transport.health["executor-0"] = RuntimeError("a defect")  # type: ignore[assignment]
+        world.advance(6)
+        world.transport.health["executor-0"] = UNHEALTHY
+        world.advance(6)
+        assert not world.shown().healthy
 
 
 def test_a_closed_pool_checks_nobody_any_more() -> None:

@@ -28,14 +28,14 @@ class Executor:
         "running", "silent", "warming_since",
     )  # fmt: skip
 
-    def __init__(self, endpoint: Endpoint, capacity: int) -> None:
+    def __init__(self, endpoint: Endpoint, concurrency: int | None) -> None:
         self.endpoint = endpoint
         self.name = endpoint.name
         self.execute_url = f"{endpoint.url}/execute"
-        self.capacity = capacity
+        self.capacity = concurrency or 1
         """Tasks that it may run at once now: `concurrency`, what it advertises, or fewer while it warms up."""
         self.advertised_capacity: int | None = None
-        """`max_concurrent` of its answer to `/capacity`; None when there is no such answer."""
+        """`max_concurrent` of its answer to `/capacity`; 0 when there is no such answer, None before it is asked."""
         self.in_flight = 0
         """Slots in use: by tasks, and by slots that cool down after failed tasks."""
         self.running = 0
@@ -76,9 +76,11 @@ class Executor:
         """Its health checks succeed, and it is not ejected."""
         return self.health.healthy and not self.ejection_reason
 
-    def max_slots(self, concurrency: int) -> int:
+    def max_slots(self, concurrency: int | None) -> int:
         """Tasks that it may run at once when it is warm."""
-        return concurrency if self.advertised_capacity is None else min(concurrency, self.advertised_capacity)
+        if concurrency is None:
+            return self.advertised_capacity or 1
+        return min(concurrency, self.advertised_capacity or concurrency)
 
     def snapshot(self) -> ExecutorSnapshot:
         return ExecutorSnapshot(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from queueworker.resource.spec import MAX_CONCURRENCY
 from queueworker.routing.aio import cancelled
 from queueworker.routing.executors.health import period
 from queueworker.routing.http.transport import TimedOut, TooLarge, TransportError
@@ -84,7 +85,10 @@ class HealthChecks:
 
     async def _check_forever(self, executor: Executor) -> None:
         while True:
-            await self.wait_for_check(executor)
+            try:
+                await self.wait_for_check(executor)
+            except Exception:
+                log.exception("a health check of %s met a defect of the router", executor.name)
             in_use = executor.health.healthy and (executor.running > 0 or not executor.silent)
             pause = period(in_use, self.spec.health_check.period_seconds)
             # Jitter, so that many executors are not probed at the same moment.
@@ -108,7 +112,9 @@ class HealthChecks:
                 self._on_flip(executor)
             return False
         executor.last_success = self._clock()
-        if not executor.health.healthy and self.spec.concurrency > 1:
+        # With one slot, or before the executor can get a task, the capacity is of no use.
+        unknown = not executor.health.healthy or executor.advertised_capacity is None
+        if unknown and self.spec.concurrency != 1:
             await self._ask_capacity(executor)
         if executor.health.succeeded(check.success_threshold):
             self._on_flip(executor)
@@ -130,15 +136,15 @@ class HealthChecks:
         return f"{url} answered {status} ({describe(body)})"
 
     async def _ask_capacity(self, executor: Executor) -> None:
-        """Only some executors have `/capacity`. It lowers what `concurrency` allows, and weighs in `Weighted`."""
-        capacity: int | None = None
+        """Only some executors have `/capacity`. It is their number of slots, or lowers what `concurrency` allows."""
+        capacity = 0
         url = f"{executor.endpoint.url}/capacity"
         timeout = self.spec.health_check.timeout_seconds
         try:
             status, body = await self._transport.get(url, timeout, limit=self._max_body_bytes)
             value = orjson.loads(body).get("max_concurrent") if status == 200 else None
-            if isinstance(value, int) and value >= 1:
-                capacity = value
+            if isinstance(value, int) and not isinstance(value, bool):
+                capacity = min(max(value, 0), MAX_CONCURRENCY)
         except (TransportError, orjson.JSONDecodeError, AttributeError):
             pass
         executor.advertised_capacity = capacity

@@ -264,9 +264,7 @@ class ExecutorPool:
     # --- capacity and choice
 
     def _set_capacity(self, executor: Executor) -> None:
-        slots = self._spec.executors.concurrency
-        if executor.advertised_capacity is not None:
-            slots = min(slots, executor.advertised_capacity)
+        slots = executor.max_slots(self._spec.executors.concurrency)
         executor.capacity = self._warm_up.usable(executor, slots)
         self._slots.refresh(executor)
 
