@@ -82,6 +82,6 @@ def _capacity(value: object) -> Answer:
 
 
 def _answer(answer: Answer | TransportError) -> Answer:
-    if isinstance(answer, TransportError):
+    if isinstance(answer, Exception):
         raise answer
     return answer

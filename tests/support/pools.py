@@ -153,12 +153,12 @@ class PoolWorld:
 
 def check_books(pool: ExecutorPool, *, reserved: int | None = None) -> None:
     """What must hold of a pool's own books at any moment. `reserved`: how many permits hold a reservation."""
-    slots, everyone = pool._slots, pool._all()
+    slots, everyone = pool._slots, pool.members.all()
     assert sorted(e.name for e in everyone if e.available) == sorted(e.name for e in slots.available)
     assert all(slots.available[e.available_index] is e for e in slots.available)
     assert slots.free == sum(e.free for e in everyone) == sum(e.capacity - e.in_flight for e in slots.available)
     assert all(e.free > 0 for e in slots.available)
-    assert pool.healthy == sum(e.healthy for e in pool._members.values())
+    assert pool.healthy == sum(e.healthy for e in pool.members.present.values())
     assert slots.reserved >= 0
     assert reserved is None or slots.reserved == reserved
     assert not any(future.done() for future in (*slots.waiting, *slots.avoiding))

@@ -186,7 +186,7 @@ class StubExecutor(Server):
     def routes(self) -> list[web.RouteDef]:
         return [
             web.post("/execute", self.execute),
-            web.get("/health", self._health),
+            web.get("/health", self.health),
             web.get("/capacity", self._capacity),
         ]
 
@@ -213,7 +213,7 @@ class StubExecutor(Server):
         finally:
             self.in_flight -= 1
 
-    async def _health(self, request: web.Request) -> web.StreamResponse:
+    async def health(self, request: web.Request) -> web.StreamResponse:
         self.checks += 1
         if self.health_gate is not None:
             await self.health_gate.wait()

@@ -151,7 +151,7 @@ def _routing(snapshot: Snapshot | None, problems: Problems) -> _State:
         return "False", Reason.QUEUE_UNREACHABLE, snapshot.queue.message
     if snapshot.stalled:
         return "False", Reason.STALLED, snapshot.stalled
-    if snapshot.healthy == 0:
+    if snapshot.down:
         return "False", Reason.NO_EXECUTORS, problems.discovery or _unhealthy(snapshot)
     return "True", Reason.ROUTING, f"routing to {snapshot.healthy} of {snapshot.desired} executors"
 
@@ -163,7 +163,7 @@ def _executors(snapshot: Snapshot | None, problems: Problems) -> _State:
         return "Unknown", Reason.UNKNOWN, "the router has not started yet"
     if _unchecked(snapshot):
         return "Unknown", Reason.UNKNOWN, "no executor has answered a health check yet"
-    if snapshot.healthy == 0:
+    if snapshot.down:
         return "False", Reason.NONE_HEALTHY, _unhealthy(snapshot)
     if snapshot.healthy < snapshot.desired:
         return "True", Reason.SOME_UNHEALTHY, _unhealthy(snapshot)

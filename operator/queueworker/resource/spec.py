@@ -116,7 +116,11 @@ class HealthCheckSpec(Model):
         description="Maximum age in seconds of the last successful health check when a task is sent. Default: 1.",
     )
     failure_threshold: int = Field(
-        1, ge=1, le=100, description="Consecutive failed health checks that make an executor unhealthy. Default: 1."
+        1,
+        ge=1,
+        le=100,
+        description="Consecutive failed health checks that make an executor unhealthy. One that times out while the "
+        "executor runs a task does not count. Default: 1.",
     )
     success_threshold: int = Field(
         1,
@@ -127,6 +131,9 @@ class HealthCheckSpec(Model):
 
 
 _ONE_WAY = "name the executors in one way only: endpoints or service, or neither of them for executor-1 … executor-N"
+
+
+MAX_CONCURRENCY = 1000
 
 
 class ExecutorsSpec(Model):
@@ -163,16 +170,20 @@ class ExecutorsSpec(Model):
         None,
         description="Service whose ready endpoints are the executors; its EndpointSlices are watched. Default: none.",
     )
-    concurrency: int = Field(
-        1, ge=1, le=1000, description="Maximum number of tasks that one executor runs at once. Default: 1."
+    concurrency: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_CONCURRENCY,
+        description="Maximum number of tasks that one executor runs at once; fewer if the executor advertises fewer at "
+        "/capacity. Default: what the executor advertises (max_concurrent), else 1.",
     )
     slow_start_seconds: int = Field(
         10,
         ge=0,
         le=3600,
         description="Seconds in which an executor that is new or healthy again in a busy pool goes from one task at "
-        "once to `concurrency`; 0 disables slow start. The default is two periods of the health check. No effect with "
-        "concurrency 1. Default: 10.",
+        "once to all its slots; 0 disables slow start. The default is two periods of the health check. No effect on "
+        "an executor with one slot. Default: 10.",
     )
     health_check: HealthCheckSpec = Field(HealthCheckSpec(), description="Health checks of the executors.")
     when_unavailable: WhenUnavailable = Field(

@@ -78,6 +78,7 @@ class ExecutorSnapshot:
     leaving: Annotated[
         bool, Field(description="True if it left the pool: it gets no new tasks, and finishes those that it runs.")
     ] = False
+    idle: Annotated[bool, Field(description="True if it has answered every call of this router.")] = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,11 @@ class Snapshot:
     @property
     def healthy(self) -> int:
         return sum(e.healthy for e in self.executors if not e.leaving)
+
+    @property
+    def down(self) -> bool:
+        """Whether every executor is sick and idle: one that runs a task may do no better than that for now."""
+        return not any(e.healthy or not e.idle for e in self.executors if not e.leaving)
 
     @property
     def desired(self) -> int:

@@ -79,7 +79,7 @@ class Running:
         return self.wires[-1]
 
     def allowed(self, url: str) -> int:
-        return max(self.ceiling.get(url, 0), self.config.spec.executors.concurrency)
+        return max(self.ceiling.get(url, 0), self.config.spec.executors.concurrency or 1)
 
     def raise_ceiling(self) -> None:
         for executor in self.router.snapshot().executors:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from queueworker.routing.executors.health import HealthState, period
-from queueworker.routing.http.transport import Answer, Broken, NotSent, TooLarge
+from queueworker.routing.executors.slot_waits import NoExecutors
+from queueworker.routing.http.transport import Answer, Broken, NotSent, TimedOut, TooLarge, TransportError
 from queueworker.routing.limits import Limits
 from tests.support.fake_transport import UNHEALTHY
 from tests.support.pools import PoolWorld, spec
+
+if TYPE_CHECKING:
+    from queueworker.routing.executors.executor import Executor
 
 
 def test_an_executor_is_unhealthy_until_its_first_check_succeeds() -> None:
@@ -139,6 +145,46 @@ def test_an_executor_may_advertise_fewer_slots_than_concurrency(advertised: obje
         assert world.shown().capacity == capacity
 
 
+@pytest.mark.parametrize(
+    ("advertised", "capacity"),
+    [
+        (None, 1),
+        (4, 4),
+        (1, 1),
+        (10**18, 1000),
+        (1001, 1000),
+        (0, 1),
+        (-1, 1),
+        (True, 1),
+        ("4", 1),
+        (Broken("reset"), 1),
+    ],
+)
+def test_without_concurrency_an_executor_has_the_slots_that_it_advertises_or_one(
+    advertised: object, capacity: int
+) -> None:
+    with PoolWorld(0, {"concurrency": None}) as world:
+        world.transport.capacity["executor-0"] = advertised
+        world.set_pool(1)
+        world.advance(0.1)
+        assert world.shown().capacity == capacity
+
+
+def test_a_capacity_that_was_of_no_use_is_asked_for_when_concurrency_changes() -> None:
+    with PoolWorld(1, {"concurrency": 1}) as world:
+        world.transport.capacity["executor-0"] = 4
+        world.do(world.pool.apply, spec({"concurrency": None}))
+        world.advance(6)
+        assert world.shown().capacity == 4
+        world.do(world.pool.apply, spec({"concurrency": 2}))
+        assert world.shown().capacity == 2
+        world.do(world.pool.apply, spec({"concurrency": None}))
+        assert world.shown().capacity == 4
+        asked = [call for call in world.transport.calls if call.url.endswith("/capacity")]
+        world.advance(60)
+        assert [call for call in world.transport.calls if call.url.endswith("/capacity")] == asked
+
+
 def test_an_executor_is_asked_for_its_capacity_each_time_it_comes_back() -> None:
     with PoolWorld(1, {"concurrency": 4}) as world:
         world.transport.health["executor-0"] = UNHEALTHY
@@ -197,6 +243,15 @@ def test_many_tasks_share_one_check_and_one_that_gives_up_takes_it_from_nobody()
         assert world.in_flight == 0
 
 
+def test_a_defect_in_one_check_does_not_end_the_checks() -> None:
+    with PoolWorld(1) as world:
+        world.transport.health["executor-0"] = RuntimeError("a defect")  # type: ignore[assignment]
+        world.advance(6)
+        world.transport.health["executor-0"] = UNHEALTHY
+        world.advance(6)
+        assert not world.shown().healthy
+
+
 def test_a_closed_pool_checks_nobody_any_more() -> None:
     with PoolWorld(3) as world:
         world.transport.health_seconds = 1.0
@@ -207,3 +262,94 @@ def test_a_closed_pool_checks_nobody_any_more() -> None:
         asked = len(world.transport.calls)
         world.advance(60)
         assert len(world.transport.calls) == asked
+
+
+# --- executors that answer one request at a time
+
+LATE = TimedOut("http://executor-0: 2 s")
+
+
+def send(world: PoolWorld, name: str = "executor-0", tasks: int = 1) -> Executor:
+    """Calls of `/execute` that the executor has not answered."""
+    permit, executor = world.take_on(name)
+    world.do(permit.release)
+    executor.running = tasks
+    return executor
+
+
+def test_a_check_that_times_out_at_an_executor_at_work_is_no_failed_one() -> None:
+    with PoolWorld(2) as world:
+        executor = send(world)
+        world.transport.health["executor-0"] = LATE
+        changes, checked = world.changes, world.shown().last_check
+        world.advance(60)
+        shown = world.shown()
+        assert (shown.healthy, shown.reason, shown.idle) == (True, "", False)
+        assert (world.pool.healthy, world.changes, shown.last_check) == (2, changes, checked)
+        executor.running = 0
+        world.advance(6)
+        assert world.shown().reason == "no answer from http://executor-0: 2 s"
+
+
+@pytest.mark.parametrize(
+    "answer", [UNHEALTHY, NotSent("http://executor-0: refused"), Broken("http://executor-0: reset")]
+)
+def test_a_refusal_is_a_failed_check_also_of_an_executor_at_work(answer: Answer | TransportError) -> None:
+    with PoolWorld(2) as world:
+        send(world)
+        world.transport.health["executor-0"] = answer
+        world.advance(6)
+        assert not world.shown().healthy
+
+
+def test_an_executor_that_is_silent_at_work_gets_no_further_task_until_it_answers_a_check() -> None:
+    with PoolWorld(2) as world:
+        send(world)
+        world.transport.health["executor-0"] = LATE
+        world.advance(6)
+        assert {world.take()[1].name for _ in range(2)} == {"executor-1"}
+        assert not world.pool.can_reserve
+        frees = world.frees
+        del world.transport.health["executor-0"]
+        world.advance(6)
+        assert world.frees > frees, "its slots are offered"
+        assert world.take()[1].name == "executor-0"
+
+
+def test_its_next_answer_of_any_kind_ends_the_silence() -> None:
+    with PoolWorld(2) as world:
+        executor = send(world)
+        world.transport.health["executor-0"] = LATE
+        world.advance(6)
+        executor.running = 0
+        frees = world.frees
+        world.do(world.pool.heard_from, executor)
+        assert world.frees > frees
+        assert executor.available
+
+
+def test_a_task_does_not_go_to_an_executor_whose_check_is_too_old_because_it_is_at_work() -> None:
+    with PoolWorld(2, {"healthCheck": {"maxAgeSeconds": 1, "periodSeconds": 60}}) as world:
+        executor = send(world)
+        world.advance(3)
+        world.transport.health["executor-0"] = LATE
+        world.transport.health_seconds = 0.2
+        taken = [world.start(world.pool.reserve(), f"t{i}") for i in range(2)]
+        world.advance(3)
+        assert [task.result().name for task in taken] == ["executor-1"] * 2
+        assert executor.in_flight == 0
+
+
+@pytest.mark.parametrize("at_work", [True, False])
+def test_no_executors_means_sick_and_idle(at_work: bool) -> None:
+    with PoolWorld(1, {"unavailableGraceSeconds": 5}) as world:
+        executor = send(world, tasks=at_work)
+        world.transport.health["executor-0"] = UNHEALTHY
+        permit = world.pool.reserve()
+        world.advance(6)
+        waiting = world.start(permit)
+        world.advance(30)
+        assert waiting.done() is not at_work
+        executor.running = 0
+        world.advance(6)
+        assert isinstance(waiting.exception(), NoExecutors)

@@ -81,7 +81,10 @@ class Attempts:
         started = self._clock()
         allowed = timeout + EXECUTE_MARGIN_SECONDS
         try:
-            verdict = classify(await self._post(executor, body, allowed), executor.name, flight.eval_id)
+            answer = await self._post(executor, body, allowed)
+            if executor.silent and isinstance(answer, Answer):
+                self._pool.heard_from(executor)
+            verdict = classify(answer, executor.name, flight.eval_id)
             if isinstance(verdict, Outcome):
                 executor.completes_async = False
                 return self._ended(flight, executor, verdict, started)
@@ -121,7 +124,7 @@ class Attempts:
         until = self._clock() + seconds
         try:
             await self._outcomes.listen()
-            executor = self._pool.find(flight.executor)
+            executor = self._pool.members.find(flight.executor)
             outcome = await self._waits.outcome(published, executor, flight.eval_id, until - self._clock())
         finally:
             self._outcomes.unsubscribe(flight.eval_id)
@@ -131,10 +134,13 @@ class Attempts:
         return outcome
 
     async def _post(self, executor: Executor, body: bytes, seconds: float) -> Answer | TransportError:
+        executor.running += 1
         try:
             return await self._transport.post(executor.execute_url, body, seconds, limit=self._max_body_bytes)
         except TransportError as error:
             return error
+        finally:
+            executor.running -= 1
 
     def _ended(self, flight: InFlightTask, executor: Executor, outcome: Outcome, started: float) -> Outcome:
         flight.ambiguous = False
@@ -199,7 +205,7 @@ class Attempts:
                 return Retry()
             case Kind.REFUSED if self._may_wait(flight):
                 return Retry()
-            case Kind.UNSERVED if first_time and self._pool.has_another(flight):
+            case Kind.UNSERVED if first_time and self._pool.members.has_another(flight):
                 return Retry()
             case Kind.FAULT | Kind.BROKEN | Kind.TIMED_OUT:
                 return self._retry(flight, failure.error)

@@ -25,19 +25,23 @@ class Executor:
         "advertised_capacity", "available", "available_index", "away_since", "capacity", "completes_async",
         "cooldown_timer", "counted", "ejection_reason", "ejection_timer", "endpoint", "execute_url", "failures",
         "free", "health", "health_loop", "in_flight", "last_check", "last_success", "leaving", "name", "probe",
-        "warming_since",
+        "running", "silent", "warming_since",
     )  # fmt: skip
 
-    def __init__(self, endpoint: Endpoint, capacity: int) -> None:
+    def __init__(self, endpoint: Endpoint, concurrency: int | None) -> None:
         self.endpoint = endpoint
         self.name = endpoint.name
         self.execute_url = f"{endpoint.url}/execute"
-        self.capacity = capacity
+        self.capacity = concurrency or 1
         """Tasks that it may run at once now: `concurrency`, what it advertises, or fewer while it warms up."""
         self.advertised_capacity: int | None = None
-        """`max_concurrent` of its answer to `/capacity`; None when there is no such answer."""
+        """`max_concurrent` of its answer to `/capacity`; 0 when there is no such answer, None before it is asked."""
         self.in_flight = 0
         """Slots in use: by tasks, and by slots that cool down after failed tasks."""
+        self.running = 0
+        """Calls of `/execute` that it has not answered yet."""
+        self.silent = False
+        """It let a health check time out while it ran a task, and has answered nothing since: it gets no task."""
         self.free = 0
         """Its share of `Slots.free`: capacity minus in flight while it is available, else 0."""
         self.health = HealthState()
@@ -72,6 +76,12 @@ class Executor:
         """Its health checks succeed, and it is not ejected."""
         return self.health.healthy and not self.ejection_reason
 
+    def max_slots(self, concurrency: int | None) -> int:
+        """Tasks that it may run at once when it is warm."""
+        if concurrency is None:
+            return self.advertised_capacity or 1
+        return min(concurrency, self.advertised_capacity or concurrency)
+
     def snapshot(self) -> ExecutorSnapshot:
         return ExecutorSnapshot(
             name=self.name,
@@ -82,4 +92,5 @@ class Executor:
             last_check=self.last_check,
             reason=self.health.reason or self.ejection_reason,
             leaving=self.leaving,
+            idle=not self.running,
         )

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from queueworker.resource.spec import MAX_CONCURRENCY
 from queueworker.routing.aio import cancelled
 from queueworker.routing.executors.health import period
-from queueworker.routing.http.transport import TooLarge, TransportError
+from queueworker.routing.http.transport import TimedOut, TooLarge, TransportError
 from queueworker.routing.wire.reading import describe, excerpt
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 class HealthChecks:
     """Calls `on_flip` when an executor became healthy or unhealthy, and `on_capacity` after asking for its capacity.
 
+    A check that times out while the executor runs a task is no failed one: `on_silence` is called, and `on_answer` with
+    the next answer.
+
     The owner sets `spec` when it changes.
     """
 
@@ -41,6 +45,8 @@ class HealthChecks:
         clock: Callable[[], float],
         limits: Limits,
         on_flip: Callable[[Executor], None],
+        on_silence: Callable[[Executor], None],
+        on_answer: Callable[[Executor], None],
         on_capacity: Callable[[Executor], None],
     ) -> None:
         self.spec = spec
@@ -49,6 +55,8 @@ class HealthChecks:
         self._clock = clock
         self._max_body_bytes = limits.max_small_body_bytes
         self._on_flip = on_flip
+        self._on_silence = on_silence
+        self._on_answer = on_answer
         self._on_capacity = on_capacity
 
     def check(self, executor: Executor) -> asyncio.Task[bool]:
@@ -77,32 +85,49 @@ class HealthChecks:
 
     async def _check_forever(self, executor: Executor) -> None:
         while True:
-            await self.wait_for_check(executor)
-            pause = period(executor.health.healthy, self.spec.health_check.period_seconds)
+            try:
+                await self.wait_for_check(executor)
+            except Exception:
+                log.exception("a health check of %s met a defect of the router", executor.name)
+            in_use = executor.health.healthy and (executor.running > 0 or not executor.silent)
+            pause = period(in_use, self.spec.health_check.period_seconds)
             # Jitter, so that many executors are not probed at the same moment.
             await asyncio.sleep(pause * (0.9 + 0.2 * self._rng.random()))
 
     async def _probe(self, executor: Executor) -> bool:
         check = self.spec.health_check
-        reason = await self._ask_health(executor.endpoint.url + check.path, check.timeout_seconds)
+        was_running = executor.running
+        try:
+            reason = await self._ask_health(executor.endpoint.url + check.path, check.timeout_seconds)
+        except TimedOut as error:
+            if was_running or executor.running:
+                self._on_silence(executor)
+                return False  # no failed check: it may answer one request at a time, and is at work
+            reason = f"no answer from {error}"
         executor.last_check = time.time()
+        if executor.silent:
+            self._on_answer(executor)
         if reason:
             if executor.health.failed(reason, check.failure_threshold):
                 self._on_flip(executor)
             return False
         executor.last_success = self._clock()
-        if not executor.health.healthy and self.spec.concurrency > 1:
+        # With one slot, or before the executor can get a task, the capacity is of no use.
+        unknown = not executor.health.healthy or executor.advertised_capacity is None
+        if unknown and self.spec.concurrency != 1:
             await self._ask_capacity(executor)
         if executor.health.succeeded(check.success_threshold):
             self._on_flip(executor)
         return True
 
     async def _ask_health(self, url: str, timeout: float) -> str:
-        """Why the check failed; empty when it succeeded."""
+        """Why the check failed; empty when it succeeded. Raises `TimedOut`."""
         try:
             status, body = await self._transport.get(url, timeout, limit=self._max_body_bytes)
         except TooLarge as error:
             status, body = error.status, b""  # only the status counts
+        except TimedOut:
+            raise
         except TransportError as error:
             return f"no answer from {error}"
         if status == 200:
@@ -111,15 +136,15 @@ class HealthChecks:
         return f"{url} answered {status} ({describe(body)})"
 
     async def _ask_capacity(self, executor: Executor) -> None:
-        """Only some executors have `/capacity`. It lowers what `concurrency` allows, and weighs in `Weighted`."""
-        capacity: int | None = None
+        """Only some executors have `/capacity`. It is their number of slots, or lowers what `concurrency` allows."""
+        capacity = 0
         url = f"{executor.endpoint.url}/capacity"
         timeout = self.spec.health_check.timeout_seconds
         try:
             status, body = await self._transport.get(url, timeout, limit=self._max_body_bytes)
             value = orjson.loads(body).get("max_concurrent") if status == 200 else None
-            if isinstance(value, int) and value >= 1:
-                capacity = value
+            if isinstance(value, int) and not isinstance(value, bool):
+                capacity = min(max(value, 0), MAX_CONCURRENCY)
         except (TransportError, orjson.JSONDecodeError, AttributeError):
             pass
         executor.advertised_capacity = capacity

@@ -12,6 +12,7 @@ from queueworker.routing.executors.choice import Choice
 from queueworker.routing.executors.ejection import Ejections
 from queueworker.routing.executors.executor import Executor
 from queueworker.routing.executors.health_checks import HealthChecks
+from queueworker.routing.executors.members import Members
 from queueworker.routing.executors.permit import SlotPermit
 from queueworker.routing.executors.slot_waits import SlotWaits
 from queueworker.routing.executors.slots import Slots
@@ -53,13 +54,10 @@ class ExecutorPool:
         self._max_age = spec.executors.health_check.max_age_seconds
         self._clock = clock
         self._on_change = on_change
-        self._members: dict[Endpoint, Executor] = {}
-        self._leaving: dict[Endpoint, Executor] = {}
-        """They left while they ran tasks; some may be done by now."""
-        self._healthy = 0
+        self.members = Members()
         self._slots = Slots(on_free)
         self._choice = Choice(spec.routing, self._slots, rng)
-        self._waits = SlotWaits(spec.executors, self._slots, clock, self._is_down, self.has_another)
+        self._waits = SlotWaits(spec.executors, self._slots, clock, self.members.down, self.members.has_another)
         self._warm_up = WarmUp(spec.executors.slow_start_seconds, clock=clock, on_step=self._warm_up_step)
         self._ejections = Ejections(self._slots, clock=clock, counters=counters, on_flip=self._flipped)
         self._checks = HealthChecks(
@@ -68,6 +66,8 @@ class ExecutorPool:
             clock=clock,
             limits=limits,
             on_flip=self._flipped,
+            on_silence=self._silent,
+            on_answer=self.heard_from,
             on_capacity=self._capacity_changed,
         )
 
@@ -81,27 +81,27 @@ class ExecutorPool:
         self._checks.spec = self._waits.spec = spec.executors
         self._choice.apply(spec.routing)
         self._warm_up.window = spec.executors.slow_start_seconds
-        for executor in self._all():
+        for executor in self.members.all():
             self._set_capacity(executor)
-        self._choice.set_members(self._members.values())
+        self._choice.set_members(self.members.present.values())
         if before.executors.health_check != check:
-            for executor in self._members.values():
+            for executor in self.members.present.values():
                 self._checks.start(executor)
         self._slots.wake()
 
     def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
         """Make the pool hold exactly these. An executor that leaves gets no new task and finishes what it runs."""
         wanted = dict.fromkeys(endpoints)
-        if wanted.keys() == self._members.keys():
+        if wanted.keys() == self.members.present.keys():
             return
-        self._leaving = {endpoint: executor for endpoint, executor in self._leaving.items() if executor.in_flight}
-        for endpoint in [e for e in self._members if e not in wanted]:
-            self._leave(self._members.pop(endpoint))
+        self.members.drop_idle()
+        for endpoint in [e for e in self.members.present if e not in wanted]:
+            self._leave(self.members.present.pop(endpoint))
         for endpoint in wanted:
-            if endpoint not in self._members:
+            if endpoint not in self.members.present:
                 self._join(endpoint)
-        self._members = {endpoint: self._members[endpoint] for endpoint in wanted}
-        self._choice.set_members(self._members.values())
+        self.members.present = {endpoint: self.members.present[endpoint] for endpoint in wanted}
+        self._choice.set_members(self.members.present.values())
         self._slots.wake()
         self._on_change()
 
@@ -113,12 +113,12 @@ class ExecutorPool:
         slots = self._slots
         free = slots.free - slots.reserved - len(slots.waiting) > 0
         # Tasks that avoid an executor leave its slots to others, but not without end.
-        return free and (not slots.avoiding or len(slots.avoiding) < self._healthy)
+        return free and (not slots.avoiding or len(slots.avoiding) < self.members.healthy)
 
     @property
     def healthy(self) -> int:
         """Executors in the pool whose health checks succeed and that are not ejected."""
-        return self._healthy
+        return self.members.healthy
 
     def reserve(self) -> SlotPermit:
         """Reserve a free slot for a task that is about to be pulled. Check `can_reserve` first."""
@@ -156,14 +156,6 @@ class ExecutorPool:
                 return executor
             permit.release()
 
-    def find(self, name: str) -> Executor | None:
-        """The executor of that name, also one that has left and still runs tasks."""
-        return next((executor for executor in self._all() if executor.name == name), None)
-
-    def has_another(self, flight: InFlightTask) -> bool:
-        """Whether an executor is healthy that has not failed the task; it may be busy."""
-        return any(e.healthy and e.name not in flight.failed_at for e in self._members.values())
-
     def fresh(self, executor: Executor) -> bool:
         """Whether a task may go to the executor now: in the pool, healthy, and checked within `maxAgeSeconds`."""
         age = self._clock() - executor.last_success
@@ -175,11 +167,11 @@ class ExecutorPool:
 
     def answered(self, executor: Executor, completed: bool, took: float) -> None:
         """The executor gave a task's result after so many seconds. Call it before the task's permit is released."""
-        self._ejections.answered(executor, completed, took, self._healthy)
+        self._ejections.answered(executor, completed, took, self.members.healthy)
 
     def failed(self, executor: Executor, reason: str) -> None:
         """The executor failed a task by a fault of its own: enough of those in a row eject it for a time."""
-        self._ejections.failed(executor, reason, self._healthy)
+        self._ejections.failed(executor, reason, self.members.healthy)
 
     def broke(self, executor: Executor, reason: str) -> None:
         """A connection to the executor failed: it is unhealthy until a health check succeeds."""
@@ -194,6 +186,13 @@ class ExecutorPool:
         """The executor answered that it takes no task now: it gets none for a moment."""
         self._ejections.refused(executor)
 
+    def heard_from(self, executor: Executor) -> None:
+        """The executor answered something after it had been silent."""
+        executor.silent = False
+        self._slots.refresh(executor)
+        if executor.available:
+            self._slots.offer()
+
     def check(self, executor: Executor) -> asyncio.Task[bool]:
         """Probe the executor's health now; concurrent callers share one probe."""
         return self._checks.check(executor)
@@ -203,30 +202,27 @@ class ExecutorPool:
     @property
     def all_synchronous(self) -> bool:
         """Whether every executor is known to answer with the outcome itself (see `async_outcomes`)."""
-        return all(executor.completes_async is False for executor in self._members.values())
+        return all(executor.completes_async is False for executor in self.members.present.values())
 
     def snapshot(self) -> tuple[ExecutorSnapshot, ...]:
-        return tuple(executor.snapshot() for executor in self._all())
+        return tuple(executor.snapshot() for executor in self.members.all())
 
     async def close(self) -> None:
         """Stop the health checks and all timers."""
         self._ejections.close()
         self._warm_up.close()
-        await self._checks.close([*self._members.values(), *self._leaving.values()])
+        await self._checks.close([*self.members.present.values(), *self.members.leaving.values()])
 
     # --- members
 
-    def _is_down(self) -> bool:
-        """Whether every executor is sick and idle."""
-        return self._healthy == 0
-
-    def _all(self) -> list[Executor]:
-        return [*self._members.values(), *(e for e in self._leaving.values() if e.in_flight)]
+    def _silent(self, executor: Executor) -> None:
+        executor.silent = True
+        self._slots.refresh(executor)
 
     def _join(self, endpoint: Endpoint) -> None:
-        executor = self._leaving.pop(endpoint, None) or Executor(endpoint, self._spec.executors.concurrency)
+        executor = self.members.leaving.pop(endpoint, None) or Executor(endpoint, self._spec.executors.concurrency)
         executor.leaving = False
-        self._members[endpoint] = executor
+        self.members.present[endpoint] = executor
         self._count(executor)
         self._slots.refresh(executor)
         self._checks.start(executor)
@@ -238,7 +234,7 @@ class ExecutorPool:
         self._slots.refresh(executor)
         self._checks.stop(executor)
         if executor.in_flight:
-            self._leaving[executor.endpoint] = executor
+            self.members.leaving[executor.endpoint] = executor
         elif executor.probe is not None:
             executor.probe.cancel()
 
@@ -256,30 +252,28 @@ class ExecutorPool:
         if counts is executor.counted:
             return
         executor.counted = counts
-        self._healthy += 1 if counts else -1
+        self.members.healthy += 1 if counts else -1
         if counts:
-            self._warm_up.came(executor, self._healthy)
+            self._warm_up.came(executor, self.members.healthy)
             self._set_capacity(executor)
             return
         self._warm_up.went(executor)
-        while self._ejections.too_many(self._healthy):
+        while self._ejections.too_many(self.members.healthy):
             self._ejections.readmit_first()
 
     # --- capacity and choice
 
     def _set_capacity(self, executor: Executor) -> None:
-        slots = self._spec.executors.concurrency
-        if executor.advertised_capacity is not None:
-            slots = min(slots, executor.advertised_capacity)
+        slots = executor.max_slots(self._spec.executors.concurrency)
         executor.capacity = self._warm_up.usable(executor, slots)
         self._slots.refresh(executor)
 
     def _capacity_changed(self, executor: Executor) -> None:
         self._set_capacity(executor)
-        self._choice.set_members(self._members.values())
+        self._choice.set_members(self.members.present.values())
 
     def _warm_up_step(self) -> None:
-        for executor in self._warm_up.step(self._members.values(), self._healthy):
+        for executor in self._warm_up.step(self.members.present.values(), self.members.healthy):
             self._set_capacity(executor)
-        self._choice.set_members(self._members.values())
+        self._choice.set_members(self.members.present.values())
         self._slots.offer()

@@ -58,6 +58,7 @@ class Slots:
             and not executor.leaving
             and executor.in_flight < executor.capacity
             and executor.cooldown_timer is None
+            and not executor.silent
         )
         if should is not executor.available:
             if should:
