@@ -83,7 +83,7 @@ def manifest(queue_url: str, redis_url: str, gateway_url: str, executors: int) -
     sample["metadata"] = {"name": NAME, "namespace": NAMESPACE}
     sample["spec"] = {
         "queue": {"url": queue_url},
-        "executors": {"count": executors, "baseURL": f"{gateway_url}/executor", "concurrency": 2},
+        "executors": {"count": executors, "baseURL": f"{gateway_url}/executors/{{n}}", "concurrency": 2},
         "events": {"redisURL": redis_url},
     }
     return yaml.safe_dump(sample)

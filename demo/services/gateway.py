@@ -1,7 +1,7 @@
 """Makes numbered executors reachable on one machine, where the names `executor-1`, `executor-2` … do not resolve.
 
-A QueueWorker with `baseURL: http://127.0.0.1:PORT/executor` and `port: 8083` calls executor N at
-`http://127.0.0.1:PORT/executor-N:8083/…`. The gateway forwards that to the executor with that number, a process that it
+A QueueWorker with `baseURL: http://127.0.0.1:PORT/executors/{n}` calls executor N at
+`http://127.0.0.1:PORT/executors/N/…`. The gateway forwards that to the executor with that number, a process that it
 starts at the first request. So `kubectl scale` works as it does on a platform that runs the executors.
 """
 
@@ -77,7 +77,7 @@ def create_app(executors: Executors, client: httpx.AsyncClient) -> Starlette:
             return Response(f"executor-{number}: {error!r}", 502)
         return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
 
-    path = "/executor-{number:int}:8083/{path:path}"
+    path = "/executors/{number:int}/{path:path}"
     return Starlette(routes=[Route(path, forward, methods=["GET", "POST"])])
 
 

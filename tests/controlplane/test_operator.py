@@ -170,7 +170,7 @@ def test_scaling_changes_the_pool_of_numbered_executors(
     running: Operator, kubectl: Kubectl, namespace: str, queue: DemoProcess, shared_redis: RedisServer
 ) -> None:
     with demo_process("gateway", "--port", "0") as gateway:
-        numbered = spec(queue, shared_redis) | {"executors": {"count": 1, "baseURL": f"{gateway.url}/executor"}}
+        numbered = spec(queue, shared_redis) | {"executors": {"count": 1, "baseURL": f"{gateway.url}/executors/{{n}}"}}
         kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", **numbered))
 
         def is_summary(text: str) -> bool:
@@ -179,6 +179,35 @@ def test_scaling_changes_the_pool_of_numbered_executors(
         for count in (3, 1):
             kubectl("scale", "qw/legacy", "-n", namespace, f"--replicas={count}")
             eventually(partial(is_summary, f"{count}/{count}"))
+
+
+def test_an_unusable_secret_blocks_neither_the_rest_of_an_edit_nor_suspension(
+    running: Operator,
+    kubectl: Kubectl,
+    namespace: str,
+    queue: DemoProcess,
+    executor: DemoProcess,
+    shared_redis: RedisServer,
+) -> None:
+    good = spec(queue, shared_redis, executor)
+    kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", **good))
+    eventually(lambda: condition(kubectl, namespace, "legacy", "Ready")[:2] == ("True", "Routing"))
+    kubectl("create", "secret", "generic", "redis", "-n", namespace, "--from-literal=url=redis:6379")
+    edited = good | {"events": {"redisURLSecretRef": {"name": "redis", "key": "url"}}}
+    edited["executors"] = good["executors"] | {"concurrency": 3}
+    kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", **edited))
+    eventually(lambda: condition(kubectl, namespace, "legacy", "Ready")[:2] == ("False", "InvalidSecret"))
+    eventually(lambda: status(kubectl, namespace, "legacy")["executors"]["endpoints"][0]["capacity"] == 3)
+    submit(queue, 3)
+    eventually(lambda: done(queue, 3))
+    kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", **edited, suspend=True))
+    eventually(lambda: condition(kubectl, namespace, "legacy", "Ready")[:2] == ("True", "Suspended"))
+    assert "Secret " in condition(kubectl, namespace, "legacy", "Ready")[2]
+    assert status(kubectl, namespace, "legacy")["observedGeneration"] == 1
+    text = kubectl("create", "secret", "generic", "redis", "-n", namespace, f"--from-literal=url={shared_redis.url}",
+                   "--dry-run=client", "-o", "yaml").stdout  # fmt: skip
+    kubectl("apply", "-n", namespace, "-f", "-", input=text)
+    eventually(lambda: status(kubectl, namespace, "legacy")["observedGeneration"] == 3, 70)
 
 
 def test_the_ready_endpoints_of_a_service_are_the_pool(
