@@ -185,13 +185,13 @@ def test_a_copy_that_is_handed_out_before_the_report_needs_none_of_its_own() -> 
         assert not s.account.second_reports
 
 
-# --- executors of the later kind
+# --- asynchronous executors
 
 
 def test_that_a_task_runs_is_not_taken_for_its_outcome_when_nobody_heard_that() -> None:
     with Scenario() as s:
         for executor in s.world.executors.values():
-            executor.mode, executor.seconds = "later", 1.0
+            executor.mode, executor.seconds, executor.has_logs = "async", 1.0, False
         s.advance(2)
         s.submit("a")
         while not s.account.executed:

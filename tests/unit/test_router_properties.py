@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.support.model.platform import FOREIGN
+from tests.support.model.platform import ASYNC, FOREIGN, GATEWAY
 from tests.support.model.scenario import EXECUTORS, Scenario
 
 HUNT = "PROPERTY_EXAMPLES" in os.environ
@@ -25,7 +25,9 @@ QUEUE_MODES = ("up", "refused", "hang", "500", "401", "404")
 QUEUE_FAULTS = ("lost", "broken", "413", *FOREIGN)
 EXECUTOR_MODES = (
     *("ok", "failed", "refused", "429", "503", "500", "400"),
-    *("reset", "frozen", "black-hole", "sick", "no-json", "later"),
+    *("reset", "frozen", "black-hole", "sick", "no-json", "stranger", "no-status", "gateway-504-behind"),
+    *GATEWAY,
+    *ASYNC,
 )
 REDIS_MODES = ("up", "refused", "hang")
 REDIS_FAULTS = ("lost", "broken", "late")
@@ -61,6 +63,7 @@ class Routers(RuleBasedStateMachine):
         )
         for executor in self.s.world.executors.values():
             executor.seconds = self.s.rng.choice((0.0, 0.01, 0.4, 3.0))
+            executor.has_logs = self.s.rng.random() < 0.7
         self.ids = 0
         self.s.start()
 

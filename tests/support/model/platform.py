@@ -44,10 +44,33 @@ class QueueModel:
     faults: deque[str] = field(default_factory=deque)
 
 
+# What a gateway in front of an executor answers by itself; the request does not reach the executor.
+GATEWAY: dict[str, Answer] = {
+    "gateway-404": Answer(404, b"404 page not found"),
+    "gateway-403": Answer(403, b"<html>"),
+    "gateway-401": Answer(401, b'{"message": "Unauthorized"}'),
+    "gateway-302": Answer(302, b""),
+    "gateway-501": Answer(501, b""),
+    "gateway-502": Answer(502, b"<html>"),
+    "gateway-204": Answer(204, b""),
+    "gateway-200": Answer(200, b"<html>"),
+    "gateway-json": Answer(200, b'{"message": "back soon"}'),
+}
+# Those of which a client cannot know whether the request reached anybody.
+AMBIGUOUS = {"gateway-502", "gateway-204", "gateway-200", "gateway-json"}
+# An asynchronous executor: it publishes the outcome; the event is lost; somebody kills the task there.
+ASYNC = ("async", "async-lost", "async-killed")
+
+
 @dataclass
 class ExecutorModel:
+    """`mode`: ok, failed, a status, a name in `GATEWAY` or `ASYNC`, or what else `World.execute` knows."""
+
     mode: str = "ok"
     seconds: float = 0.05
+    has_logs: bool = True
+    containers: dict[str, int | None] = field(default_factory=dict)
+    """Exit codes of asynchronous tasks by eval_id; None while a task runs."""
 
 
 @dataclass
@@ -62,7 +85,7 @@ class Account:
     """In the documented window: the answer to the pull never came, or the router died before its first write."""
     executed: Counter[str] = field(default_factory=Counter)
     ambiguous: Counter[str] = field(default_factory=Counter)
-    """Attempts that ended with no answer or a 5xx, or whose outcome is told later."""
+    """Attempts that ended with no answer, a 5xx or no result, or whose outcome is published later."""
     published: Counter[str] = field(default_factory=Counter)
     second_reports: Counter[str] = field(default_factory=Counter)
     """Reports of an id that the queue did not know."""
@@ -87,6 +110,8 @@ class World:
             self.redis[url].on_publish = self._published
         self._by_executor: set[str] = set()
         """Outcomes that an executor has published itself."""
+        self._completed: set[str] = set()
+        """Tasks that an executor has run to a good end."""
 
     def latency(self) -> float:
         return self.rng.choice((0, 0.0005, 0.005, 0.3))
@@ -149,6 +174,8 @@ class World:
         if fault == "413" and verb == "complete":
             return Answer(413, b"too large")
         account = self.account
+        true = verb == "fail" or eval_id in self._completed
+        account.must(true, f"{eval_id} was reported as complete, and no executor has completed it")
         if eval_id in queue.known:
             queue.known.discard(eval_id)
             account.reported[eval_id] += 1
@@ -203,6 +230,9 @@ class World:
         account, mode = self.account, executor.mode
         if mode in {"refused", "black-hole"}:
             raise NotSent("connection refused")
+        if mode in GATEWAY:
+            account.ambiguous[eval_id] += mode in AMBIGUOUS
+            return GATEWAY[mode]
         if mode in {"429", "503"}:
             return Answer(int(mode), b"busy")
         account.executed[eval_id] += 1
@@ -215,26 +245,56 @@ class World:
                 raise Broken("connection reset")
             if mode == "500":
                 return Answer(500, b"oops")
-            answered = True
-            if mode == "400":
-                return Answer(400, b"no")
+            if mode == "gateway-504-behind":
+                return Answer(504, b"<html>")
             if mode == "no-json":
                 return Answer(200, b"oops")
+            if mode == "stranger":
+                return Answer(200, b'{"eval_id": "somebody-else", "status": "completed"}')
+            if mode == "no-status":
+                return Answer(200, orjson.dumps({"eval_id": eval_id, "output": "1"}))
+            answered = mode not in ASYNC  # nobody may hear how it ends
+            if mode == "400":
+                return Answer(400, b"no")
             result = {"eval_id": eval_id, "status": EXECUTED_STATUS.get(mode, "completed"), "error": "it failed"}
-            if mode == "later":
-                asyncio.get_running_loop().call_later(executor.seconds, self._finish_later, eval_id, redis)
+            if mode in ASYNC:
+                executor.containers[eval_id] = None
+                loop = asyncio.get_running_loop()
+                loop.call_later(executor.seconds, self._end_async, executor, mode, eval_id, redis)
                 result["status"] = "running"
-                account.ambiguous[eval_id] += 1  # nobody may hear how it ends
+            elif result["status"] == "completed":
+                self._completed.add(eval_id)
             return Answer(200, orjson.dumps(result))
         finally:
             if not answered:
                 account.ambiguous[eval_id] += 1
 
-    def _finish_later(self, eval_id: str, redis: RedisModel) -> None:
-        if redis.mode == "up":
+    def _end_async(self, executor: ExecutorModel, mode: str, eval_id: str, redis: RedisModel) -> None:
+        if mode == "async-killed":
+            executor.containers.pop(eval_id, None)
+            return
+        executor.containers[eval_id] = 0
+        self._completed.add(eval_id)
+        if redis.mode == "up" and mode == "async":
             self._by_executor.add(eval_id)
-            payload = {"eval_id": eval_id, "result": {"eval_id": eval_id, "status": "completed"}}
+            payload = {"eval_id": eval_id, "status": "completed", "output": "1", "error": "", "exit_code": 0}
             redis.publish(b"evaluation:completed", orjson.dumps(payload))
+
+    async def logs(self, executor: ExecutorModel, eval_id: str) -> Answer:
+        mode = executor.mode
+        if mode == "refused":
+            raise NotSent("connection refused")
+        if mode in {"frozen", "black-hole"}:
+            await asyncio.sleep(FOR_EVER)
+        if mode in GATEWAY:
+            return GATEWAY[mode]
+        if not executor.has_logs:
+            return Answer(404, b'{"detail": "Not Found"}')
+        known = eval_id in executor.containers
+        code = executor.containers.get(eval_id)
+        error = "" if known else "Container not found"
+        logs = {"eval_id": eval_id, "output": "1", "error": error, "is_running": known and code is None}
+        return Answer(200, orjson.dumps(logs | {"exit_code": code}))
 
 
 class Wire:
@@ -269,6 +329,9 @@ class Wire:
             return await self._exchange(timeout, lambda: world.look_up(world.queues[base], eval_id))
         if path == "/capacity":
             return Answer(404, b"")
+        if path.startswith("/logs/"):
+            eval_id = unquote(path.removeprefix("/logs/"))
+            return await self._exchange(timeout, lambda: world.logs(world.executors[base], eval_id))
         self.checks[base] += 1
         self.open_checks[base] += 1
         try:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from queueworker.routing.backoff import exponential
 from queueworker.routing.http.transport import TransportError
 from queueworker.routing.queue.answers import Reply, read_depth, read_look_up, read_report
 from queueworker.routing.snapshot import LinkReason
-from queueworker.routing.wire.outcome import report_body
+from queueworker.routing.wire.outcome import Outcome, report_body
 from queueworker.routing.wire.reading import describe, excerpt
 from queueworker.routing.wire.task import path_id
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from queueworker.routing.http.transport import Answer
     from queueworker.routing.limits import Limits
     from queueworker.routing.queue.exchange import QueueExchange
-    from queueworker.routing.wire.outcome import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ class _Report:
     """Of the queue, at the last 404 that was doubted."""
 
     def become_failure(self, error: str, taken: int) -> None:
-        self.outcome = replace(self.outcome, completed=False, error=error, result=None)
+        self.outcome = Outcome(completed=False, error=error, published=self.outcome.published)
         self.refusals, self.taken_before = 0, taken
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,8 +23,7 @@ class Event(NamedTuple):
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """How a task ended. `result` is the executor's answer, byte for byte; None when no executor answered."""
 
     completed: bool
@@ -33,7 +31,7 @@ class Outcome:
     result: bytes | None = None
     published: bool = False
     """The executor has published this outcome itself, as asynchronous ones do: report it, publish nothing."""
-    extensible: bool = field(default=False, compare=False, repr=False)
+    extensible: bool = False
     """The result is known to be an object with `eval_id` and without `result`: its event is made without reading it."""
 
 
