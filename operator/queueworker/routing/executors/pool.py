@@ -21,7 +21,7 @@ from queueworker.routing.executors.strategies import Chooser, chooser
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from random import Random
 
     from queueworker.resource.spec import ExecutorsSpec, QueueWorkerSpec
@@ -72,6 +72,7 @@ class ExecutorPool:
         """They left while they ran tasks; some may be done by now."""
         self._healthy = 0
         self._slots = Slots(on_free)
+        self._rival_slots: Mapping[str, int] = {}
         self._chooser = self._make_chooser()
         self._warm_up = WarmUp(spec.executors.slow_start_seconds, clock=clock, on_step=self._warm_up_step)
         self._ejections = Ejections(self._slots, clock=clock, counters=counters, on_flip=self._flipped)
@@ -120,6 +121,16 @@ class ExecutorPool:
         self._on_change()
 
     # --- slots
+
+    def set_rival_slots(self, taken: Mapping[str, int]) -> None:
+        """Slots that other routers of the object hold, by the name of the executor: they count as taken."""
+        if taken == self._rival_slots:
+            return
+        self._rival_slots = taken
+        for executor in self._members.values():
+            self._set_capacity(executor)
+        self._tell_chooser()
+        self._slots.offer()
 
     @property
     def can_reserve(self) -> bool:
@@ -277,7 +288,8 @@ class ExecutorPool:
         slots = self._spec.executors.concurrency
         if executor.advertised_capacity is not None:
             slots = min(slots, executor.advertised_capacity)
-        executor.capacity = self._warm_up.usable(executor, slots)
+        left = max(0, slots - self._rival_slots.get(executor.name, 0))
+        executor.capacity = min(left, self._warm_up.usable(executor, slots))
         self._slots.refresh(executor)
 
     def _capacity_changed(self, executor: Executor) -> None:
