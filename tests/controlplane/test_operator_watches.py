@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -343,3 +344,38 @@ def test_objects_that_the_operator_holds_are_named_and_released(
         assert "queueworker-uninstall leads" in readiness(started)
         assert uninstall(control_plane, *where).returncode == 0
         kubectl("delete", "qw", "legacy", "-n", namespace, "--timeout=5s")
+
+
+def test_a_rollout_pulls_on_while_the_old_leader_drains_and_no_count_is_lost(
+    control_plane: ControlPlane,
+    kubectl: Kubectl,
+    namespace: str,
+    tmp_path: Path,
+    queue: DemoProcess,
+    shared_redis: RedisServer,
+) -> None:
+    bind(kubectl, namespace)
+    where = ("--namespace", namespace, "--lease-name", f"lease-{namespace}")
+    with (
+        demo_process("executor", "--port", "0", "--fast", "--delay-ms", "8000", "--max-concurrent", "64") as slow,
+        demo_process("executor", "--port", "0", "--fast", "--delay-ms", "50", "--max-concurrent", "64") as quick,
+        leading(control_plane, tmp_path, namespace) as old,
+        operator(control_plane, tmp_path, *where) as new,
+    ):
+        body = spec(queue, shared_redis, slow, quick)
+        kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", **body))
+        eventually(lambda: is_reason(kubectl, namespace, "Routing"))
+        eventually(lambda: is_ready(new))
+        submit(queue, 40)
+        eventually(lambda: account(queue)["completed"] >= 20)
+        old.process.send_signal(signal.SIGTERM)
+        eventually(lambda: "leading" in readiness(new), 10)
+        assert old.process.poll() is None, "it drains"
+        submit(queue, 40, prefix="later")
+        eventually(lambda: account(queue)["completed"] >= 60, 8)
+        old.process.wait(45)
+        eventually(lambda: done(queue, 80), 40)
+        counts = account(queue)
+        assert (counts["completed"], counts["reported_twice"], counts["unknown_reports"]) == (80, 0, 0)
+        eventually(lambda: status(kubectl, namespace, "legacy")["tasks"]["routed"] == 80, 40)
+        assert status(kubectl, namespace, "legacy")["tasks"]["recovered"] == 0

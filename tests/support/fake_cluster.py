@@ -22,8 +22,8 @@ class FakeCluster(Cluster):
         self.reads = 0
         self.statuses: list[dict[str, Any]] = []
         self.error: Exception | None = None
-        self.patches: list[list[dict[str, Any]]] = []
-        """The JSON patches of objects."""
+        self.patches: list[Any] = []
+        """The patches of objects, apart from their status."""
         self.patch_errors: list[Exception] = []
         """What the next patches raise."""
         self.found: dict[str, Any] | None = None
@@ -42,13 +42,17 @@ class FakeCluster(Cluster):
             raise self.error
         self.statuses.append(status)
 
-    async def patch_object(self, namespace: str, name: str, patch: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    async def patch_object(
+        self, namespace: str, name: str, patch: Sequence[dict[str, Any]] | dict[str, Any]
+    ) -> dict[str, Any]:
         if self.error is not None:
             raise self.error
-        self.patches.append(list(patch))
+        self.patches.append(patch if isinstance(patch, dict) else list(patch))
         if self.patch_errors:
             raise self.patch_errors.pop(0)
-        return self.found or {"metadata": {"namespace": namespace, "name": name, "finalizers": [FINALIZER]}}
+        removes = not isinstance(patch, dict) and any(op["path"].startswith("/metadata/finalizers/") for op in patch)
+        left = [] if removes else [FINALIZER]
+        return {"metadata": {"namespace": namespace, "name": name, "uid": "uid-1", "finalizers": left}}
 
     async def read_object(self, namespace: str, name: str) -> dict[str, Any] | None:
         return self.found

@@ -40,7 +40,9 @@ class FakeRouter:
         self.drained_for: list[RouterConfig] = []
         self.stopped_with: list[bool] = []
         self.phase = Phase.STARTING
-        self.in_flight = 0
+        self.in_flight = self.rivals = 0
+        self.waits_to_end = False
+        """A stop waits for the tasks, too."""
         self._on_transition = on_transition
         self._started = False
         self._ended = asyncio.Event()
@@ -78,7 +80,8 @@ class FakeRouter:
     async def stop(self, *, final: bool = False) -> None:
         self.stopped_with.append(final)
         self._become(Phase.DRAINING)
-        self._ended.set()
+        if not self.waits_to_end:
+            self._ended.set()
         if self._started:
             await self._stopped.wait()
 
@@ -95,6 +98,7 @@ class FakeRouter:
             counters=self.counters,
             queue_url=self.config.spec.queue.url,
             in_flight=self.in_flight,
+            rivals=self.rivals,
             executors=tuple(executor(i + 1) for i, _ in enumerate(self.endpoints)),
         )
 

@@ -40,12 +40,14 @@ async def run_operator(
             log.info("leading as %s", options.identity)
             registry.leading = True
             lost = asyncio.create_task(elector.lost.wait())
+            term = Term(options, registry, cluster, claim_signals)
             try:
-                await Term(options, registry, cluster, claim_signals).run(lost, stopping)
+                await term.route(lost, stopping)
             finally:
                 lost.cancel()
                 registry.leading = False
-                await elector.release()
+                # The next leader starts while we drain: it counts the slots that we still hold as taken.
+                await asyncio.gather(term.drain(), elector.release())
         stopping.cancel()
 
 

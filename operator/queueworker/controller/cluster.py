@@ -146,16 +146,20 @@ class Cluster:
             except ApiException as error:
                 raise _explained(error, name) from error
 
-    async def patch_object(self, namespace: str, name: str, patch: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Apply a JSON patch and return the object. Raises `ObjectGone`, `StalePatch` if one of the patch's tests
-        failed, or one of `FAILED`.
+    async def patch_object(
+        self, namespace: str, name: str, patch: Sequence[dict[str, Any]] | dict[str, Any]
+    ) -> dict[str, Any]:
+        """Apply a JSON patch (a list) or a merge patch, and return the object.
+
+        Raises `ObjectGone`, `StalePatch` if one of the patch's tests failed, or one of `FAILED`.
         """
+        content = "merge-patch" if isinstance(patch, dict) else "json-patch"
         try:
             found: dict[str, Any] = await self._call(
                 client.CustomObjectsApi(self._api).patch_namespaced_custom_object,
                 *(names.GROUP, names.VERSION, namespace, names.PLURAL, name),
-                list(patch),
-                _content_type="application/json-patch+json",
+                patch if isinstance(patch, dict) else list(patch),
+                _content_type=f"application/{content}+json",
             )
         except ApiException as error:
             raise _explained(error, name) from error

@@ -1,13 +1,16 @@
-"""The finalizer: an object that has it is not removed before its router has drained. Patches as plain data."""
+"""The finalizer: an object that has it is not removed before its router has drained."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from queueworker.controller.cluster import ObjectGone, StalePatch
 from queueworker.resource.names import FINALIZER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from queueworker.controller.cluster import Cluster
 
 Patch = list[dict[str, Any]]
 
@@ -42,3 +45,30 @@ def releasing(body: Mapping[str, Any]) -> Patch:
         {"op": "test", "path": path, "value": FINALIZER},
         {"op": "remove", "path": path},
     ]
+
+
+class Hold:
+    """Our finalizer on one object."""
+
+    def __init__(self, cluster: Cluster, namespace: str, name: str, uid: str | None) -> None:
+        self._cluster = cluster
+        self._namespace = namespace
+        self._name = name
+        self._uid = uid
+
+    async def set(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """One try. Returns the object as it is now. Raises `ObjectGone` or one of `cluster.FAILED`."""
+        return body if is_held(body) or is_deleted(body) else await self._patched(holding(body))
+
+    async def remove(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """One try. Returns the object as it is now. Raises `ObjectGone` or one of `cluster.FAILED`."""
+        return await self._patched(releasing(body)) if is_held(body) else body
+
+    async def _patched(self, patch: Patch) -> Mapping[str, Any]:
+        try:
+            return await self._cluster.patch_object(self._namespace, self._name, patch)
+        except StalePatch:
+            body = await self._cluster.read_object(self._namespace, self._name)
+            if body is None or body["metadata"].get("uid") != self._uid:
+                raise ObjectGone(self._name) from None
+            return body

@@ -90,6 +90,8 @@ class Registry:
         if silence > SILENCE_SECONDS:
             since = "since the start" if silence == float("inf") else f"for {silence:.0f} s"
             return False, f"the API server has not answered {since}; routing continues with the last known objects"
+        if not self.leading and self.runners:
+            return False, f"{self.leader or 'nobody'} leads; draining {len(self.runners)} routers of the last term"
         if not self.leading:
             return True, f"standing by; {self.leader or 'nobody'} leads"
         if not self.watching:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from queueworker.controller import finalizer
+from queueworker.controller import finalizer, handover
 from queueworker.controller import status as statuses
 from queueworker.controller.cluster import FAILED, ObjectGone, StalePatch, reason_of
 from queueworker.controller.conditions import Problems
+from queueworker.controller.events import ObjectEvent
+from queueworker.controller.handover import RivalAlarm
 from queueworker.controller.inputs import InputReader
 from queueworker.controller.status_writer import HEARTBEAT_SECONDS, StatusWriter
 from queueworker.controller.supervisor import RouterSupervisor
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
 
     from queueworker.controller.cluster import Cluster
     from queueworker.controller.discovery import Slices
-    from queueworker.controller.events import ObjectEvent
     from queueworker.controller.supervisor import RouterFactory
     from queueworker.resource.spec import QueueWorkerSpec
     from queueworker.routing.snapshot import Snapshot
@@ -71,6 +73,10 @@ class ObjectRunner:
         )
         self._applied = written.observed_generation
         """Generation of the spec that the router runs."""
+        self._hold = finalizer.Hold(cluster, self.namespace, self.name, self.uid)
+        self._identity = identity
+        self._announce = announce
+        self._alarm = RivalAlarm()
         self._writer = StatusWriter(self.namespace, self.name, written, cluster, announce)
         self._gone = False
         """The object does not exist any more."""
@@ -128,7 +134,8 @@ class ObjectRunner:
 
     async def _reconcile_and_publish(self) -> None:
         try:
-            await self._hold()
+            await self._set_finalizer()
+            await self._take_counts()
             await self._reconcile()
             await self._publish()
             self._warned = ""
@@ -142,16 +149,39 @@ class ObjectRunner:
             self._problems = replace(self._problems, failure=text)
             await self._publish_if_possible()
 
-    async def _hold(self) -> None:
-        """Set our finalizer, so that the object stays until its tasks are reported. Routing does not wait for it."""
-        if finalizer.is_held(self._body) or finalizer.is_deleted(self._body):
-            return
+    async def _set_finalizer(self) -> None:
+        """So that the object stays until its tasks are reported. Routing does not wait for it."""
         try:
-            self._body = await self._cluster.patch_object(self.namespace, self.name, finalizer.holding(self._body))
-        except StalePatch:
-            await self._read_again()
+            self._body = await self._hold.set(self._body)
         except FAILED as error:
             self._warn(f"the finalizer cannot be set: {reason_of(error)}")
+
+    async def _take_counts(self) -> None:
+        """Add what an earlier leader counted while it drained."""
+        for name, counts in handover.handed_over(self._body).items():
+            with contextlib.suppress(StalePatch):  # it is taken, and the body is an old one
+                patch = handover.taking(self._body, name)
+                self._body = await self._cluster.patch_object(self.namespace, self.name, patch)
+                self._supervisor.totals = self._supervisor.totals.plus(counts)
+
+    async def _leave_counts(self) -> None:
+        """Another leader writes the status by now: leave it what was counted since our last status."""
+        totals = self._supervisor.final_totals().minus(statuses.Totals.of(self._writer.written.tasks))
+        if totals == statuses.Totals():
+            return
+        try:
+            await self._cluster.patch_object(self.namespace, self.name, handover.handing_over(self._identity, totals))
+        except (ObjectGone, StalePatch, *FAILED) as error:
+            log.warning("%s: the last counts could not be handed over: %s", self._group, reason_of(error))
+
+    def _look_for_rivals(self) -> None:
+        snapshot = self.snapshot()
+        if snapshot is None or self._spec is None:
+            return
+        if self._alarm.look(snapshot.rivals, self._spec.routing.drain_seconds, time.monotonic()):
+            text = f"{snapshot.rivals} other routers route for this object: do two operators watch its namespace?"
+            log.warning("%s: %s", self._group, text)
+            self._announce(ObjectEvent("Warning", "RivalRouter", text))
 
     async def _reconcile(self) -> None:
         """Read the object, and make its router follow it."""
@@ -161,6 +191,7 @@ class ObjectRunner:
         self._spec = inputs.spec
         if inputs.config is not None and self._end is None:
             self._supervisor.drive(inputs.config, inputs.endpoints)
+        self._look_for_rivals()
         if inputs.whole and self._supervisor.is_current:
             self._applied = body["metadata"].get("generation") or 0
 
@@ -190,18 +221,25 @@ class ObjectRunner:
 
     async def _finish(self, *, final: bool) -> None:
         """`final`: the object is deleted, so nothing is left for a later router."""
-        if final and self.snapshot() is None:
+        snapshot = self.snapshot()
+        if final and (snapshot is None or snapshot.rivals):
             await self._recover()
         draining = asyncio.create_task(self._supervisor.stop(final=final))
-        await self._publish_if_possible()
+        await asyncio.sleep(0)  # the drain has begun, and shows
+        await self._publish_if_possible(last=True)
         await draining
+        snapshot = self.snapshot()
         if final:
             await self._release()
+        elif snapshot is not None and snapshot.rivals:
+            await self._leave_counts()
         else:
             await self._publish_if_possible(last=True)
 
     async def _recover(self) -> None:
-        """No router of ours ever ran, so one of an earlier leader may have left tasks in its journal: report them."""
+        """Report what is in the journals of others: of an earlier leader whose object we never routed for, or of one
+        that still drains.
+        """
         inputs = await self._inputs.read(self._body, None)
         if inputs.config is None:
             self._warn("deleted without a valid spec or without its Secrets: what is in its journal cannot be reported")
@@ -210,32 +248,15 @@ class ObjectRunner:
 
     async def _release(self) -> None:
         """Remove our finalizer, so that the object can go; try until it is gone, or the term ends."""
-        while not self._gone and finalizer.is_held(self._body) and not await self._is_released():
-            if await _wait(self._term_ends, RELEASE_SECONDS):
+        while not self._gone and finalizer.is_held(self._body):
+            try:
+                self._body = await self._hold.remove(self._body)
+            except ObjectGone:
                 return
-
-    async def _is_released(self) -> bool:
-        """One try to remove the finalizer. Returns whether it is done."""
-        try:
-            await self._cluster.patch_object(self.namespace, self.name, finalizer.releasing(self._body))
-        except ObjectGone:
-            return True
-        except StalePatch:
-            await self._read_again()
-            return False
-        except FAILED as error:
-            self._warn(f"the finalizer cannot be removed yet: {reason_of(error)}")
-            return False
-        return True
-
-    async def _read_again(self) -> None:
-        """For a patch that failed because the object is another one by now."""
-        with contextlib.suppress(*FAILED):
-            body = await self._cluster.read_object(self.namespace, self.name)
-            if body is None or body["metadata"].get("uid") != self.uid:
-                self.gone()
-            else:
-                self._body = body
+            except FAILED as error:
+                self._warn(f"the finalizer cannot be removed yet: {reason_of(error)}")
+            if finalizer.is_held(self._body) and await _wait(self._term_ends, RELEASE_SECONDS):
+                return
 
     async def _publish_if_possible(self, *, last: bool = False) -> None:
         """For the end, which does not wait for an API server that is away."""

@@ -53,7 +53,15 @@ class Totals:
     def of(cls, tasks: TasksStatus | None) -> Totals:
         return cls() if tasks is None else cls(tasks.completed, tasks.failed, tasks.retried, tasks.recovered)
 
-    def plus(self, counters: Counters) -> Totals:
+    def minus(self, other: Totals) -> Totals:
+        return Totals(
+            self.completed - other.completed,
+            self.failed - other.failed,
+            self.retried - other.retried,
+            self.recovered - other.recovered,
+        )
+
+    def plus(self, counters: Counters | Totals) -> Totals:
         return Totals(
             self.completed + counters.completed,
             self.failed + counters.failed,

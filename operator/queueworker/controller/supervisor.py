@@ -95,6 +95,10 @@ class RouterSupervisor:
         """Whether a router runs what `drive` was last told. It does not while its predecessor drains."""
         return self._router is not None and self._drain is None
 
+    def final_totals(self) -> Totals:
+        """With the counts of the router that runs, or ran last."""
+        return self.totals if self._router is None else self.totals.plus(self._router.snapshot().counters)
+
     def drive(self, config: RouterConfig, endpoints: Sequence[Endpoint]) -> None:
         """Make the router follow the configuration: start it, change it, or replace it."""
         if self._stopping:

@@ -38,7 +38,7 @@ CRD_SECONDS = 10.0
 
 
 class Term:
-    """Use `run` once."""
+    """Use `route` and then `drain`, once."""
 
     def __init__(
         self, options: OperatorOptions, registry: Registry, cluster: Cluster, claim_signals: Callable[[], None]
@@ -49,27 +49,30 @@ class Term:
         self._poster = EventPoster(cluster, options.identity)
         self._slices = Slices(self._slices_changed)
         self._objects = Objects(registry, self._make)
+        self._tasks: list[asyncio.Task[None]] = []
         where = options.namespaces or ("",)
         self._slice_watches = [Watch(ENDPOINT_SLICES, n, cluster, self._slices, claim_signals) for n in where]
         self._object_watches = [Watch(QUEUE_WORKERS, n, cluster, self._objects, claim_signals) for n in where]
 
-    async def run(self, *ends: asyncio.Task[Any]) -> None:
-        """Return when one of `ends` is done, and all routers have drained."""
+    async def route(self, *ends: asyncio.Task[Any]) -> None:
+        """Return when one of `ends` is done. `drain` follows."""
         self._registry.watches = [*self._object_watches, *self._slice_watches]
-        tasks = [
+        self._tasks = [
             asyncio.create_task(self._poster.run(), name="Kubernetes Events"),
             asyncio.create_task(self._follow_crd(), name="CRD"),
             *(asyncio.create_task(watch.run()) for watch in self._slice_watches),
             *map(asyncio.create_task, map(self._watch_after, self._object_watches, self._slice_watches)),
         ]
-        try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            log.info("draining %d routers", len(self._registry.runners))
-            await asyncio.gather(self._objects.close(), cancelled(*tasks[1:]))
-            await cancelled(tasks[0])
-            self._registry.watches = ()
-            self._registry.present.clear()
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+
+    async def drain(self) -> None:
+        """Return when all routers have drained, and nothing of the term is left."""
+        log.info("draining %d routers", len(self._registry.runners))
+        poster, *watches = self._tasks
+        await asyncio.gather(self._objects.close(), cancelled(*watches))
+        await cancelled(poster)
+        self._registry.watches = ()
+        self._registry.present.clear()
 
     async def _watch_after(self, objects: Watch, slices: Watch) -> None:
         """Watch objects once the slices of their namespace are known, or it is known that they cannot be watched."""

@@ -97,6 +97,7 @@ class Housekeeper:
             self._tell_log(now)
             if self._outcomes.listening and self._pool.all_synchronous:
                 await self._outcomes.stop_listening()
+            self._pool.set_rival_slots(self._journal.rival_slots)
             self._queues.keep_only({flight.queue for flight in self._runs.flights.values()})
             self._runs.fill_slots()
             await self._life.drained_within(PERIOD_SECONDS)

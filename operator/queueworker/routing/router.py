@@ -122,6 +122,7 @@ class Router:
                 log.warning("%s: %s", self._config.group, self._journal.link.message)
             if self._inherited is not None:
                 self._take_inheritance(self._inherited)
+            self._pool.set_rival_slots(self._journal.rival_slots)
             self._pool.set_endpoints(self._endpoints)
             self._settle()
             self._poller.resume()

@@ -185,14 +185,15 @@ class TaskRuns:
         return len(new)
 
     def on_fenced(self, lost: set[str]) -> None:
-        """Another router has these tasks now. A poll goes on: the task that it may bring was never in the journal."""
-        for flight in [self.flights[eval_id] for eval_id in lost if eval_id in self.flights]:
+        """Another router has these tasks now. A poll goes on: the task that it may bring was never in the journal.
+
+        They are out of the table at once: what is left in our old journal may come back to us as recovered.
+        """
+        for flight in [self.flights.pop(eval_id) for eval_id in lost if eval_id in self.flights]:
             flight.lost = True
             if flight.run is not None:
                 flight.run.cancel()
-        for flight in [flight for flight in self._recovered if flight.lost]:
-            self._recovered.remove(flight)
-            del self.flights[flight.eval_id]
+        self._recovered = deque(flight for flight in self._recovered if not flight.lost)
 
     # --- the end
 

@@ -141,6 +141,16 @@ async def test_an_object_without_a_runner_makes_the_operator_unready() -> None:
     assert run.registry.ready() == (False, "leading, but nothing runs for team/a")
 
 
+async def test_a_leader_that_lost_the_lease_is_unready_until_its_routers_have_drained() -> None:
+    run = Run()
+    run.registry.mark_alive()
+    run.objects.changed(None, body("a"))
+    run.registry.see_leader("other")
+    assert run.registry.ready() == (False, "other leads; draining 1 routers of the last term")
+    await run.objects.close()
+    assert run.registry.ready() == (True, "standing by; other leads")
+
+
 class _Up:
     def __init__(self) -> None:
         from queueworker.controller.cluster import QUEUE_WORKERS

@@ -11,7 +11,9 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from queueworker.controller.cluster import ObjectGone, StalePatch
 from queueworker.controller.discovery import Slices
+from queueworker.controller.handover import handing_over
 from queueworker.controller.runner import ObjectRunner
+from queueworker.controller.status import Totals
 from queueworker.resource.names import FINALIZER
 from queueworker.routing.recovery import Unfinished
 from queueworker.routing.snapshot import Phase
@@ -339,3 +341,36 @@ async def test_slices_that_cannot_be_watched_are_a_problem_of_the_objects_that_u
         assert ("DiscoveryFailed" in text and "403 Forbidden" in text) is problem
         await run.runner.stop()
         await run.ends()
+
+
+async def test_counts_that_an_earlier_leader_left_are_added_once() -> None:
+    first = body(FIRST, tasks={"completed": 40, "failed": 2})
+    first["metadata"]["annotations"] = handing_over("old", Totals(completed=5))["metadata"]["annotations"]
+    async with running(first) as run:
+        await run.has_written("Routing")
+        assert run.cluster.statuses[-1]["tasks"]["completed"] == 45
+        (patch,) = run.cluster.patches
+        assert [op["op"] for op in patch] == ["test", "remove"]
+        run.cluster.patch_errors = [StalePatch()]
+        run.cluster.found = first
+        run.runner.observe(first)
+        await until(lambda: len(run.cluster.patches) == 2)
+    assert run.cluster.statuses[-1]["tasks"]["completed"] == 45
+
+
+async def test_a_leader_whose_successor_routes_already_leaves_it_the_counts_and_no_status() -> None:
+    run = Run(body(FIRST))
+    run.task = asyncio.create_task(run.runner.run())
+    await run.has_written("Routing")
+    (router,) = run.routers.made
+    router.waits_to_end = True
+    router.counters.completed = 9
+    stopping = asyncio.create_task(run.runner.stop())
+    await run.has_written("Draining")
+    assert run.cluster.statuses[-1]["tasks"]["completed"] == 9
+    written = len(run.cluster.statuses)
+    router.rivals, router.counters.completed = 1, 12
+    router.end()
+    await asyncio.wait_for(stopping, 5)
+    assert len(run.cluster.statuses) == written
+    assert run.cluster.patches == [handing_over("worker-1", Totals(completed=3))]

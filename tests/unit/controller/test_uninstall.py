@@ -36,7 +36,9 @@ class Api(Cluster):
     async def list_all(self, kind: Kind, namespace: str) -> list[dict[str, Any]]:
         return [b for b in self.bodies if namespace in {"", b["metadata"]["namespace"]}]
 
-    async def patch_object(self, namespace: str, name: str, patch: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    async def patch_object(
+        self, namespace: str, name: str, patch: Sequence[dict[str, Any]] | dict[str, Any]
+    ) -> dict[str, Any]:
         if self.stale:
             self.stale -= 1
             raise StalePatch(name)

@@ -20,7 +20,7 @@ from queueworker.routing.executors.slow_start import WarmUp
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from random import Random
 
     from queueworker.resource.spec import QueueWorkerSpec
@@ -58,6 +58,7 @@ class ExecutorPool:
         self._slots = Slots(on_free)
         self._choice = Choice(spec.routing, self._slots, rng)
         self._waits = SlotWaits(spec.executors, self._slots, clock, self.members.down, self.members.has_another)
+        self._rival_slots: Mapping[str, int] = {}
         self._warm_up = WarmUp(spec.executors.slow_start_seconds, clock=clock, on_step=self._warm_up_step)
         self._ejections = Ejections(self._slots, clock=clock, counters=counters, on_flip=self._flipped)
         self._checks = HealthChecks(
@@ -68,7 +69,7 @@ class ExecutorPool:
             on_flip=self._flipped,
             on_silence=self._silent,
             on_answer=self.heard_from,
-            on_capacity=self._capacity_changed,
+            on_capacity=lambda executor: self._set_capacities([executor]),
         )
 
     # --- configuration
@@ -81,9 +82,7 @@ class ExecutorPool:
         self._checks.spec = self._waits.spec = spec.executors
         self._choice.apply(spec.routing)
         self._warm_up.window = spec.executors.slow_start_seconds
-        for executor in self.members.all():
-            self._set_capacity(executor)
-        self._choice.set_members(self.members.present.values())
+        self._set_capacities(self.members.all())
         if before.executors.health_check != check:
             for executor in self.members.present.values():
                 self._checks.start(executor)
@@ -106,6 +105,12 @@ class ExecutorPool:
         self._on_change()
 
     # --- slots
+
+    def set_rival_slots(self, taken: Mapping[str, int]) -> None:
+        """Slots that other routers of the object hold, by the name of the executor: they count as taken."""
+        if taken != self._rival_slots:
+            self._rival_slots = taken
+            self._set_capacities(self.members.present.values())
 
     @property
     def can_reserve(self) -> bool:
@@ -255,7 +260,7 @@ class ExecutorPool:
         self.members.healthy += 1 if counts else -1
         if counts:
             self._warm_up.came(executor, self.members.healthy)
-            self._set_capacity(executor)
+            executor.capacity = self._capacity(executor)
             return
         self._warm_up.went(executor)
         while self._ejections.too_many(self.members.healthy):
@@ -263,17 +268,17 @@ class ExecutorPool:
 
     # --- capacity and choice
 
-    def _set_capacity(self, executor: Executor) -> None:
+    def _capacity(self, executor: Executor) -> int:
         slots = executor.max_slots(self._spec.executors.concurrency)
-        executor.capacity = self._warm_up.usable(executor, slots)
-        self._slots.refresh(executor)
-
-    def _capacity_changed(self, executor: Executor) -> None:
-        self._set_capacity(executor)
-        self._choice.set_members(self.members.present.values())
+        left = max(0, slots - self._rival_slots.get(executor.name, 0))
+        return min(left, self._warm_up.usable(executor, slots))
 
     def _warm_up_step(self) -> None:
-        for executor in self._warm_up.step(self.members.present.values(), self.members.healthy):
-            self._set_capacity(executor)
+        self._set_capacities(self._warm_up.step(self.members.present.values(), self.members.healthy))
+
+    def _set_capacities(self, executors: Iterable[Executor]) -> None:
+        for executor in executors:
+            executor.capacity = self._capacity(executor)
+            self._slots.refresh(executor)
         self._choice.set_members(self.members.present.values())
         self._slots.offer()

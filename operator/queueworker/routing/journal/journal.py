@@ -40,7 +40,7 @@ from queueworker.routing.journal.times import TIMES
 from queueworker.routing.journal.write_buffer import Unwritten, WriteBuffer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from queueworker.routing.counters import Counters
     from queueworker.routing.journal.failed_tasks import FailedTask
@@ -141,6 +141,11 @@ class Journal:
     def rivals(self) -> int:
         """Other live workers in the group at the last heartbeat (our own instances are not counted)."""
         return self._lease.rivals
+
+    @property
+    def rival_slots(self) -> Mapping[str, int]:
+        """Tasks that they ran at that time, by the name of the executor."""
+        return self._lease.rival_slots
 
     @property
     def lease_until(self) -> float:

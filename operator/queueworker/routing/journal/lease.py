@@ -14,7 +14,7 @@ from queueworker.routing.journal import failed_tasks, scripts
 from queueworker.routing.journal.redis_client import names_another_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from queueworker.routing.journal.redis_client import Client
     from queueworker.routing.journal.redis_link import RedisLink
@@ -113,6 +113,8 @@ class Lease:
         """On the monotonic clock. After that another instance may have our tasks: `verify` first."""
         self.rivals = 0
         """Other live workers in the group at the last heartbeat; their entries are left alone."""
+        self.rival_slots: Mapping[str, int] = {}
+        """Tasks that they ran then, by the name of the executor."""
         self._redis = redis
         self._script = redis.exclusive_script(scripts.LEASE)
         self._link = link
@@ -217,9 +219,12 @@ class Lease:
         self._on_fenced({field.decode(errors="replace") for field in taken})
 
     def _take_answer(self, answer: list[Any], asked: float) -> None:
-        status, set_aside, rivals, _, begun_by, policy = answer
+        status, set_aside, rivals, _, begun_by, policy, slots = answer
         self.until = asked + self._times.lease
         self.rivals = int(rivals)
+        self.rival_slots = {
+            name.decode(errors="replace"): int(number) for name, number in zip(slots[::2], slots[1::2], strict=True)
+        }
         for instance in set_aside.decode().split():
             log.error(
                 "the journal of instance %s was no hash; it is set aside as the Redis key %squarantine:%s",

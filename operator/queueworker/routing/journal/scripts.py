@@ -60,10 +60,11 @@ return 'OK'
 #   the number of other live workers,
 #   how many bytes were taken over,
 #   the number of the heartbeat that found no lease, or no journal, of the instance and began anew,
-#   when a lease was taken: how Redis evicts keys (its maxmemory-policy).
+#   when a lease was taken: how Redis evicts keys (its maxmemory-policy),
+#   the executors of the tasks that other live workers run: name, number, name, number …
 LEASE = """
 local base, me, ttl = ARGV[1], ARGV[2], ARGV[3]
-local answer = {'OK', '', 0, 0, 0, ''}
+local answer = {'OK', '', 0, 0, 0, '', {}}
 
 -- Phase 1: has another instance declared us dead? Then nothing in Redis is ours any more.
 if redis.call('EXISTS', base .. 'fenced:' .. me) == 1 then
@@ -109,9 +110,25 @@ redis.call('SET', heartbeat, ARGV[6] .. ' ' .. answer[5], 'PX', ttl)
 -- Phase 3: declare instances without a lease dead, and move their entries into our journal while there is room. From
 -- then on whatever they send is refused. What does not fit is for the next heartbeat, ours or another's.
 local room, mine = tonumber(ARGV[7]), string.match(me, '^.*:') or me
+local taken, to_read = {}, 4194304
+local function count_slots(id)
+  local journal = base .. 'journal:' .. id
+  local ids = redis.pcall('HKEYS', journal)
+  for _, field in ipairs(ids.err and {} or ids) do
+    -- whole entries are read, so not without a bound; of what is beyond it the executors are not known
+    to_read = to_read - redis.call('HSTRLEN', journal, field)
+    if to_read < 0 then return end
+    local head = string.sub(redis.call('HGET', journal, field), 1, 4096)
+    local name = string.match(head, '^{"state":"executing","queue":".-","attempt":%d+,"executor":"(.-)"')
+    if name then taken[name] = (taken[name] or 0) + 1 end
+  end
+end
 for _, id in ipairs(redis.call('SMEMBERS', base .. 'instances')) do
   local lives = redis.call('EXISTS', base .. 'lease:' .. id) == 1
-  if lives and string.sub(id, 1, #mine) ~= mine then answer[3] = answer[3] + 1 end
+  if lives and string.sub(id, 1, #mine) ~= mine then
+    answer[3] = answer[3] + 1
+    count_slots(id)
+  end
   if id ~= me and not lives then
     set_aside(id)
     local journal, fenced = base .. 'journal:' .. id, base .. 'fenced:' .. id
@@ -141,6 +158,10 @@ for _, id in ipairs(redis.call('SMEMBERS', base .. 'instances')) do
       redis.call('SREM', base .. 'instances', id)
     end
   end
+end
+for name, number in pairs(taken) do
+  table.insert(answer[7], name)
+  table.insert(answer[7], number)
 end
 return answer
 """
