@@ -24,9 +24,9 @@ def task_of(eval_id: str, size: int) -> bytes:
     return orjson.dumps({"eval_id": eval_id, "code": "x" * (size - len(empty))})
 
 
-def result_of(size: int) -> bytes:
+def result_of(size: int, eval_id: str = "a") -> bytes:
     """A result of exactly so many bytes."""
-    return orjson.dumps(result("a", output="x" * (size - len(orjson.dumps(result("a", output=""))))))
+    return orjson.dumps(result(eval_id, output="x" * (size - len(orjson.dumps(result(eval_id, output=""))))))
 
 
 async def test_a_task_and_a_result_of_megabytes_are_routed_and_published_as_they_are(
@@ -131,7 +131,7 @@ async def test_a_task_above_four_times_the_limit_is_counted_as_lost_and_named_in
 async def test_another_limit_applies_to_a_router_that_runs(
     queue: StubQueue, executor: StubExecutor, redis_url: str
 ) -> None:
-    executor.answers.extend(web.Response(body=result_of(2 * MIB)) for _ in range(3))
+    executor.answers.extend(web.Response(body=result_of(2 * MIB, f"t{i}")) for i in (1, 2, 3))
     async with running(queue, [executor], redis_url, routing=ONE_MEBIBYTE) as router:
         for i, mebibytes in enumerate((1, 2, 1), 1):
             router.apply(config(queue, redis_url, routing={"maxBodyMebibytes": mebibytes}))

@@ -274,7 +274,7 @@ def test_a_port_in_use_ends_the_worker_with_a_sentence() -> None:
 def test_the_help_names_the_commands_and_variables() -> None:
     helped = run_command("worker", "--help")
     assert helped.returncode == 0
-    assert "EXECUTOR_CONCURRENCY (1)" in helped.stdout
+    assert "EXECUTOR_COUNT (1)" in helped.stdout
     assert "curl http://localhost:8084/status" in helped.stdout
     assert "--lease-namespace" in run_command("operator", "--help").stdout
     refused = run_command("operator", "--namespace", "Team_A")

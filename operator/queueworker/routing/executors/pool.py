@@ -111,14 +111,14 @@ class ExecutorPool:
         if taken != self._rival_slots:
             self._rival_slots = taken
             self._set_capacities(self.members.present.values())
+            self._slots.offer()
 
     @property
     def can_reserve(self) -> bool:
         """Whether a slot is free that no permit and no waiting task claims."""
         slots = self._slots
         free = slots.free - slots.reserved - len(slots.waiting) > 0
-        # Tasks that avoid an executor leave its slots to others, but not without end.
-        return free and (not slots.avoiding or len(slots.avoiding) < self.members.healthy)
+        return free and len(slots.avoiding) < max(1, self.members.healthy)  # avoiding leaves slots to others, in bounds
 
     @property
     def healthy(self) -> int:
@@ -275,10 +275,10 @@ class ExecutorPool:
 
     def _warm_up_step(self) -> None:
         self._set_capacities(self._warm_up.step(self.members.present.values(), self.members.healthy))
+        self._slots.offer()
 
     def _set_capacities(self, executors: Iterable[Executor]) -> None:
         for executor in executors:
             executor.capacity = self._capacity(executor)
             self._slots.refresh(executor)
         self._choice.set_members(self.members.present.values())
-        self._slots.offer()
