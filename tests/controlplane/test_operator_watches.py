@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import yaml
+from redis import Redis
 
 from devcluster.server import OPERATOR_ACCOUNT, ControlPlane
 from tests.controlplane import conftest as shared
@@ -216,6 +217,12 @@ def test_a_term_that_begins_without_a_crd_waits_for_it(
         eventually(lambda: is_ready(started), REFUSED)
 
 
+def journalled(server: RedisServer, group: str) -> int:
+    """Tasks in flight that the journals of a group hold."""
+    with Redis(port=server.port) as redis:
+        return sum(int(redis.hlen(key)) for key in redis.scan_iter(f"queueworker:{{{group}}}:journal:*"))
+
+
 def test_what_was_in_flight_when_nobody_led_is_reported_before_a_deleted_object_goes(
     control_plane: ControlPlane,
     kubectl: Kubectl,
@@ -230,7 +237,7 @@ def test_what_was_in_flight_when_nobody_led_is_reported_before_a_deleted_object_
     with leading(control_plane, tmp_path, namespace) as first:
         body = worker("legacy", **spec(queue, shared_redis, slow_executor))
         kubectl("apply", "-n", namespace, "-f", "-", input=body)
-        eventually(lambda: account(queue)["handed_out"] == 4)
+        eventually(lambda: journalled(shared_redis, f"{namespace}/legacy") == 4)
         first.kill()
     kubectl("delete", "qw", "legacy", "-n", namespace, "--wait=false")
     assert not done(queue, 4)

@@ -146,7 +146,7 @@ def test_explain_has_words_for_every_field(kubectl: Kubectl) -> None:
     silent = [path for path in paths if not _described(schema, path)]
     assert silent == []
     executors = kubectl("explain", "queueworker.spec.executors").stdout
-    assert "Maximum number of tasks that one executor runs at once. Default: 1." in " ".join(executors.split())
+    assert "Default: what the executor advertises (max_concurrent), else 1." in " ".join(executors.split())
 
 
 def _described(schema: dict[str, Any], path: str) -> bool:
