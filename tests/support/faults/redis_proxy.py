@@ -23,6 +23,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
 _DIGESTS = {hashlib.sha1(script.encode()).hexdigest().encode(): script for script in (BATCH, LEASE, READ)}
+
+
+def _script_of(words: list[bytes]) -> str | None:
+    """The script that a command runs: by its digest, or sent whole to a Redis that does not know it."""
+    match words[0].upper():
+        case b"EVALSHA":
+            return _DIGESTS.get(words[1])
+        case b"EVAL":
+            return _DIGESTS.get(hashlib.sha1(words[1]).hexdigest().encode())
+    return None
+
+
 _READ_BYTES = 1 << 16
 
 
@@ -177,7 +189,7 @@ class RedisProxy(Proxy):
             await writer.drain()
 
     def _recognise(self, words: list[bytes]) -> _Command:
-        script = _DIGESTS.get(words[1]) if words[0].upper() == b"EVALSHA" else None
+        script = _script_of(words)
         if script is None:
             return _Command()
         arguments = words[3 + int(words[2]) :]
