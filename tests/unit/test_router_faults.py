@@ -396,3 +396,28 @@ def test_an_entry_that_is_taken_over_while_its_task_is_in_flight_elsewhere_goes_
         s.advance(20)
         assert s.account.reported["a"] == 1
         assert s.journalled() == set()
+
+
+# --- the end
+
+
+@pytest.mark.parametrize("broken", ["transport", "redis"])
+def test_a_router_stops_whatever_a_step_of_closing_raises(broken: str) -> None:
+    async def raise_error() -> None:
+        raise RuntimeError("a defect")
+
+    with Scenario() as s:
+        s.submit("a")
+        s.advance(5)
+        running = s.live[0]
+        for part in [running.wire] if broken == "transport" else running.clients:
+            setattr(part, "close" if broken == "transport" else "aclose", raise_error)
+        stop = s.loop.create_task(running.supervisor.stop(final=False))
+        s.advance(60)
+        assert stop.done(), "stop() must return"
+        assert all("a step of closing the router failed" in error for error in s.errors.seen)
+        assert s.errors.seen
+        s.errors.seen.clear()
+        s.live.remove(running)
+        s.takeovers += 1
+        s.start()
