@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
 from queueworker.redaction import without_credentials
 from queueworker.routing.http.transport import HttpTransport, NotSent, TransportError
 from queueworker.routing.journal.failed_tasks import REMOVE, FailedTask, decode, keys
-from queueworker.routing.journal.redis_client import connect
+from queueworker.routing.journal.redis_client import answer_of, connect
 from queueworker.routing.limits import Limits
 from queueworker.routing.queue.answers import key_refused, read_look_up, read_submission
 from queueworker.routing.wire.reading import excerpt
 from queueworker.routing.wire.task import path_id
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import AsyncIterator
 
     from redis.asyncio import Redis
 
@@ -44,27 +44,27 @@ class FailedTasks:
 
     async def newest_first(self) -> AsyncIterator[FailedTask]:
         hash_key, index, _ = self._keys
-        ids = [i.decode() for i in await _wait(self._redis.zrevrange(index, 0, -1))]
+        ids = [i.decode() for i in await answer_of(self._redis.zrevrange(index, 0, -1))]
         for first in range(0, len(ids), PAGE):
             page = ids[first : first + PAGE]
-            for eval_id, raw in zip(page, await _wait(self._redis.hmget(hash_key, page)), strict=True):
+            for eval_id, raw in zip(page, await answer_of(self._redis.hmget(hash_key, page)), strict=True):
                 if raw is not None:
                     yield self._decoded(eval_id, raw)
 
     async def get(self, eval_id: str) -> FailedTask | None:
-        raw = await _wait(self._redis.hget(self._keys[0], eval_id))
+        raw = await answer_of(self._redis.hget(self._keys[0], eval_id))
         return None if raw is None else self._decoded(eval_id, raw)
 
     async def remove(self, task: FailedTask) -> None:
         """Take out what was read, and nothing newer: the task may have failed again since."""
-        await _wait(self._redis.eval(REMOVE, 3, *self._keys, task.eval_id, self._read[task.eval_id]))
+        await answer_of(self._redis.eval(REMOVE, 3, *self._keys, task.eval_id, self._read[task.eval_id]))
 
     async def groups(self) -> list[str]:
         """The groups that this Redis knows, at most MAX_GROUPS, sorted. A large Redis is looked through in part."""
         found: set[str] = set()
         cursor = 0
         for _ in range(MAX_SCANS):
-            cursor, names = await _wait(self._redis.scan(cursor, match="queueworker:{*", count=1000))
+            cursor, names = await answer_of(self._redis.scan(cursor, match="queueworker:{*", count=1000))
             found.update(match[1].decode("utf-8", "replace") for name in names if (match := _GROUP.match(name)))
             if cursor == 0 or len(found) >= MAX_GROUPS:
                 break
@@ -169,8 +169,3 @@ class Resender:
         return Sent(
             task.eval_id, done=False, message=f"queue {shown} did not take it: {status}, {excerpt(answer.body)}"
         )
-
-
-async def _wait(answer: Awaitable[Any] | Any) -> Any:
-    """redis-py's commands are typed as sync or async at once."""
-    return await answer

@@ -14,7 +14,7 @@ from queueworker.resource.redis_url import redis_target
 from queueworker.routing.journal.redis_connections import CONNECTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from redis.asyncio import Connection
     from redis.commands.core import AsyncScript
@@ -94,6 +94,11 @@ def names_another_server(error: object) -> bool:
     if isinstance(error, ReadOnlyError | MasterDownError | BusyLoadingError):
         return True
     return str(error).startswith(("READONLY", "MASTERDOWN", "LOADING", "MISCONF"))
+
+
+async def answer_of(command: Awaitable[Any] | Any) -> Any:
+    """The answer to a command: redis-py types its commands as synchronous and asynchronous at once."""
+    return await command
 
 
 def connect(url: str, **options: Any) -> Client:

@@ -11,10 +11,10 @@ from redis.exceptions import RedisError
 
 from queueworker.routing.backoff import exponential
 from queueworker.routing.journal import old_parts, scripts
+from queueworker.routing.journal.redis_client import answer_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from typing import Any
+    from collections.abc import Callable
 
     from queueworker.routing.journal.lease import Instance, Lease, TakeoverRoom
     from queueworker.routing.journal.old_parts import InParts
@@ -89,7 +89,7 @@ class Takeover:
     async def quarantine(self, eval_id: str | bytes, entry: bytes) -> None:
         """Set an entry that cannot be read aside, for a person to look at."""
         with contextlib.suppress(RedisError, OSError):
-            await _wait(self._redis.hset(self._quarantine_key, mapping={eval_id: entry}))
+            await answer_of(self._redis.hset(self._quarantine_key, mapping={eval_id: entry}))
         log.error(
             "journal entry of %s cannot be read; it is set aside in the Redis hash %s", eval_id, self._quarantine_key
         )
@@ -105,7 +105,7 @@ class Takeover:
                 entries[eval_id] = entry
             else:  # no queue handed this id out: JSON is text
                 await self.quarantine(field, entry)
-                await _wait(self._redis.hdel(instance.journal_key, field))
+                await answer_of(self._redis.hdel(instance.journal_key, field))
         return entries
 
     async def _not_ours(self, instance: Instance) -> dict[bytes, bytes]:
@@ -138,8 +138,3 @@ class Takeover:
 
 def _text(field: bytes) -> str:
     return field.decode(errors="replace")
-
-
-async def _wait(answer: Awaitable[Any] | Any) -> Any:
-    """redis-py's commands are typed as sync or async at once."""
-    return await answer
