@@ -92,7 +92,7 @@ def test_failed_tasks_are_listed_shown_sent_again_and_complete(redis_url: str, t
     with platform(redis_url) as (queue, executor, environ):
         for eval_id in ("first", "second", "third"):
             submit(queue, eval_id, code)
-        with worker_process(**environ, EXECUTOR_ENDPOINTS=executor.url):
+        with worker_process(**environ, EXECUTOR_ENDPOINTS=executor.url, EXECUTOR_CONCURRENCY="1"):
             wait_until(lambda: len(ids(environ)) == 3, "three failed tasks", 20)
             table = failed("list", "--limit", "2", **environ)
             assert table.stdout.splitlines()[0].split() == ["ID", "WHEN", "ATTEMPTS", "EXECUTOR", "ERROR"]
