@@ -14,6 +14,7 @@ import typer
 from queueworker import __version__
 from queueworker.cli import failed as failed_cli
 from queueworker.cli import uninstall as uninstall_cli
+from queueworker.cli.usage import Group
 from queueworker.processes.environment import InvalidEnvironment, load
 from queueworker.processes.environment_table import VARIABLES
 from queueworker.processes.logs import LogFormat, LogLevel, configure
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

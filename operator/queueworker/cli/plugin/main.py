@@ -13,6 +13,7 @@ import typer
 
 from queueworker import __version__
 from queueworker.cli.plugin.access import Access, run, with_access
+from queueworker.cli.usage import Group
 
 if TYPE_CHECKING:
     from queueworker.cli.plugin.actions import Done
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 PROG = "kubectl queueworker"
 
 app = typer.Typer(
+    cls=Group,
     name=PROG,
     add_completion=False,
     no_args_is_help=True,
