@@ -19,7 +19,7 @@ from tests.support.model.platform import ASYNC
 from tests.support.model.scenario import EXECUTORS, Scenario
 
 HUNT = "PROPERTY_EXAMPLES" in os.environ
-EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "20"))
 MOMENTS = (0.0, 0.0001, 0.001, 0.02, 0.3, 1.0, 2.1, 7.0, 30.0)
 QUEUE_MODES = ("up", "refused", "hang", "500", "401", "404")
 QUEUE_FAULTS = ("lost", "broken", "413", *("gateway",) * 4)
