@@ -147,7 +147,7 @@ def estimate(packages: Packages | None, compiled: int, seconds: float) -> str:
         return ""
     compiled = min(compiled, packages.missing)
     rest = packages.missing - compiled
-    if not rest:
+    if rest <= 1:  # the command itself, which is linked
         return f"{packages.total} of {packages.total} packages, linking"
     text = f"{packages.total - rest} of {packages.total} packages"
     return f"{text}, about {seconds * rest / compiled:.0f} s left" if compiled >= 20 else text
