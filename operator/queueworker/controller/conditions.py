@@ -153,7 +153,8 @@ def _routing(snapshot: Snapshot | None, problems: Problems) -> _State:
         return "False", Reason.STALLED, snapshot.stalled
     if snapshot.down:
         return "False", Reason.NO_EXECUTORS, problems.discovery or _unhealthy(snapshot)
-    return "True", Reason.ROUTING, f"routing to {snapshot.healthy} of {snapshot.desired} executors"
+    text = f"routing to {snapshot.healthy} of {snapshot.desired} executors"
+    return "True", Reason.ROUTING, f"{text}; nothing is pulled now: {snapshot.hold}" if snapshot.hold else text
 
 
 def _executors(snapshot: Snapshot | None, problems: Problems) -> _State:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from queueworker.processes.memory import memory_budget
 from queueworker.processes.signals import StopSignals
 from queueworker.routing.config import static_endpoints
 from queueworker.routing.router import Router
@@ -52,7 +53,8 @@ async def run_worker(settings: WorkerSettings) -> None:
     process, config = settings.process, settings.config
     endpoints = static_endpoints(config.spec)
     assert endpoints is not None
-    router = Router(config, endpoints, worker_id=process.worker_id)
+    budget = memory_budget(process.memory_budget_mebibytes)
+    router = Router(config, endpoints, worker_id=process.worker_id, budget=budget)
     source = WorkerSource(router)
 
     def on_stop(name: str) -> None:

@@ -33,39 +33,16 @@ if TYPE_CHECKING:
     from queueworker.routing.in_flight import InFlightTask
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.limits import Limits
+    from queueworker.routing.memory import MemoryAccount
     from queueworker.routing.router_log import RouterLog
 
 log = logging.getLogger(__name__)
 
-# What a task takes in memory beside its body and its result.
-RUN_BYTES = 8 * 1024
 GIVE_UP_SECONDS = 3.0
 
 
 class Fenced(Exception):
     """Another router has taken the task over: nothing more may be done for it here."""
-
-
-class Unreported:
-    """The bytes of tasks that have ended and wait for the journal and for the queue."""
-
-    def __init__(self, most: int, on_room: Callable[[], None]) -> None:
-        self._most = most
-        self._on_room = on_room
-        self._bytes = 0
-
-    @property
-    def has_room(self) -> bool:
-        return self._bytes < self._most
-
-    def add(self, size: int) -> None:
-        self._bytes += size
-
-    def remove(self, size: int) -> None:
-        full = not self.has_room
-        self._bytes -= size
-        if full and self.has_room:
-            self._on_room()
 
 
 class TaskRunner:
@@ -78,7 +55,7 @@ class TaskRunner:
         attempts: Attempts,
         outcomes: AsyncOutcomes,
         journal: Journal,
-        unreported: Unreported,
+        memory: MemoryAccount,
         counters: Counters,
         limits: Limits,
         clock: Callable[[], float],
@@ -95,7 +72,7 @@ class TaskRunner:
         self._attempts = attempts
         self._outcomes = outcomes
         self._journal = journal
-        self._unreported = unreported
+        self._memory = memory
         self._counters = counters
         self._limits = limits
         self._clock = clock
@@ -108,12 +85,12 @@ class TaskRunner:
         flight.run = asyncio.current_task()
         try:
             outcome = flight.outcome or await self._execute(flight, permit)
-            await self._settle(flight, outcome)
+            await self._settle(flight, outcome, permit)
         except Fenced:
             log.warning("another router took task %s over", flight.eval_id)
         except Exception as error:
             log.exception("task %s met a defect of the router", flight.eval_id)
-            await self._settle(flight, Outcome(completed=False, error=f"the router failed: {error!r}"))
+            await self._settle(flight, Outcome(completed=False, error=f"the router failed: {error!r}"), permit)
         except asyncio.CancelledError:
             await self._on_cancelled(flight)
             raise
@@ -124,12 +101,14 @@ class TaskRunner:
     # --- execute
 
     async def _execute(self, flight: InFlightTask, permit: SlotPermit | None) -> Outcome:
-        """Give the task to executors until one has answered for it, or `retry` and the grace are used up."""
+        """Give the task to executors until one has answered for it, or `retry` and the grace are used up.
+
+        The slot is still taken then.
+        """
         assert permit is not None
         if flight.deadline is not None:
             outcome = await self._await_published_outcome(flight, flight.deadline)
             if outcome is not None:
-                permit.release()
                 return outcome
         timeout = flight.task.timeout or self.spec.routing.task_timeout_seconds
         body = execute_body(flight.task, timeout)
@@ -139,12 +118,10 @@ class TaskRunner:
             except NoExecutors as error:
                 self._counters.attempts_failed += 1
                 return Outcome(completed=False, error=str(error))
-            try:
-                result = await self._attempt(flight, executor, body, timeout)
-            finally:
-                permit.release()
+            result = await self._attempt(flight, executor, body, timeout)
             if isinstance(result, Outcome):
                 return result
+            permit.release()
             flight.recorded, flight.deadline = True, None
             if result.after:
                 await self._back_off(flight, result.after)
@@ -184,15 +161,17 @@ class TaskRunner:
 
     # --- record, report, publish
 
-    async def _settle(self, flight: InFlightTask, outcome: Outcome) -> None:
-        size = len(flight.task.raw) + len(outcome.result or b"") + RUN_BYTES
-        self._unreported.add(size)
+    async def _settle(self, flight: InFlightTask, outcome: Outcome, permit: SlotPermit | None = None) -> None:
+        size = len(outcome.result or b"")
+        self._memory.take_result(size)
+        if permit is not None:
+            permit.release()  # not before the result counts: the slot may be filled at once
         try:
             await self._record(flight, outcome)
             taken = await self._report(flight, outcome)
             self._publish(flight, taken)
         finally:
-            self._unreported.remove(size)
+            self._memory.give_result(size)
 
     async def _record(self, flight: InFlightTask, outcome: Outcome) -> None:
         """Make the outcome durable, so that a successor reports the task and does not run it again."""
