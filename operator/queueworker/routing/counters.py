@@ -9,9 +9,13 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
-from typing import Annotated, Any, NamedTuple, get_type_hints
+from itertools import accumulate
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
 from queueworker.resource.status import TasksStatus, description_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 BUCKETS_SECONDS = (
     0.0005,
@@ -46,6 +50,24 @@ class Histogram:
     def observe(self, seconds: float) -> None:
         self.counts[bisect_left(BUCKETS_SECONDS, seconds)] += 1
         self.sum += seconds
+
+
+def quantile(counts: Sequence[int], share: float) -> float | None:
+    """Seconds below which that share of the observations lies, interpolated within a bucket as Prometheus does.
+
+    `counts` is as in `Histogram`. None without observations; above the last bound it is that bound.
+    """
+    total = sum(counts)
+    if not total:
+        return None
+    wanted = share * total
+    for index, reached in enumerate(accumulate(counts)):
+        if index == len(BUCKETS_SECONDS):
+            break
+        if counts[index] and reached >= wanted:
+            low, high = BUCKETS_SECONDS[index - 1] if index else 0.0, BUCKETS_SECONDS[index]
+            return low + (high - low) * (1 - (reached - wanted) / counts[index])
+    return float(BUCKETS_SECONDS[-1])
 
 
 class Metric(NamedTuple):

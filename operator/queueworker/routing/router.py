@@ -27,7 +27,7 @@ from queueworker.routing.queue.clients import QueueClients
 from queueworker.routing.recovery import Unfinished
 from queueworker.routing.router_log import RouterLog
 from queueworker.routing.runs import TaskRuns
-from queueworker.routing.snapshot import Snapshot
+from queueworker.routing.snapshot import Pipeline, Snapshot
 from queueworker.routing.task_run import TaskRunner
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Router:
         self._moving = False
         """The successor has another Redis: it cannot find in the journal what is left."""
         self._unfinished = Unfinished()
-        spec, counters, router_log = config.spec, self._counters, RouterLog(config.group)
+        spec, counters, self._log = config.spec, self._counters, RouterLog(config.group)
         self._journal = Journal(
             *(config.redis_url, config.group, worker_id, counters),
             limits=limits,
@@ -106,13 +106,13 @@ class Router:
         self._poller = Poller(spec, self._queues.own, self._journal, self._memory, limits, self._fill_slots)
         self._runner = TaskRunner(
             *(spec, self._pool, self._attempts, self._outcomes, self._journal, self._memory, counters, limits, clock),
-            log=router_log,
+            log=self._log,
             on_report_failure=self._transition,
         )
         parts = (self._life, self._queues, self._pool, self._poller, self._runner, self._journal, self._memory)
         self._runs = TaskRuns(config.group, *parts, counters, clock, on_done=self._settle)
         kept = (self._life, self._queues, self._pool, self._outcomes, self._journal, self._poller, self._runs)
-        self._housekeeper = Housekeeper(router_log, *kept, counters, clock, on_transition)
+        self._housekeeper = Housekeeper(self._log, *kept, counters, clock, on_transition)
 
     # --- what it is told
 
@@ -211,14 +211,23 @@ class Router:
             last_task_time=self._runner.last_task_time,
             in_flight=len(self._runs.flights),
             events_buffered=self._journal.buffered_events,
-            per_minute=self._housekeeper.per_minute,
+            per_minute=self._housekeeper.history.per_minute,
             counters=counters,
             rivals=self._journal.rivals,
             stalled=self._housekeeper.stalled,
             hold=self._hold(),
             memory_held=self._memory.held,
             memory_budget=self._memory.budget.max_bytes,
+            pipeline=self._pipeline(),
+            history=self._housekeeper.history,
+            failures=tuple(self._runner.failures),
+            transitions=tuple(self._log.transitions),
         )
+
+    def _pipeline(self) -> Pipeline:
+        executing, to_report = self._runner.executing, self._runner.reporting
+        pulled = max(0, len(self._runs.flights) - executing - to_report)
+        return Pipeline(pulled, executing, to_report, self._journal.buffered_events)
 
     # --- life
 

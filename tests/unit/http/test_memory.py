@@ -48,7 +48,7 @@ async def serve_in_chunks(served: Served) -> None:
 
 
 def post(transport: HttpTransport, url: str, timeout: float = 10) -> asyncio.Task[Answer]:
-    return asyncio.ensure_future(transport.post(f"{url}/execute", b"{}", timeout, limit=LIMIT))  # type: ignore[arg-type]
+    return asyncio.ensure_future(transport.post(f"{url}/execute", b"{}", timeout, limit=LIMIT))
 
 
 @pytest.mark.parametrize("serves", [serve, serve_in_chunks])
