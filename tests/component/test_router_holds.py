@@ -113,3 +113,16 @@ async def test_results_that_do_not_fit_into_one_batch_are_all_journalled_before_
             await until(lambda: router.snapshot().counters.events_published == 20)
     assert queue.reports == Counter(IDS)
     assert await journals(redis_url) == {}
+
+
+async def test_tasks_that_nobody_could_run_stay_in_the_queue_and_the_log_says_so(
+    queue: StubQueue, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with StubExecutor(healthy=False) as sick:
+        queue.submit(*IDS[:6])
+        async with running(queue, [sick], redis_url):
+            await until(lambda: "6 tasks wait and no executor is healthy: nothing is pulled" in caplog.text, 20)
+            assert queue.handed_out == []
+            sick.healthy = True
+            await queue.reported(6, 20)
+            await until(lambda: "no tasks wait for an executor any more" in caplog.text, 30)

@@ -39,7 +39,7 @@ async def run_worker(settings: WorkerSettings) -> None:
 
     with StopSignals(on_stop) as signals:
         async with serve(create_app(source, Mode.WORKER), process.host, process.port):
-            for note in settings.notes:
+            for note in (*settings.notes, *config.spec.warnings):
                 log.warning(note)
             log.info(
                 "worker %s of group %s routes from %s to %d executors; strategy: %s",
