@@ -57,7 +57,7 @@ def _fields(node: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, An
 
 
 def _type(node: dict[str, Any]) -> str:
-    return node.get("type", "integer or string")
+    return str(node.get("type", "integer or string"))
 
 
 def _bounds(node: dict[str, Any]) -> str:
