@@ -165,6 +165,18 @@ _LeaseNamespace = Annotated[
 ]
 
 
+_MemoryBudget = Annotated[
+    int | None,
+    typer.Option(
+        min=16,
+        max=1024 * 1024,
+        envvar="MEMORY_BUDGET_MEBIBYTES",
+        help="What tasks, results and events of all QueueWorkers may take in memory; above it no new tasks are pulled. "
+        "Default: half of the container's memory limit, or 512 without one.",
+    ),
+]
+
+
 @app.command(help=_OPERATOR_HELP)
 def operator(
     *,
@@ -179,6 +191,7 @@ def operator(
         LogLevel, typer.Option(help="Lowest level that is logged.", case_sensitive=False)
     ] = LogLevel.INFO,
     log_format: Annotated[LogFormat, typer.Option(help="Format of a log line.")] = LogFormat.TEXT,
+    memory_budget_mebibytes: _MemoryBudget = None,
 ) -> None:
     exit_until_claimed()
     configure(log_level, log_format)
@@ -186,7 +199,8 @@ def operator(
         logging.getLogger(__name__).warning(note)
     from queueworker.processes.operator import operate
 
-    _run_in_cluster(operate(_operator_options(namespace, lease_name, lease_namespace), host, port))
+    options = _operator_options(namespace, lease_name, lease_namespace, memory_budget_mebibytes)
+    _run_in_cluster(operate(options, host, port))
 
 
 @app.command(help=uninstall_cli.HELP, short_help="Say what stands in the way of the operator's removal.")
@@ -204,7 +218,9 @@ def uninstall(
     raise typer.Exit(_run_in_cluster(uninstall_cli.uninstall(options, release=release)))
 
 
-def _operator_options(namespaces: list[str] | None, lease_name: str, lease_namespace: str) -> OperatorOptions:
+def _operator_options(
+    namespaces: list[str] | None, lease_name: str, lease_namespace: str, memory_budget_mebibytes: int | None = None
+) -> OperatorOptions:
     from queueworker.controller.options import OperatorOptions
 
     return OperatorOptions(
@@ -212,6 +228,7 @@ def _operator_options(namespaces: list[str] | None, lease_name: str, lease_names
         lease_name=lease_name,
         lease_namespace=lease_namespace,
         in_pod=runs_in_pod(os.environ),
+        memory_budget_mebibytes=memory_budget_mebibytes,
     )
 
 

@@ -96,6 +96,7 @@ class InputReader:
             discovery=discovery_fault,
             queue_note=key.note,
             redis_note=redis_url.note,
+            warnings=spec.warnings,
             suspended=suspended,
         )
         if endpoints is None and self._config is None:

@@ -36,6 +36,8 @@ class OperatorOptions:
     lease_name: str = "queueworker-operator"
     lease_namespace: str = "queueworker-system"
     in_pod: bool = False
+    memory_budget_mebibytes: int | None = None
+    """For what all routers hold in memory. None: it follows from the container's memory limit."""
     identity: str = field(default_factory=lambda: f"{socket.gethostname()}-{uuid4().hex[:8]}")
 
 
