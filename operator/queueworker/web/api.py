@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from enum import Enum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
@@ -40,7 +41,7 @@ class Overview(BaseModel):
         description="A row for each object, sorted by name. `executors` has a letter for the state (h healthy, w "
         "warming up, s silent, e ejected, u unhealthy, c unchecked, l leaving) and slots in use / slots for each "
         "executor; `links` a sign for each of queue, events and journal (+ connected, - down, ? not known); `points` "
-        "counts the points of the history."
+        "counts the points of the history, and `point_rate` is the newest of them, in tasks a minute."
     )
 
 
@@ -64,15 +65,17 @@ _NOT_FOUND: dict[int | str, dict[str, Any]] = {
 class Api:
     """Builds the answers from the source, at most once a second each."""
 
-    def __init__(self, source: Source, kind: str, failures: Failures) -> None:
+    def __init__(self, source: Source, kind: str, failures: Failures, page_version: str) -> None:
         self._source = source
         self._kind = kind
         self._failures = failures
         self._boot = uuid4().hex[:12]
+        self._page_version = page_version
         self._shared = Shared()
 
     def add_to(self, app: FastAPI) -> None:
-        get, tags = app.get, ["page"]
+        get = app.get
+        tags: list[str | Enum] = ["page"]
 
         @get(
             "/api/overview",
@@ -117,12 +120,11 @@ class Api:
         ready, reason = self._source.ready()
         view = self._source.operator()
         objects = sorted(self._source.objects(), key=lambda v: v.group)
-        workers = [v.snapshot.worker_id for v in objects if v.snapshot is not None]
         return {
             "boot": self._boot,
             "version": __version__,
             "kind": self._kind,
-            "identity": view.identity if view is not None else next(iter(workers), platform.node()),
+            "identity": self._identity(),
             "ready": ready,
             "reason": reason,
             "namespaces": sorted({w.namespace for w in view.watches if w.namespace}) if view is not None else [],
@@ -140,4 +142,9 @@ class Api:
         raise HTTPException(HTTPStatus.NOT_FOUND, f"this process does not route for a QueueWorker {group}")
 
     def _headers(self) -> dict[str, str]:
-        return {}
+        """Who answers, and which page it serves: a standby answers with the bytes of the leader."""
+        return {"X-Answered-By": self._identity(), "X-Page-Version": self._page_version}
+
+    def _identity(self) -> str:
+        view = self._source.operator()
+        return platform.node() if view is None else view.identity

@@ -12,7 +12,7 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client.exposition import choose_encoder
 from starlette.middleware.base import BaseHTTPMiddleware
 
-from queueworker.web import metrics, views
+from queueworker.web import assets, metrics, views
 from queueworker.web.api import Api
 from queueworker.web.models import (
     ErrorDetail,
@@ -24,6 +24,7 @@ from queueworker.web.models import (
     RouterStatus,
 )
 from queueworker.web.overview import Failures
+from queueworker.web.page import add_page
 from queueworker.web.source import OperatorView, Public
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ def create_app(source: Source, mode: Mode = Mode.OPERATOR) -> FastAPI:
     _add_queue_worker(app, source)
     _add_probes(app, source)
     _add_metrics(app, source)
-    Api(source, mode, Failures.FULL).add_to(app)
+    files = assets.load()
+    Api(source, mode, Failures.FULL, files.version).add_to(app)
+    add_page(app, files)
 
     @app.get("/openapi.yaml", include_in_schema=False)
     async def openapi_yaml() -> Response:
