@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from queueworker.routing.config import Intent
-from queueworker.routing.counters import text_of
+from queueworker.routing.counters import LossCause, text_of
 from queueworker.routing.snapshot import ExecutorSnapshot, LinkReason, Phase, Pipeline
 
 
@@ -72,6 +72,10 @@ class RouterQueue(LinkStatus):
         description="Tasks waiting in the queue, by its last answer; null before the first answer."
     )
     consecutive_errors: int = Field(description="Consecutive failed exchanges. The backoff grows with this number.")
+    pulls_lost: dict[LossCause, int] = Field(
+        description=text_of("pulls_lost_no_answer"),
+        examples=[{"no_answer": 1, "not_the_queues": 0, "unreadable": 0}],
+    )
     last_task_time: float | None = Field(description="Unix time in seconds of the last report of a task.")
 
 

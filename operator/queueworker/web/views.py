@@ -76,6 +76,7 @@ def router_status(snapshot: Snapshot) -> RouterStatus:
             url=snapshot.queue_url,
             depth=snapshot.queue_depth,
             consecutive_errors=snapshot.consecutive_errors,
+            pulls_lost=counters.pulls_lost,
             last_task_time=snapshot.last_task_time,
         ),
         executors=list(snapshot.executors),
