@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from queueworker.controller.conditions import Problems
-from queueworker.controller.events import ObjectEvent
-from queueworker.controller.view import event_view, object_view
+from queueworker.controller.view import object_view
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.resource.status import QueueWorkerStatus
 from queueworker.routing.config import Intent
@@ -25,6 +24,7 @@ from queueworker.routing.snapshot import (
     TaskFailure,
     Transition,
 )
+from queueworker.web.source import EventView
 from tests.support.web_source import DOWN, FakeSource, executor, snapshot
 
 if TYPE_CHECKING:
@@ -147,10 +147,10 @@ class PageWorld(FakeSource):
     def _view(self, shown: Snapshot) -> ObjectView:
         percent = 100 if shown.intent is Intent.STANDBY else 40
         spec = QueueWorkerSpec.model_validate({"migration": {"celeryPercent": percent}})
-        event = ObjectEvent("Normal", "Routing", "routing to 3 of 3 executors")
+        event = EventView(time.time() - 3600, "Normal", "Routing", "routing to 3 of 3 executors")
         return object_view(
             *(shown.group, spec, shown, Problems()),
             status=QueueWorkerStatus(),
-            events=[event_view(event, time.time() - 3600)],
+            events=[event],
             now=datetime.now(UTC),
         )

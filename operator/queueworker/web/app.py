@@ -23,7 +23,7 @@ from queueworker.web.models import (
     Probe,
     RouterStatus,
 )
-from queueworker.web.overview import Failures
+from queueworker.web.options import WebOptions
 from queueworker.web.page import add_page
 from queueworker.web.source import OperatorView, Public
 
@@ -60,8 +60,8 @@ _TAGS = [
 ]
 
 
-def create_app(source: Source, mode: Mode = Mode.OPERATOR) -> FastAPI:
-    """Returns the application. It reads `source` on each request and keeps no state."""
+def create_app(source: Source, mode: Mode = Mode.OPERATOR, options: WebOptions = WebOptions()) -> FastAPI:  # noqa: B008
+    """Returns the application. It reads `source` on each request; the page's answers are kept for a second."""
     source = Public(source)
     app: FastAPI = FastAPIOffline(
         title="QueueWorker" if mode is Mode.WORKER else "QueueWorker operator",
@@ -76,7 +76,7 @@ def create_app(source: Source, mode: Mode = Mode.OPERATOR) -> FastAPI:
     _add_probes(app, source)
     _add_metrics(app, source)
     files = assets.load()
-    Api(source, mode, Failures.FULL, files.version).add_to(app)
+    Api(source, mode, options, files.version).add_to(app)
     add_page(app, files)
 
     @app.get("/openapi.yaml", include_in_schema=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field, TypeAdapter
@@ -11,6 +10,7 @@ from queueworker.routing.history import POINT_SECONDS, POINTS, Series
 from queueworker.routing.snapshot import ExecutorState, Link, TaskFailure, Transition
 from queueworker.web import views
 from queueworker.web.models import RouterStatus
+from queueworker.web.options import Failures
 from queueworker.web.source import ConditionView, EventView, MigrationView
 from queueworker.web.state import Level, advice, state_of
 
@@ -39,14 +39,6 @@ _LETTERS = {
     ExecutorState.UNCHECKED: "c",
     ExecutorState.LEAVING: "l",
 }
-
-
-class Failures(StrEnum):
-    """What of failed tasks the HTTP API shows, which needs no login. Summary: not their errors."""
-
-    FULL = "Full"
-    SUMMARY = "Summary"
-    OFF = "Off"
 
 
 # --- the list
