@@ -41,7 +41,7 @@ demo: venv ## run the whole platform on this machine; DEMO_SECONDS=30 ends by it
 control-plane: venv ## prepare kube-apiserver, etcd, kubectl and redis-server, and print their folder
 	@$(BIN)/python -m devcluster binaries
 
-test: lint verify test-fast test-processes test-controlplane test-e2e test-faults ## run all checks and tests
+test: lint verify test-fast test-processes test-browser test-controlplane test-e2e test-faults ## run all checks and tests
 
 test-fast: venv ## run the unit and component tests
 	$(PYTEST) -q -rs -n $(FAST_WORKERS) tests/unit tests/component

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.browser.chromium import EXECUTABLE, MISSING, Browser, browser
+from tests.support.redis_fixtures import redis_url, shared_redis
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from playwright.async_api import Page
+
+
+__all__ = ["redis_url", "shared_redis", "visitor"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
