@@ -15,7 +15,7 @@ from queueworker import __version__
 from queueworker.cli import failed as failed_cli
 from queueworker.cli import uninstall as uninstall_cli
 from queueworker.cli.usage import Group
-from queueworker.processes.environment import InvalidEnvironment, load
+from queueworker.processes.environment import InvalidEnvironment, load, load_web
 from queueworker.processes.environment_table import VARIABLES
 from queueworker.processes.logs import LogFormat, LogLevel, configure
 from queueworker.processes.notes import ignored_proxies
@@ -199,8 +199,13 @@ def operator(
         logging.getLogger(__name__).warning(note)
     from queueworker.processes.operator import operate
 
+    try:
+        web = load_web(os.environ)
+    except InvalidEnvironment as error:
+        print("\n".join(error.problems), file=sys.stderr)
+        raise typer.Exit(2) from error
     options = _operator_options(namespace, lease_name, lease_namespace, memory_budget_mebibytes)
-    _run_in_cluster(operate(options, host, port))
+    _run_in_cluster(operate(options, host, port, web, os.environ.get("POD_IP", "")))
 
 
 @app.command(help=uninstall_cli.HELP, short_help="Say what stands in the way of the operator's removal.")

@@ -36,6 +36,7 @@ async def run_operator(
             *(cluster, options.lease_namespace, options.lease_name, options.identity),
             rivals=registry.has_rivals,
             on_holder=registry.see_leader,
+            address=options.address,
         )
         stopping = asyncio.create_task(stop.wait())
         while not stop.is_set():

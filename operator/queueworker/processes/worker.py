@@ -31,14 +31,14 @@ async def run_worker(settings: WorkerSettings) -> None:
         source.observe()
 
     router = Router(config, endpoints, worker_id=process.worker_id, on_transition=on_transition, budget=budget)
-    source = WorkerSource(config.group, config.spec, router.snapshot)
+    source = WorkerSource(config, router.snapshot)
 
     def on_stop(name: str) -> None:
         log.info("received %s: draining for at most %d s", name, config.spec.routing.drain_seconds)
         source.stopping = True
 
     with StopSignals(on_stop) as signals:
-        async with serve(create_app(source, Mode.WORKER), process.host, process.port):
+        async with serve(create_app(source, Mode.WORKER, settings.web), process.host, process.port):
             for note in (*settings.notes, *config.spec.warnings):
                 log.warning(note)
             log.info(
