@@ -143,6 +143,31 @@ def undrain(access: Access, executor: Executor, name: Name = None, *, output: Fo
     drain(access, executor, name, undo=True, output=output)
 
 
+def check(
+    access: Access,
+    name: Name = None,
+    *,
+    short: Annotated[bool, typer.Option("--short", help="Show errors and warnings only.")] = False,
+    output: Format = Output.TEXT,
+) -> None:
+    """Find what is missing for it to work, and say what to do. The exit status is 1 if there are errors."""
+    from queueworker.cli.plugin import screen
+    from queueworker.cli.plugin.check_screen import check_lines
+    from queueworker.cli.plugin.checks import check as reading
+    from queueworker.cli.plugin.findings import counts
+
+    found = run(reading(access, name))
+    errors, warnings, total = counts(found)
+    if output is Output.JSON:
+        findings = [asdict(finding) for finding in found]
+        print_json({"errors": errors, "warnings": warnings, "checks": total, "findings": findings})
+    else:
+        glyphs, size = screen.here()
+        screen.show(check_lines(found, size, glyphs, short=short))
+    if errors:
+        raise typer.Exit(1)
+
+
 def _say(done: Done, output: Output) -> None:
     if output is Output.JSON:
         print_json(asdict(done))
@@ -153,6 +178,7 @@ def _say(done: Done, output: Output) -> None:
 
 
 app.command()(with_access(status, everywhere=True))
+app.command()(with_access(check, everywhere=True))
 for verb in (suspend, resume, drain, undrain):
     app.command()(with_access(verb))
 
