@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from queueworker import __version__
+from queueworker.cli.plugin import failed as failed_cli
 from queueworker.cli.plugin.access import Access, run, with_access
 from queueworker.cli.usage import Group
 
@@ -177,6 +178,7 @@ def _say(done: Done, output: Output) -> None:
         print(f"note: {done.note}", file=sys.stderr)
 
 
+app.add_typer(failed_cli.app, name="failed")
 app.command()(with_access(status, everywhere=True))
 app.command()(with_access(check, everywhere=True))
 for verb in (suspend, resume, drain, undrain):
