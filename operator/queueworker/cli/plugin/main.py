@@ -169,6 +169,23 @@ def check(
         raise typer.Exit(1)
 
 
+def top(access: Access, *, output: Format = Output.TEXT) -> None:
+    """Watch all QueueWorkers, worst first. On a pipe, or with -o json, they are printed once."""
+    from queueworker.cli.plugin import screen
+    from queueworker.cli.plugin import top as watching
+    from queueworker.cli.plugin.top_screen import TopState, top_lines
+
+    if output is Output.TEXT and sys.stdout.isatty():
+        print(run(watching.top(access)))
+        return
+    views = run(watching.once(access))
+    if output is Output.JSON:
+        print_json([view.as_json() for view in views])
+        return
+    glyphs, size = screen.here()
+    screen.show(top_lines(views, TopState(selected=-2), size, glyphs)[:-1])
+
+
 def _say(done: Done, output: Output) -> None:
     if output is Output.JSON:
         print_json(asdict(done))
@@ -180,6 +197,7 @@ def _say(done: Done, output: Output) -> None:
 
 app.add_typer(failed_cli.app, name="failed")
 app.command()(with_access(status, everywhere=True))
+app.command()(with_access(top, everywhere=True))
 app.command()(with_access(check, everywhere=True))
 for verb in (suspend, resume, drain, undrain):
     app.command()(with_access(verb))
