@@ -171,7 +171,7 @@ def operator(
     namespace: _Namespaces = None,
     lease_name: _LeaseName = "queueworker-operator",
     lease_namespace: _LeaseNamespace,
-    host: Annotated[str, typer.Option(help="Address that the HTTP API listens on.")] = "0.0.0.0",
+    host: Annotated[str, typer.Option(help="Address that the HTTP API listens on.", show_default=":: (all)")] = "::",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="TCP port of the HTTP API; 0 takes any free port.")
     ] = 8084,
