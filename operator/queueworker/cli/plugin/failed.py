@@ -12,7 +12,7 @@ import typer
 
 from queueworker.cli import failed as tasks
 from queueworker.cli.failed_options import read_redis_url
-from queueworker.cli.plugin.access import Access, run, with_access
+from queueworker.cli.plugin.access import Access, object_names, run, with_access
 from queueworker.cli.plugin.problems import Problem
 from queueworker.cli.usage import Group
 
@@ -39,7 +39,7 @@ a port, or run the command in a pod of the operator; the error says how.
     short_help="List failed tasks, and send them again.",
 )
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The QueueWorker.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The QueueWorker.", autocompletion=object_names)]
 RedisURL = Annotated[
     str,
     typer.Option(

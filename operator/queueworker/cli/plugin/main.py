@@ -13,7 +13,7 @@ import typer
 
 from queueworker import __version__
 from queueworker.cli.plugin import failed as failed_cli
-from queueworker.cli.plugin.access import Access, run, with_access
+from queueworker.cli.plugin.access import Access, object_names, run, with_access
 from queueworker.cli.usage import Group
 
 if TYPE_CHECKING:
@@ -50,7 +50,13 @@ class Output(StrEnum):
 
 
 Name = Annotated[
-    str | None, typer.Argument(metavar="[NAME]", show_default=False, help="The QueueWorker; optional if there is one.")
+    str | None,
+    typer.Argument(
+        metavar="[NAME]",
+        show_default=False,
+        help="The QueueWorker; optional if there is one.",
+        autocompletion=object_names,
+    ),
 ]
 Format = Annotated[Output, typer.Option("--output", "-o", help="json has all that the text has.")]
 
