@@ -31,7 +31,7 @@ def banner(settings: WorkerSettings, environ: Mapping[str, str]) -> list[str]:
         "executors": f"{len(executors)}: {', '.join(listed)}" if executors else "none",
         "strategy": str(spec.routing.strategy),
         "journal": f"{shown(config.redis_url)}, group {without_credentials(config.group)}",
-        "status": f"http://{_reachable(process.host)}:{process.port}/status",
+        "status": f"http://{_reachable(process.host)}:{process.port or '(a free port, see below)'}/status",
     }
     if config.intent is not Intent.ROUTE:
         rows["stands by"] = "all traffic goes to Celery; no tasks are pulled"
