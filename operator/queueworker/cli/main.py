@@ -93,6 +93,10 @@ def worker() -> None:
         print("\n".join(error.problems), file=sys.stderr)
         raise typer.Exit(2) from error
     configure(settings.process.log_level, settings.process.log_format)
+    if sys.stderr.isatty() and settings.process.log_format is LogFormat.TEXT:
+        from queueworker.processes.banner import banner
+
+        print("\n".join(banner(settings, os.environ)), file=sys.stderr)
     from queueworker.processes.worker import run_worker
 
     _run(run_worker(settings))
