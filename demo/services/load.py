@@ -19,6 +19,11 @@ import typer
 GRACE_SECONDS = 5.0
 """Time after the stop for a submission that is under way: the queue may have the task already."""
 
+ROOM_SECONDS = 0.25
+"""Time between two looks at a queue that has too many tasks."""
+CATCH_UP_SECONDS = 1.0
+"""Submissions that are late by more than this, because of an outage, are not made up for."""
+
 _QUICK = (
     "print('hello from', {index})",
     "print(sum(range({index} % 1000)))",
@@ -63,6 +68,17 @@ class _Submitter:
         except TimeoutError:
             pass
 
+    async def wait_for_room(self, max_waiting: int) -> None:
+        """Return when at most that many tasks wait in the queue, or at the stop."""
+        while not self._stop.is_set():
+            try:
+                answer = await self._client.get("/status")
+            except httpx.TransportError:
+                return  # `submit` waits for the queue
+            if not answer.is_success or answer.json()["queued"] <= max_waiting:
+                return
+            await self.pause(ROOM_SECONDS)
+
     async def submit(self, task: dict[str, Any]) -> bool:
         """Return whether the queue accepted the task before the stop and the grace after it.
 
@@ -97,6 +113,7 @@ async def run_load(
     *,
     rate: float | None = None,
     count: int | None = None,
+    max_waiting: int | None = None,
     fail_percent: float = 10,
     task_timeout: int = 30,
     concurrency: int = 8,
@@ -109,10 +126,11 @@ async def run_load(
     """Submit `count` tasks, or until `stop` is set. Returns the number of tasks that the queue accepted.
 
     `rate` is in tasks per second (None: as fast as the queue answers), `task_timeout` in seconds, `fail_percent` from 0
-    to 100. The ids are `{prefix}-000000` and so on; by default each call has a unique prefix. `on_submitted` gets the
-    number of accepted tasks after each one, also if this coroutine is cancelled later. Without `count` and `stop` it
-    runs until it is cancelled. Raises `LoadError` if the queue refuses tasks permanently, and `ValueError` for a rate
-    that is not positive.
+    to 100. While more than `max_waiting` tasks wait in the queue, none is submitted (None: no limit). The ids are
+    `{prefix}-000000` and so on; by default each call has a unique prefix. `on_submitted` gets the number of accepted
+    tasks after each one, also if this coroutine is cancelled later. Without `count` and `stop` it runs until it is
+    cancelled. Raises `LoadError` if the queue refuses tasks permanently, and `ValueError` for a rate that is not
+    positive.
     """
     if rate is not None and rate <= 0:
         raise ValueError(f"rate: must be positive, not {rate}")
@@ -120,20 +138,24 @@ async def run_load(
     prefix = prefix or f"load-{uuid.uuid4().hex[:8]}"
     chance = random.Random(seed)
     clock = asyncio.get_running_loop().time
-    start = clock()
+    turn = clock()
     indexes = itertools.count() if count is None else iter(range(count))
     submitted = 0
 
     async def submit_tasks(submitter: _Submitter) -> None:
-        nonlocal submitted
+        nonlocal submitted, turn
         while not stop.is_set():
             index = next(indexes, None)
             if index is None:
                 return
             if rate is not None:
-                await submitter.pause(start + index / rate - clock())
-                if stop.is_set():
-                    return
+                mine = turn
+                turn = max(turn + 1 / rate, clock() - CATCH_UP_SECONDS)
+                await submitter.pause(mine - clock())
+            if max_waiting is not None:
+                await submitter.wait_for_room(max_waiting)
+            if stop.is_set():
+                return
             task = {
                 "eval_id": f"{prefix}-{index:06d}",
                 "code": code_for(index, fail_percent, chance),
@@ -170,6 +192,9 @@ def main(
     ] = "http://127.0.0.1:8081",
     rate: Annotated[float, typer.Option(help="Tasks per second; 0: as fast as the queue answers.")] = 10,
     count: Annotated[int, typer.Option(help="Number of tasks; 0: until SIGTERM or Ctrl-C.")] = 0,
+    max_waiting: Annotated[
+        int, typer.Option(min=0, help="Submit nothing while more tasks than these wait in the queue; 0: no limit.")
+    ] = 0,
     fail_percent: Annotated[float, typer.Option(min=0, max=100, help="Percentage of tasks that raise.")] = 10,
     task_timeout: Annotated[int, typer.Option(min=1, help="Timeout of each task in seconds.")] = 30,
     concurrency: Annotated[int, typer.Option(min=1, help="Concurrent requests.")] = 8,
@@ -188,6 +213,7 @@ def main(
             queue_url,
             rate=rate or None,
             count=count or None,
+            max_waiting=max_waiting or None,
             fail_percent=fail_percent,
             task_timeout=task_timeout,
             concurrency=concurrency,
