@@ -13,12 +13,14 @@ import uuid
 from collections.abc import Callable
 from typing import Annotated, Any
 
-import httpx
+import aiohttp
 import typer
 
 GRACE_SECONDS = 5.0
 """Time after the stop for a submission that is under way: the queue may have the task already."""
 
+ANSWER_SECONDS = 10.0
+UNREACHABLE = (aiohttp.ClientError, TimeoutError)
 ROOM_SECONDS = 0.25
 """Time between two looks at a queue that has too many tasks."""
 CATCH_UP_SECONDS = 1.0
@@ -56,8 +58,9 @@ def retry_delay(attempt: int, retry_after: str | None) -> float:
 
 
 class _Submitter:
-    def __init__(self, client: httpx.AsyncClient, stop: asyncio.Event) -> None:
+    def __init__(self, client: aiohttp.ClientSession, queue_url: str, stop: asyncio.Event) -> None:
         self._client = client
+        self._queue_url = queue_url.rstrip("/")
         self._stop = stop
 
     async def pause(self, seconds: float) -> None:
@@ -72,11 +75,11 @@ class _Submitter:
         """Return when at most that many tasks wait in the queue, or at the stop."""
         while not self._stop.is_set():
             try:
-                answer = await self._client.get("/status")
-            except httpx.TransportError:
+                async with self._client.get(f"{self._queue_url}/status") as answer:
+                    if not answer.ok or (await answer.json())["queued"] <= max_waiting:
+                        return
+            except UNREACHABLE:
                 return  # `submit` waits for the queue
-            if not answer.is_success or answer.json()["queued"] <= max_waiting:
-                return
             await self.pause(ROOM_SECONDS)
 
     async def submit(self, task: dict[str, Any]) -> bool:
@@ -89,15 +92,15 @@ class _Submitter:
         for attempt in itertools.count():
             retry_after = None
             try:
-                answer = await self._client.post("/tasks", json=task)
-            except httpx.TransportError:
+                async with self._client.post(f"{self._queue_url}/tasks", json=task) as answer:
+                    if answer.ok:
+                        return True
+                    if answer.status != 429 and answer.status < 500:
+                        text = await answer.text(errors="replace")
+                        raise LoadError(f"queue {self._queue_url} answered {answer.status}: {text[:200]}")
+                    retry_after = answer.headers.get("Retry-After")
+            except UNREACHABLE:
                 pass  # the queue may have the task: submitting the same id again does not duplicate it
-            else:
-                if answer.is_success:
-                    return True
-                if answer.status_code != 429 and answer.status_code < 500:
-                    raise LoadError(f"queue {self._client.base_url} answered {answer.status_code}: {answer.text[:200]}")
-                retry_after = answer.headers.get("Retry-After")
             if self._stop.is_set():
                 deadline = deadline or clock() + GRACE_SECONDS
                 if clock() >= deadline:
@@ -170,8 +173,8 @@ async def run_load(
                     on_submitted(submitted)
 
     headers = {"X-API-Key": api_key} if api_key else {}
-    async with httpx.AsyncClient(base_url=queue_url, headers=headers, timeout=10, trust_env=False) as client:
-        submitter = _Submitter(client, stop)
+    async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(ANSWER_SECONDS)) as client:
+        submitter = _Submitter(client, queue_url, stop)
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(concurrency):
