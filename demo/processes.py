@@ -176,8 +176,12 @@ class Line:
             list(threads.map(lambda number: self._process(number, "start"), numbers))
 
     def _process(self, number: int, verb: str) -> None:
+        """Raises DemoError if the gateway does not do it."""
         url = f"{self.gateway_url}/processes/{number}/{verb}"
-        httpx.post(url, timeout=START_SECONDS, trust_env=False).raise_for_status()
+        try:
+            httpx.post(url, timeout=START_SECONDS, trust_env=False).raise_for_status()
+        except httpx.HTTPError as error:
+            raise DemoError(f"executor-{number}: the gateway could not {verb} it: {error!r}") from error
 
     def __enter__(self) -> Self:
         return self

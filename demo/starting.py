@@ -48,7 +48,7 @@ def start(stack: ExitStack, folder: Path, options: Options, console: Console) ->
         routers: Routers = Worker(stack, folder, line, redis.url, options.executors)
     else:
         kubectl, kubeconfig = cluster
-        console.print("installing the CRD and the operator's role, and starting two replicas of the operator")
+        console.print("installing CRD and role, and starting two replicas of the operator")
         operators = Operators(stack, folder, kubectl, kubeconfig)
         operators.route(stack, line, redis.url, options.executors)
         routers = operators
@@ -62,7 +62,7 @@ def start(stack: ExitStack, folder: Path, options: Options, console: Console) ->
 
 def _cluster(stack: ExitStack, folder: Path, context: str, console: Console) -> tuple[Kubectl, str]:
     """The administrator's kubectl, and a kubeconfig of the operator if there is one already."""
-    console.print("preparing the control plane's binaries (they are built the first time, which takes about 5 minutes)")
+    console.print("preparing kube-apiserver and etcd; the first time they are built (5 minutes)")
     if context:
         return Kubectl(kubeconfig_of(context, folder)), ""
     binaries.assets()

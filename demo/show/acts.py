@@ -92,11 +92,11 @@ def _recovered(before: Facts, now: Facts) -> int:
 
 
 def _redis_is_away(_before: Facts, now: Facts) -> bool:
-    return now.router is not None and not now.router.redis
+    return now.router is not None and now.router.redis is False
 
 
 def _queue_is_away(_before: Facts, now: Facts) -> bool:
-    return now.router is not None and not now.router.queue
+    return now.router is not None and now.router.queue is False
 
 
 def _pool_is(count: int) -> Done:

@@ -26,12 +26,12 @@ class Executor:
 
 @dataclass(frozen=True, slots=True)
 class Router:
-    """The router that leads, by its `/status`."""
+    """The router that leads, by its `/status`. `queue` and `redis` are None before its first exchange with them."""
 
     url: str
     executors: tuple[Executor, ...]
-    queue: bool
-    redis: bool
+    queue: bool | None
+    redis: bool | None
     buffered: int
     in_flight: int
     recovered: int
@@ -82,7 +82,8 @@ class Facts:
         if router is None or not self.queue_answers:
             return False
         healthy = all(e.healthy and not e.leaving for e in router.executors)
-        return healthy and bool(router.executors) and router.queue and router.redis and router.buffered < FEW_EVENTS
+        linked = bool(router.queue and router.redis)
+        return healthy and bool(router.executors) and linked and router.buffered < FEW_EVENTS
 
     @property
     def idle(self) -> bool:
@@ -113,9 +114,16 @@ def router_from(url: str, status: dict[str, Any]) -> Router:
     return Router(
         url=url,
         executors=tuple(Executor(*(e[field] for field in fields)) for e in status["executors"]),
-        queue=status["queue"]["connected"],
-        redis=status["events"]["connected"] and status["journal"]["connected"],
+        queue=_connected(status["queue"]),
+        redis=_connected(status["events"], status["journal"]),
         buffered=status["events"]["buffered"],
         in_flight=status["tasks"]["in_flight"],
         recovered=status["tasks"]["recovered"],
     )
+
+
+def _connected(*links: dict[str, Any]) -> bool | None:
+    """False if one of them is down, None if one is not known yet."""
+    if all(link["connected"] for link in links):
+        return True
+    return None if all(link["connected"] or link["reason"] == "Unknown" for link in links) else False

@@ -81,6 +81,10 @@ class Show:
     def over(self) -> bool:
         return self.ending and self.now_on is None
 
+    @property
+    def has_begun(self) -> bool:
+        return self._began is not None
+
     def seconds(self, now: float) -> float:
         return 0.0 if self._began is None else now - self._began
 

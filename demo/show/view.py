@@ -45,16 +45,17 @@ class View:
 
     def add(self, facts: Facts) -> None:
         self.facts = facts
-        self.rates.add(facts.at, facts.reported)
-        if facts.legacy is not None:
+        if self.show.has_begun:
+            self.rates.add(facts.at, facts.reported)
+        if self.show.has_begun and facts.legacy is not None:
             self.legacy_rates.add(facts.at, facts.legacy.reported)
         router = facts.router
         if router is not None:
             self.address = f"{router.url}/"
         self._mark("router", facts.at, up=router is not None)
-        self._mark("queue", facts.at, up=facts.queue_answers and (router is None or router.queue))
+        self._mark("queue", facts.at, up=facts.queue_answers and (router is None or router.queue is not False))
         if router is not None:
-            self._mark("Redis", facts.at, up=router.redis)
+            self._mark("Redis", facts.at, up=router.redis is not False)
 
     def down(self, name: str) -> float | None:
         """For how many seconds it has been down; None if it is up."""
