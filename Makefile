@@ -15,7 +15,7 @@ FAST_WORKERS ?= 4
 FAULT_WORKERS ?= 6
 FAULTS = $(PYTEST) -q -rs -n $(FAULT_WORKERS) --dist loadgroup tests/faults
 
-.PHONY: help venv lock generate verify lint format test test-fast test-properties test-controlplane test-e2e test-faults reliability demo demo-worker control-plane bench bench-objects bench-profile bench-smoke bench-balance bench-isolation clean
+.PHONY: help venv lock generate verify lint format test test-fast test-properties test-controlplane test-e2e test-faults reliability demo demo-worker recording control-plane bench bench-objects bench-profile bench-smoke bench-balance bench-isolation clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ demo: venv ## run the whole platform here and break it; DEMO_SECONDS=30 ends by 
 
 demo-worker: venv ## the same without Kubernetes, which starts in seconds; DEMO_LEGACY=1 shows the legacy loop beside it
 	@$(BIN)/python -m demo --worker
+
+recording: venv ## record make demo as docs/images/demo.svg
+	@$(BIN)/python -m devcluster binaries
+	@$(BIN)/python -m tools.recording
 
 control-plane: venv ## prepare kube-apiserver, etcd, kubectl and redis-server, and print their folder
 	@$(BIN)/python -m devcluster binaries

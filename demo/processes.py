@@ -149,9 +149,9 @@ class Line:
         self.queue.first_line()
 
     def start_load(self, rate: float) -> None:
-        options = ("--queue-url", self.queue_url, "--rate", str(rate), "--prefix", self.prefix)
-        options += ("--max-waiting", str(MAX_WAITING))
-        self._load = Service(self._folder, f"{self.prefix}-load", "demo.services.load", *options)
+        options = {"queue-url": self.queue_url, "rate": rate, "prefix": self.prefix, "max-waiting": MAX_WAITING}
+        arguments = [f"--{name}={value}" for name, value in options.items()]
+        self._load = Service(self._folder, f"{self.prefix}-load", "demo.services.load", *arguments)
         self._load.start()
 
     def stop_load(self) -> int:

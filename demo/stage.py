@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from demo.routers import Routers
     from demo.show.acts import Command
 
-ANSWER_SECONDS = 1.0
+ANSWER_SECONDS = 2.0
 
 
 @dataclass

@@ -18,14 +18,21 @@ import termios
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import pyte
 
+from devcluster.children import die_with_parent
 from tools.terminal_svg import Frame, Run, animation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tools.terminal_svg import Line
 
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs" / "images" / "demo.svg"
-COLUMNS, ROWS = 80, 22
+COLUMNS, ROWS = 80, 20
 FRAME_SECONDS = 0.5
 SPEED = 2.0
 LAST_FRAME_SECONDS = 8.0
@@ -37,7 +44,7 @@ _ALTERNATE = re.compile(rb"\x1b\[\?1049([hl])")
 @dataclass(frozen=True, slots=True)
 class Sample:
     at: float
-    lines: tuple[tuple[Run, ...], ...]
+    lines: tuple[Line, ...]
 
 
 class Terminal:
@@ -55,20 +62,20 @@ class Terminal:
             else:
                 self._stream.feed(part)
 
-    def _clear(self) -> None:
-        self._shown = pyte.Screen(COLUMNS, ROWS)
-        self._stream = pyte.ByteStream(self._shown)
-
     @property
     def text(self) -> str:
         return "\n".join(self._shown.display)
 
-    def lines(self) -> tuple[tuple[Run, ...], ...]:
+    def lines(self) -> tuple[Line, ...]:
         return tuple(_runs(self._shown.buffer[row]) for row in range(ROWS))
 
+    def _clear(self) -> None:
+        self._shown = pyte.Screen(COLUMNS, ROWS)
+        self._stream = pyte.ByteStream(self._shown)
 
-def _runs(row: dict[int, pyte.screens.Char]) -> tuple[Run, ...]:
-    """The cells of a row, those of equal style together; without blanks at the end."""
+
+def _runs(row: Mapping[int, pyte.screens.Char]) -> Line:
+    """The cells of a row, those of equal style together; without those that are blank."""
     runs: list[Run] = []
     for column in range(COLUMNS):
         cell = row[column]
@@ -80,52 +87,104 @@ def _runs(row: dict[int, pyte.screens.Char]) -> tuple[Run, ...]:
     return tuple(run for run in runs if run.text.strip())
 
 
+class Session:
+    """A command on a terminal. It is killed at the end of the block if it still runs."""
+
+    def __init__(self, command: list[str], environ: Mapping[str, str]) -> None:
+        self.terminal = Terminal()
+        self._seen: set[str] = set()
+        self._descriptor, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+        self._process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8"} | environ,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+        os.close(theirs)
+
+    @property
+    def text(self) -> str:
+        return self.terminal.text
+
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def press(self, key: str) -> None:
+        os.write(self._descriptor, key.encode())
+
+    def watch(self, seconds: float) -> None:
+        """Take what arrives in that time."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if select.select([self._descriptor], [], [], left)[0]:
+                try:
+                    self.terminal.feed(os.read(self._descriptor, 65536))
+                except OSError:  # the program has ended
+                    time.sleep(max(0.0, left))
+        self._seen |= {run.colour for line in self.terminal.lines() for run in line}
+
+    def until(self, condition: Callable[[str], bool], seconds: float) -> None:
+        """Return when the screen's text fulfils the condition. Raises TimeoutError with the text."""
+        deadline = time.monotonic() + seconds
+        while not condition(self.text):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not within {seconds:.0f} s; the screen is:\n{self.text}")
+            self.watch(FRAME_SECONDS)
+
+    def wait(self, seconds: float) -> int:
+        """The exit status. Raises TimeoutError."""
+        deadline = time.monotonic() + seconds
+        while not self.ended:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"did not end within {seconds:.0f} s; the screen is:\n{self.text}")
+            self.watch(FRAME_SECONDS)
+        return self._process.wait()
+
+    def colours(self) -> set[str]:
+        """Those that were seen, beside the terminal's own."""
+        return self._seen - {"default"}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+        os.close(self._descriptor)
+
+
 def record(command: list[str]) -> list[Sample]:
     """What is seen from the first full screen on. When the acts are over, the program gets a q. Raises TimeoutError."""
-    descriptor, ours = pty.openpty()
-    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-    environ = os.environ | {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8", "COLUMNS": str(COLUMNS), "LINES": str(ROWS)}
-    environ.pop("NO_COLOR", None)
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environ, stdin=ours, stdout=ours, stderr=ours, start_new_session=True
-    )
-    os.close(ours)
-    terminal, samples, began, asked = Terminal(), list[Sample](), time.monotonic(), False
-    while (now := time.monotonic() - began) < LIMIT_SECONDS:
-        terminal.feed(_read(descriptor, until=began + now + FRAME_SECONDS))
-        if terminal.was_full_screen:
-            samples.append(Sample(now, terminal.lines()))
-        if OVER in terminal.text and not asked:
-            os.write(descriptor, b"q")
-            asked = True
-        if process.poll() is not None:
-            return samples
-    process.terminate()
-    raise TimeoutError(f"the demo did not end within {LIMIT_SECONDS:.0f} s; the screen was:\n{terminal.text}")
-
-
-def _read(descriptor: int, until: float) -> bytes:
-    """What arrives until then, in seconds on the monotonic clock."""
-    data = b""
-    while (left := until - time.monotonic()) > 0:
-        if select.select([descriptor], [], [], left)[0]:
-            try:
-                data += os.read(descriptor, 65536)
-            except OSError:  # the program has ended
-                time.sleep(max(0.0, left))
-    return data
+    samples, began, asked = list[Sample](), time.monotonic(), False
+    with Session(command, {}) as session:
+        while (now := time.monotonic() - began) < LIMIT_SECONDS:
+            session.watch(FRAME_SECONDS)
+            if session.terminal.was_full_screen:
+                samples.append(Sample(now, session.terminal.lines()))
+            if OVER in session.text and not asked:
+                session.press("q")
+                asked = True
+            if session.ended:
+                return samples
+        raise TimeoutError(f"the demo did not end within {LIMIT_SECONDS:.0f} s; the screen is:\n{session.text}")
 
 
 def frames(samples: list[Sample]) -> list[Frame]:
-    """Each different picture once, with the time that it is shown."""
+    """Each different picture once, with the time that it is shown; without empty ones."""
     found: list[Frame] = []
     for sample, after in zip(samples, [*samples[1:], None], strict=True):
         seconds = LAST_FRAME_SECONDS if after is None else (after.at - sample.at) / SPEED
         if found and found[-1].lines == sample.lines:
             found[-1] = Frame(sample.lines, found[-1].seconds + seconds)
-        else:
+        elif any(sample.lines):
             found.append(Frame(sample.lines, seconds))
-    return [frame for frame in found if any(frame.lines)]
+    return found
 
 
 def main() -> None:

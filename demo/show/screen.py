@@ -111,8 +111,9 @@ def result(performance: Performance, symbols: Symbols) -> str:
     if performance.noticed is not None:
         parts.append(f"noticed {seconds(performance.noticed):>5}")
     if performance.ended is not None:
-        ended = "healed" if performance.outcome is Outcome.HEALED else "not healed in"
-        parts.append(f"{ended} {seconds(performance.ended):>5}")
+        healed = performance.outcome is Outcome.HEALED
+        took = seconds(performance.ended)
+        parts.append(f"healed {took:>5}" if healed else f"not healed in {took}")
     return "  ".join([*parts, performance.note]).rstrip()
 
 
@@ -136,14 +137,16 @@ def _counts(view: View, width: int, symbols: Symbols) -> list[Text]:
             f"failed {stored.failed} ({stored.on_purpose} on purpose)"
         )
     ]
-    room = max(10, min(60, width - 30))
+    room = max(10, min(60, width - 20))
     rates = list(view.rates.values)[-room:]
     legacy = list(view.legacy_rates.values)[-room:]
     top = max(_usual_top(rates), _usual_top(legacy), 1.0)
-    lines.append(_rate("ours", rates, room, top, symbols, "green"))
+    lines.append(_rate("ours", rates, sparkline(rates, symbols, top), "green"))
     if facts.legacy is not None:
-        line = _rate("legacy", legacy, room, top, symbols, "magenta")
-        lines.append(line.append(f"  lost {facts.legacy.lost}", "bold red" if facts.legacy.lost else ""))
+        line = _rate("legacy", legacy, sparkline(legacy, symbols, top), "magenta")
+        lines.append(line)
+        lost = f"the legacy loop lost {facts.legacy.lost} of {facts.legacy.handed_out} tasks so far"
+        lines.append(Text(lost, "bold red" if facts.legacy.lost else "dim"))
     return lines
 
 
@@ -152,9 +155,8 @@ def _usual_top(rates: Sequence[float]) -> float:
     return sorted(rates)[len(rates) * 9 // 10] if rates else 0.0
 
 
-def _rate(name: str, rates: Sequence[float], room: int, top: float, symbols: Symbols, style: str) -> Text:
-    spark = sparkline(rates, symbols, top)
-    return Text.assemble(f"{name:<7}", (f"{spark:<{room}}", style), f" {rates[-1] if rates else 0:3.0f}/s")
+def _rate(name: str, rates: Sequence[float], spark: str, style: str) -> Text:
+    return Text.assemble(f"{name:<7}{rates[-1] if rates else 0:3.0f}/s  ", (spark, style))
 
 
 def _peers(view: View, symbols: Symbols) -> Text:
