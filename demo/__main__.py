@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from demo.processes import DemoError
-from demo.settling import settle, settle_legacy
+from demo.settling import settle_legacy, take_account
 from demo.show.run import perform
 from demo.show.show import Show
 from demo.stage import Observer, Stage
@@ -39,13 +39,13 @@ def run(options: Options, seconds: float, console: Console) -> bool:
         platform = start(stack, folder, options, console)
         observer = Observer(platform)
         stage = Stage(platform, observer, thread)
-        perform(Show(last_start=seconds or float("inf")), observer, stage, console)
-        account = settle(platform, observer, stage.kills, console)
+        submitted = perform(Show(last_start=seconds or float("inf")), observer, stage, console)
+        account = take_account(platform, observer, stage.kills, submitted)
         if platform.legacy is not None:
             settle_legacy(platform, observer, console)
         print(account, flush=True)
         for sentence in account.explanations():
-            console.print(sentence)
+            console.print(sentence, soft_wrap=not console.is_terminal)
         if not account.in_order:
             _show_errors(platform.routers.services, console)
         console.print("stopping everything")

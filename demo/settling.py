@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from demo.show.facts import Facts
     from demo.stage import Observer, Platform
 
 SETTLE_SECONDS = 300.0
@@ -23,12 +24,33 @@ LEGACY_SECONDS = 20.0
 POLL_SECONDS = 0.25
 
 
-def settle(platform: Platform, observer: Observer, kills: Sequence[float], console: Console) -> Account:
-    """Stop the load, and wait until every task has an outcome, or until nothing is under way any more."""
-    console.print("stopping the load and waiting for the tasks in flight")
+class Settling:
+    """Decides when nothing more is expected. `kills` are the times when the router was killed."""
+
+    def __init__(self, kills: Sequence[float], began: float) -> None:
+        self._began = began
+        # A router that was killed has tasks that its successor has not found yet: they look like lost ones until then.
+        self._busy_at = max([began, *(kill + TAKEOVER_SECONDS for kill in kills)])
+        self._progress_at = began
+        self._total = -1
+
+    def is_done(self, facts: Facts, submitted: int) -> bool:
+        """Every task has an outcome; or nobody works on one any more; or it takes too long."""
+        if facts.stored.total > self._total:
+            self._total, self._progress_at = facts.stored.total, facts.at
+        if not facts.idle:
+            self._busy_at = max(self._busy_at, facts.at)
+        return (
+            facts.stored.total >= submitted
+            or facts.at - self._busy_at >= IDLE_SECONDS
+            or facts.at - self._progress_at >= NO_PROGRESS_SECONDS
+            or facts.at - self._began >= SETTLE_SECONDS
+        )
+
+
+def take_account(platform: Platform, observer: Observer, kills: Sequence[float], submitted: int) -> Account:
+    """What became of each task."""
     line = platform.line
-    submitted = line.stop_load()
-    _wait(submitted, observer, kills)
     outcomes = stored_ids(platform.database, line.prefix)
     actions = line.actions.read_bytes().splitlines()
     counts = observer.queue_account(line)
@@ -39,21 +61,6 @@ def settle(platform: Platform, observer: Observer, kills: Sequence[float], conso
         lost=submitted - len(outcomes),
         announced=len(announced_losses(actions, kills, outcomes)),
     )
-
-
-def _wait(submitted: int, observer: Observer, kills: Sequence[float]) -> None:
-    now = time.monotonic()
-    deadline, progress_at, total = now + SETTLE_SECONDS, now, -1
-    # A router that was killed has tasks that its successor has not found yet: they look like lost ones until then.
-    busy_at = max([now, *(kill + TAKEOVER_SECONDS for kill in kills)])
-    while total < submitted and now < min(deadline, progress_at + NO_PROGRESS_SECONDS, busy_at + IDLE_SECONDS):
-        time.sleep(POLL_SECONDS)
-        facts = observer.observe()
-        now = facts.at
-        if facts.stored.total > total:
-            total, progress_at = facts.stored.total, now
-        if not facts.idle:
-            busy_at = max(busy_at, now)
 
 
 def settle_legacy(platform: Platform, observer: Observer, console: Console) -> None:

@@ -125,11 +125,9 @@ class Stage:
             self._running.remove(done)
             done.result()
 
-    def finish(self) -> None:
-        """Wait for all commands. Raises the error of one that failed."""
-        for future in self._running:
-            future.result()
-        self._running.clear()
+    def stop_load(self) -> Future[int]:
+        """Stop it after all commands. The result is how many tasks the queue accepted."""
+        return self._thread.submit(self._platform.line.stop_load)
 
     def _actions(self) -> dict[Kind, Callable[[int], None]]:
         return {

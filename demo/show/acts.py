@@ -155,7 +155,7 @@ QUEUE = Act(
     "queue stopped",
     "The queue is stopped: results wait until it is back",
     (
-        Step(_always(Kind.STOP_QUEUE), _queue_is_away, hold=3),
+        Step(_always(Kind.STOP_QUEUE), _queue_is_away, hold=1.5),
         Step(_always(Kind.START_QUEUE), _calm),
     ),
 )

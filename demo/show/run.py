@@ -10,18 +10,45 @@ from typing import TYPE_CHECKING, Protocol
 from rich.console import Console, Group
 from rich.live import Live
 
+from demo.settling import Settling
 from demo.show import keys
 from demo.show.screen import ASCII, Symbols, act_number, draw, result, symbols_for
 from demo.show.show import Outcome
 from demo.show.view import View
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from demo.show.facts import Facts
     from demo.show.show import Show
     from demo.stage import Observer, Stage
 
 PERIOD_SECONDS = 0.25
 LINE_SECONDS = 5.0
+
+
+class Finale:
+    """Stops the load, then waits until nothing more is expected."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._stopping: Future[int] | None = None
+        self._settling: Settling | None = None
+
+    @property
+    def submitted(self) -> int:
+        """Tasks that the queue accepted. Waits for the load to end."""
+        assert self._stopping is not None
+        return self._stopping.result()
+
+    def is_over(self, facts: Facts) -> bool:
+        if self._stopping is None:
+            self._stopping = self._stage.stop_load()
+        if not self._stopping.done():
+            return False
+        if self._settling is None:
+            self._settling = Settling(self._stage.kills, facts.at)
+        return self._settling.is_done(facts, self.submitted)
 
 
 class Output(Protocol):
@@ -35,6 +62,7 @@ class Lines:
         self._console = console
         self._begun = self._ended = 0
         self._next = 0.0
+        self._over = False
 
     def update(self, view: View) -> None:
         show, facts = view.show, view.facts
@@ -45,6 +73,9 @@ class Lines:
         for performance in ended[self._ended :]:
             self._console.print(f"  {result(performance, ASCII)}")
         self._ended = len(ended)
+        if show.over and not self._over:
+            self._over = True
+            self._console.print("stopping the load and waiting for the tasks in flight")
         if facts.at >= self._next:
             self._next = facts.at + LINE_SECONDS
             self._console.print(_state(facts))
@@ -62,8 +93,12 @@ class Screen:
         self._live.update(Group(*draw(view, size.width, size.height, self._symbols)), refresh=True)
 
 
-def perform(show: Show, observer: Observer, stage: Stage, console: Console) -> View:
-    """Run until the show is over. On Ctrl-C no act begins any more, and the one that is on is brought to its end."""
+def perform(show: Show, observer: Observer, stage: Stage, console: Console) -> int:
+    """Run until the show is over and all tasks have ended. Returns how many were submitted.
+
+    On Ctrl-C no act begins any more, and the one that is on is brought to its end.
+    """
+    finale = Finale(stage)
     with ExitStack() as stack:
         read = stack.enter_context(keys.pressed())
         view = View(show, observer.observe())
@@ -72,15 +107,13 @@ def perform(show: Show, observer: Observer, stage: Stage, console: Console) -> V
             try:
                 _turn(view, observer, stage, read())
                 output.update(view)
-                if show.over:
-                    break
+                if show.over and finale.is_over(view.facts):
+                    return finale.submitted
                 time.sleep(PERIOD_SECONDS)
             except KeyboardInterrupt:
                 if show.ending:
                     raise
                 show.end()
-        stage.finish()
-    return view
 
 
 def _turn(view: View, observer: Observer, stage: Stage, pressed: str) -> None:

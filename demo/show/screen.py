@@ -92,6 +92,8 @@ def headline(show: Show) -> str:
         return "Paused: no act begins by itself; space goes on"
     if show.programme_is_over:
         return "All acts are over. Break something yourself, or press q for the account"
+    if not show.has_begun:
+        return "Everything starts: waiting until tasks are routed"
     return (
         "All is well; the next act begins soon" if show.performances else "Tasks are routed; the first act begins soon"
     )
