@@ -69,12 +69,15 @@ def settle_legacy(platform: Platform, observer: Observer, console: Console) -> N
     line, worker = platform.legacy
     console.print(f"waiting for the legacy loop, {LEGACY_SECONDS:.0f} s at most")
     submitted = line.stop_load()
-    deadline = time.monotonic() + LEGACY_SECONDS
-    while time.monotonic() < deadline and stored(platform.database, line.prefix).total < submitted:
+    now = progress_at = time.monotonic()
+    deadline, total, counts = now + LEGACY_SECONDS, -1, observer.queue_account(line)
+    while now < deadline and (counts.handed_out < submitted or now < progress_at + IDLE_SECONDS) and total < submitted:
         time.sleep(POLL_SECONDS)
+        now, counts, before = time.monotonic(), observer.queue_account(line), total
+        total = stored(platform.database, line.prefix).total
+        if total > before:
+            progress_at = now
     worker.stop()
-    counts = observer.queue_account(line)
-    total = stored(platform.database, line.prefix).total
     waiting = submitted - counts.handed_out
     console.print(
         f"legacy loop: submitted={submitted} waiting={waiting} stored={total} lost={counts.handed_out - total}"

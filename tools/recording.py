@@ -90,7 +90,7 @@ def _runs(row: Mapping[int, pyte.screens.Char]) -> Line:
 class Session:
     """A command on a terminal. It is killed at the end of the block if it still runs."""
 
-    def __init__(self, command: list[str], environ: Mapping[str, str]) -> None:
+    def __init__(self, command: list[str], environ: dict[str, str]) -> None:
         self.terminal = Terminal()
         self._seen: set[str] = set()
         self._descriptor, theirs = pty.openpty()
