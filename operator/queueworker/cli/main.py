@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from queueworker import __version__
 from queueworker.cli import failed as failed_cli
 from queueworker.cli import uninstall as uninstall_cli
+from queueworker.cli.usage import Group
 from queueworker.processes.environment import InvalidEnvironment, load
 from queueworker.processes.environment_table import VARIABLES
 from queueworker.processes.logs import LogFormat, LogLevel, configure
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 app = typer.Typer(
-    add_completion=False,
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -47,6 +49,15 @@ Failed tasks:
 """,
 )
 app.add_typer(failed_cli.app, name="failed")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    *, version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
 
 
 def _variables() -> str:
@@ -154,13 +165,25 @@ _LeaseNamespace = Annotated[
 ]
 
 
+_MemoryBudget = Annotated[
+    int | None,
+    typer.Option(
+        min=16,
+        max=1024 * 1024,
+        envvar="MEMORY_BUDGET_MEBIBYTES",
+        help="What tasks, results and events of all QueueWorkers may take in memory; above it no new tasks are pulled. "
+        "Default: half of the container's memory limit, or 512 without one.",
+    ),
+]
+
+
 @app.command(help=_OPERATOR_HELP)
 def operator(
     *,
     namespace: _Namespaces = None,
     lease_name: _LeaseName = "queueworker-operator",
     lease_namespace: _LeaseNamespace,
-    host: Annotated[str, typer.Option(help="Address that the HTTP API listens on.")] = "0.0.0.0",
+    host: Annotated[str, typer.Option(help="Address that the HTTP API listens on.", show_default=":: (all)")] = "::",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="TCP port of the HTTP API; 0 takes any free port.")
     ] = 8084,
@@ -168,6 +191,7 @@ def operator(
         LogLevel, typer.Option(help="Lowest level that is logged.", case_sensitive=False)
     ] = LogLevel.INFO,
     log_format: Annotated[LogFormat, typer.Option(help="Format of a log line.")] = LogFormat.TEXT,
+    memory_budget_mebibytes: _MemoryBudget = None,
 ) -> None:
     exit_until_claimed()
     configure(log_level, log_format)
@@ -175,7 +199,8 @@ def operator(
         logging.getLogger(__name__).warning(note)
     from queueworker.processes.operator import operate
 
-    _run_in_cluster(operate(_operator_options(namespace, lease_name, lease_namespace), host, port))
+    options = _operator_options(namespace, lease_name, lease_namespace, memory_budget_mebibytes)
+    _run_in_cluster(operate(options, host, port))
 
 
 @app.command(help=uninstall_cli.HELP, short_help="Say what stands in the way of the operator's removal.")
@@ -193,7 +218,9 @@ def uninstall(
     raise typer.Exit(_run_in_cluster(uninstall_cli.uninstall(options, release=release)))
 
 
-def _operator_options(namespaces: list[str] | None, lease_name: str, lease_namespace: str) -> OperatorOptions:
+def _operator_options(
+    namespaces: list[str] | None, lease_name: str, lease_namespace: str, memory_budget_mebibytes: int | None = None
+) -> OperatorOptions:
     from queueworker.controller.options import OperatorOptions
 
     return OperatorOptions(
@@ -201,6 +228,7 @@ def _operator_options(namespaces: list[str] | None, lease_name: str, lease_names
         lease_name=lease_name,
         lease_namespace=lease_namespace,
         in_pod=runs_in_pod(os.environ),
+        memory_budget_mebibytes=memory_budget_mebibytes,
     )
 
 

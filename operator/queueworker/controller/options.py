@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from queueworker.controller.runner import ObjectRunner
     from queueworker.controller.watches import Key, Watch
     from queueworker.routing.snapshot import Snapshot
+    from queueworker.web.source import ObjectView
 
 # A replica without a success of the API server for this long is not ready. Its routers continue.
 SILENCE_SECONDS = 30.0
@@ -35,6 +36,8 @@ class OperatorOptions:
     lease_name: str = "queueworker-operator"
     lease_namespace: str = "queueworker-system"
     in_pod: bool = False
+    memory_budget_mebibytes: int | None = None
+    """For what all routers hold in memory. None: it follows from the container's memory limit."""
     identity: str = field(default_factory=lambda: f"{socket.gethostname()}-{uuid4().hex[:8]}")
 
 
@@ -64,6 +67,9 @@ class Registry:
 
     def snapshots(self) -> Iterable[Snapshot]:
         return [snapshot for runner in self.runners.values() if (snapshot := runner.snapshot()) is not None]
+
+    def objects(self) -> Iterable[ObjectView]:
+        return [runner.view() for runner in self.runners.values()]
 
     def has_rivals(self) -> bool:
         """True if another operator routes for one of our objects, according to Redis."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from queueworker.controller.app import run_operator
 from queueworker.controller.options import Registry
+from queueworker.processes.memory import memory_budget
 from queueworker.processes.signals import StopSignals
 from queueworker.web.app import Mode, create_app
 from queueworker.web.server import serve
@@ -31,5 +32,6 @@ async def operate(options: OperatorOptions, host: str, port: int) -> None:
 
     with StopSignals(on_stop) as signals:
         async with serve(create_app(registry, Mode.OPERATOR), host, port):
-            await run_operator(options, registry, signals.stopped, signals.claim)
+            budget = memory_budget(options.memory_budget_mebibytes)
+            await run_operator(options, registry, signals.stopped, signals.claim, budget)
         log.info("stopped")
