@@ -15,7 +15,8 @@ FAST_WORKERS ?= 4
 FAULT_WORKERS ?= 6
 FAULTS = $(PYTEST) -q -rs -n $(FAULT_WORKERS) --dist loadgroup tests/faults
 
-.PHONY: help venv lock generate verify lint format test test-fast test-browser screenshots test-processes test-properties test-controlplane test-e2e test-faults reliability demo control-plane bench bench-objects bench-profile bench-smoke bench-balance bench-isolation clean
+# Every target: none is a file of that name.
+.PHONY: $(shell awk -F: '/^[a-z0-9-]+:/{print $$1}' $(MAKEFILE_LIST))
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,8 +36,15 @@ $(BENCH_STAMP): requirements-bench.txt
 	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
 	@touch $@
 
-demo: venv ## run the whole platform on this machine; DEMO_SECONDS=30 ends by itself, DEMO_CONTEXT=name uses your cluster
+demo: venv ## run the whole platform here and break it; DEMO_SECONDS=30 ends by itself, DEMO_CONTEXT=name uses your cluster
 	@$(BIN)/python -m demo
+
+demo-worker: venv ## the same without Kubernetes, which starts in seconds; DEMO_LEGACY=1 shows the legacy loop beside it
+	@$(BIN)/python -m demo --worker
+
+recording: venv ## record make demo as docs/images/demo.svg
+	@$(BIN)/python -m devcluster binaries
+	@$(BIN)/python -m tools.recording
 
 control-plane: venv ## prepare kube-apiserver, etcd, kubectl and redis-server, and print their folder
 	@$(BIN)/python -m devcluster binaries
