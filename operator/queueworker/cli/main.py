@@ -160,6 +160,14 @@ def operator(
     namespace: _Namespaces = None,
     lease_name: _LeaseName = "queueworker-operator",
     lease_namespace: _LeaseNamespace,
+    managed_pools: Annotated[
+        bool,
+        typer.Option(
+            "--managed-pools/--no-managed-pools",
+            envvar="MANAGED_POOLS",
+            help="Run pods for objects with spec.executors.template, which takes more rights.",
+        ),
+    ] = False,
     host: Annotated[str, typer.Option(help="Address that the HTTP API listens on.")] = "0.0.0.0",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="TCP port of the HTTP API; 0 takes any free port.")
@@ -175,7 +183,8 @@ def operator(
         logging.getLogger(__name__).warning(note)
     from queueworker.processes.operator import operate
 
-    _run_in_cluster(operate(_operator_options(namespace, lease_name, lease_namespace), host, port))
+    options = _operator_options(namespace, lease_name, lease_namespace, managed_pools=managed_pools)
+    _run_in_cluster(operate(options, host, port))
 
 
 @app.command(help=uninstall_cli.HELP, short_help="Say what stands in the way of the operator's removal.")
@@ -193,7 +202,9 @@ def uninstall(
     raise typer.Exit(_run_in_cluster(uninstall_cli.uninstall(options, release=release)))
 
 
-def _operator_options(namespaces: list[str] | None, lease_name: str, lease_namespace: str) -> OperatorOptions:
+def _operator_options(
+    namespaces: list[str] | None, lease_name: str, lease_namespace: str, *, managed_pools: bool = False
+) -> OperatorOptions:
     from queueworker.controller.options import OperatorOptions
 
     return OperatorOptions(
@@ -201,6 +212,7 @@ def _operator_options(namespaces: list[str] | None, lease_name: str, lease_names
         lease_name=lease_name,
         lease_namespace=lease_namespace,
         in_pod=runs_in_pod(os.environ),
+        managed_pools=managed_pools,
     )
 
 

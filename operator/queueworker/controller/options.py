@@ -35,6 +35,8 @@ class OperatorOptions:
     lease_name: str = "queueworker-operator"
     lease_namespace: str = "queueworker-system"
     in_pod: bool = False
+    managed_pools: bool = False
+    """Whether it runs pods for objects with `executors.template`."""
     identity: str = field(default_factory=lambda: f"{socket.gethostname()}-{uuid4().hex[:8]}")
 
 

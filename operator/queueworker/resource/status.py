@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from queueworker.resource.model import Model
 from queueworker.resource.reasons import ConditionType, Reason
-from queueworker.resource.spec import Model
 
 MAX_ENDPOINTS = 100
 MAX_MESSAGE = 1024
