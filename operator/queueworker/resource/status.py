@@ -102,7 +102,8 @@ class QueueWorkerStatus(StatusModel):
     conditions: tuple[Condition, ...] = Field(
         (),
         max_length=16,
-        description="Ready, ExecutorsAvailable, QueueReachable, EventsPublished, JournalWritable.",
+        description="Ready, ExecutorsAvailable, QueueReachable, EventsPublished, JournalWritable; PoolReady for the "
+        "pods of executors.template.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     executors: ExecutorsStatus | None = Field(None, description="The pool of executors.")
