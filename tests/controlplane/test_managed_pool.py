@@ -14,6 +14,7 @@ import yaml
 from devcluster.server import OPERATOR_ACCOUNT, ControlPlane
 from tests.controlplane import conftest as shared
 from tests.support.operating import (
+    account,
     condition,
     done,
     eventually,
@@ -214,7 +215,7 @@ def test_a_template_that_does_not_start_stops_at_one_pod_and_a_corrected_one_beg
     played.history.clear()
     apply(kubectl, namespace, **managed(queue, shared_redis, image="executor:2"))
     wait_for_pool(kubectl, namespace)
-    assert [line.split()[1] for line in played.history if line.startswith("ready")][0] == "legacy-executor-1"
+    assert next(line.split()[1] for line in played.history if line.startswith("ready")) == "legacy-executor-1"
     assert account(queue)["failed"] == 0
 
 
@@ -281,7 +282,7 @@ def test_what_is_changed_by_hand_is_put_back_with_an_event(
     kubectl("scale", "statefulset/legacy-executor", "-n", namespace, "--replicas=1")
     eventually(lambda: replicas(kubectl, namespace) == 2, PATIENCE)
     eventually(lambda: "was changed by kubectl" in event_messages(kubectl, namespace, "PoolRestored"), PATIENCE)
-    kubectl("delete", "statefulset", "legacy-executor", "-n", namespace, "--cascade=orphan")
+    kubectl("delete", "statefulset", "legacy-executor", "-n", namespace, "--wait=false")
     eventually(lambda: found(kubectl, namespace, "statefulset"), PATIENCE)
     eventually(lambda: "was deleted" in event_messages(kubectl, namespace, "PoolRestored"), PATIENCE)
 
