@@ -187,6 +187,14 @@ def operator(
     namespace: _Namespaces = None,
     lease_name: _LeaseName = "queueworker-operator",
     lease_namespace: _LeaseNamespace,
+    managed_pools: Annotated[
+        bool,
+        typer.Option(
+            "--managed-pools/--no-managed-pools",
+            envvar="MANAGED_POOLS",
+            help="Run pods for objects with spec.executors.template, which takes more rights.",
+        ),
+    ] = False,
     host: Annotated[str, typer.Option(help="Address that the HTTP API listens on.", show_default=":: (all)")] = "::",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="TCP port of the HTTP API; 0 takes any free port.")
@@ -208,7 +216,9 @@ def operator(
     except InvalidEnvironment as error:
         print("\n".join(error.problems), file=sys.stderr)
         raise typer.Exit(2) from error
-    options = _operator_options(namespace, lease_name, lease_namespace, memory_budget_mebibytes)
+    options = _operator_options(
+        *(namespace, lease_name, lease_namespace, memory_budget_mebibytes), managed_pools=managed_pools
+    )
     _run_in_cluster(operate(options, host, port, web, os.environ.get("POD_IP", "")))
 
 
@@ -228,7 +238,12 @@ def uninstall(
 
 
 def _operator_options(
-    namespaces: list[str] | None, lease_name: str, lease_namespace: str, memory_budget_mebibytes: int | None = None
+    namespaces: list[str] | None,
+    lease_name: str,
+    lease_namespace: str,
+    memory_budget_mebibytes: int | None = None,
+    *,
+    managed_pools: bool = False,
 ) -> OperatorOptions:
     from queueworker.controller.options import OperatorOptions
 
@@ -238,6 +253,7 @@ def _operator_options(
         lease_namespace=lease_namespace,
         in_pod=runs_in_pod(os.environ),
         memory_budget_mebibytes=memory_budget_mebibytes,
+        managed_pools=managed_pools,
     )
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from queueworker.resource.model import Model
+from queueworker.resource.pod_template import PodTemplate
 from queueworker.resource.redis_url import DEFAULT_REDIS_URL
 from queueworker.resource.urls import CEL, BaseUrl, HttpUrl, RedisUrl
 
@@ -59,12 +60,6 @@ def rule(cel: str, message: str) -> dict[str, Any]:
 INT_OR_STRING = "x-kubernetes-int-or-string"
 _NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 _LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
-
-
-class Model(BaseModel):
-    """camelCase in JSON, snake_case in Python. Unknown fields are refused, and values are immutable."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid")
 
 
 class SecretKeyRef(Model):
@@ -137,7 +132,9 @@ class HealthCheckSpec(Model):
     )
 
 
-_ONE_WAY = "name the executors in one way only: endpoints or service, or neither of them for executor-1 … executor-N"
+_ONE_WAY = (
+    "name the executors in one way only: endpoints, service or template, or none of them for executor-1 … executor-N"
+)
 
 
 MAX_CONCURRENCY = 1000
@@ -149,7 +146,9 @@ ExecutorUrl = Annotated[HttpUrl, Field(description="URL of an executor.")]
 class ExecutorsSpec(Model):
     model_config = ConfigDict(
         json_schema_extra=rule(
-            "[has(self.endpoints) && self.endpoints.size() > 0, has(self.service)].filter(x, x).size() <= 1", _ONE_WAY
+            "[has(self.endpoints) && self.endpoints.size() > 0, has(self.service), has(self.template)]"
+            ".filter(x, x).size() <= 1",
+            _ONE_WAY,
         )
     )
 
@@ -157,8 +156,8 @@ class ExecutorsSpec(Model):
         1,
         ge=0,
         le=1000,
-        description="Number of numbered executors, executor-1 … executor-N; `kubectl scale` sets it. Ignored with "
-        "endpoints or service. Default: 1.",
+        description="Number of pods of the template, or of numbered executors, executor-1 … executor-N; `kubectl "
+        "scale` sets it. Ignored with endpoints or service. Default: 1.",
     )
     base_url: BaseUrl = Field(
         "http://executor",
@@ -186,6 +185,11 @@ class ExecutorsSpec(Model):
         description="Names of executors, as in status, that get no new tasks and finish those that they run. "
         "`kubectl queueworker drain` sets it. Default: none.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+    template: PodTemplate | None = Field(
+        None,
+        description="Template of pods that the operator runs as executors: `count` of them, in a StatefulSet. An "
+        "executor listens on the port with the name http, else on `port`. Default: none.",
     )
     concurrency: int | None = Field(
         None,
@@ -217,7 +221,7 @@ class ExecutorsSpec(Model):
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        if self.endpoints and self.service is not None:
+        if sum((bool(self.endpoints), self.service is not None, self.template is not None)) > 1:
             raise ValueError(_ONE_WAY)
         return self
 
@@ -346,7 +350,8 @@ class QueueWorkerSpec(Model):
     queue: QueueSpec = Field(QueueSpec(), description="The legacy HTTP queue.")
     executors: ExecutorsSpec = Field(
         ExecutorsSpec(),
-        description="The pool of executors: numbered (executor-1 … executor-N), a list of endpoints, or a Service.",
+        description="The pool of executors: numbered (executor-1 … executor-N), a list of endpoints, a Service, or "
+        "pods that the operator runs.",
     )
     routing: RoutingSpec = Field(RoutingSpec(), description="Routing of tasks to executors.")
     events: EventsSpec = Field(EventsSpec(), description="The Redis for published events and the journal.")
