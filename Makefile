@@ -15,7 +15,7 @@ FAST_WORKERS ?= 4
 FAULT_WORKERS ?= 6
 FAULTS = $(PYTEST) -q -rs -n $(FAULT_WORKERS) --dist loadgroup tests/faults
 
-.PHONY: help venv lock generate verify lint format test test-fast test-processes test-properties test-controlplane test-e2e test-faults reliability demo control-plane bench bench-objects bench-profile bench-smoke bench-balance bench-isolation clean
+.PHONY: help venv lock generate verify lint format test test-fast test-processes test-properties test-controlplane test-objects test-e2e test-faults reliability demo control-plane bench bench-objects bench-profile bench-smoke bench-balance bench-isolation clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ test-properties: venv ## search for interleavings of faults that break the route
 test-controlplane: venv ## run the tests that need a real kube-apiserver
 	@$(BIN)/python -m devcluster binaries
 	$(PYTEST) -q -rs -n $(WORKERS) --dist loadfile tests/controlplane
+
+test-objects: venv ## apply generated QueueWorkers to a real kube-apiserver; GENERATED_OBJECTS=5000 tries more
+	@$(BIN)/python -m devcluster binaries
+	GENERATED_OBJECTS=$(or $(GENERATED_OBJECTS),2000) $(PYTEST) -q -s tests/controlplane/test_generated_objects.py
 
 test-e2e: venv ## build the image and run it, if a container engine can run here
 	$(PYTEST) -q -rs tests/e2e
