@@ -71,6 +71,10 @@ test-controlplane: venv ## run the tests that need a real kube-apiserver
 	@$(BIN)/python -m devcluster binaries
 	$(PYTEST) -q -rs -n $(WORKERS) --dist loadfile tests/controlplane
 
+test-objects: venv ## apply generated QueueWorkers to a real kube-apiserver; GENERATED_OBJECTS=5000 tries more
+	@$(BIN)/python -m devcluster binaries
+	GENERATED_OBJECTS=$(or $(GENERATED_OBJECTS),2000) $(PYTEST) -q -s tests/controlplane/test_generated_objects.py
+
 test-e2e: venv ## build the image and run it, if a container engine can run here
 	$(PYTEST) -q -rs tests/e2e
 
