@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from devcluster import binaries as have
 from devcluster.node.images import ImportFailed
+from devcluster.node.images import load as load_images
 from devcluster.node.layout import Layout
 from devcluster.node.node import LeftBehind, NodeError, down
 from devcluster.node.node import up as up_node
@@ -74,6 +76,12 @@ def node_up() -> None:
             down(layout)
         raise
     print(f"export KUBECONFIG={layout.kubeconfig}")
+
+
+@node_app.command(name="load")
+def node_load(archive: Path) -> None:
+    """Load the images of a `docker save` archive into the node."""
+    load_images(Layout(), archive)
 
 
 @node_app.command(name="down")

@@ -58,7 +58,7 @@ def own_node() -> Iterator[dict[str, str]]:
 
 @contextmanager
 def kind_cluster() -> Iterator[dict[str, str]]:
-    """The environment of tests on a cluster of kind, which runs in Docker. Raises `NoCluster` without kind or Docker."""
+    """The environment of tests on a cluster of kind. Raises `NoCluster` without kind or Docker."""
     if not shutil.which("kind"):
         raise NoCluster("kind is not on PATH: https://kind.sigs.k8s.io/docs/user/quick-start/#installation")
     with engine() as found, tempfile.TemporaryDirectory() as folder:
