@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from queueworker import __version__
 from queueworker.cli import failed as failed_cli
 from queueworker.cli import uninstall as uninstall_cli
+from queueworker.cli.usage import Group
 from queueworker.processes.environment import InvalidEnvironment, load
 from queueworker.processes.environment_table import VARIABLES
 from queueworker.processes.logs import LogFormat, LogLevel, configure
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 app = typer.Typer(
-    add_completion=False,
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -47,6 +49,15 @@ Failed tasks:
 """,
 )
 app.add_typer(failed_cli.app, name="failed")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    *, version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
 
 
 def _variables() -> str:
@@ -160,7 +171,7 @@ def operator(
     namespace: _Namespaces = None,
     lease_name: _LeaseName = "queueworker-operator",
     lease_namespace: _LeaseNamespace,
-    host: Annotated[str, typer.Option(help="Address that the HTTP API listens on.")] = "0.0.0.0",
+    host: Annotated[str, typer.Option(help="Address that the HTTP API listens on.", show_default=":: (all)")] = "::",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="TCP port of the HTTP API; 0 takes any free port.")
     ] = 8084,

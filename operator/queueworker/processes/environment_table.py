@@ -73,7 +73,11 @@ class Process(BaseModel):
         "followed by host and port of the queue, so that a worker finds its tasks after a restart under another "
         "HOSTNAME.",
     )
-    host: str = Field("0.0.0.0", description="Address that the HTTP API listens on.")
+    host: str = Field(
+        "::",
+        description="Address that the HTTP API listens on. `::` stands for all addresses, of IPv4 too, and works "
+        "without IPv6.",
+    )
     port: int = Field(8084, ge=0, le=65535, description="TCP port of the HTTP API; 0 takes any free port.")
     log_level: LogLevel = Field(LogLevel.INFO, description="Lowest level that is logged.")
     log_format: LogFormat = Field(LogFormat.TEXT, description="Format of a log line.")
