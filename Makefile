@@ -15,7 +15,7 @@ FAST_WORKERS ?= 4
 FAULT_WORKERS ?= 6
 FAULTS = $(PYTEST) -q -rs -n $(FAULT_WORKERS) --dist loadgroup tests/faults
 
-.PHONY: help venv lock generate verify lint format test test-fast test-processes test-properties test-controlplane test-e2e test-faults reliability demo control-plane bench bench-objects bench-profile bench-smoke bench-balance bench-isolation clean
+.PHONY: help venv lock generate verify lint format test test-fast test-processes test-properties test-controlplane test-e2e e2e e2e-kind node node-down test-faults reliability demo control-plane bench bench-objects bench-profile bench-smoke bench-balance bench-isolation clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,14 +56,28 @@ test-controlplane: venv ## run the tests that need a real kube-apiserver
 	@$(BIN)/python -m devcluster binaries
 	$(PYTEST) -q -rs -n $(WORKERS) --dist loadfile tests/controlplane
 
-test-e2e: venv ## build the image and run it, if a container engine can run here
-	$(PYTEST) -q -rs tests/e2e
+test-e2e: venv ## as `make e2e`; where this machine cannot be a node, run what needs none and say why
+	@$(BIN)/python -m tools.e2e
+
+e2e: venv ## make this machine a Kubernetes node, run tests/e2e on it, take it down; E2E_KUBECONFIG uses your cluster
+	@$(BIN)/python -m tools.e2e --required $(if $(E2E_ARGS),-- $(E2E_ARGS))
+
+e2e-kind: venv ## run tests/e2e on a cluster of kind, which needs Docker
+	@$(BIN)/python -m tools.e2e --kind
+
+node: venv ## make this machine a Kubernetes node with the images, and print its KUBECONFIG
+	@$(BIN)/python -m tools.e2e --keep
+
+node-down: venv ## take that node down, without a trace
+	@$(BIN)/python -m devcluster node down
 
 test-faults: venv ## inject every fault that one machine can produce, under load; FAULT_WORKERS=6 runs 6 cases at once
+	@$(BIN)/python -m devcluster packages
 	@$(BIN)/python -m devcluster binaries
 	$(FAULTS)
 
 reliability: venv ## run the fault tests and write docs/reliability.md
+	@$(BIN)/python -m devcluster packages
 	@$(BIN)/python -m devcluster binaries
 	$(FAULTS) --reliability docs/reliability.md
 

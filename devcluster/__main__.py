@@ -20,6 +20,7 @@ from devcluster.node.layout import Layout
 from devcluster.node.node import LeftBehind, NodeError, down
 from devcluster.node.node import up as up_node
 from devcluster.node.preflight import CannotBeNode
+from devcluster.packages import TEST_PACKAGES, PackagesMissing, need
 from devcluster.progress import say
 from devcluster.server import ControlPlane, ControlPlaneError
 
@@ -36,6 +37,15 @@ def binaries() -> None:
     To use them elsewhere: export KUBEBUILDER_ASSETS=$(make control-plane | tail -1)
     """
     print(have.assets())
+
+
+@app.command()
+def packages() -> None:
+    """Install the Debian packages of some tests. Where that is not possible, name them: those tests are skipped."""
+    try:
+        need(TEST_PACKAGES)
+    except PackagesMissing as error:
+        say(str(error))
 
 
 @app.command()

@@ -44,12 +44,12 @@ class Programs:
     scheduler: Path
     kubelet: Path
     proxy: Path
-    coredns: Path
     kubectl: Path
 
 
 def programs() -> Programs:
     """Find or build them: minutes the first time. Raises `BinaryError`."""
+    binaries.announce(*binaries.NODE)
     found = Programs(
         etcd=binaries.find(binaries.ETCD),
         apiserver=binaries.find(binaries.KUBE_APISERVER),
@@ -57,9 +57,9 @@ def programs() -> Programs:
         scheduler=binaries.find(binaries.SCHEDULER),
         kubelet=binaries.find(binaries.KUBELET),
         proxy=binaries.find(binaries.KUBE_PROXY),
-        coredns=binaries.find(binaries.COREDNS),
         kubectl=Path(binaries.kubectl()),
     )
+    binaries.find(binaries.COREDNS)
     binaries.find(binaries.PAUSE)
     return found
 
@@ -238,7 +238,17 @@ def _start_node(layout: Layout, found: Programs, ports: dict[str, int]) -> None:
         ],
     )
     processes.start(layout, "kube-proxy", [str(found.proxy), "--config", str(layout.folder / "kube-proxy.yaml")])
-    processes.start(layout, "coredns", [str(found.coredns), "-conf", str(layout.folder / "Corefile")])
+    start_dns(layout)
+
+
+def start_dns(layout: Layout) -> None:
+    command = [str(binaries.find(binaries.COREDNS)), "-conf", str(layout.folder / "Corefile")]
+    processes.start(layout, "coredns", command)
+
+
+def stop_dns(layout: Layout) -> None:
+    """Names of the cluster cannot be looked up until `start_dns`."""
+    processes.end(layout, "coredns")
 
 
 def _answers(layout: Layout, url: str) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.cluster import Cluster, Release
+from tests.support.cluster import CRD, Cluster, Release, installed
 from tests.support.platform_on_cluster import Platform, platform
 
 if TYPE_CHECKING:
@@ -43,17 +43,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def cluster() -> Cluster:
     found = Cluster.of_environment()
     assert found is not None, "tests with this fixture are marked with requires(…)"
+    there = found.kubectl("get", "crd", CRD, check=False).returncode == 0
+    assert not there, f"the cluster has {CRD} already, which the tests would delete: use another cluster"
     return found
 
 
 @pytest.fixture(scope="module")
 def release(cluster: Cluster) -> Iterator[Release]:
     """The operator by the chart's defaults: two replicas, for the whole cluster."""
-    with cluster.namespace("operator") as namespace:
-        installed = Release(cluster, namespace)
-        installed.install()
-        yield installed
-        installed.uninstall()
+    with installed(cluster) as release:
+        yield release
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,14 @@ import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
 from devcluster import binaries
 from tests.support.demo_processes import wait_until
+from tools.image import default_tag
+from tools.platform_image import platform_tag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,8 +29,9 @@ NAME = "queueworker-operator"
 CRD = "queueworkers.crucible.dev"
 # The strictest of Kubernetes' pod security standards: what does not comply is refused.
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
-COMMAND_SECONDS = 180
-READY_SECONDS = 90
+COMMAND_SECONDS = 240
+READY_SECONDS = 180  # upper bounds for a machine that is busy otherwise
+SETTLE_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,9 @@ class Cluster:
         kubeconfig = os.environ.get("E2E_KUBECONFIG")
         if not kubeconfig:
             return None
-        images = (os.environ.get(name, "") for name in ("E2E_IMAGE", "E2E_PLATFORM_IMAGE"))
-        return cls(kubeconfig, os.environ.get("E2E_CONTEXT", ""), *images)
+        image = os.environ.get("E2E_IMAGE", default_tag())
+        platform_image = os.environ.get("E2E_PLATFORM_IMAGE", platform_tag())
+        return cls(kubeconfig, os.environ.get("E2E_CONTEXT", ""), image, platform_image)
 
     def kubectl(self, *args: str, text: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self._run([binaries.kubectl(), *self._target("--context"), *args], text, check=check)
@@ -69,9 +73,9 @@ class Cluster:
         assert "Warning" not in done.stderr, done.stderr
 
     @contextmanager
-    def namespace(self, prefix: str) -> Iterator[str]:
+    def namespace(self, prefix: str, *, unique: bool = True) -> Iterator[str]:
         """A namespace under the standard `restricted`; deleted after the block, without waiting for its end."""
-        name = f"{prefix}-{uuid.uuid4().hex[:6]}"
+        name = f"{prefix}-{uuid.uuid4().hex[:6]}" if unique else prefix
         self.kubectl("create", "namespace", name)
         self.kubectl("label", "namespace", name, *(f"{key}={value}" for key, value in RESTRICTED.items()))
         try:
@@ -81,6 +85,10 @@ class Cluster:
             raise
         finally:
             self.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+
+    def delete_crd(self) -> None:
+        """Delete the CRD, and with it all QueueWorkers of the cluster."""
+        self.kubectl("delete", "crd", CRD, "--ignore-not-found", "--timeout=60s")
 
     @contextmanager
     def forward(self, namespace: str, target: str, port: int) -> Iterator[str]:
@@ -122,17 +130,25 @@ class Release:
 
     def __init__(self, cluster: Cluster, namespace: str, name: str = NAME) -> None:
         self.cluster, self.namespace, self.name = cluster, namespace, name
+        self.chart = CHART
 
     def install(self, *values: str, command: str = "install") -> None:
         """`helm install` (or `upgrade`), and wait until its pods are Ready."""
         repository, _, tag = self.cluster.image.rpartition(":")
         sets = (f"image.repository={repository}", f"image.tag={tag}", *values)
         options = [part for value in sets for part in ("--set", value)]
-        where = ("-n", self.namespace, "--wait", "--timeout", f"{READY_SECONDS}s")
-        self.cluster.helm(command, self.name, str(CHART), *where, *options)
+        self.cluster.helm(command, self.name, str(self.chart), *self._waiting(), *options)
+
+    def rollback(self) -> None:
+        """`helm rollback` to the revision before."""
+        self.cluster.helm("rollback", self.name, *self._waiting())
 
     def uninstall(self) -> None:
-        self.cluster.helm("uninstall", self.name, "-n", self.namespace, "--wait", "--timeout", "90s")
+        """`helm uninstall`, which keeps the CRD, and with it all objects."""
+        self.cluster.helm("uninstall", self.name, *self._waiting())
+
+    def _waiting(self) -> tuple[str, ...]:
+        return ("-n", self.namespace, "--wait", "--timeout", f"{READY_SECONDS}s")
 
     def pods(self) -> list[dict[str, Any]]:
         """Those that are not on their way out."""
@@ -156,6 +172,24 @@ class Release:
             return sum(is_ready(pod) for pod in self.pods()) == count == len(self.pods())
 
         wait_until(ready, f"{count} pods of the operator are Ready", READY_SECONDS)
+
+
+@contextmanager
+def installed(cluster: Cluster, *values: str, prepare: Callable[[str], None] | None = None) -> Iterator[Release]:
+    """The operator, installed by the chart in a namespace of its own; it is gone after the block, and so is the CRD.
+
+    `prepare` gets the namespace before the chart does.
+    """
+    with cluster.namespace("operator") as namespace:
+        if prepare is not None:
+            prepare(namespace)
+        release = Release(cluster, namespace)
+        try:
+            release.install(*values)
+            yield release
+        finally:
+            cluster.helm("uninstall", release.name, "-n", namespace, "--ignore-not-found", "--no-hooks", "--wait")
+            cluster.delete_crd()
 
 
 def is_ready(pod: dict[str, Any]) -> bool:
@@ -192,13 +226,16 @@ class Queue:
         account = self.account()
         return not account["queued"] and not account["processing"]
 
-    def settle(self, seconds: float = 90) -> dict[str, int]:
+    def settle(self, seconds: float = SETTLE_SECONDS) -> dict[str, int]:
         """Wait until every task is reported, and return the account."""
         wait_until(self.is_settled, "every task is reported", seconds)
         return self.account()
 
-    def await_account(self, name: str, condition: Callable[[int], bool], seconds: float = 60) -> None:
+    def await_account(self, name: str, condition: Callable[[int], bool], seconds: float = SETTLE_SECONDS) -> None:
         wait_until(lambda: condition(self.account()[name]), f"the account's {name}", seconds)
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._http.close()

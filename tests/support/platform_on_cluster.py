@@ -60,6 +60,12 @@ class Platform:
         lines = [json.loads(line) for pod in pods for line in self._record(f"pod/{pod['metadata']['name']}")]
         return [line["eval_id"] for line in lines if line["what"] == "started"]
 
+    def route(self, prefix: str, count: int = 5) -> None:
+        """Submit tasks and wait until all of them are completed."""
+        before = self.queue.account()["completed"]
+        self.queue.submit(prefix, count, 0)
+        self.queue.await_account("completed", lambda completed: completed >= before + count)
+
     def await_routing(self, executors: int = EXECUTORS) -> None:
         def routes() -> bool:
             worker = self.worker()
@@ -79,20 +85,34 @@ class Platform:
 
 
 @contextmanager
-def platform(cluster: Cluster, prefix: str = "team") -> Iterator[Platform]:
+def platform(cluster: Cluster, executors: int = EXECUTORS, drain_seconds: int = DRAIN_SECONDS) -> Iterator[Platform]:
     """The platform in a namespace of its own, with a QueueWorker; it is gone after the block."""
-    with cluster.namespace(prefix) as namespace:
-        cluster.apply(services(cluster.platform_image), namespace)
-        for workload in ("deployment/queue", "deployment/redis", "deployment/storage", "statefulset/executor"):
-            cluster.kubectl("rollout", "status", "-n", namespace, workload, f"--timeout={READY_SECONDS}s")
-        cluster.apply([queue_worker()], namespace)
-        with cluster.forward(namespace, "service/queue", 8081) as url:
-            queue = Queue(url)
-            try:
-                yield Platform(cluster, namespace, queue)
-            finally:
-                queue.close()
-        cluster.kubectl("delete", "queueworker", "--all", "-n", namespace, "--timeout=60s")
+    with cluster.namespace("team") as namespace, platform_in(cluster, namespace, executors, drain_seconds) as made:
+        yield made
+
+
+@contextmanager
+def platform_in(cluster: Cluster, namespace: str, executors: int, drain_seconds: int) -> Iterator[Platform]:
+    """The platform in that namespace; its QueueWorker is gone after the block."""
+    cluster.apply(services(cluster.platform_image, executors, drain_seconds), namespace)
+    for workload in ("deployment/queue", "deployment/redis", "deployment/storage", "statefulset/executor"):
+        cluster.kubectl("rollout", "status", "-n", namespace, workload, f"--timeout={READY_SECONDS}s")
+    cluster.apply([queue_worker()], namespace)
+    try:
+        with cluster.forward(namespace, "service/queue", 8081) as url, Queue(url) as queue:
+            yield Platform(cluster, namespace, queue)
+    finally:
+        delete_workers(cluster, namespace)
+
+
+def delete_workers(cluster: Cluster, namespace: str) -> None:
+    """Delete the QueueWorkers; without an operator that ends their work, by removing its finalizer."""
+    select = ("queueworker", "--all", "-n", namespace, "--ignore-not-found")
+    if cluster.kubectl("delete", *select, "--timeout=30s", check=False).returncode == 0:
+        return
+    names = cluster.kubectl("get", "queueworker", "-n", namespace, "-o", "name", check=False).stdout.split()
+    for name in names:
+        cluster.kubectl("patch", name, "-n", namespace, "--type=merge", "-p", '{"metadata": {"finalizers": []}}')
 
 
 def queue_worker() -> dict[str, Any]:
@@ -105,7 +125,7 @@ def queue_worker() -> dict[str, Any]:
     return {"apiVersion": "crucible.dev/v1alpha1", "kind": "QueueWorker", "metadata": {"name": NAME}, "spec": spec}
 
 
-def services(image: str, executors: int = EXECUTORS) -> list[dict[str, Any]]:
+def services(image: str, executors: int = EXECUTORS, drain_seconds: int = DRAIN_SECONDS) -> list[dict[str, Any]]:
     """The objects of the platform, which comply with the pod security standard `restricted`."""
     queue = {"args": ["demo.services.queue", "--host", "0.0.0.0", "--record", _RECORD]}
     redis = {"command": ["redis-server", "--save", "", "--protected-mode", "no", "--dir", "/tmp"]}
@@ -117,7 +137,7 @@ def services(image: str, executors: int = EXECUTORS) -> list[dict[str, Any]]:
     }
     executor = {
         "args": ["demo.services.executor", "--host", "0.0.0.0", "--record", _RECORD],
-        "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
+        "lifecycle": {"preStop": {"sleep": {"seconds": drain_seconds}}},
     }
     return [
         _service("queue", 8081),
@@ -126,13 +146,13 @@ def services(image: str, executors: int = EXECUTORS) -> list[dict[str, Any]]:
         _deployment("redis", image, redis, 6379),
         _deployment("storage", image, storage, None),
         _service("executor", 8083, headless=True),
-        _executors(image, executor, executors),
+        _executors(image, executor, executors, drain_seconds),
     ]
 
 
-def _executors(image: str, container: dict[str, Any], count: int) -> dict[str, Any]:
+def _executors(image: str, container: dict[str, Any], count: int, drain_seconds: int) -> dict[str, Any]:
     template = _template("executor", image, container, 8083)
-    template["spec"]["terminationGracePeriodSeconds"] = DRAIN_SECONDS + 10
+    template["spec"]["terminationGracePeriodSeconds"] = drain_seconds + 10
     spec = {
         "serviceName": "executor",
         "replicas": count,
