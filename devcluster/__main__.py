@@ -17,7 +17,7 @@ from devcluster import binaries as have
 from devcluster.node.images import ImportFailed
 from devcluster.node.images import load as load_images
 from devcluster.node.layout import Layout
-from devcluster.node.node import LeftBehind, NodeError, down
+from devcluster.node.node import LeftBehind, NodeError, check, down
 from devcluster.node.node import up as up_node
 from devcluster.node.preflight import CannotBeNode
 from devcluster.packages import TEST_PACKAGES, PackagesMissing, need
@@ -79,11 +79,11 @@ app.add_typer(node_app, name="node")
 def node_up() -> None:
     """Make this machine a Kubernetes node until `node down`. Prints `export KUBECONFIG=…`."""
     layout = Layout()
+    machine = check(layout)
     try:
-        up_node(layout, keep=True)
-    except BaseException as error:
-        if not isinstance(error, CannotBeNode):
-            down(layout)
+        up_node(layout, machine, keep=True)
+    except BaseException:
+        down(layout)
         raise
     print(f"export KUBECONFIG={layout.kubeconfig}")
 

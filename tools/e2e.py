@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from devcluster.children import die_with_parent
 from devcluster.go_build import BinaryError
 from devcluster.node import images
 from devcluster.node.layout import CONTEXT, Layout
 from devcluster.node.node import LeftBehind, NodeError, check, down, node, programs, up
 from devcluster.node.preflight import CannotBeNode
 from devcluster.progress import say
+from devcluster.spawning import end
 from tools.image import ROOT, EngineUnavailable, ImageError, engine
 from tools.platform_image import archive, build_both
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
+STOP_SECONDS = 120.0
 KIND_CLUSTER = "queueworker-e2e"
 KIND_CONFIG = ROOT / "tools" / "kind.yaml"
 
@@ -84,10 +87,11 @@ def _environment(kubeconfig: str, context: str, tags: tuple[str, str], provides:
 
 def keep() -> None:
     """Make this machine a node with the images, and print how to use it. Raises `NoCluster`."""
-    path, tags = _prepare()
     layout = Layout()
+    path, tags = _prepare()
+    machine = check(layout)
     try:
-        up(layout, keep=True)
+        up(layout, machine, keep=True)
         images.load(layout, path)
     except BaseException:
         down(layout)
@@ -116,14 +120,15 @@ def _run(*command: str) -> None:
 
 
 def _pytest(arguments: list[str], environment: dict[str, str]) -> int:
-    """Run the tests. They get Ctrl-C from the terminal themselves, and end in order before the cluster goes."""
+    """Run the tests. After Ctrl-C they end in order, before the cluster goes."""
     command = [sys.executable, "-m", "pytest", "-q", "-rs", *(arguments or ["tests/e2e"])]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment)
+    process: subprocess.Popen[bytes] = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | environment, start_new_session=True, preexec_fn=die_with_parent
+    )
     try:
         return process.wait()
     except BaseException:
-        process.send_signal(signal.SIGINT)
-        process.wait(120)
+        end(process, signal.SIGINT, STOP_SECONDS)  # once: a second one would keep the tests from cleaning up
         raise
 
 

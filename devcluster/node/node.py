@@ -34,6 +34,10 @@ class NodeError(Exception):
     """The node did not come up. The message ends with the log of the program that is the reason."""
 
 
+class LeftBehind(Exception):
+    """The machine is not as it was before the node. The message says what is different."""
+
+
 @dataclass(frozen=True, slots=True)
 class Programs:
     """Where the node's programs are."""
@@ -71,14 +75,11 @@ def node(layout: Layout | None = None) -> Iterator[Layout]:
     Raises `CannotBeNode`, `BinaryError`, `NodeError`; `LeftBehind` if the machine is not as it was.
     """
     layout = layout or Layout()
+    machine = check(layout)  # a node that is to be kept is left alone
     try:
-        yield up(layout)
+        yield up(layout, machine)
     finally:
         down(layout)
-
-
-class LeftBehind(Exception):
-    """The machine is not as it was before the node. The message says what is different."""
 
 
 def down(layout: Layout) -> None:
@@ -100,13 +101,12 @@ def check(layout: Layout) -> preflight.Machine:
     return preflight.check(layout)
 
 
-def up(layout: Layout, *, keep: bool = False) -> Layout:
+def up(layout: Layout, machine: preflight.Machine, *, keep: bool = False) -> Layout:
     """Return when the node is Ready. On failure what was started stays: `down` removes it.
     With `keep` the node is meant to outlive this process.
 
-    Raises `CannotBeNode`, `BinaryError`, `NodeError`.
+    `machine` is what `check` returned. Raises `BinaryError`, `NodeError`.
     """
-    machine = check(layout)
     found = programs()
     started = time.monotonic()
     before = traces.capture(layout)
