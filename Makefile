@@ -75,14 +75,28 @@ test-objects: venv ## apply generated QueueWorkers to a real kube-apiserver; GEN
 	@$(BIN)/python -m devcluster binaries
 	GENERATED_OBJECTS=$(or $(GENERATED_OBJECTS),2000) $(PYTEST) -q -s tests/controlplane/test_generated_objects.py
 
-test-e2e: venv ## build the image and run it, if a container engine can run here
-	$(PYTEST) -q -rs tests/e2e
+test-e2e: venv ## as `make e2e`; where this machine cannot be a node, run what needs none and say why
+	@$(BIN)/python -m tools.e2e
+
+e2e: venv ## make this machine a Kubernetes node, run tests/e2e on it, take it down; E2E_KUBECONFIG uses your cluster
+	@$(BIN)/python -m tools.e2e --required $(if $(E2E_ARGS),-- $(E2E_ARGS))
+
+e2e-kind: venv ## run tests/e2e on a cluster of kind, which needs Docker
+	@$(BIN)/python -m tools.e2e --kind
+
+node: venv ## make this machine a Kubernetes node with the images, and print its KUBECONFIG
+	@$(BIN)/python -m tools.e2e --keep
+
+node-down: venv ## take that node down, without a trace
+	@$(BIN)/python -m devcluster node down
 
 test-faults: venv ## inject every fault that one machine can produce, under load; FAULT_WORKERS=6 runs 6 cases at once
+	@$(BIN)/python -m devcluster packages
 	@$(BIN)/python -m devcluster binaries
 	$(FAULTS)
 
 reliability: venv ## run the fault tests and write docs/reliability.md
+	@$(BIN)/python -m devcluster packages
 	@$(BIN)/python -m devcluster binaries
 	$(FAULTS) --reliability docs/reliability.md
 
