@@ -1,6 +1,6 @@
-"""`python -m tools.audit`: check chart, manifests, Dockerfile and workflows with the tools that others would use.
+"""`python -m tools.audit`: check chart, manifests, Dockerfile and workflows with the usual tools.
 
-Every set of values in the chart's `ci` folder is linted, rendered for the oldest and the newest Kubernetes, and compared
+Each set of values in the folder `ci` of the chart is linted, rendered for the oldest and the newest Kubernetes, and compared
 with the schemas of both. Trivy and hadolint must have no finding of medium weight or more that has no written reason in
 .trivyignore.yaml or .hadolint.yaml. The tools come from the environment `.venv-audit` (`make audit`).
 """

@@ -165,6 +165,19 @@ class Cluster:
             raise _explained(error, name) from error
         return found
 
+    async def create_object(self, namespace: str, body: dict[str, Any]) -> None:
+        """Create a QueueWorker. Raises one of `FAILED`."""
+        where = (names.GROUP, names.VERSION, namespace, names.PLURAL)
+        await self._call(client.CustomObjectsApi(self._api).create_namespaced_custom_object, *where, body)
+
+    async def delete_object(self, namespace: str, name: str) -> None:
+        """Delete a QueueWorker; it goes when its finalizer does. Raises `ObjectGone` or one of `FAILED`."""
+        where = (names.GROUP, names.VERSION, namespace, names.PLURAL)
+        try:
+            await self._call(client.CustomObjectsApi(self._api).delete_namespaced_custom_object, *where, name)
+        except ApiException as error:
+            raise _explained(error, name) from error
+
     async def read_object(self, namespace: str, name: str) -> dict[str, Any] | None:
         """Returns the QueueWorker, or None if there is none. Raises one of `FAILED`. Lists, for want of a right."""
         found = await self._page(QUEUE_WORKERS, namespace, limit=1, field_selector=f"metadata.name={name}")
