@@ -9,13 +9,13 @@ BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
-# The fast tests mostly wait for clocks and processes, so more workers than cores pay off.
+# These tests mostly wait for clocks and processes, so more workers than cores pay off.
 FAST_WORKERS ?= 4
 # The cases mostly wait. Each worker takes the next case when it is free; those that take a minute come first.
 FAULT_WORKERS ?= 6
 FAULTS = $(PYTEST) -q -rs -n $(FAULT_WORKERS) --dist loadgroup tests/faults
 
-.PHONY: help venv lock generate verify lint format test test-fast test-properties test-controlplane test-e2e test-faults reliability demo control-plane bench bench-objects bench-profile bench-smoke bench-balance bench-isolation clean
+.PHONY: help venv lock generate verify lint format test test-fast test-processes test-properties test-controlplane test-e2e test-faults reliability demo control-plane bench bench-objects bench-profile bench-smoke bench-balance bench-isolation clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,10 +41,13 @@ demo: venv ## run the whole platform on this machine; DEMO_SECONDS=30 ends by it
 control-plane: venv ## prepare kube-apiserver, etcd, kubectl and redis-server, and print their folder
 	@$(BIN)/python -m devcluster binaries
 
-test: lint verify test-fast test-controlplane test-e2e test-faults ## run all checks and tests
+test: lint verify test-fast test-processes test-controlplane test-e2e test-faults ## run all checks and tests
 
 test-fast: venv ## run the unit and component tests
 	$(PYTEST) -q -rs -n $(FAST_WORKERS) tests/unit tests/component
+
+test-processes: venv ## run the tests that start the worker, the commands and the demo's services as processes
+	$(PYTEST) -q -rs -n $(FAST_WORKERS) tests/processes
 
 test-properties: venv ## search for interleavings of faults that break the router; PROPERTY_EXAMPLES=20000 searches longer
 	PROPERTY_EXAMPLES=$(or $(PROPERTY_EXAMPLES),2000) $(PYTEST) -q tests/unit/test_router_properties.py

@@ -228,10 +228,12 @@ async def _retry(
 def _run(work: Any, redis_url: str) -> Any:
     from redis.exceptions import RedisError
 
+    from queueworker.routing.journal.redis_errors import reason_of
+
     try:
         return asyncio.run(work)
     except (RedisError, OSError) as error:
-        fail(f"Redis {shown(redis_url)}: {error or type(error).__name__}; set --redis-url or REDIS_URL")
+        fail(f"Redis {shown(redis_url)}: {reason_of(error)}; set --redis-url or REDIS_URL")
 
 
 def _unknown(eval_id: str, group: str) -> str:

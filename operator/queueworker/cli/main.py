@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from queueworker import __version__
 from queueworker.cli import failed as failed_cli
 from queueworker.cli import selftest as selftest_cli
 from queueworker.cli import uninstall as uninstall_cli
+from queueworker.cli.usage import Group
 from queueworker.processes.environment import InvalidEnvironment, load
 from queueworker.processes.environment_table import VARIABLES
 from queueworker.processes.logs import LogFormat, LogLevel, configure
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 app = typer.Typer(
-    add_completion=False,
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -48,6 +50,15 @@ Failed tasks:
 """,
 )
 app.add_typer(failed_cli.app, name="failed")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    *, version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
 
 
 def _variables() -> str:

@@ -178,7 +178,7 @@ def _unchecked(snapshot: Snapshot) -> bool:
 def _unhealthy(snapshot: Snapshot) -> str:
     unhealthy = [e for e in snapshot.executors if not e.healthy and not e.leaving]
     if not unhealthy:
-        return "there are no executors"
+        return "there are no executors that may get tasks: see spec.executors (count, endpoints, service, drained)"
     text = "; ".join(f"{e.name}: {e.reason}" for e in unhealthy[:NAMED_EXECUTORS])
     more = len(unhealthy) - NAMED_EXECUTORS
     return f"{text}; and {more} more" if more > 0 else text

@@ -15,7 +15,7 @@ from queueworker.controller.secrets import Secrets
 from queueworker.resource.redis_url import redis_target
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.resource.urls import in_namespace
-from queueworker.routing.config import Endpoint, RouterConfig, static_endpoints
+from queueworker.routing.config import Endpoint, RouterConfig, static_endpoints, without_drained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -101,7 +101,7 @@ class InputReader:
         if endpoints is None and self._config is None:
             return RouterInputs(problems, spec)
         whole = endpoints is not None and not fault and problems.secret is None
-        self._found = self._found if endpoints is None else endpoints
+        self._found = self._found if endpoints is None else without_drained(endpoints, spec)
         self._config = self._built(spec, key, redis_url)
         return RouterInputs(problems, spec, self._config, self._found, whole)
 

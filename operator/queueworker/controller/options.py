@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from queueworker.controller.runner import ObjectRunner
     from queueworker.controller.watches import Key, Watch
     from queueworker.routing.snapshot import Snapshot
+    from queueworker.web.source import ObjectView
 
 # A replica without a success of the API server for this long is not ready. Its routers continue.
 SILENCE_SECONDS = 30.0
@@ -64,6 +65,9 @@ class Registry:
 
     def snapshots(self) -> Iterable[Snapshot]:
         return [snapshot for runner in self.runners.values() if (snapshot := runner.snapshot()) is not None]
+
+    def objects(self) -> Iterable[ObjectView]:
+        return [runner.view() for runner in self.runners.values()]
 
     def has_rivals(self) -> bool:
         """True if another operator routes for one of our objects, according to Redis."""

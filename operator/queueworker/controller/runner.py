@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import deque
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from queueworker.controller.handover import RivalAlarm
 from queueworker.controller.inputs import InputReader
 from queueworker.controller.status_writer import HEARTBEAT_SECONDS, StatusWriter
 from queueworker.controller.supervisor import RouterSupervisor
+from queueworker.controller.view import MAX_EVENTS, event_view, object_view
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from queueworker.controller.supervisor import RouterFactory
     from queueworker.resource.spec import QueueWorkerSpec
     from queueworker.routing.snapshot import Snapshot
+    from queueworker.web.source import EventView, ObjectView
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +78,10 @@ class ObjectRunner:
         """Generation of the spec that the router runs."""
         self._hold = finalizer.Hold(cluster, self.namespace, self.name, self.uid)
         self._identity = identity
-        self._announce = announce
+        self._post = announce
+        self._events: deque[EventView] = deque(maxlen=MAX_EVENTS)
         self._alarm = RivalAlarm()
-        self._writer = StatusWriter(self.namespace, self.name, written, cluster, announce)
+        self._writer = StatusWriter(self.namespace, self.name, written, cluster, self._announce)
         self._gone = False
         """The object does not exist any more."""
         self._ending = asyncio.Event()
@@ -111,6 +115,10 @@ class ObjectRunner:
 
     def snapshot(self) -> Snapshot | None:
         return self._supervisor.snapshot()
+
+    def view(self) -> ObjectView:
+        about = (self._group, self._spec, self.snapshot(), self._problems)
+        return object_view(*about, status=self._writer.written, events=self._events, now=datetime.now(UTC))
 
     async def stop(self) -> None:
         """The term ends: drain the router, and leave what is not done by then in its journal for the next leader."""
@@ -266,6 +274,10 @@ class ObjectRunner:
             self._gone = True
         except Exception as error:
             log.warning("%s: the status could not be written: %s", self._group, reason_of(error))
+
+    def _announce(self, event: ObjectEvent) -> None:
+        self._events.appendleft(event_view(event, time.time()))
+        self._post(event)
 
     def _warn(self, problem: str) -> None:
         if problem != self._warned:

@@ -8,7 +8,7 @@ or about the content of a string exists twice: in Python for the worker without 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
@@ -135,6 +135,8 @@ _ONE_WAY = "name the executors in one way only: endpoints or service, or neither
 
 MAX_CONCURRENCY = 1000
 
+ExecutorName = Annotated[str, Field(min_length=1, max_length=253)]
+
 
 class ExecutorsSpec(Model):
     model_config = ConfigDict(
@@ -169,6 +171,13 @@ class ExecutorsSpec(Model):
     service: ServiceRef | None = Field(
         None,
         description="Service whose ready endpoints are the executors; its EndpointSlices are watched. Default: none.",
+    )
+    drained: tuple[ExecutorName, ...] = Field(
+        (),
+        max_length=200,
+        description="Names of executors, as in status, that get no new tasks and finish those that they run. "
+        "`kubectl queueworker drain` sets it. Default: none.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     concurrency: int | None = Field(
         None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from queueworker.routing.aio import BackgroundTasks
-from queueworker.routing.rate import PerMinute
+from queueworker.routing.history import History
 from queueworker.routing.router_log import RouterLog
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Housekeeper:
         self.stalled = ""
         self.changed = False
         """Something has changed that the log may have to tell."""
+        self.history = History(counters)
         self._log = log
         self._life = life
         self._queues = queues
@@ -78,20 +79,15 @@ class Housekeeper:
         self._counters = counters
         self._clock = clock
         self._on_transition = on_transition
-        self._per_minute = PerMinute()
         self._watchdog = Watchdog()
         self._background = BackgroundTasks()
         self._depth_at = float("-inf")
 
-    @property
-    def per_minute(self) -> int:
-        """Tasks reported in the last minute."""
-        return self._per_minute.of(self._counters.routed)
-
     async def run(self) -> None:
         while not self._life.stopping:
             now = self._clock()
-            self._per_minute.sample(now, self._counters.routed)
+            if self.history.sample(now):
+                self.history.add(now, *self._pool.members.usage())
             self._measure_depth(now)
             self._watch(now)
             self._tell_log(now)

@@ -26,7 +26,7 @@ from queueworker.routing.queue.clients import QueueClients
 from queueworker.routing.recovery import Unfinished
 from queueworker.routing.router_log import RouterLog
 from queueworker.routing.runs import TaskRuns
-from queueworker.routing.snapshot import Snapshot
+from queueworker.routing.snapshot import Pipeline, Snapshot
 from queueworker.routing.task_run import TaskRunner, Unreported
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Router:
         self._moving = False
         """The successor has another Redis: it cannot find in the journal what is left."""
         self._unfinished = Unfinished()
-        spec, counters, router_log = config.spec, self._counters, RouterLog(config.group)
+        spec, counters, self._log = config.spec, self._counters, RouterLog(config.group)
         self._journal = Journal(
             *(config.redis_url, config.group, worker_id, counters),
             limits=limits,
@@ -99,17 +99,17 @@ class Router:
         )
         self._outcomes = AsyncOutcomes(config.redis_url, connect, max_body_bytes=spec.routing.max_body_bytes)
         self._attempts = Attempts(spec, self._outcomes, self._pool, self._transport, self._journal, counters, clock)
-        unreported = Unreported(limits.max_unreported_bytes, self._fill_slots)
+        self._unreported = unreported = Unreported(limits.max_unreported_bytes, self._fill_slots)
         self._poller = Poller(spec, self._queues.own, self._journal, unreported, limits, self._fill_slots)
         self._runner = TaskRunner(
             *(spec, self._pool, self._attempts, self._outcomes, self._journal, unreported, counters, limits, clock),
-            log=router_log,
+            log=self._log,
             on_report_failure=self._transition,
         )
         parts = (self._life, self._queues, self._pool, self._poller, self._runner, self._journal)
         self._runs = TaskRuns(config.group, *parts, counters, clock, on_done=self._settle)
         kept = (self._life, self._queues, self._pool, self._outcomes, self._journal, self._poller, self._runs)
-        self._housekeeper = Housekeeper(router_log, *kept, counters, clock, on_transition)
+        self._housekeeper = Housekeeper(self._log, *kept, counters, clock, on_transition)
 
     # --- what it is told
 
@@ -208,11 +208,20 @@ class Router:
             last_task_time=self._runner.last_task_time,
             in_flight=len(self._runs.flights),
             events_buffered=self._journal.buffered_events,
-            per_minute=self._housekeeper.per_minute,
+            per_minute=self._housekeeper.history.per_minute,
             counters=counters,
             rivals=self._journal.rivals,
             stalled=self._housekeeper.stalled,
+            pipeline=self._pipeline(),
+            history=self._housekeeper.history,
+            failures=tuple(self._runner.failures),
+            transitions=tuple(self._log.transitions),
         )
+
+    def _pipeline(self) -> Pipeline:
+        executing, to_report = self._runner.executing, self._unreported.tasks
+        pulled = max(0, len(self._runs.flights) - executing - to_report)
+        return Pipeline(pulled, executing, to_report, self._journal.buffered_events)
 
     # --- life
 

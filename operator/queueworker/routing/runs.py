@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from queueworker.routing.counters import LossCause
 from queueworker.routing.in_flight import InFlightTask
 from queueworker.routing.journal.entries import UnreadableEntry
 from queueworker.routing.recovery import revive, stub_task
@@ -203,7 +204,7 @@ class TaskRuns:
         while self._poller.under_way and self._clock() < deadline:
             await asyncio.sleep(CLOSING_SECONDS / 100)
         for _ in range(self._poller.under_way):
-            self._counters.count_lost_pull("no_answer")
+            self._counters.count_lost_pull(LossCause.NO_ANSWER)
 
     async def end_runs(self) -> None:
         """Cancel what runs; with no successor, report what could not be finished as failed."""

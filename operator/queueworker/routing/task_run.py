@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from queueworker.resource.spec import Recovery
@@ -17,6 +18,7 @@ from queueworker.routing.executors.attempt import EXECUTE_MARGIN_SECONDS, Retry
 from queueworker.routing.executors.slot_waits import NoExecutors
 from queueworker.routing.in_flight import died_with, failed_task, record_outcome, record_state
 from queueworker.routing.journal.entries import State
+from queueworker.routing.snapshot import TaskFailure
 from queueworker.routing.wire.outcome import Outcome, event
 from queueworker.routing.wire.task import execute_body
 
@@ -40,6 +42,8 @@ log = logging.getLogger(__name__)
 # What a task takes in memory beside its body and its result.
 RUN_BYTES = 8 * 1024
 GIVE_UP_SECONDS = 3.0
+MAX_FAILURES = 20
+"""Failed tasks that are kept in memory for the HTTP API. Redis keeps more of them."""
 
 
 class Fenced(Exception):
@@ -53,6 +57,7 @@ class Unreported:
         self._most = most
         self._on_room = on_room
         self._bytes = 0
+        self.tasks = 0
 
     @property
     def has_room(self) -> bool:
@@ -60,16 +65,21 @@ class Unreported:
 
     def add(self, size: int) -> None:
         self._bytes += size
+        self.tasks += 1
 
     def remove(self, size: int) -> None:
         full = not self.has_room
+        self.tasks -= 1
         self._bytes -= size
         if full and self.has_room:
             self._on_room()
 
 
 class TaskRunner:
-    """Carries tasks from slot to event, for one router. `spec` is the current one: the router changes it."""
+    """Carries tasks from slot to event, for one router. `spec` is the current one: the router changes it.
+
+    More than 15 attributes: the parts that it uses, and what it counts for people.
+    """
 
     def __init__(
         self,
@@ -91,6 +101,10 @@ class TaskRunner:
         """No router comes after this one: a task that is cancelled is reported as failed."""
         self.last_task_time: float | None = None
         """Unix time in seconds of the last report."""
+        self.executing = 0
+        """Tasks that executors have."""
+        self.failures: deque[TaskFailure] = deque(maxlen=MAX_FAILURES)
+        """The newest failed tasks, the newest first."""
         self._pool = pool
         self._attempts = attempts
         self._outcomes = outcomes
@@ -139,9 +153,11 @@ class TaskRunner:
             except NoExecutors as error:
                 self._counters.attempts_failed += 1
                 return Outcome(completed=False, error=str(error))
+            self.executing += 1
             try:
                 result = await self._attempt(flight, executor, body, timeout)
             finally:
+                self.executing -= 1
                 permit.release()
             if isinstance(result, Outcome):
                 return result
@@ -167,7 +183,11 @@ class TaskRunner:
 
     async def _await_published_outcome(self, flight: InFlightTask, deadline: float) -> Outcome | None:
         """An asynchronous executor had the task when its router died. None: the task is to be executed again."""
-        outcome = await self._attempts.resume(flight, max(0.0, deadline - time.time()))
+        self.executing += 1
+        try:
+            outcome = await self._attempts.resume(flight, max(0.0, deadline - time.time()))
+        finally:
+            self.executing -= 1
         if outcome is None and self.spec.routing.recovery is Recovery.FAIL:
             outcome = died_with(flight.executor)
         return outcome
@@ -229,6 +249,8 @@ class TaskRunner:
             counters.failed += 1
             self._log.failed(flight, outcome.error, seconds, clock)
             failed = failed_task(flight, outcome.error, now, self._limits)
+            shown = (failed.eval_id, now, failed.error, failed.executor, failed.attempts, failed.ambiguous)
+            self.failures.appendleft(TaskFailure(*shown))
         published = flight.outcome is not None and flight.outcome.published
         self._journal.finish(flight.eval_id, None if published else event(flight.eval_id, outcome), failed)
 

@@ -13,6 +13,7 @@ from prometheus_client.exposition import choose_encoder
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from queueworker.web import metrics, views
+from queueworker.web.api import Api
 from queueworker.web.models import (
     ErrorDetail,
     LegacyHealth,
@@ -22,6 +23,7 @@ from queueworker.web.models import (
     Probe,
     RouterStatus,
 )
+from queueworker.web.overview import Failures
 from queueworker.web.source import OperatorView, Public
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ worker's namespace and name are the group of its journal, for example `worker/qu
 
 _TAGS = [
     {"name": "status", "description": "State of the routers, for people and dashboards."},
+    {"name": "page", "description": "What the page at / asks for."},
     {"name": "probes", "description": "For Kubernetes: 200, or 503 with a reason."},
     {"name": "metrics", "description": "For Prometheus."},
 ]
@@ -71,6 +74,7 @@ def create_app(source: Source, mode: Mode = Mode.OPERATOR) -> FastAPI:
     _add_queue_worker(app, source)
     _add_probes(app, source)
     _add_metrics(app, source)
+    Api(source, mode, Failures.FULL).add_to(app)
 
     @app.get("/openapi.yaml", include_in_schema=False)
     async def openapi_yaml() -> Response:

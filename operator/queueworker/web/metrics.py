@@ -143,16 +143,16 @@ def _process(source: Source) -> Iterator[Metric]:
 
 
 def _counters(snapshots: Sequence[Snapshot]) -> Iterator[Metric]:
-    """One family for each metric name; several fields may be series of one family, told apart by `result`."""
+    """One family for each metric name; several fields may be series of one family, told apart by a label."""
     families: dict[str, CounterMetricFamily] = {}
     for field, described in counters.metrics(int).items():
         for metric in described:
-            labels = [LABEL, "result"] if metric.result else [LABEL]
+            labels = [LABEL, metric.label] if metric.label else [LABEL]
             family = families.setdefault(
                 metric.name, CounterMetricFamily(PREFIX + metric.name, metric.text, labels=labels)
             )
             for s in snapshots:
-                values = [s.group, metric.result] if metric.result else [s.group]
+                values = [s.group, metric.value] if metric.label else [s.group]
                 family.add_metric(values, getattr(s.counters, field))
     yield from families.values()
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -93,9 +94,24 @@ def listen(host: str, port: int, *, bind: Callable[[str, int], socket.socket] = 
     except (OSError, OverflowError) as error:
         if host == "::" and getattr(error, "errno", None) in NO_IPV6:
             return listen("0.0.0.0", port, bind=bind)
-        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        reason = f"another process uses port {port}" if taken else str(error)
-        advice = "choose another port (PORT for the worker, --port for the operator)"
-        if taken:
-            advice = f"end that process, or {advice}"
-        raise CannotListen(f"cannot listen on {host}:{port}: {reason}; {advice}") from error
+        raise CannotListen(f"cannot listen on {host}:{port}: {_reason(error, host, port)}") from error
+
+
+_HOST = "(HOST for the worker, --host for the operator)"
+_PORT = "(PORT for the worker, --port for the operator)"
+
+
+def _reason(error: Exception, host: str, port: int) -> str:
+    """What is wrong, and what to do."""
+    number = getattr(error, "errno", None) or 0
+    if number < 0:  # of the resolver
+        return f"the name {host} cannot be looked up; give an address of this machine {_HOST}"
+    match number:
+        case errno.EADDRINUSE:
+            return f"another process uses port {port}; end that process, or choose another port {_PORT}"
+        case errno.EADDRNOTAVAIL:
+            return f"this machine has no address {host}; choose one that it has, or :: for all of them {_HOST}"
+        case errno.EACCES:
+            return f"this user may not use port {port}; choose one above 1023 {_PORT}"
+        case _:
+            return f"{os.strerror(number).lower() if number else 'no such port'}; choose another address or port"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from queueworker.routing.counters import LossCause
 from queueworker.routing.queue.answers import (
     ForeignAnswer,
-    LossCause,
     Reply,
     key_refused,
     read_depth,

@@ -153,6 +153,7 @@ async def test_openapi_is_the_same_in_json_and_yaml_and_describes_every_route(mo
     assert yaml.safe_load(text.text) == found
     OpenAPI.model_validate(found)
     routes = {"/health", "/status", "/status/{namespace}/{name}", "/livez", "/readyz", "/metrics"}
+    routes |= {"/api/overview", "/api/sparklines", "/api/objects/{namespace}/{name}"}
     assert set(found["paths"]) == routes
     for path in routes:
         operation = found["paths"][path]["get"]

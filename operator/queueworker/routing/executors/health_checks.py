@@ -108,6 +108,8 @@ class HealthChecks:
         if executor.silent:
             self._on_answer(executor)
         if reason:
+            if executor.health.healthy:
+                executor.record_failure(reason)
             if executor.health.failed(reason, check.failure_threshold):
                 self._on_flip(executor)
             return False

@@ -6,9 +6,10 @@ own words (docs/wire.md) are final. Nothing else in this package looks at a stat
 
 from __future__ import annotations
 
-from enum import Enum, StrEnum
+from enum import Enum
 from typing import Any
 
+from queueworker.routing.counters import LossCause
 from queueworker.routing.wire.reading import InvalidAnswer, describe, is_html, read_object
 from queueworker.routing.wire.task import Task, parse_task
 
@@ -17,14 +18,6 @@ _TRANSIENT = frozenset({401, 403, 408, 425, 429})
 _TAKEN = {True: "completed", False: "failed"}
 _UNKNOWN_ID = "not_found"
 _UNKNOWN_ID_DETAIL = "Task not found"
-
-
-class LossCause(StrEnum):
-    """Why a poll may have cost a task: the queue pops before it answers. The values are a metric's label."""
-
-    NO_ANSWER = "no_answer"
-    NOT_THE_QUEUES = "not_the_queues"
-    UNREADABLE = "unreadable"
 
 
 class ForeignAnswer(Exception):
