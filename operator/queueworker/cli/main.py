@@ -13,6 +13,7 @@ import typer
 
 from queueworker import __version__
 from queueworker.cli import failed as failed_cli
+from queueworker.cli import healthcheck as healthcheck_cli
 from queueworker.cli import selftest as selftest_cli
 from queueworker.cli import uninstall as uninstall_cli
 from queueworker.cli.usage import Group
@@ -203,6 +204,16 @@ def uninstall(
     configure(LogLevel.WARNING, LogFormat.TEXT)
     options = _operator_options(namespace, lease_name, lease_namespace)
     raise typer.Exit(_run_in_cluster(uninstall_cli.uninstall(options, release=release)))
+
+
+@app.command(help=healthcheck_cli.HELP, short_help="Say whether the process in this container is alive.")
+def healthcheck(
+    host: Annotated[str, typer.Option(help="Address of the HTTP API.", envvar="HOST")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the HTTP API.", envvar="PORT")] = 8084,
+) -> None:
+    alive, said = healthcheck_cli.healthcheck(host, port)
+    print(said)
+    raise typer.Exit(0 if alive else 1)
 
 
 @app.command(help=selftest_cli.HELP, hidden=True)
