@@ -39,19 +39,42 @@ UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
 FAILED = (ApiException, *UNREACHABLE)
 
 
+def _whole(body: dict[str, Any]) -> dict[str, Any]:
+    return body
+
+
+def _bare_slice(body: dict[str, Any]) -> dict[str, Any]:
+    """What `discovery` reads of an EndpointSlice."""
+    metadata = body["metadata"]
+    return {
+        "metadata": {key: metadata[key] for key in ("namespace", "name", "labels") if key in metadata},
+        "ports": body.get("ports"),
+        "endpoints": [
+            {key: endpoint[key] for key in ("addresses", "conditions", "targetRef") if key in endpoint}
+            for endpoint in body.get("endpoints") or ()
+        ],
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of object that is watched. `name` is for people; `label`, if given, must be there with any value."""
+    """A kind of object that is watched. `name` is for people; `label`, if given, must be there with any value.
+
+    `trim` takes away what nobody reads: it is called for each page of a list, so that a long list is never held whole.
+    """
 
     name: str
     group: str
     version: str
     plural: str
     label: str = ""
+    trim: Callable[[dict[str, Any]], dict[str, Any]] = _whole
 
 
 QUEUE_WORKERS = Kind("QueueWorkers", names.GROUP, names.VERSION, names.PLURAL)
-ENDPOINT_SLICES = Kind("EndpointSlices", "discovery.k8s.io", "v1", "endpointslices", names.SERVICE_NAME_LABEL)
+ENDPOINT_SLICES = Kind(
+    "EndpointSlices", "discovery.k8s.io", "v1", "endpointslices", names.SERVICE_NAME_LABEL, trim=_bare_slice
+)
 
 
 class SecretNotFound(Exception):
@@ -194,7 +217,7 @@ class Cluster:
         more: dict[str, str] = {}
         while True:
             page = await self._page(kind, namespace, limit=PAGE_OBJECTS, **more)
-            found += page["items"]
+            found += map(kind.trim, page["items"])
             token = page["metadata"].get("continue")
             if not token:
                 return found
