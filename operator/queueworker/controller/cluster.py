@@ -39,15 +39,36 @@ UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
 FAILED = (ApiException, *UNREACHABLE)
 
 
+def _whole(body: dict[str, Any]) -> dict[str, Any]:
+    return body
+
+
+def _bare_slice(body: dict[str, Any]) -> dict[str, Any]:
+    """What `discovery` reads of an EndpointSlice."""
+    metadata = body["metadata"]
+    return {
+        "metadata": {key: metadata[key] for key in ("namespace", "name", "labels") if key in metadata},
+        "ports": body.get("ports"),
+        "endpoints": [
+            {key: endpoint[key] for key in ("addresses", "conditions", "targetRef") if key in endpoint}
+            for endpoint in body.get("endpoints") or ()
+        ],
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of object that is watched. `name` is for people; `label`, if given, must be there with any value."""
+    """A kind of object that is watched. `name` is for people; `label`, if given, must be there with any value.
+
+    `trim` takes away what nobody reads: it is called for each page of a list, so that a long list is never held whole.
+    """
 
     name: str
     group: str
     version: str
     plural: str
     label: str = ""
+    trim: Callable[[dict[str, Any]], dict[str, Any]] = _whole
 
     @property
     def api(self) -> str:
@@ -56,7 +77,9 @@ class Kind:
 
 
 QUEUE_WORKERS = Kind("QueueWorkers", names.GROUP, names.VERSION, names.PLURAL)
-ENDPOINT_SLICES = Kind("EndpointSlices", "discovery.k8s.io", "v1", "endpointslices", names.SERVICE_NAME_LABEL)
+ENDPOINT_SLICES = Kind(
+    "EndpointSlices", "discovery.k8s.io", "v1", "endpointslices", names.SERVICE_NAME_LABEL, trim=_bare_slice
+)
 STATEFUL_SETS = Kind("StatefulSets", "apps", "v1", "statefulsets", names.LABEL_QUEUEWORKER)
 PODS = Kind("Pods", "", "v1", "pods", names.LABEL_QUEUEWORKER)
 
@@ -176,6 +199,19 @@ class Cluster:
             raise _explained(error, name) from error
         return found
 
+    async def create_object(self, namespace: str, body: dict[str, Any]) -> None:
+        """Create a QueueWorker. Raises one of `FAILED`."""
+        where = (names.GROUP, names.VERSION, namespace, names.PLURAL)
+        await self._call(client.CustomObjectsApi(self._api).create_namespaced_custom_object, *where, body)
+
+    async def delete_object(self, namespace: str, name: str) -> None:
+        """Delete a QueueWorker; it goes when its finalizer does. Raises `ObjectGone` or one of `FAILED`."""
+        where = (names.GROUP, names.VERSION, namespace, names.PLURAL)
+        try:
+            await self._call(client.CustomObjectsApi(self._api).delete_namespaced_custom_object, *where, name)
+        except ApiException as error:
+            raise _explained(error, name) from error
+
     async def read_object(self, namespace: str, name: str) -> dict[str, Any] | None:
         """Returns the QueueWorker, or None if there is none. Raises one of `FAILED`. Lists, for want of a right."""
         found = await self._page(QUEUE_WORKERS, namespace, limit=1, fieldSelector=f"metadata.name={name}")
@@ -188,7 +224,7 @@ class Cluster:
         more: dict[str, str] = {}
         while True:
             page = await self._page(kind, namespace, limit=PAGE_OBJECTS, **more)
-            found += page["items"]
+            found += map(kind.trim, page["items"])
             token = page["metadata"].get("continue")
             if not token:
                 return found
