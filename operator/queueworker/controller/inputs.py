@@ -15,6 +15,7 @@ from queueworker.controller.secrets import Secrets
 from queueworker.resource.redis_url import redis_target
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.resource.urls import in_namespace
+from queueworker.resource.warnings import warnings
 from queueworker.routing.config import Endpoint, RouterConfig, static_endpoints, without_drained
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class InputReader:
             discovery=discovery_fault,
             queue_note=key.note,
             redis_note=redis_url.note,
-            warnings=spec.warnings,
+            warnings=warnings(spec),
             suspended=suspended,
         )
         if endpoints is None and self._config is None:

@@ -86,16 +86,15 @@ class QueueSpec(Model):
     )
 
 
-def _port_text(value: object) -> object:
-    """A number of the schema's int-or-string, as text."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+# A number of the schema's int-or-string, as text.
+_PORT_TEXT = BeforeValidator(lambda value: str(value) if type(value) is int else value)
 
 
 class ServiceRef(Model):
     name: str = Field(
         description="Name of a Service in the object's namespace.", min_length=1, max_length=63, pattern=_LABEL
     )
-    port: Annotated[str, BeforeValidator(_port_text)] = Field(
+    port: Annotated[str, _PORT_TEXT] = Field(
         "http",
         min_length=1,
         max_length=63,
@@ -138,10 +137,7 @@ class HealthCheckSpec(Model):
 
 
 _ONE_WAY = "name the executors in one way only: endpoints or service, or neither of them for executor-1 … executor-N"
-
-
 MAX_CONCURRENCY = 1000
-
 ExecutorName = Annotated[str, Field(min_length=1, max_length=253, description="Name of an executor.")]
 ExecutorUrl = Annotated[HttpUrl, Field(description="URL of an executor.")]
 
@@ -222,8 +218,7 @@ class ExecutorsSpec(Model):
         return self
 
 
-# One second is the default, so maxBackoffSeconds: 0 alone goes on to mean "no backoff". The API server applies the rule
-# to the default ({}) too, before it fills the fields in.
+# With the default of one second, maxBackoffSeconds: 0 goes on to mean "no backoff". `has`: the default {} is checked.
 _BACKOFFS = rule(
     "!has(self.backoffSeconds) || !has(self.maxBackoffSeconds) || "
     "self.backoffSeconds <= self.maxBackoffSeconds || self.backoffSeconds <= 1",
@@ -352,31 +347,4 @@ class QueueWorkerSpec(Model):
     events: EventsSpec = Field(EventsSpec(), description="The Redis for published events and the journal.")
     migration: MigrationSpec = Field(
         MigrationSpec(), description="Progress of the platform's migration from this queue to Celery."
-    )
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What is valid and does something other than one may expect, in sentences that say what to do."""
-        return tuple(filter(None, (_drain_warning(self.routing), _count_warning(self.executors))))
-
-
-def _drain_warning(routing: RoutingSpec) -> str:
-    drain, task = routing.drain_seconds, routing.task_timeout_seconds
-    if drain >= task:
-        return ""
-    then = "run again" if routing.recovery is Recovery.RETRY else "are reported as failed"
-    return (
-        f"routing.drainSeconds ({drain}) is less than routing.taskTimeoutSeconds ({task}): tasks that do not end "
-        f"within {drain} s when the router stops {then}; raise drainSeconds to at least {task}"
-    )
-
-
-def _count_warning(executors: ExecutorsSpec) -> str:
-    """`kubectl scale` sets the count, and cannot say that it has no effect."""
-    way = "endpoints" if executors.endpoints else "service" if executors.service is not None else ""
-    if not way or executors.count == ExecutorsSpec.model_fields["count"].default:
-        return ""
-    return (
-        f"executors.count ({executors.count}, which `kubectl scale` sets) has no effect with executors.{way}: "
-        f"{'change the list' if way == 'endpoints' else 'scale what is behind the Service'} instead"
     )
