@@ -1,0 +1,101 @@
+"""Writes docs/queueworker.md and docs/http.md: the command and the HTTP API, from the code that they describe.
+
+With `--check`, fails if one of them is out of date.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.main import get_command
+
+from queueworker.cli.main import app as cli
+from queueworker.resource.generate import run
+from queueworker.web.app import Mode, create_app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import click
+
+    from queueworker.routing.snapshot import Snapshot
+    from queueworker.web.source import Source
+
+MADE = "<!-- Made by `make generate` from {source}; do not edit. -->\n"
+WIDTH = 100
+COMMAND_HEAD = """\
+# The command queueworker
+
+The help of each command, as `--help` prints it. The plugin `kubectl queueworker` has a page of its own.
+"""
+HTTP_HEAD = """\
+# The HTTP API
+
+Operator and worker serve it on port 8084. It has no login: [what it shows to whom](page.md#what-it-shows-to-whom). Every
+process describes its own fields at `/docs`, `/openapi.json` and `/openapi.yaml`; the page is at `/`.
+"""
+
+
+def command_page() -> str:
+    parts = [MADE.format(source="operator/queueworker/cli"), COMMAND_HEAD]
+    for path, command in commands(get_command(cli), "queueworker"):
+        text = command.get_help(typer.Context(command, info_name=path, max_content_width=WIDTH, terminal_width=WIDTH))
+        parts.append(f"## {path}\n\n```text\n{_trimmed(text)}\n```\n")
+    return "\n".join(parts)
+
+
+def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
+    """The command itself and all below it, with their whole names."""
+    yield path, command
+    for name, child in getattr(command, "commands", {}).items():
+        if not child.hidden:
+            yield from commands(child, f"{path} {name}")
+
+
+def _trimmed(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.strip().splitlines())
+
+
+def http_page() -> str:
+    parts = [MADE.format(source="operator/queueworker/web"), HTTP_HEAD]
+    for title, mode in (("Operator", Mode.OPERATOR), ("Worker", Mode.WORKER)):
+        parts.append(f"## {title}\n\n{_paths(create_app(_nobody(), mode).openapi())}\n")
+    return "\n".join(parts)
+
+
+def _paths(schema: dict[str, Any]) -> str:
+    rows = ["| call | tells | answers |", "|---|---|---|"]
+    for path, calls in schema["paths"].items():
+        for verb, call in calls.items():
+            about = " ".join(f"{call['summary']}. {call.get('description', '')}".split())
+            answers = "; ".join(f"{status}: {answer['description']}" for status, answer in call["responses"].items())
+            rows.append(f"| `{verb.upper()} {path}` | {_cell(about)} | {_cell(answers)} |")
+    return "\n".join(rows)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _nobody() -> Source:
+    """A source that is never asked: only the description of the routes is wanted."""
+
+    class Nobody:
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(name)
+
+    return Nobody()  # type: ignore[return-value]
+
+
+TARGETS = {"docs/queueworker.md": command_page, "docs/http.md": http_page}
+
+
+def main(arguments: Sequence[str]) -> int:
+    checking = "--check" in arguments
+    return int(bool(run(TARGETS, check=checking)) and checking)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
