@@ -74,6 +74,13 @@ class Process(BaseModel):
         "followed by host and port of the queue, so that a worker finds its tasks after a restart under another "
         "HOSTNAME.",
     )
+    memory_budget_mebibytes: int | None = Field(
+        None,
+        ge=16,
+        le=1024 * 1024,
+        description="What tasks, results and events may take in memory, in mebibytes; above it nothing is pulled. "
+        "If not set: half of the container's memory limit, or 512 without one.",
+    )
     host: str = Field(
         "::",
         description="Address that the HTTP API listens on. `::` stands for all addresses, of IPv4 too, and works "
@@ -265,6 +272,7 @@ FURTHER: tuple[Variable, ...] = (
         "process.journal_group",
         permitted="two words with a slash between them, for example default/legacy",
     ),
+    Variable("MEMORY_BUDGET_MEBIBYTES", "process.memory_budget_mebibytes"),
     Variable("HOST", "process.host", permitted="an IP address or a host name of this machine"),
     Variable("PORT", "process.port"),
     Variable("WEB_FAILURES", "process.web_failures"),

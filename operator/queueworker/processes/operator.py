@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from queueworker.controller.app import run_operator
 from queueworker.controller.options import Registry
+from queueworker.processes.memory import memory_budget
 from queueworker.processes.signals import StopSignals
 from queueworker.web.app import Mode, create_app
 from queueworker.web.server import serve
@@ -34,7 +35,8 @@ async def operate(options: OperatorOptions, host: str, port: int, web: WebOption
     with StopSignals(on_stop) as signals:
         async with serve(create_app(registry, Mode.OPERATOR, web), host, port) as bound:
             reached = replace(options, address=reached_at(host, bound, pod_ip))
-            await run_operator(reached, registry, signals.stopped, signals.claim)
+            budget = memory_budget(options.memory_budget_mebibytes)
+            await run_operator(reached, registry, signals.stopped, signals.claim, budget)
         log.info("stopped")
 
 
