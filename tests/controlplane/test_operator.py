@@ -328,6 +328,10 @@ def test_a_second_operator_takes_over_from_a_killed_leader_and_no_task_is_lost(
             kubectl("apply", "-n", namespace, "-f", "-", input=body)
             submit(queue, 24)
             eventually(lambda: account(queue)["handed_out"] >= 16)
+            relayed = httpx.get(f"{second.url}/api/objects/{namespace}/legacy")
+            assert (relayed.status_code, relayed.json()["state"]["level"]) == (200, "ok"), "the standby asks the leader"
+            overview = httpx.get(f"{second.url}/api/overview")
+            assert overview.headers["x-answered-by"] != overview.json()["identity"]
             first.kill()
             took = eventually(lambda: "leading" in httpx.get(f"{second.url}/readyz").text, 15)
             eventually(lambda: done(queue, 24), 30)
