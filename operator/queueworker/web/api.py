@@ -70,8 +70,14 @@ class Sparklines(BaseModel):
 
 
 NOW = "The state of at most a second ago, or 304 if it has the ETag that was sent."
+_STANDBY: dict[int | str, dict[str, Any]] = {
+    HTTPStatus.SERVICE_UNAVAILABLE: {
+        "model": ErrorDetail,
+        "description": "A standby that gets no answer from a leader.",
+    }
+}
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {
-    HTTPStatus.NOT_FOUND: {"model": ErrorDetail, "description": "This process does not route for it."}
+    HTTPStatus.NOT_FOUND: {"model": ErrorDetail, "description": "The leader does not route for it."}
 }
 
 
@@ -111,6 +117,7 @@ class Api:
             summary="All QueueWorkers in few bytes",
             response_model=Overview,
             response_description=NOW,
+            responses=_STANDBY,
         )
         async def overview(request: Request) -> Response:
             """Built at most once a second. Send the ETag back as If-None-Match."""
@@ -122,6 +129,7 @@ class Api:
             summary="Sparklines of all QueueWorkers",
             response_model=Sparklines,
             response_description=NOW,
+            responses=_STANDBY,
         )
         async def sparklines(request: Request) -> Response:
             """Ask once, and then append what the overview tells."""
@@ -133,7 +141,7 @@ class Api:
             summary="One QueueWorker in depth",
             response_model=ObjectDetail,
             response_description=NOW,
-            responses=_NOT_FOUND,
+            responses=_NOT_FOUND | _STANDBY,
         )
         async def queue_worker_detail(
             request: Request,
