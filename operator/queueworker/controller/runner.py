@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -192,15 +191,6 @@ class ObjectRunner:
         except (ObjectGone, StalePatch, *FAILED) as error:
             log.warning("%s: the last counts could not be handed over: %s", self._group, reason_of(error))
 
-    def _look_for_rivals(self) -> None:
-        snapshot = self.snapshot()
-        if snapshot is None or self._spec is None:
-            return
-        if self._alarm.look(snapshot.rivals, self._spec.routing.drain_seconds, time.monotonic()):
-            text = f"{snapshot.rivals} other routers route for this object: do two operators watch its namespace?"
-            log.warning("%s: %s", self._group, text)
-            self._announce(ObjectEvent("Warning", "RivalRouter", text))
-
     async def _reconcile(self) -> None:
         """Read the object, and make its router follow it."""
         body = self._body
@@ -212,7 +202,7 @@ class ObjectRunner:
             self._pool.decide(inputs.spec, self._applied if inputs.problems.spec else generation, self.snapshot())
         if inputs.config is not None and self._end is None:
             self._supervisor.drive(inputs.config, self._pool.staying(inputs.endpoints))
-        self._look_for_rivals()
+        handover.tell_of_rivals(self._alarm, self._group, self._spec, self.snapshot(), self._announce)
         if inputs.whole and self._supervisor.is_current:
             self._applied = generation
         if self._end is None:
