@@ -40,19 +40,22 @@ def own_address() -> str:
 
 
 def service(address: str, port: int) -> str:
-    """The operator's Service; the controllers that would make its endpoints are not here."""
+    """The operator's Service and pod; the controllers that would make its endpoints are not here."""
     ports = [{"name": "http", "port": port}]
     made = {"namespace": SYSTEM, "name": SERVICE}
-    subset = {"addresses": [{"ip": address}], "ports": ports}
+    pod = {"kind": "Pod", "namespace": SYSTEM, "name": SERVICE}
+    subset = {"addresses": [{"ip": address, "targetRef": pod}], "ports": ports}
+    containers = [{"name": "operator", "image": "queueworker-operator"}]
     documents = [
         {"apiVersion": "v1", "kind": "Service", "metadata": made, "spec": {"ports": ports}},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": made, "spec": {"containers": containers}},
         {"apiVersion": "v1", "kind": "Endpoints", "metadata": made, "subsets": [subset]},
         {
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
             "metadata": made | {"labels": {"kubernetes.io/service-name": SERVICE}},
             "addressType": "IPv4",
-            "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+            "endpoints": [{"addresses": [address], "conditions": {"ready": True}, "targetRef": pod}],
             "ports": ports,
         },
     ]
@@ -69,8 +72,10 @@ def running(control_plane: ControlPlane, kubectl: Kubectl, folder: Path) -> Iter
     with operator(control_plane, folder, "--host", "0.0.0.0") as started:
         eventually(lambda: is_ready(started))
         kubectl("apply", "--server-side", "-f", "-", input=service(address, started.port))
+        running = {"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}}
+        kubectl("patch", "pod", SERVICE, "-n", SYSTEM, "--subresource=status", "-p", json.dumps(running))
         yield started
-        kubectl("delete", "service,endpoints,endpointslice", SERVICE, "-n", SYSTEM, "--ignore-not-found")
+        kubectl("delete", "service,endpoints,endpointslice,pod", SERVICE, "-n", SYSTEM, "--force", "--grace-period=0")
 
 
 class Plugin:

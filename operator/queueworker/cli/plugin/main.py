@@ -192,6 +192,24 @@ def top(access: Access, *, output: Format = Output.TEXT) -> None:
     screen.show(top_lines(views, TopState(selected=-2), size, glyphs)[:-1])
 
 
+def web(
+    access: Access,
+    *,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in a browser.")] = True,
+) -> None:
+    """Forward a port to the operator's HTTP API, and open it in a browser, until Ctrl-C."""
+    from queueworker.cli.plugin import web as forwarding
+    from queueworker.cli.plugin.problems import Problem
+
+    try:
+        forwarding.web(access, browser=browser)
+    except KeyboardInterrupt:
+        return
+    except Problem as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        raise typer.Exit(1) from problem
+
+
 def _say(done: Done, output: Output) -> None:
     if output is Output.JSON:
         print_json(asdict(done))
@@ -205,7 +223,7 @@ app.add_typer(failed_cli.app, name="failed")
 app.command()(with_access(status, everywhere=True))
 app.command()(with_access(top, everywhere=True))
 app.command()(with_access(check, everywhere=True))
-for verb in (suspend, resume, drain, undrain):
+for verb in (suspend, resume, drain, undrain, web):
     app.command()(with_access(verb))
 
 
