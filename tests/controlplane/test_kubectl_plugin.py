@@ -16,6 +16,7 @@ import yaml
 from devcluster import binaries
 from devcluster.server import OPERATOR_ACCOUNT
 from tests.support.operating import condition, done, eventually, install, is_ready, operator, spec, submit, worker
+from tests.support.terminal import terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,8 +84,8 @@ class Plugin:
 
     def __init__(self, kubeconfig: str, namespace: str) -> None:
         beside = str(Path(sys.executable).parent)
-        self._environ = os.environ | {"PATH": f"{beside}{os.pathsep}{os.environ['PATH']}", "KUBECONFIG": kubeconfig}
-        self._environ.pop("QUEUEWORKER_OPERATOR", None)
+        self.environ = os.environ | {"PATH": f"{beside}{os.pathsep}{os.environ['PATH']}", "KUBECONFIG": kubeconfig}
+        self.environ.pop("QUEUEWORKER_OPERATOR", None)
         self._namespace = namespace
 
     def __call__(self, *args: str, status: int = 0) -> str:
@@ -98,7 +99,7 @@ class Plugin:
         return json.loads(self(*args, "-o", "json", status=status))
 
     def run(self, command: list[str], status: int = 0) -> str:
-        done = subprocess.run(command, env=self._environ, capture_output=True, text=True, timeout=90, check=False)
+        done = subprocess.run(command, env=self.environ, capture_output=True, text=True, timeout=90, check=False)
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + (done.stderr if status else "")
 
@@ -242,6 +243,20 @@ def test_kubectl_completes_the_plugins_verbs_and_the_objects_names(plugin: Plugi
     assert [line.split("\t")[0] for line in verbs.splitlines()][:1] == ["status"]
     names = plugin.run([binaries.kubectl(), "__complete", "queueworker", "status", "-n", namespace, "le"])
     assert names.splitlines()[0] == "legacy"
+
+
+def test_top_shows_objects_opens_one_and_sums_up(plugin: Plugin, legacy: str, namespace: str) -> None:
+    plugin("status", legacy, "--wait", "Ready", "--timeout", "60s")
+    with terminal([binaries.kubectl(), "queueworker", "top", "-n", namespace], plugin.environ) as seen:
+        seen.wait_for("enter open")
+        assert f"{namespace}/legacy" in seen.text
+        seen.type("\r")
+        seen.wait_for("EXECUTOR")
+        seen.type("\x1b")
+        seen.wait_for("enter open")
+        seen.type("q")
+        assert seen.end() == 0
+    assert seen.text.splitlines()[-1].startswith("\x1b[?25h\x1b[?1049l1 object for ")
 
 
 def test_the_version_is_told(plugin: Plugin) -> None:
