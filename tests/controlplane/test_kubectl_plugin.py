@@ -183,6 +183,13 @@ def test_failed_tasks_are_found_by_the_name_of_their_object(plugin: Plugin, lega
     assert plugin("failed", "retry", legacy, "broken").startswith("broken: sent to queue")
 
 
+def test_the_operators_own_account_may_list_failed_tasks_as_in_its_pod(
+    control_plane: ControlPlane, plugin: Plugin, legacy: str, namespace: str
+) -> None:
+    in_pod = Plugin(control_plane.kubeconfig_for(*OPERATOR_ACCOUNT), namespace)
+    assert in_pod.json("failed", "list", legacy) == []
+
+
 def test_check_passes_where_everything_is_there(plugin: Plugin, legacy: str) -> None:
     plugin("status", legacy, "--wait", "Ready", "--timeout", "60s")
     found = plugin.json("check", legacy)

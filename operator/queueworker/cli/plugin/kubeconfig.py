@@ -26,7 +26,10 @@ async def load(configuration: Any, access: Access) -> str:
     files, given = _files(access)
     if not files:
         if runs_in_pod(os.environ) and not access.kubeconfig and not access.context:
-            config.load_incluster_config(client_configuration=configuration)
+            try:
+                config.load_incluster_config(client_configuration=configuration)
+            except config.ConfigException as error:
+                raise Problem("the pod has no service account token: set automountServiceAccountToken") from error
             return access.namespace or own_namespace() or "default"
         raise Problem(f"there is no kubeconfig at {given}: set --kubeconfig or KUBECONFIG")
     shown = os.pathsep.join(map(str, files))
@@ -50,7 +53,12 @@ def _files(access: Access) -> tuple[list[Path], str]:
     """The kubeconfig files that exist, and what was given."""
     given = access.kubeconfig or os.environ.get("KUBECONFIG") or DEFAULT
     names = [given] if access.kubeconfig else [name for name in given.split(os.pathsep) if name]
-    return [path for name in names if (path := Path(name).expanduser()).is_file()], given
+    return [path for name in names if (path := _expanded(name)).is_file()], given
+
+
+def _expanded(name: str) -> Path:
+    """With the person's home, if there is one: the user of a pod may have none."""
+    return Path(os.path.expanduser(name))  # noqa: PTH111 -- never raises
 
 
 def _contexts(files: Sequence[Path], shown: str) -> tuple[str, dict[str, dict[str, Any]]]:
