@@ -19,7 +19,7 @@ from tests.support.operating import condition, done, eventually, install, is_rea
 from tests.support.terminal import terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from devcluster.redis_server import RedisServer
     from devcluster.server import ControlPlane
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from tests.support.operating import Operator
 
 SYSTEM, SERVICE = OPERATOR_ACCOUNT
+
+
+def soon(check: Callable[[], object]) -> None:
+    """Each look starts a command, so a busy machine needs more time than for others."""
+    eventually(check, timeout=60)
 
 
 def own_address() -> str:
@@ -71,7 +76,7 @@ def running(control_plane: ControlPlane, kubectl: Kubectl, folder: Path) -> Iter
         pytest.skip("this machine has no address but the loopback, to which an API server does not proxy")
     install(kubectl)
     with operator(control_plane, folder, "--host", "0.0.0.0") as started:
-        eventually(lambda: is_ready(started))
+        eventually(lambda: is_ready(started), timeout=90)
         kubectl("apply", "--server-side", "-f", "-", input=service(address, started.port))
         running = {"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}}
         kubectl("patch", "pod", SERVICE, "-n", SYSTEM, "--subresource=status", "-p", json.dumps(running))
@@ -127,7 +132,7 @@ def legacy(
 def test_status_shows_what_the_leader_says_now(plugin: Plugin, legacy: str, queue: DemoProcess) -> None:
     plugin("status", legacy, "--wait", "Ready", "--timeout", "60s")
     submit(queue, 5)
-    eventually(lambda: done(queue, 5))
+    soon(lambda: done(queue, 5))
     seen = plugin.json("status", legacy)
     assert seen["source"]["live"], seen["source"]
     assert (seen["state"]["word"], seen["completed"], seen["per_minute"]) == ("Routing", 5, 5)
@@ -167,18 +172,18 @@ def test_a_drained_executor_leaves_the_pool_and_comes_back(
         json.dumps({"spec": {"executors": {"endpoints": [executor.url, slow_executor.url]}}}),
     )
     name = slow_executor.url.removeprefix("http://")
-    eventually(lambda: plugin.json("status", legacy)["executors_healthy"] == 2)
+    soon(lambda: plugin.json("status", legacy)["executors_healthy"] == 2)
     plugin("drain", name, legacy)
-    eventually(lambda: [e["state"] for e in plugin.json("status", legacy)["executors"]] == ["healthy", "drained"])
+    soon(lambda: [e["state"] for e in plugin.json("status", legacy)["executors"]] == ["healthy", "drained"])
     assert "no executor nobody" in plugin("drain", "nobody", legacy, status=1)
     plugin("undrain", name, legacy)
-    eventually(lambda: plugin.json("status", legacy)["executors_healthy"] == 2)
+    soon(lambda: plugin.json("status", legacy)["executors_healthy"] == 2)
 
 
 def test_failed_tasks_are_found_by_the_name_of_their_object(plugin: Plugin, legacy: str, queue: DemoProcess) -> None:
     with queue.client() as client:
         client.post("/tasks", json={"eval_id": "broken", "code": "raise ValueError('no')"}).raise_for_status()
-    eventually(lambda: len(plugin.json("failed", "list", legacy)) == 1)
+    soon(lambda: len(plugin.json("failed", "list", legacy)) == 1)
     assert "ValueError: no" in plugin("failed", "show", legacy, "broken")
     assert plugin("failed", "retry", legacy, "broken").startswith("broken: sent to queue")
 
@@ -205,7 +210,7 @@ def test_check_names_what_is_missing_and_fails(plugin: Plugin, kubectl: Kubectl,
         "events": {"redisURL": "redis://127.0.0.1:9"},
     }
     kubectl("apply", "-n", namespace, "-f", "-", input=worker("broken", **made))
-    eventually(lambda: condition(kubectl, namespace, "broken", "Ready")[0] == "False")
+    soon(lambda: condition(kubectl, namespace, "broken", "Ready")[0] == "False")
     text = plugin("check", "broken", "--short", status=1)
     assert f"✕ DNS: queue (spec.queue.url) is no Service of the namespace {namespace}" in text
     assert "✕ DNS: executor-2 (spec.executors.count)" in text
@@ -222,7 +227,7 @@ def test_check_names_the_rights_that_the_operator_lacks(
     kubectl("patch", "clusterrole", SERVICE, "--type=merge", "-p", json.dumps({"rules": fewer}))
     try:
         message = f"may not list endpointslices.discovery.k8s.io, watch endpointslices.discovery.k8s.io in {namespace}"
-        eventually(lambda: any(message in f["message"] for f in _findings(plugin, legacy)))
+        soon(lambda: any(message in f["message"] for f in _findings(plugin, legacy)))
     finally:
         kubectl("patch", "clusterrole", SERVICE, "--type=merge", "-p", json.dumps({"rules": rules["rules"]}))
 
