@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from queueworker.cli.plugin.values import View
 
 PROG = "kubectl queueworker"
+MAX_WAIT_SECONDS = 86_400
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 app = typer.Typer(
     cls=Group,
@@ -72,10 +74,11 @@ def _root(
 
 def _span(given: str) -> float:
     """Seconds of 90, 90s, 5m or 1h."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h|)", given)
-    if found is None or float(found[1]) > 86400:
-        raise typer.BadParameter(f"{given!r} is no time: give for example 60s, 5m or 1h")
-    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smh]?)", given)
+    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if found is None or seconds > MAX_WAIT_SECONDS:
+        raise typer.BadParameter(f"{given!r} is no time of at most 24h: give for example 60s, 5m or 1h")
+    return seconds
 
 
 def status(
