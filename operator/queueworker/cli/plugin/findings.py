@@ -144,6 +144,7 @@ def _ready(view: View) -> Finding:
         "Standby": "set migration.celeryPercent below 100, or forceLegacyQueue",
         "NoExecutors": "see the executors below",
         "Degraded": "see the errors below",
+        "NoLeader": "see the leader above",
     }.get(state.word, "")
     return Finding(state.level, "ready", text, advice, view.key)
 

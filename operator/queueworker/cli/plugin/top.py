@@ -19,6 +19,7 @@ from rich.text import Text
 from queueworker import __version__
 from queueworker.cli.plugin import objects, screen
 from queueworker.cli.plugin.api import Api
+from queueworker.cli.plugin.checks import look
 from queueworker.cli.plugin.live import Operator
 from queueworker.cli.plugin.problems import Problem
 from queueworker.cli.plugin.top_screen import TopState, farewell, press, rows_of, top_lines
@@ -66,7 +67,7 @@ class Watching:
             if time.monotonic() - self.asked_at > OBJECTS_SECONDS:
                 self.bodies = await objects.some(api, everywhere=self.everywhere)
                 self.asked_at = time.monotonic()
-            live = await operator.live()
+            live = await look(api, operator)
         except Problem as problem:
             self.problem = str(problem)
             return
