@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -18,19 +17,23 @@ from queueworker.controller.conditions import Problems
 from queueworker.controller.events import ObjectEvent
 from queueworker.controller.handover import RivalAlarm
 from queueworker.controller.inputs import InputReader
+from queueworker.controller.managed_pool.objects import Owner
+from queueworker.controller.managed_pool.pool import ManagedPool
 from queueworker.controller.status_writer import HEARTBEAT_SECONDS, StatusWriter
 from queueworker.controller.supervisor import RouterSupervisor
-from queueworker.controller.view import MAX_EVENTS, event_view, object_view
+from queueworker.controller.view import EventLog, object_view
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from queueworker.controller.cluster import Cluster
     from queueworker.controller.discovery import Slices
+    from queueworker.controller.managed_pool.observed import PoolObjects
     from queueworker.controller.supervisor import RouterFactory
     from queueworker.resource.spec import QueueWorkerSpec
+    from queueworker.routing.config import RouterConfig
     from queueworker.routing.snapshot import Snapshot
-    from queueworker.web.source import EventView, ObjectView
+    from queueworker.web.source import ObjectView
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +60,7 @@ class ObjectRunner:
         announce: Callable[[ObjectEvent], None],
         *,
         factory: RouterFactory,
+        pool_objects: PoolObjects | None = None,
     ) -> None:
         meta = body["metadata"]
         self.namespace: str = meta["namespace"]
@@ -71,6 +75,8 @@ class ObjectRunner:
         self._problems = Problems()
         written = statuses.read(body.get("status") or {})
         self._inputs = InputReader(self.namespace, self.name, cluster, slices)
+        owner = Owner(self.namespace, self.name, self.uid or "")
+        self._pool = ManagedPool(owner, cluster, pool_objects, announce)
         self._supervisor = RouterSupervisor(
             identity, self._wake.set, statuses.Totals.of(written.tasks), factory=factory
         )
@@ -78,8 +84,7 @@ class ObjectRunner:
         """Generation of the spec that the router runs."""
         self._hold = finalizer.Hold(cluster, self.namespace, self.name, self.uid)
         self._identity = identity
-        self._post = announce
-        self._events: deque[EventView] = deque(maxlen=MAX_EVENTS)
+        self._announce = EventLog(announce)
         self._alarm = RivalAlarm()
         self._writer = StatusWriter(self.namespace, self.name, written, cluster, self._announce)
         self._gone = False
@@ -105,7 +110,8 @@ class ObjectRunner:
         self._gone = True
         self._begin_end(final=True)
 
-    def endpoints_changed(self) -> None:
+    def surroundings_changed(self) -> None:
+        """EndpointSlices, or what belongs to the pool that the operator runs."""
         self._wake.set()
 
     @property
@@ -116,9 +122,13 @@ class ObjectRunner:
     def snapshot(self) -> Snapshot | None:
         return self._supervisor.snapshot()
 
+    @property
+    def config(self) -> RouterConfig | None:
+        return self._supervisor.config
+
     def view(self) -> ObjectView:
         about = (self._group, self._spec, self.snapshot(), self._problems)
-        return object_view(*about, status=self._writer.written, events=self._events, now=datetime.now(UTC))
+        return object_view(*about, status=self._writer.written, events=self._announce.newest, now=datetime.now(UTC))
 
     async def stop(self) -> None:
         """The term ends: drain the router, and leave what is not done by then in its journal for the next leader."""
@@ -197,11 +207,16 @@ class ObjectRunner:
         inputs = await self._inputs.read(body, self.snapshot())
         self._problems = inputs.problems
         self._spec = inputs.spec
+        generation = body["metadata"].get("generation") or 0
+        if inputs.spec is not None:
+            self._pool.decide(inputs.spec, self._applied if inputs.problems.spec else generation, self.snapshot())
         if inputs.config is not None and self._end is None:
-            self._supervisor.drive(inputs.config, inputs.endpoints)
+            self._supervisor.drive(inputs.config, self._pool.staying(inputs.endpoints))
         self._look_for_rivals()
         if inputs.whole and self._supervisor.is_current:
-            self._applied = body["metadata"].get("generation") or 0
+            self._applied = generation
+        if self._end is None:
+            await self._pool.act()
 
     async def _publish(self, *, last: bool = False) -> None:
         status = statuses.build(
@@ -214,6 +229,7 @@ class ObjectRunner:
             applied=self._applied,
             name=self.name,
             now=datetime.now(UTC),
+            pool=self._pool.view(),
         )
         await self._writer.write(status, last=last)
 
@@ -275,10 +291,6 @@ class ObjectRunner:
         except Exception as error:
             log.warning("%s: the status could not be written: %s", self._group, reason_of(error))
 
-    def _announce(self, event: ObjectEvent) -> None:
-        self._events.appendleft(event_view(event, time.time()))
-        self._post(event)
-
     def _warn(self, problem: str) -> None:
         if problem != self._warned:
             self._warned = problem
@@ -289,7 +301,7 @@ class ObjectRunner:
         snapshot, problems = self.snapshot(), self._problems
         troubled = problems.secret or problems.failure
         waiting = snapshot is None or troubled or snapshot.queue.is_down or snapshot.journal.is_down
-        return RETRY_SECONDS if waiting else HEARTBEAT_SECONDS
+        return self._pool.interval or (RETRY_SECONDS if waiting else HEARTBEAT_SECONDS)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> bool:

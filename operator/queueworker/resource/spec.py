@@ -10,9 +10,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from queueworker.resource.model import Model
+from queueworker.resource.pod_template import PodTemplate
 from queueworker.resource.redis_url import DEFAULT_REDIS_URL
 from queueworker.resource.urls import CEL, BaseUrl, HttpUrl, RedisUrl
 
@@ -56,14 +57,9 @@ def rule(cel: str, message: str) -> dict[str, Any]:
     return {CEL: [{"rule": cel, "message": message}]}
 
 
+INT_OR_STRING = "x-kubernetes-int-or-string"
 _NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 _LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
-
-
-class Model(BaseModel):
-    """camelCase in JSON, snake_case in Python. Unknown fields are refused, and values are immutable."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid")
 
 
 class SecretKeyRef(Model):
@@ -85,16 +81,22 @@ class QueueSpec(Model):
     )
 
 
+def _port_text(value: object) -> object:
+    """A number of the schema's int-or-string, as text."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class ServiceRef(Model):
     name: str = Field(
         description="Name of a Service in the object's namespace.", min_length=1, max_length=63, pattern=_LABEL
     )
-    port: str = Field(
+    port: Annotated[str, BeforeValidator(_port_text)] = Field(
         "http",
         min_length=1,
         max_length=63,
         pattern=_LABEL,
-        description="Name of the Service's port, or port number of the endpoints in quotes. Default: http.",
+        description="Name of the Service's port, or port number of the endpoints. Default: http.",
+        json_schema_extra={INT_OR_STRING: True, "minimum": 1, "maximum": 65535},
     )
 
 
@@ -130,18 +132,23 @@ class HealthCheckSpec(Model):
     )
 
 
-_ONE_WAY = "name the executors in one way only: endpoints or service, or neither of them for executor-1 … executor-N"
+_ONE_WAY = (
+    "name the executors in one way only: endpoints, service or template, or none of them for executor-1 … executor-N"
+)
 
 
 MAX_CONCURRENCY = 1000
 
-ExecutorName = Annotated[str, Field(min_length=1, max_length=253)]
+ExecutorName = Annotated[str, Field(min_length=1, max_length=253, description="Name of an executor.")]
+ExecutorUrl = Annotated[HttpUrl, Field(description="URL of an executor.")]
 
 
 class ExecutorsSpec(Model):
     model_config = ConfigDict(
         json_schema_extra=rule(
-            "[has(self.endpoints) && self.endpoints.size() > 0, has(self.service)].filter(x, x).size() <= 1", _ONE_WAY
+            "[has(self.endpoints) && self.endpoints.size() > 0, has(self.service), has(self.template)]"
+            ".filter(x, x).size() <= 1",
+            _ONE_WAY,
         )
     )
 
@@ -149,8 +156,8 @@ class ExecutorsSpec(Model):
         1,
         ge=0,
         le=1000,
-        description="Number of numbered executors, executor-1 … executor-N; `kubectl scale` sets it. Ignored with "
-        "endpoints or service. Default: 1.",
+        description="Number of pods of the template, or of numbered executors, executor-1 … executor-N; `kubectl "
+        "scale` sets it. Ignored with endpoints or service. Default: 1.",
     )
     base_url: BaseUrl = Field(
         "http://executor",
@@ -162,7 +169,7 @@ class ExecutorsSpec(Model):
     port: int = Field(
         8083, ge=1, le=65535, description="TCP port of numbered executors, if baseURL has none. Default: 8083."
     )
-    endpoints: tuple[HttpUrl, ...] = Field(
+    endpoints: tuple[ExecutorUrl, ...] = Field(
         (),
         max_length=200,
         description="URLs of the executors, in place of numbered executors. Default: none.",
@@ -178,6 +185,11 @@ class ExecutorsSpec(Model):
         description="Names of executors, as in status, that get no new tasks and finish those that they run. "
         "`kubectl queueworker drain` sets it. Default: none.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+    template: PodTemplate | None = Field(
+        None,
+        description="Template of pods that the operator runs as executors: `count` of them, in a StatefulSet. An "
+        "executor listens on the port with the name http, else on `port`. Default: none.",
     )
     concurrency: int | None = Field(
         None,
@@ -209,12 +221,23 @@ class ExecutorsSpec(Model):
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        if self.endpoints and self.service is not None:
+        if sum((bool(self.endpoints), self.service is not None, self.template is not None)) > 1:
             raise ValueError(_ONE_WAY)
         return self
 
 
+# One second is the default, so maxBackoffSeconds: 0 alone goes on to mean "no backoff". The API server applies the rule
+# to the default ({}) too, before it fills the fields in.
+_BACKOFFS = rule(
+    "!has(self.backoffSeconds) || !has(self.maxBackoffSeconds) || "
+    "self.backoffSeconds <= self.maxBackoffSeconds || self.backoffSeconds <= 1",
+    "backoffSeconds must not be greater than maxBackoffSeconds, which it would never exceed anyway",
+)
+
+
 class RetrySpec(Model):
+    model_config = ConfigDict(json_schema_extra=_BACKOFFS)
+
     attempts: int = Field(
         1,
         ge=1,
@@ -327,10 +350,38 @@ class QueueWorkerSpec(Model):
     queue: QueueSpec = Field(QueueSpec(), description="The legacy HTTP queue.")
     executors: ExecutorsSpec = Field(
         ExecutorsSpec(),
-        description="The pool of executors: numbered (executor-1 … executor-N), a list of endpoints, or a Service.",
+        description="The pool of executors: numbered (executor-1 … executor-N), a list of endpoints, a Service, or "
+        "pods that the operator runs.",
     )
     routing: RoutingSpec = Field(RoutingSpec(), description="Routing of tasks to executors.")
     events: EventsSpec = Field(EventsSpec(), description="The Redis for published events and the journal.")
     migration: MigrationSpec = Field(
         MigrationSpec(), description="Progress of the platform's migration from this queue to Celery."
+    )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is valid and does something other than one may expect, in sentences that say what to do."""
+        return tuple(filter(None, (_drain_warning(self.routing), _count_warning(self.executors))))
+
+
+def _drain_warning(routing: RoutingSpec) -> str:
+    drain, task = routing.drain_seconds, routing.task_timeout_seconds
+    if drain >= task:
+        return ""
+    then = "run again" if routing.recovery is Recovery.RETRY else "are reported as failed"
+    return (
+        f"routing.drainSeconds ({drain}) is less than routing.taskTimeoutSeconds ({task}): tasks that do not end "
+        f"within {drain} s when the router stops {then}; raise drainSeconds to at least {task}"
+    )
+
+
+def _count_warning(executors: ExecutorsSpec) -> str:
+    """`kubectl scale` sets the count, and cannot say that it has no effect."""
+    way = "endpoints" if executors.endpoints else "service" if executors.service is not None else ""
+    if not way or executors.count == ExecutorsSpec.model_fields["count"].default:
+        return ""
+    return (
+        f"executors.count ({executors.count}, which `kubectl scale` sets) has no effect with executors.{way}: "
+        f"{'change the list' if way == 'endpoints' else 'scale what is behind the Service'} instead"
     )
