@@ -15,6 +15,7 @@ import yaml
 
 from devcluster import binaries
 from devcluster.server import OPERATOR_ACCOUNT
+from tests.support.demo_processes import demo_process
 from tests.support.operating import condition, done, eventually, install, is_ready, operator, spec, submit, worker
 from tests.support.terminal import terminal
 
@@ -180,12 +181,18 @@ def test_a_drained_executor_leaves_the_pool_and_comes_back(
     soon(lambda: plugin.json("status", legacy)["executors_healthy"] == 2)
 
 
-def test_failed_tasks_are_found_by_the_name_of_their_object(plugin: Plugin, legacy: str, queue: DemoProcess) -> None:
-    with queue.client() as client:
-        client.post("/tasks", json={"eval_id": "broken", "code": "raise ValueError('no')"}).raise_for_status()
-    soon(lambda: len(plugin.json("failed", "list", legacy)) == 1)
-    assert "ValueError: no" in plugin("failed", "show", legacy, "broken")
-    assert plugin("failed", "retry", legacy, "broken").startswith("broken: sent to queue")
+def test_failed_tasks_are_found_by_the_name_of_their_object(
+    plugin: Plugin, kubectl: Kubectl, legacy: str, queue: DemoProcess, shared_redis: RedisServer, namespace: str
+) -> None:
+    with demo_process("executor", "--port", "0") as real:  # one that runs code
+        kubectl("apply", "-n", namespace, "-f", "-", input=worker(legacy, **spec(queue, shared_redis, real)))
+        plugin("status", legacy, "--wait", "Ready", "--timeout", "60s")
+        with queue.client() as client:
+            client.post("/tasks", json={"eval_id": "broken", "code": "raise ValueError('no')"}).raise_for_status()
+        soon(lambda: len(plugin.json("failed", "list", legacy)) == 1)
+        assert "ValueError: no" in plugin("failed", "show", legacy, "broken")
+        (sent,) = plugin.json("failed", "retry", legacy, "broken")
+        assert (sent["eval_id"], sent["sent"]) == ("broken", True)
 
 
 def test_the_operators_own_account_may_list_failed_tasks_as_in_its_pod(
