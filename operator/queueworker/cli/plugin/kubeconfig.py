@@ -27,7 +27,7 @@ async def load(configuration: Any, access: Access) -> str:
     if not files:
         if runs_in_pod(os.environ) and not access.kubeconfig and not access.context:
             try:
-                config.load_incluster_config(client_configuration=configuration)
+                config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
             except config.ConfigException as error:
                 raise Problem("the pod has no service account token: set automountServiceAccountToken") from error
             return access.namespace or own_namespace() or "default"
@@ -40,7 +40,7 @@ async def load(configuration: Any, access: Access) -> str:
         known = ", ".join(sorted(contexts)) or "none"
         raise Problem(f"the kubeconfig {shown} {problem}: set --context; it has: {known}")
     try:
-        await config.load_kube_config(
+        await config.load_kube_config(  # type: ignore[no-untyped-call]
             config_file=shown, context=name, client_configuration=configuration, persist_config=False
         )
     except (config.ConfigException, OSError, ValueError, KeyError, TypeError) as error:
@@ -63,7 +63,8 @@ def _expanded(name: str) -> Path:
 
 def _contexts(files: Sequence[Path], shown: str) -> tuple[str, dict[str, dict[str, Any]]]:
     """The name of the current context, and all contexts by name. The first file that has one wins."""
-    current, found = "", {}
+    current = ""
+    found: dict[str, dict[str, Any]] = {}
     try:
         for path in files:
             content = yaml.safe_load(path.read_text()) or {}

@@ -147,11 +147,16 @@ def keys(on_key: Callable[[str], None]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     try:
         tty.setcbreak(stream)
-        loop.add_reader(stream, lambda: [on_key(key) for key in split(os.read(stream, 1024).decode(errors="ignore"))])
+        loop.add_reader(stream, _read_keys, stream, on_key)
         yield
     finally:
         loop.remove_reader(stream)
         termios.tcsetattr(stream, termios.TCSADRAIN, before)
+
+
+def _read_keys(stream: int, on_key: Callable[[str], None]) -> None:
+    for key in split(os.read(stream, 1024).decode(errors="ignore")):
+        on_key(key)
 
 
 def split(text: str) -> Sequence[str]:
