@@ -50,8 +50,7 @@ demo: venv ## run the whole platform here and break it; DEMO_SECONDS=30 ends by 
 demo-worker: venv ## the same without Kubernetes, which starts in seconds; DEMO_LEGACY=1 shows the legacy loop beside it
 	@$(BIN)/python -m demo --worker
 
-recording: venv ## record make demo as docs/images/demo.svg
-	@$(BIN)/python -m devcluster binaries
+recording: venv ## record make demo-worker as docs/images/demo.svg
 	@$(BIN)/python -m tools.recording
 
 control-plane: venv ## prepare kube-apiserver, etcd, kubectl and redis-server, and print their folder

@@ -9,7 +9,6 @@ import json
 import os
 import time
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,11 +18,13 @@ import yaml
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
+from queueworker.controller.kinds import QUEUE_WORKERS
 from queueworker.resource import names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from queueworker.controller.kinds import Kind
     from queueworker.resource.spec import SecretKeyRef
 
 REQUEST_SECONDS = 5.0
@@ -37,51 +38,6 @@ RELOAD_SECONDS = 2.0
 # The errors of a call while the API server is away: connection refused, broken or too slow.
 UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
 FAILED = (ApiException, *UNREACHABLE)
-
-
-def _whole(body: dict[str, Any]) -> dict[str, Any]:
-    return body
-
-
-def _bare_slice(body: dict[str, Any]) -> dict[str, Any]:
-    """What `discovery` reads of an EndpointSlice."""
-    metadata = body["metadata"]
-    return {
-        "metadata": {key: metadata[key] for key in ("namespace", "name", "labels") if key in metadata},
-        "ports": body.get("ports"),
-        "endpoints": [
-            {key: endpoint[key] for key in ("addresses", "conditions", "targetRef") if key in endpoint}
-            for endpoint in body.get("endpoints") or ()
-        ],
-    }
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of object that is watched. `name` is for people; `label`, if given, must be there with any value.
-
-    `trim` takes away what nobody reads: it is called for each page of a list, so that a long list is never held whole.
-    """
-
-    name: str
-    group: str
-    version: str
-    plural: str
-    label: str = ""
-    trim: Callable[[dict[str, Any]], dict[str, Any]] = _whole
-
-    @property
-    def api(self) -> str:
-        """The path of its API; the oldest kinds have no group."""
-        return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-
-
-QUEUE_WORKERS = Kind("QueueWorkers", names.GROUP, names.VERSION, names.PLURAL)
-ENDPOINT_SLICES = Kind(
-    "EndpointSlices", "discovery.k8s.io", "v1", "endpointslices", names.SERVICE_NAME_LABEL, trim=_bare_slice
-)
-STATEFUL_SETS = Kind("StatefulSets", "apps", "v1", "statefulsets", names.LABEL_QUEUEWORKER)
-PODS = Kind("Pods", "", "v1", "pods", names.LABEL_QUEUEWORKER)
 
 
 class SecretNotFound(Exception):
@@ -251,7 +207,7 @@ class Cluster:
         query: Mapping[str, str],
     ) -> dict[str, Any]:
         """Make a call about one object, and return the answer. Raises one of `FAILED`."""
-        path = f"{_path(kind, namespace)}/{name}"
+        path = f"{kind.path(namespace)}/{name}"
         found: dict[str, Any] = await self._call(
             self._ask, method, path, query=query, body=body, content_type=content_type
         )
@@ -297,7 +253,7 @@ class Cluster:
     async def _page(self, kind: Kind, namespace: str, **options: Any) -> dict[str, Any]:
         if kind.label:
             options["labelSelector"] = kind.label
-        found: dict[str, Any] = await self._call(self._ask, "GET", _path(kind, namespace), query=options)
+        found: dict[str, Any] = await self._call(self._ask, "GET", kind.path(namespace), query=options)
         return found
 
     async def _ask(
@@ -359,10 +315,6 @@ def _unusable(path: str) -> str:
     if any(Path(os.path.expanduser(name)).exists() for name in path.split(os.pathsep)):  # noqa: PTH111 -- never raises
         return f"the kubeconfig {path} has no context that can be used"
     return f"there is no kubeconfig at {path}"
-
-
-def _path(kind: Kind, namespace: str) -> str:
-    return f"{kind.api}/namespaces/{namespace}/{kind.plural}" if namespace else f"{kind.api}/{kind.plural}"
 
 
 def _explained(error: ApiException, name: str) -> Exception:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from queueworker.controller.cluster import QUEUE_WORKERS
+from queueworker.controller.kinds import QUEUE_WORKERS
 from queueworker.web.source import OperatorView, WatchView
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from queueworker.controller.cluster import ENDPOINT_SLICES
 from queueworker.controller.discovery import Slices, endpoints, read_slice
-from queueworker.resource.spec import ServiceRef
+from queueworker.controller.kinds import ENDPOINT_SLICES
+from queueworker.resource.executors_spec import ServiceRef
 from queueworker.routing.config import Endpoint
 
 
