@@ -82,7 +82,16 @@ def running(control_plane: ControlPlane, kubectl: Kubectl, folder: Path) -> Iter
         running = {"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}}
         kubectl("patch", "pod", SERVICE, "-n", SYSTEM, "--subresource=status", "-p", json.dumps(running))
         yield started
-        kubectl("delete", "service,endpoints,endpointslice,pod", SERVICE, "-n", SYSTEM, "--force", "--grace-period=0")
+        kubectl(
+            "delete",
+            "service,endpoints,endpointslice,pod",
+            SERVICE,
+            "-n",
+            SYSTEM,
+            "--force",
+            "--grace-period=0",
+            "--ignore-not-found",
+        )
 
 
 class Plugin:
@@ -275,7 +284,7 @@ def test_top_shows_objects_opens_one_and_sums_up(plugin: Plugin, legacy: str, na
         seen.wait_for("enter open")
         seen.type("q")
         assert seen.end() == 0
-    assert seen.text.splitlines()[-1].startswith("\x1b[?25h\x1b[?1049l1 object for ")
+    assert "\x1b[?1049l1 object for " in seen.text, "the line that stays when the screen is given back"
 
 
 def test_the_version_is_told(plugin: Plugin) -> None:
