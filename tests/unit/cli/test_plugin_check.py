@@ -93,7 +93,7 @@ def test_a_redis_that_may_evict_the_journal_is_a_warning_with_what_to_set() -> N
     )
     link = {"connected": True, "reason": "Connected", "message": message}
     (finding,) = [f for f in findings.of_object(seen(live(journal=link))) if f.check == "journal"]
-    assert (finding.level, finding.message) == (Level.WARNING, message)
+    assert (finding.level, finding.message) == (Level.WARNING, f"journal: {message}")
 
 
 def test_an_unreachable_queue_is_an_error() -> None:
