@@ -13,6 +13,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from devcluster import binaries as have
+from devcluster.node.images import ImportFailed
+from devcluster.node.layout import Layout
+from devcluster.node.node import LeftBehind, NodeError, down
+from devcluster.node.node import up as up_node
+from devcluster.node.preflight import CannotBeNode
 from devcluster.progress import say
 from devcluster.server import ControlPlane, ControlPlaneError
 
@@ -54,6 +59,29 @@ def up() -> None:
         say("stopped")
 
 
+node_app = typer.Typer(help="A real node on this machine (Linux, root).", no_args_is_help=True)
+app.add_typer(node_app, name="node")
+
+
+@node_app.command(name="up")
+def node_up() -> None:
+    """Make this machine a Kubernetes node until `node down`. Prints `export KUBECONFIG=…`."""
+    layout = Layout()
+    try:
+        up_node(layout, keep=True)
+    except BaseException as error:
+        if not isinstance(error, CannotBeNode):
+            down(layout)
+        raise
+    print(f"export KUBECONFIG={layout.kubeconfig}")
+
+
+@node_app.command(name="down")
+def node_down() -> None:
+    """Remove the node and everything that it left on this machine."""
+    down(Layout())
+
+
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -62,5 +90,8 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _interrupt)  # the same clean end as Ctrl-C
     try:
         app()
-    except (have.BinaryError, ControlPlaneError, OSError) as error:
+    except (
+        *(have.BinaryError, ControlPlaneError, OSError),
+        *(CannotBeNode, NodeError, ImportFailed, LeftBehind),
+    ) as error:
         sys.exit(f"error: {error}")

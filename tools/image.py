@@ -25,6 +25,7 @@ import typer
 
 from devcluster.binaries import cache_folder
 from devcluster.children import die_with_parent
+from devcluster.packages import PackagesMissing, need
 from queueworker.web.metrics import app_version
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ ROOT = Path(__file__).parents[1]
 BASE_TAG = "queueworker-base:bookworm"
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
+_IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")  # dockerd sets it, also without a bridge
 _DEBIAN_CLIENT = Path("/usr/bin/docker")  # it has the version of Debian's dockerd; the one on PATH may not
 _PACKAGES = {"dockerd": "docker.io", "debootstrap": "debootstrap"}
 
@@ -129,26 +131,10 @@ def _need_root() -> None:
 
 
 def _need_packages() -> None:
-    missing = sorted(package for command, package in _PACKAGES.items() if not shutil.which(command))
-    if not missing:
-        return
-    names = " and ".join(missing)
-    if not shutil.which("apt-get"):
-        raise EngineUnavailable(f"no container engine answers, and there is no apt-get to install {names}")
-    _say(f"installing {names} with apt-get")
-    commands = (["apt-get", "update"], ["apt-get", "install", "--yes", "--no-install-recommends", *missing])
-    for command in commands:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
-        )
-        if done.returncode != 0:
-            said = (done.stderr + done.stdout).strip()[-500:]
-            raise EngineUnavailable(f"no container engine answers, and apt-get could not install {names}: {said}")
+    try:
+        need(_PACKAGES)
+    except PackagesMissing as error:
+        raise EngineUnavailable(f"no container engine answers, and a private one cannot be started: {error}") from error
 
 
 @contextmanager
@@ -165,7 +151,7 @@ def _private_engine() -> Iterator[Engine]:
         client = shutil.which("docker") if not _DEBIAN_CLIENT.exists() else str(_DEBIAN_CLIENT)
         assert client is not None
         found = Engine((client, "--host", address), private=True)
-        log = folder / "dockerd.log"
+        log, forwarding = folder / "dockerd.log", _IP_FORWARD.read_text()
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [
@@ -187,6 +173,8 @@ def _private_engine() -> Iterator[Engine]:
             _end(process)
             _unmount(folder, data)
             _remove_cgroups(cgroup)
+            if _IP_FORWARD.read_text() != forwarding:
+                _IP_FORWARD.write_text(forwarding)
 
 
 def _await_engine(engine: Engine, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -3,6 +3,8 @@
 A QueueWorker with `baseURL: http://127.0.0.1:PORT/executors/{n}` calls executor N at
 `http://127.0.0.1:PORT/executors/N/…`. The gateway forwards that to the executor with that number, a process that it
 starts at the first request. So `kubectl scale` works as it does on a platform that runs the executors.
+
+`POST /processes/N/kill` kills the process of executor N; `POST /processes/N/start` starts it again.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from demo.services.serving import serve
 from devcluster.children import die_with_parent
 
 MAX_EXECUTORS = 20
-START_SECONDS = 20.0
+START_SECONDS = 60.0
+"""For a loaded machine; it takes a second."""
 
 
 class Executors:
@@ -31,7 +34,7 @@ class Executors:
 
     def __init__(self, max_concurrent: int) -> None:
         self._max_concurrent = max_concurrent
-        self._processes: list[asyncio.subprocess.Process] = []
+        self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._urls: dict[int, asyncio.Task[str]] = {}
 
     async def url(self, number: int) -> str:
@@ -40,9 +43,23 @@ class Executors:
             self._urls[number] = asyncio.create_task(self._start(number))
         return await asyncio.shield(self._urls[number])
 
+    async def kill(self, number: int) -> None:
+        """SIGKILL. Its tasks die with it, and connections to it are refused until `start`."""
+        if number in self._processes:
+            with contextlib.suppress(ProcessLookupError):
+                self._processes[number].kill()
+            await self._processes[number].wait()
+
+    async def start(self, number: int) -> None:
+        """Start it again if its process has ended. Raises as `url` does."""
+        process = self._processes.get(number)
+        if process is not None and process.returncode is not None and self._urls[number].done():
+            del self._urls[number]
+        await self.url(number)
+
     def stop(self) -> None:
         """Send each executor a SIGTERM."""
-        for process in self._processes:
+        for process in self._processes.values():
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
 
@@ -53,7 +70,7 @@ class Executors:
             stdout=asyncio.subprocess.PIPE,
             preexec_fn=die_with_parent,
         )
-        self._processes.append(process)
+        self._processes[number] = process
         assert process.stdout is not None
         async with asyncio.timeout(START_SECONDS):
             line = await process.stdout.readline()
@@ -61,6 +78,14 @@ class Executors:
 
 
 def create_app(executors: Executors, client: httpx.AsyncClient) -> Starlette:
+    async def kill(request: Request) -> Response:
+        await executors.kill(request.path_params["number"])
+        return Response(status_code=204)
+
+    async def start(request: Request) -> Response:
+        await executors.start(request.path_params["number"])
+        return Response(status_code=204)
+
     async def forward(request: Request) -> Response:
         number = int(request.path_params["number"])
         if not 1 <= number <= MAX_EXECUTORS:
@@ -77,8 +102,13 @@ def create_app(executors: Executors, client: httpx.AsyncClient) -> Starlette:
             return Response(f"executor-{number}: {error!r}", 502)
         return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
 
-    path = "/executors/{number:int}/{path:path}"
-    return Starlette(routes=[Route(path, forward, methods=["GET", "POST"])])
+    return Starlette(
+        routes=[
+            Route("/executors/{number:int}/{path:path}", forward, methods=["GET", "POST"]),
+            Route("/processes/{number:int}/kill", kill, methods=["POST"]),
+            Route("/processes/{number:int}/start", start, methods=["POST"]),
+        ]
+    )
 
 
 cli = typer.Typer(add_completion=False)

@@ -1,8 +1,9 @@
 """The queue service of the platform, as docs/wire.md describes it: an in-memory FIFO over HTTP.
 
 It has no lease and no acknowledgement: `GET /tasks/next` pops, a task is forgotten once it is reported, and nothing is
-kept on disk. `GET /account` is an addition for the demo: it counts tasks that were submitted, handed out and reported,
-which proves that no task was lost or reported twice.
+kept on disk, unless `--keep` says where: then a queue that is stopped comes back with its tasks. `GET /account` is an
+addition for the demo: it counts tasks that were submitted, handed out and reported, which proves that no task was lost
+or reported twice.
 """
 
 import enum
@@ -14,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import orjson
 import typer
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -148,6 +150,20 @@ class TaskQueue:
 
     def __len__(self) -> int:
         return len(self.queued) + len(self.processing)
+
+    def save(self, path: Path) -> None:
+        """Write the tasks and the counts to a file, for `restore`. What was reported is not remembered."""
+        kept = {"queued": [*self.queued.values()], "processing": [*self.processing.values()], "account": self.account}
+        path.write_bytes(orjson.dumps(kept))
+
+    def restore(self, path: Path) -> None:
+        """Take the tasks and the counts from a file; a queue without a file is empty."""
+        if not path.exists():
+            return
+        kept = orjson.loads(path.read_bytes())
+        self.account = Account(**kept["account"])
+        for tasks, name in ((self.queued, "queued"), (self.processing, "processing")):
+            tasks.update((task["eval_id"], Task(**task)) for task in kept[name])
 
 
 class _Handlers:
@@ -296,13 +312,20 @@ def main(
     record: Annotated[
         Path | None, typer.Option(help="File that gets a line of JSON for each task handed out and each report.")
     ] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="File that keeps tasks and counts from a SIGTERM until the next start.")
+    ] = None,
 ) -> None:
     """The platform's queue service: an in-memory FIFO of tasks over HTTP.
 
     The first line of the output is the address that it listens on.
     """
     tasks = TaskQueue(remember, ActionLog(record, "queue"))
+    if keep is not None:
+        tasks.restore(keep)
     serve(create_app(tasks, api_key=api_key or None, empty=empty_answer), host, port)
+    if keep is not None:
+        tasks.save(keep)
 
 
 if __name__ == "__main__":

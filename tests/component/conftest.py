@@ -5,35 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from redis import Redis
 
-from devcluster.redis_server import RedisServer
+from tests.support.redis_fixtures import own_redis, redis_url, shared_redis
 from tests.support.redis_state import published
 from tests.support.stubs import StubExecutor, StubQueue
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
 
-@pytest.fixture(scope="session")
-def shared_redis() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def redis_url(shared_redis: RedisServer) -> str:
-    """A Redis that holds nothing yet."""
-    with Redis(port=shared_redis.port) as client:
-        client.flushall()
-    return shared_redis.url
-
-
-@pytest.fixture
-def own_redis() -> Iterator[RedisServer]:
-    """A Redis of the test's own, to stop, freeze and kill."""
-    with RedisServer() as server:
-        yield server
+__all__ = ["events", "executor", "own_redis", "queue", "redis_url", "shared_redis"]
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ async def test_a_task_above_the_limit_is_not_run_and_fails_with_its_size_the_lim
         await queue.reported(2)
         await until(lambda: len(events) == 2)
         assert router.snapshot().counters.invalid == 1
-        assert router.snapshot().counters.pulls_lost == 0
+        assert router.snapshot().counters.pulls_lost_unreadable == 0
     error = f"the task has {size:,} bytes, more than routing.maxBodyMebibytes allows (1 MiB)"
     assert queue.failed == {"a": error}
     assert ("evaluation:failed", {"eval_id": "a", "error": error}) in events
@@ -124,7 +124,7 @@ async def test_a_task_above_four_times_the_limit_is_counted_as_lost_and_named_in
         await until(lambda: router.snapshot().queue.reason is LinkReason.INVALID_ANSWER)
         assert "4,194,304 bytes" in router.snapshot().queue.message
         await queue.reported(1)
-        assert router.snapshot().counters.pulls_lost == 1
+        assert router.snapshot().counters.pulls_lost_unreadable == 1
     assert executor.executed == ["b"]
 
 

@@ -218,7 +218,7 @@ async def test_tasks_that_cannot_be_routed_are_reported_as_failed_or_counted_as_
         counters = router.snapshot().counters
     assert queue.completed.keys() == {"good"}
     assert queue.failed == {"no code": "the task has no code, or its code is not a string"}
-    assert (counters.invalid, counters.pulls_lost, counters.polls_failed) == (3, 2, 0)
+    assert (counters.invalid, counters.pulls_lost_unreadable, counters.polls_failed) == (3, 2, 0)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ async def test_a_login_page_in_place_of_the_queue_is_named_and_counted_as_a_pull
         assert message == f"queue {queue.url} answered 200 with something that is not a task (HTML, 18 bytes)"
         await queue.reported(1)
         assert router.snapshot().queue.ok
-        assert router.snapshot().counters.pulls_lost == 1
+        assert router.snapshot().counters.pulls_lost_not_the_queues == 1
 
 
 async def test_executors_that_leave_finish_what_they_run_and_get_no_more(queue: StubQueue, redis_url: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 import signal
 import socket
@@ -13,7 +14,7 @@ import httpx
 import pytest
 
 from queueworker.web.app import Mode, create_app
-from queueworker.web.server import CannotListen, serve
+from queueworker.web.server import CannotListen, bind, listen, serve
 from tests.support.web_source import FakeSource
 
 if TYPE_CHECKING:
@@ -69,6 +70,32 @@ async def test_an_address_that_is_not_ours_is_named() -> None:
     with pytest.raises(CannotListen, match=r"cannot listen on no\.such\.host\.invalid:0: "):
         async with serve(create_app(FakeSource()), "no.such.host.invalid", 0):
             pass
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        pytest.param(
+            "::1", marks=pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+        ),
+    ],
+)
+async def test_it_listens_on_the_addresses_of_both_families(address: str) -> None:
+    async with serve(create_app(FakeSource()), "::", 0) as port, httpx.AsyncClient(trust_env=False) as client:
+        host = f"[{address}]" if ":" in address else address
+        assert (await client.get(f"http://{host}:{port}/livez")).status_code == 200
+
+
+@pytest.mark.parametrize("code", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
+def test_without_ipv6_it_listens_on_all_addresses_of_ipv4(code: int) -> None:
+    def without_ipv6(host: str, port: int) -> socket.socket:
+        if ":" in host:
+            raise OSError(code, "no IPv6")
+        return bind(host, port)
+
+    with listen("::", 0, bind=without_ipv6) as listener:
+        assert listener.getsockname()[0] == "0.0.0.0"
 
 
 async def test_the_signals_stay_with_whoever_runs_the_loop() -> None:

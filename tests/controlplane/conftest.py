@@ -7,19 +7,20 @@ import uuid
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
-from redis import Redis
 
 from devcluster import binaries
-from devcluster.redis_server import RedisServer
 from devcluster.server import ControlPlane
 from tests.support.demo_processes import DemoProcess, demo_process
 from tests.support.operating import eventually, install, is_ready, operator
+from tests.support.redis_fixtures import redis_url, shared_redis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.operating import Operator
+
+__all__ = ["redis_url", "shared_redis"]
 
 
 class Kubectl(Protocol):
@@ -62,20 +63,6 @@ def namespace(kubectl: Kubectl) -> str:
     name = f"test-{uuid.uuid4().hex[:8]}"
     kubectl("create", "namespace", name)
     return name
-
-
-@pytest.fixture(scope="session")
-def shared_redis() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def redis_url(shared_redis: RedisServer) -> str:
-    """A Redis that holds nothing yet."""
-    with Redis(port=shared_redis.port) as client:
-        client.flushall()
-    return shared_redis.url
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +60,12 @@ async def live_routers(rig: Rig) -> int:
         return len([key async for key in redis.scan_iter("queueworker:*:lease:*")])
 
 
+def longest_pause(rig: Rig, since: float) -> float:
+    """The longest time between two tasks that the queue handed out, in seconds."""
+    handed_out = [since, *(act.at for act in rig.ledger.acts if act.what == "handed-out" and act.at > since)]
+    return max(after - before for before, after in pairwise(handed_out))
+
+
 @pytest.mark.minute
 async def test_the_api_server_is_away_for_a_minute_and_routing_does_not_notice(rig: Rig, cluster: Cluster) -> None:
     """Mechanism: a leader that cannot renew its Lease goes on while nobody else routes."""
@@ -96,6 +104,31 @@ async def test_another_holder_is_written_into_the_lease(rig: Rig, cluster: Clust
             assert not rig.running()
         await rig.account()
         await cluster.says(leader, "leading")
+
+
+async def test_a_leader_is_told_to_stop_while_long_tasks_run_and_pulling_goes_on(rig: Rig, cluster: Cluster) -> None:
+    """Mechanism: the Lease goes when the drain begins; slots that a live rival holds count as taken."""
+    await rig.start(worker=False, slots=12, delay=12)
+    async with cluster.operator() as first, cluster.operator() as second:
+        await cluster.says(first, "leading")
+        await cluster.says(second, "standing by")
+        cluster.apply(executors={"concurrency": 12}, routing={"drainSeconds": 60})
+        rig.load(0.8)
+        await rig.until(lambda: len(rig.running()) >= 5, "long tasks run")
+        with rig.fault("SIGTERM of the leader while tasks of 12 s run, and a standby takes over"):
+            stopped = time.monotonic()
+            first.signal(signal.SIGTERM)
+            await cluster.says(second, "leading")
+            await cluster.pulls(second)
+            still_running = first.process.poll() is None
+        rig.workers.append(second)
+        await rig.until(lambda: first.process.poll() is not None, "the first ends")
+        await rig.account()
+    print(f"pulling paused for {longest_pause(rig, stopped):.1f} s")
+    assert still_running, "the standby waited for the leader's tasks"
+    assert first.process.returncode == 0
+    assert not rig.ledger.ids("failed")
+    assert not rig.ledger.ids("refused"), "an executor was given more than its slots"
 
 
 async def test_the_api_server_is_out_of_reach_for_the_leader_alone(rig: Rig, cluster: Cluster) -> None:

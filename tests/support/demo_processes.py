@@ -87,7 +87,7 @@ def run_demo(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 10) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
     """Poll until `condition` holds. Raises `AssertionError` that names `what` when it does not within
     `seconds`.
     """

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from queueworker.controller.conditions import Problems
+from queueworker.controller.view import object_view
+from queueworker.resource.spec import QueueWorkerSpec
+from queueworker.resource.status import QueueWorkerStatus
 from queueworker.routing.config import Intent
 from queueworker.routing.counters import Counters
 from queueworker.routing.snapshot import ExecutorSnapshot, Link, LinkReason, Phase, Snapshot
@@ -12,7 +17,8 @@ from queueworker.routing.snapshot import ExecutorSnapshot, Link, LinkReason, Pha
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from queueworker.web.source import OperatorView
+    from queueworker.routing.config import RouterConfig
+    from queueworker.web.source import ObjectView, OperatorView
 
 UP = Link(LinkReason.CONNECTED)
 DOWN = Link(LinkReason.CONNECTION_FAILED, "queue http://queue:8081 refused the connection")
@@ -54,6 +60,16 @@ def snapshot(group: str = "default/legacy", **fields: Any) -> Snapshot:
     return Snapshot(**values | fields)
 
 
+def object_of(shown: Snapshot) -> ObjectView:
+    """As an operator without problems shows it."""
+    return object_view(
+        *(shown.group, QueueWorkerSpec(), shown, Problems()),
+        status=QueueWorkerStatus(),
+        events=(),
+        now=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+
 @dataclass
 class FakeSource:
     """A `Source`; `taken` counts how often its snapshots were asked for."""
@@ -63,10 +79,17 @@ class FakeSource:
     readiness: tuple[bool, str] = (True, "leading")
     view: OperatorView | None = None
     taken: int = 0
+    configs: dict[str, RouterConfig] = field(default_factory=dict)
 
     def snapshots(self) -> Sequence[Snapshot]:
         self.taken += 1
         return self.shown
+
+    def objects(self) -> Sequence[ObjectView]:
+        return [object_of(shown) for shown in self.snapshots()]
+
+    def config(self, group: str) -> RouterConfig | None:
+        return self.configs.get(group)
 
     def live(self) -> tuple[bool, str]:
         return self.liveness

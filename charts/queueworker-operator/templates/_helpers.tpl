@@ -1,10 +1,15 @@
+{{- define "queueworker-operator.name" -}}
+{{ .Values.nameOverride | default .Chart.Name | trunc 53 | trimSuffix "-" }}
+{{- end -}}
+
 {{- define "queueworker-operator.fullname" -}}
+{{- $name := include "queueworker-operator.name" . -}}
 {{- if .Values.fullnameOverride -}}
 {{ .Values.fullnameOverride | trunc 53 | trimSuffix "-" }}
-{{- else if contains .Chart.Name .Release.Name -}}
+{{- else if contains $name .Release.Name -}}
 {{ .Release.Name | trunc 53 | trimSuffix "-" }}
 {{- else -}}
-{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 53 | trimSuffix "-" }}
+{{ printf "%s-%s" .Release.Name $name | trunc 53 | trimSuffix "-" }}
 {{- end -}}
 {{- end -}}
 
@@ -12,28 +17,110 @@
 {{- if .Values.serviceAccount.create -}}
 {{ .Values.serviceAccount.name | default (include "queueworker-operator.fullname" .) }}
 {{- else -}}
-{{ .Values.serviceAccount.name | default "default" }}
+{{ required "serviceAccount.create is false: set serviceAccount.name to the account that the operator is to use" .Values.serviceAccount.name }}
 {{- end -}}
 {{- end -}}
 
 {{- define "queueworker-operator.selectorLabels" -}}
-app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/name: {{ include "queueworker-operator.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
 {{- define "queueworker-operator.labels" -}}
-{{ include "queueworker-operator.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- $own := dict
+  "app.kubernetes.io/name" (include "queueworker-operator.name" .)
+  "app.kubernetes.io/instance" .Release.Name
+  "app.kubernetes.io/version" .Chart.AppVersion
+  "app.kubernetes.io/managed-by" .Release.Service
+  "app.kubernetes.io/part-of" "queueworker"
+  "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_") -}}
+{{ merge $own .Values.commonLabels | toYaml }}
+{{- end -}}
+
+{{- /* Labels of an object that has some of its own: (list $ labels). */ -}}
+{{- define "queueworker-operator.labelsWith" -}}
+{{ merge (include "queueworker-operator.labels" (index . 0) | fromYaml) (index . 1) | toYaml }}
+{{- end -}}
+
+{{- /* `annotations:` of an object: (list $ annotations); nothing if there are none. */ -}}
+{{- define "queueworker-operator.annotations" -}}
+{{- with merge (dict) (index . 1) (index . 0).Values.commonAnnotations -}}
+annotations: {{- toYaml . | nindent 2 }}
+{{- end -}}
 {{- end -}}
 
 {{- define "queueworker-operator.image" -}}
+{{- $repository := required "image.repository is required: name the image with its registry, for example --set image.repository=registry.example/queueworker-operator (docs/install.md says how to build it, and how it gets into kind and minikube)" .Values.image.repository -}}
 {{- if .Values.image.digest -}}
-{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{ $repository }}@{{ .Values.image.digest }}
 {{- else -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{ $repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end -}}
+{{- end -}}
+
+{{- /* Which objects an operator, or the uninstall hook, is about. */ -}}
+{{- define "queueworker-operator.scopeArgs" -}}
+- --lease-name
+- {{ include "queueworker-operator.fullname" . }}
+{{- range .Values.watchNamespaces }}
+- --namespace
+- {{ . }}
+{{- end }}
+{{- end -}}
+
+{{- define "queueworker-operator.podNamespace" -}}
+- name: POD_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+{{- end -}}
+
+{{- /* What all pods of the chart have in common. */ -}}
+{{- define "queueworker-operator.podCommon" -}}
+enableServiceLinks: false
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.podSecurityContext }}
+securityContext: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.dnsPolicy }}
+dnsPolicy: {{ . }}
+{{- end }}
+{{- with .Values.dnsConfig }}
+dnsConfig: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.hostAliases }}
+hostAliases: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.extraVolumes }}
+volumes: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- /* What the containers of all pods of the chart have in common. */ -}}
+{{- define "queueworker-operator.containerCommon" -}}
+image: {{ include "queueworker-operator.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+resources: {{- toYaml .Values.resources | nindent 2 }}
+{{- with .Values.securityContext }}
+securityContext: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+volumeMounts: {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{- /* The operator's rights in the namespaces that it routes for; manifests/rbac/role.yaml has the reasons. */ -}}
@@ -47,19 +134,57 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [""]
   resources: [events]
   verbs: [create, patch]
+{{- $secrets := .Values.rbac.secrets }}
+{{- if ne $secrets.read "None" }}
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]
-  {{- with .Values.rbac.secretNames }}
-  resourceNames: {{- toYaml . | nindent 4 }}
+  {{- if eq $secrets.read "Named" }}
+  resourceNames: {{- toYaml $secrets.names | nindent 4 }}
   {{- end }}
+{{- end }}
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [list, watch]
+{{- if .Values.managedPools.enabled }}
+{{ include "queueworker-operator.poolRules" . }}
+{{- end }}
+{{- end -}}
+
+{{- /* The rights to run executors; manifests/components/managed-pools has the same. */ -}}
+{{- define "queueworker-operator.poolRules" -}}
+- apiGroups: [apps]
+  resources: [statefulsets]
+  verbs: [list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [create, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch, delete]
+- apiGroups: [crucible.dev]
+  resources: [queueworkers/finalizers]
+  verbs: [update]
 {{- end -}}
 
 {{- define "queueworker-operator.subjects" -}}
 - kind: ServiceAccount
   name: {{ include "queueworker-operator.serviceAccountName" . }}
   namespace: {{ .Release.Namespace }}
+{{- end -}}
+
+{{- /* Values that are no longer what they were: each fails with what to write instead. */ -}}
+{{- define "queueworker-operator.checkValues" -}}
+{{- if hasKey .Values.rbac "secretNames" -}}
+{{- fail (printf "rbac.secretNames has been replaced: write rbac.secrets: {read: Named, names: [%s]}" (join ", " .Values.rbac.secretNames)) -}}
+{{- end -}}
+{{- if and (eq .Values.rbac.secrets.read "Named") (not .Values.rbac.secrets.names) -}}
+{{- fail "rbac.secrets.read is Named: list the Secrets in rbac.secrets.names" -}}
+{{- end -}}
+{{- if and .Values.podMonitor.enabled .Values.serviceMonitor.enabled -}}
+{{- fail "podMonitor.enabled and serviceMonitor.enabled are both true: every replica would be scraped twice; choose one" -}}
+{{- end -}}
 {{- end -}}

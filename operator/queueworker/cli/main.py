@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from queueworker import __version__
 from queueworker.cli import failed as failed_cli
 from queueworker.cli import uninstall as uninstall_cli
-from queueworker.processes.environment import InvalidEnvironment, load
+from queueworker.cli.usage import Group
+from queueworker.processes.environment import InvalidEnvironment, load, load_web
 from queueworker.processes.environment_table import VARIABLES
 from queueworker.processes.logs import LogFormat, LogLevel, configure
 from queueworker.processes.notes import ignored_proxies
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 app = typer.Typer(
-    add_completion=False,
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -47,6 +49,15 @@ Failed tasks:
 """,
 )
 app.add_typer(failed_cli.app, name="failed")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    *, version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
 
 
 def _variables() -> str:
@@ -82,6 +93,10 @@ def worker() -> None:
         print("\n".join(error.problems), file=sys.stderr)
         raise typer.Exit(2) from error
     configure(settings.process.log_level, settings.process.log_format)
+    if sys.stderr.isatty() and settings.process.log_format is LogFormat.TEXT:
+        from queueworker.processes.banner import banner
+
+        print("\n".join(banner(settings, os.environ)), file=sys.stderr)
     from queueworker.processes.worker import run_worker
 
     _run(run_worker(settings))
@@ -154,6 +169,18 @@ _LeaseNamespace = Annotated[
 ]
 
 
+_MemoryBudget = Annotated[
+    int | None,
+    typer.Option(
+        min=16,
+        max=1024 * 1024,
+        envvar="MEMORY_BUDGET_MEBIBYTES",
+        help="What tasks, results and events of all QueueWorkers may take in memory; above it no new tasks are pulled. "
+        "Default: half of the container's memory limit, or 512 without one.",
+    ),
+]
+
+
 @app.command(help=_OPERATOR_HELP)
 def operator(
     *,
@@ -168,7 +195,7 @@ def operator(
             help="Run pods for objects with spec.executors.template, which takes more rights.",
         ),
     ] = False,
-    host: Annotated[str, typer.Option(help="Address that the HTTP API listens on.")] = "0.0.0.0",
+    host: Annotated[str, typer.Option(help="Address that the HTTP API listens on.", show_default=":: (all)")] = "::",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="TCP port of the HTTP API; 0 takes any free port.")
     ] = 8084,
@@ -176,6 +203,7 @@ def operator(
         LogLevel, typer.Option(help="Lowest level that is logged.", case_sensitive=False)
     ] = LogLevel.INFO,
     log_format: Annotated[LogFormat, typer.Option(help="Format of a log line.")] = LogFormat.TEXT,
+    memory_budget_mebibytes: _MemoryBudget = None,
 ) -> None:
     exit_until_claimed()
     configure(log_level, log_format)
@@ -183,8 +211,15 @@ def operator(
         logging.getLogger(__name__).warning(note)
     from queueworker.processes.operator import operate
 
-    options = _operator_options(namespace, lease_name, lease_namespace, managed_pools=managed_pools)
-    _run_in_cluster(operate(options, host, port))
+    try:
+        web = load_web(os.environ)
+    except InvalidEnvironment as error:
+        print("\n".join(error.problems), file=sys.stderr)
+        raise typer.Exit(2) from error
+    options = _operator_options(
+        namespace, lease_name, lease_namespace, memory_budget_mebibytes, managed_pools=managed_pools
+    )
+    _run_in_cluster(operate(options, host, port, web, os.environ.get("POD_IP", "")))
 
 
 @app.command(help=uninstall_cli.HELP, short_help="Say what stands in the way of the operator's removal.")
@@ -203,7 +238,12 @@ def uninstall(
 
 
 def _operator_options(
-    namespaces: list[str] | None, lease_name: str, lease_namespace: str, *, managed_pools: bool = False
+    namespaces: list[str] | None,
+    lease_name: str,
+    lease_namespace: str,
+    memory_budget_mebibytes: int | None = None,
+    *,
+    managed_pools: bool = False,
 ) -> OperatorOptions:
     from queueworker.controller.options import OperatorOptions
 
@@ -213,6 +253,7 @@ def _operator_options(
         lease_namespace=lease_namespace,
         in_pod=runs_in_pod(os.environ),
         managed_pools=managed_pools,
+        memory_budget_mebibytes=memory_budget_mebibytes,
     )
 
 

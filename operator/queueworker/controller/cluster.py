@@ -6,12 +6,16 @@ import asyncio
 import base64
 import binascii
 import json
+import os
 import time
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 import kopf
+import yaml
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
@@ -94,7 +98,7 @@ class Cluster:
     async def __aenter__(self) -> Self:
         configuration = client.Configuration()
         configuration.client_session_kwargs = {"trust_env": False}  # no client of ours reads HTTPS_PROXY and the like
-        await config.load_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        await _load(configuration)
         self._api = client.ApiClient(configuration)
         return self
 
@@ -304,6 +308,25 @@ class Cluster:
 
 def _path(kind: Kind, namespace: str) -> str:
     return f"{kind.api}/namespaces/{namespace}/{kind.plural}" if namespace else f"{kind.api}/{kind.plural}"
+
+
+async def _load(configuration: client.Configuration) -> None:
+    """Raises ConfigException with a message for people."""
+    path = os.environ.get("KUBECONFIG") or "~/.kube/config"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a pod has no kubeconfig
+            await config.load_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except config.ConfigException as error:
+        raise config.ConfigException(_unusable(path)) from error
+    except (yaml.YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise config.ConfigException(f"the kubeconfig {path} cannot be read: it must be YAML of kind Config") from error
+
+
+def _unusable(path: str) -> str:
+    if any(Path(name).expanduser().exists() for name in path.split(os.pathsep)):
+        return f"the kubeconfig {path} has no context that can be used"
+    return f"there is no kubeconfig at {path}"
 
 
 def _explained(error: ApiException, name: str) -> Exception:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from queueworker.controller.watches import Body, Key
-    from queueworker.resource.spec import ServiceRef
+    from queueworker.resource.executors import ServiceRef
 
 
 def endpoints(ref: ServiceRef, slices: Iterable[Mapping[str, Any]]) -> list[Endpoint]:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import ValidationError
 
 from queueworker.controller import discovery
 from queueworker.controller.conditions import Problems
 from queueworker.controller.secrets import Secrets
+from queueworker.resource.executors import ServiceRef
 from queueworker.resource.names import pool_name
 from queueworker.resource.reasons import ConditionType
 from queueworker.resource.redis_url import redis_target
-from queueworker.resource.spec import QueueWorkerSpec, ServiceRef
+from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.resource.urls import in_namespace
-from queueworker.routing.config import Endpoint, RouterConfig, static_endpoints
+from queueworker.routing.config import Endpoint, RouterConfig, static_endpoints, without_drained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from queueworker.controller.cluster import Cluster
     from queueworker.controller.discovery import Slices
     from queueworker.controller.secrets import SecretValue
+    from queueworker.resource.spec import SecretKeyRef
     from queueworker.routing.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -99,12 +101,13 @@ class InputReader:
             discovery=discovery_fault,
             queue_note=key.note,
             redis_note=redis_url.note,
+            warnings=spec.warnings,
             suspended=suspended,
         )
         if endpoints is None and self._config is None:
             return RouterInputs(problems, spec)
         whole = endpoints is not None and not fault and problems.secret is None
-        self._found = self._found if endpoints is None else endpoints
+        self._found = self._found if endpoints is None else without_drained(endpoints, spec)
         self._config = self._built(spec, key, redis_url)
         return RouterInputs(problems, spec, self._config, self._found, whole)
 
@@ -165,7 +168,17 @@ class InputReader:
         return [], f"{where} has no ready endpoint with a port {service.port!r}"
 
 
-async def redis_url(cluster: Cluster, namespace: str, body: Mapping[str, Any]) -> str:
+class SecretReader(Protocol):
+    """What reads Secrets: the operator's `Cluster`, or a command."""
+
+    in_pod: bool
+
+    async def secret(self, namespace: str, ref: SecretKeyRef) -> str:
+        """The value of the key. Raises SecretNotFound."""
+        ...
+
+
+async def redis_url(cluster: SecretReader, namespace: str, body: Mapping[str, Any]) -> str:
     """The object's Redis. Raises ValidationError, SecretNotFound, InvalidRedisUrl, or one of `cluster.UNREACHABLE`."""
     events = QueueWorkerSpec.model_validate(body.get("spec") or {}, extra="ignore").events
     ref = events.redis_url_secret_ref

@@ -21,6 +21,7 @@ from queueworker.controller.managed_pool.objects import Owner
 from queueworker.controller.managed_pool.pool import ManagedPool
 from queueworker.controller.status_writer import HEARTBEAT_SECONDS, StatusWriter
 from queueworker.controller.supervisor import RouterSupervisor
+from queueworker.controller.view import EventLog, object_view
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     from queueworker.controller.managed_pool.observed import PoolObjects
     from queueworker.controller.supervisor import RouterFactory
     from queueworker.resource.spec import QueueWorkerSpec
+    from queueworker.routing.config import RouterConfig
     from queueworker.routing.snapshot import Snapshot
+    from queueworker.web.source import ObjectView
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +75,7 @@ class ObjectRunner:
         self._problems = Problems()
         written = statuses.read(body.get("status") or {})
         self._inputs = InputReader(self.namespace, self.name, cluster, slices)
-        owner = Owner(self.namespace, self.name, self.uid or "")
-        self._pool = ManagedPool(owner, cluster, pool_objects, announce)
+        self._pool = ManagedPool(Owner(self.namespace, self.name, self.uid or ""), cluster, pool_objects, announce)
         self._supervisor = RouterSupervisor(
             identity, self._wake.set, statuses.Totals.of(written.tasks), factory=factory
         )
@@ -81,17 +83,16 @@ class ObjectRunner:
         """Generation of the spec that the router runs."""
         self._hold = finalizer.Hold(cluster, self.namespace, self.name, self.uid)
         self._identity = identity
-        self._announce = announce
+        self._announce = EventLog(announce)
         self._alarm = RivalAlarm()
-        self._writer = StatusWriter(self.namespace, self.name, written, cluster, announce)
+        self._writer = StatusWriter(self.namespace, self.name, written, cluster, self._announce)
         self._gone = False
         """The object does not exist any more."""
         self._ending = asyncio.Event()
         self._end: asyncio.Task[None] | None = None
         """Not None once `_ending` is set: the end, which goes on even if nobody waits for it."""
         self._term_ends = asyncio.Event()
-        self._warned = ""
-        """What was logged last, so that a failure is logged once."""
+        self._warn = _WarnOnce(self._group)
 
     # --- what it is told
 
@@ -119,6 +120,14 @@ class ObjectRunner:
     def snapshot(self) -> Snapshot | None:
         return self._supervisor.snapshot()
 
+    @property
+    def config(self) -> RouterConfig | None:
+        return self._supervisor.config
+
+    def view(self) -> ObjectView:
+        about = (self._group, self._spec, self.snapshot(), self._problems)
+        return object_view(*about, status=self._writer.written, events=self._announce.newest, now=datetime.now(UTC))
+
     async def stop(self) -> None:
         """The term ends: drain the router, and leave what is not done by then in its journal for the next leader."""
         self._term_ends.set()
@@ -145,7 +154,7 @@ class ObjectRunner:
             await self._take_counts()
             await self._reconcile()
             await self._publish()
-            self._warned = ""
+            self._warn.forget()
         except ObjectGone:
             self.gone()
         except FAILED as error:
@@ -280,17 +289,28 @@ class ObjectRunner:
         except Exception as error:
             log.warning("%s: the status could not be written: %s", self._group, reason_of(error))
 
-    def _warn(self, problem: str) -> None:
-        if problem != self._warned:
-            self._warned = problem
-            log.warning("%s: %s", self._group, problem)
-
     def _interval(self) -> float:
         """Seconds until the next reconciliation if nothing wakes the runner earlier."""
         snapshot, problems = self.snapshot(), self._problems
         troubled = problems.secret or problems.failure
         waiting = snapshot is None or troubled or snapshot.queue.is_down or snapshot.journal.is_down
         return self._pool.interval or (RETRY_SECONDS if waiting else HEARTBEAT_SECONDS)
+
+
+class _WarnOnce:
+    """Logs a problem of an object when it begins, and not again until another one was logged, or `forget` called."""
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+        self._last = ""
+
+    def __call__(self, problem: str) -> None:
+        if problem != self._last:
+            self._last = problem
+            log.warning("%s: %s", self._group, problem)
+
+    def forget(self) -> None:
+        self._last = ""
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> bool:

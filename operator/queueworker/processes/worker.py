@@ -6,10 +6,11 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from queueworker.processes.memory import memory_budget
 from queueworker.processes.signals import StopSignals
+from queueworker.processes.worker_source import WorkerSource
 from queueworker.routing.config import static_endpoints
 from queueworker.routing.router import Router
-from queueworker.routing.snapshot import Phase, Snapshot
 from queueworker.web.app import Mode, create_app
 from queueworker.web.server import serve
 
@@ -19,49 +20,26 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class WorkerSource:
-    """The state of the worker for its HTTP API."""
-
-    def __init__(self, router: Router) -> None:
-        self._router = router
-        self.stopping = False
-
-    def snapshots(self) -> tuple[Snapshot, ...]:
-        return (self._router.snapshot(),)
-
-    def live(self) -> tuple[bool, str]:
-        """Not alive when the router is stalled: a restart loses nothing, and is the last way out."""
-        stalled = self._router.snapshot().stalled
-        return not stalled, f"stalled: {stalled}" if stalled else "the worker runs"
-
-    def ready(self) -> tuple[bool, str]:
-        """Independent of queue, Redis and executors: the worker waits for them as long as it takes."""
-        phase = self._router.snapshot().phase
-        if self.stopping:
-            return False, "the worker was told to stop and is draining"
-        if phase in {Phase.STARTING, Phase.STOPPED}:
-            return False, f"the router is {phase.lower()}"
-        return True, f"the router is {phase.lower()}"
-
-    def operator(self) -> None:
-        """There is no operator."""
-
-
 async def run_worker(settings: WorkerSettings) -> None:
     """Route until SIGTERM or SIGINT, then drain. Raises CannotListen, and any error that breaks the router."""
     process, config = settings.process, settings.config
     endpoints = static_endpoints(config.spec)
     assert endpoints is not None
-    router = Router(config, endpoints, worker_id=process.worker_id)
-    source = WorkerSource(router)
+    budget = memory_budget(process.memory_budget_mebibytes)
+
+    def on_transition() -> None:
+        source.observe()
+
+    router = Router(config, endpoints, worker_id=process.worker_id, on_transition=on_transition, budget=budget)
+    source = WorkerSource(config, router.snapshot)
 
     def on_stop(name: str) -> None:
         log.info("received %s: draining for at most %d s", name, config.spec.routing.drain_seconds)
         source.stopping = True
 
     with StopSignals(on_stop) as signals:
-        async with serve(create_app(source, Mode.WORKER), process.host, process.port):
-            for note in settings.notes:
+        async with serve(create_app(source, Mode.WORKER, settings.web), process.host, process.port):
+            for note in (*settings.notes, *config.spec.warnings):
                 log.warning(note)
             log.info(
                 "worker %s of group %s routes from %s to %d executors; strategy: %s",

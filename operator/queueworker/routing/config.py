@@ -76,6 +76,12 @@ def static_endpoints(spec: QueueWorkerSpec) -> Sequence[Endpoint] | None:
     return [Endpoint(f"executor-{n}", numbered(executors.base_url, n, executors.port)) for n in numbers]
 
 
+def without_drained(endpoints: Sequence[Endpoint], spec: QueueWorkerSpec) -> Sequence[Endpoint]:
+    """The executors that get tasks. The router treats the others as it does all that leave the pool."""
+    drained = set(spec.executors.drained)
+    return [endpoint for endpoint in endpoints if endpoint.name not in drained]
+
+
 def _name(url: str) -> str:
     """As it is written, so that metrics keep their labels."""
     return without_credentials(url).split("://", 1)[1].rstrip("/")

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cache
-from typing import Annotated, Any, NamedTuple, get_type_hints
+from itertools import accumulate
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
 from queueworker.resource.status import TasksStatus, description_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 BUCKETS_SECONDS = (
     0.0005,
@@ -47,16 +52,48 @@ class Histogram:
         self.sum += seconds
 
 
+def quantile(counts: Sequence[int], share: float) -> float | None:
+    """Seconds below which that share of the observations lies, interpolated within a bucket as Prometheus does.
+
+    `counts` is as in `Histogram`. None without observations; above the last bound it is that bound.
+    """
+    total = sum(counts)
+    if not total:
+        return None
+    wanted = share * total
+    for index, reached in enumerate(accumulate(counts)):
+        if index == len(BUCKETS_SECONDS):
+            break
+        if counts[index] and reached >= wanted:
+            low, high = BUCKETS_SECONDS[index - 1] if index else 0.0, BUCKETS_SECONDS[index]
+            return low + (high - low) * (1 - (reached - wanted) / counts[index])
+    return float(BUCKETS_SECONDS[-1])
+
+
 class Metric(NamedTuple):
     """The metric that shows a field of `Counters`; `name` lacks prefix and suffix."""
 
     name: str
     text: str
-    result: str = ""
-    """Value of the label `result`, if the metric has that label."""
+    label: str = ""
+    """Name of the label that tells the fields of one metric apart, if it has several."""
+    value: str = ""
+    """Value of that label."""
+
+
+class LossCause(StrEnum):
+    """Why a poll may have cost a task: the queue pops before it answers. The values are a metric's label."""
+
+    NO_ANSWER = "no_answer"
+    NOT_THE_QUEUES = "not_the_queues"
+    UNREADABLE = "unreadable"
 
 
 _POLLS = "Answered calls of GET /tasks/next by result: a task, no task (empty) or an error (failed)."
+_PULLS_LOST = (
+    "Polls that may have removed a task from the queue without bringing it here, by cause: no answer (no_answer), an "
+    "answer of somebody else (not_the_queues), no task with a usable id (unreadable). No client can prevent this loss."
+)
 
 
 @dataclass(slots=True)
@@ -66,23 +103,15 @@ class Counters:
     More than 15 attributes: one for each metric.
     """
 
-    polls: int = 0
-    """Calls of GET /tasks/next, answered or not. No metric shows it: `queue_polls` counts answered polls only, so
-    that each of its series is monotonic."""
-    polls_empty: Annotated[int, Metric("queue_polls", _POLLS, "empty")] = 0
-    polls_failed: Annotated[int, Metric("queue_polls", _POLLS, "failed")] = 0
-    pulls_lost: Annotated[
-        int,
-        Metric(
-            "pulls_lost",
-            "Polls without an answer. Each may have removed a task from the queue, the one loss that no client can "
-            "prevent.",
-        ),
-    ] = 0
+    polls_empty: Annotated[int, Metric("queue_polls", _POLLS, "result", "empty")] = 0
+    polls_failed: Annotated[int, Metric("queue_polls", _POLLS, "result", "failed")] = 0
+    pulls_lost_no_answer: Annotated[int, Metric("pulls_lost", _PULLS_LOST, "cause", LossCause.NO_ANSWER)] = 0
+    pulls_lost_not_the_queues: Annotated[int, Metric("pulls_lost", _PULLS_LOST, "cause", LossCause.NOT_THE_QUEUES)] = 0
+    pulls_lost_unreadable: Annotated[int, Metric("pulls_lost", _PULLS_LOST, "cause", LossCause.UNREADABLE)] = 0
     pulled: Annotated[
         int,
         Metric("tasks_pulled", "Tasks that the queue handed out to this router."),
-        Metric("queue_polls", _POLLS, "task"),
+        Metric("queue_polls", _POLLS, "result", "task"),
     ] = 0
     duplicates: Annotated[
         int,
@@ -129,8 +158,22 @@ class Counters:
         Histogram, Metric("execution_seconds", "Seconds from sending a task to an executor until its answer.")
     ] = field(default_factory=Histogram)
 
-    def count_lost_pull(self, cause: str) -> None:  # noqa: ARG002
-        self.pulls_lost += 1
+    def count_lost_pull(self, cause: LossCause) -> None:
+        match cause:
+            case LossCause.NO_ANSWER:
+                self.pulls_lost_no_answer += 1
+            case LossCause.NOT_THE_QUEUES:
+                self.pulls_lost_not_the_queues += 1
+            case LossCause.UNREADABLE:
+                self.pulls_lost_unreadable += 1
+
+    @property
+    def pulls_lost(self) -> dict[LossCause, int]:
+        return {
+            LossCause.NO_ANSWER: self.pulls_lost_no_answer,
+            LossCause.NOT_THE_QUEUES: self.pulls_lost_not_the_queues,
+            LossCause.UNREADABLE: self.pulls_lost_unreadable,
+        }
 
     @property
     def routed(self) -> int:

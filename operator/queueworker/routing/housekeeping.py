@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from queueworker.resource.executors import WhenUnavailable
 from queueworker.routing.aio import BackgroundTasks
-from queueworker.routing.rate import PerMinute
+from queueworker.routing.history import History
 from queueworker.routing.router_log import RouterLog
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 PERIOD_SECONDS = 1.0
 DEPTH_PERIOD_SECONDS = 15.0
 STALL_SECONDS = 60.0
+UNSERVED_SECONDS = 5.0
+"""Tasks that wait for so long with no healthy executor are worth a warning."""
 
 
 class Watchdog:
@@ -67,6 +70,7 @@ class Housekeeper:
         self.stalled = ""
         self.changed = False
         """Something has changed that the log may have to tell."""
+        self.history = History(counters)
         self._log = log
         self._life = life
         self._queues = queues
@@ -78,20 +82,17 @@ class Housekeeper:
         self._counters = counters
         self._clock = clock
         self._on_transition = on_transition
-        self._per_minute = PerMinute()
         self._watchdog = Watchdog()
         self._background = BackgroundTasks()
         self._depth_at = float("-inf")
-
-    @property
-    def per_minute(self) -> int:
-        """Tasks reported in the last minute."""
-        return self._per_minute.of(self._counters.routed)
+        self._unserved = False
+        self._served_at = clock()
 
     async def run(self) -> None:
         while not self._life.stopping:
             now = self._clock()
-            self._per_minute.sample(now, self._counters.routed)
+            if self.history.sample(now):
+                self.history.add(now, *self._pool.members.usage())
             self._measure_depth(now)
             self._watch(now)
             self._tell_log(now)
@@ -121,9 +122,20 @@ class Housekeeper:
         self.stalled = self._watchdog.look(
             due=due, pulled=self._counters.pulled, hold=self._poller.hold(), depth=self.depth, now=now
         )
+        self._watch_executors(now)
         if bool(before) != bool(self.stalled):
             self._log.stalled(self.stalled)
             self._on_transition()
+
+    def _watch_executors(self, now: float) -> None:
+        """Tell the log once that tasks wait although nobody could run them, and once that it is over."""
+        waiting = self.depth if self.depth and self._life.routing and not self._pool.healthy else 0
+        if not waiting:
+            self._served_at = now
+        if bool(waiting) is not self._unserved and (not waiting or now - self._served_at >= UNSERVED_SECONDS):
+            self._unserved = bool(waiting)
+            fails = self._poller.spec.executors.when_unavailable is WhenUnavailable.FAIL
+            self._log.unserved(waiting, fails=fails)
 
     def _tell_log(self, now: float) -> None:
         if self.changed:

@@ -7,8 +7,11 @@ tasks are counted, not named.
 from __future__ import annotations
 
 import logging
+import time
+from collections import deque
 from typing import TYPE_CHECKING
 
+from queueworker.routing.snapshot import Transition
 from queueworker.routing.wire.reading import last_line
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ QUIET_SECONDS = 10.0
 SUMMARY_SECONDS = 60.0
 MAX_FAILURES_PER_SECOND = 10
 MAX_LINE_CHARS = 300
+MAX_TRANSITIONS = 50
+"""Transitions that are kept for the HTTP API."""
 
 
 class _Subject:
@@ -40,6 +45,8 @@ class RouterLog:
     """Times are seconds on the router's monotonic clock."""
 
     def __init__(self, group: str) -> None:
+        self.transitions: deque[Transition] = deque(maxlen=MAX_TRANSITIONS)
+        """The newest changes of links and executors that were logged, the newest first."""
         self._group = group
         self._subjects: dict[str, _Subject] = {}
         self._failures = 0
@@ -87,6 +94,15 @@ class RouterLog:
             del self._subjects[name]
         return any(subject.well is not subject.logged_well for subject in self._subjects.values())
 
+    def unserved(self, depth: int, *, fails: bool) -> None:
+        """Tasks wait in the queue, and no executor is there (depth 0: one is there again, or the tasks are gone)."""
+        if depth:
+            note = " (whenUnavailable: Fail is about tasks that were pulled)" if fails else ""
+            fate = f"they stay in the queue{note}"
+            log.warning("%s: %d tasks wait and no executor is healthy: nothing is pulled; %s", self._group, depth, fate)
+        else:
+            log.warning("%s: no tasks wait for an executor any more", self._group)
+
     def stalled(self, why: str) -> None:
         """A stall has begun, or it is over (no reason)."""
         if why:
@@ -102,10 +118,12 @@ class RouterLog:
         if well is subject.logged_well or now - subject.logged_at < QUIET_SECONDS:
             return
         subject.logged_well, subject.logged_at = well, now
+        text = "" if well else last_line(message, MAX_LINE_CHARS)
+        self.transitions.appendleft(Transition(time.time(), name, well, text))
         if well:
             log.warning("%s: %s is well again", self._group, name)
         else:
-            log.warning("%s: %s: %s", self._group, name, last_line(message, MAX_LINE_CHARS))
+            log.warning("%s: %s: %s", self._group, name, text)
 
     # --- once a minute
 

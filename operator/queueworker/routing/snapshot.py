@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from queueworker.resource.status import EndpointStatus, description_of
+from queueworker.routing.counters import Counters
+from queueworker.routing.history import History
 
 if TYPE_CHECKING:
     from queueworker.routing.config import Intent
-    from queueworker.routing.counters import Counters
 
 
 class Phase(StrEnum):
@@ -58,6 +59,61 @@ def _described(field: str, **more: Any) -> Any:
     return Field(description=description_of(EndpointStatus, field), **more)
 
 
+class ExecutorState(StrEnum):
+    """Ejected: failed too many tasks, and gets none for a while although its health checks succeed. WarmingUp: has
+    come back, and gets its slots one by one. Silent: does not answer health checks while it runs a task. Unchecked: has
+    not answered its first check. Leaving: has left the pool, and finishes its tasks.
+    """
+
+    HEALTHY = "Healthy"
+    WARMING_UP = "WarmingUp"
+    SILENT = "Silent"
+    EJECTED = "Ejected"
+    UNHEALTHY = "Unhealthy"
+    UNCHECKED = "Unchecked"
+    LEAVING = "Leaving"
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorFailure:
+    """A failure of an executor's own: a failed health check that made it unhealthy, or a failed attempt."""
+
+    time: Annotated[float, Field(description="Unix time in seconds.")]
+    reason: Annotated[str, Field(description="What failed.", examples=["502 (Bad Gateway)"])]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailure:
+    """A task that was reported as failed."""
+
+    eval_id: Annotated[str, Field(description="Id of the task.")]
+    time: Annotated[float, Field(description="Unix time in seconds of the report.")]
+    error: Annotated[str, Field(description="The error that was reported, cut when it is long.")]
+    executor: Annotated[str, Field(description="The executor that was asked last; empty if none was.")]
+    attempts: Annotated[int, Field(description="Attempts that were made.")]
+    ambiguous: Annotated[bool, Field(description="True if the task may have run to its end.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A change of a connection or an executor."""
+
+    time: Annotated[float, Field(description="Unix time in seconds.")]
+    subject: Annotated[str, Field(description="What has changed.", examples=["queue", "executor executor-1"])]
+    well: Annotated[bool, Field(description="True if it is well again.")]
+    message: Annotated[str, Field(description="What is wrong; empty if it is well.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Where the tasks are that the router has pulled and not finished."""
+
+    pulled: Annotated[int, Field(description="Tasks that wait for a slot or for a health check.")] = 0
+    executing: Annotated[int, Field(description="Tasks that executors run.")] = 0
+    to_report: Annotated[int, Field(description="Tasks that have ended and wait for the journal and the queue.")] = 0
+    to_publish: Annotated[int, Field(description="Events that wait for Redis.")] = 0
+
+
 @dataclass(frozen=True, slots=True)
 class ExecutorSnapshot:
     """One executor. Metrics and conditions are made from it, and the HTTP API shows it as it is."""
@@ -79,6 +135,16 @@ class ExecutorSnapshot:
         bool, Field(description="True if it left the pool: it gets no new tasks, and finishes those that it runs.")
     ] = False
     idle: Annotated[bool, Field(description="True if it has answered every call of this router.")] = True
+    state: Annotated[ExecutorState, Field(description="Whether it gets tasks, and if not, why.")] = (
+        ExecutorState.HEALTHY
+    )
+    ejected_until: Annotated[
+        float | None, Field(description="Unix time in seconds at which its ejection ends; null if it is not ejected.")
+    ] = None
+    failures: Annotated[
+        tuple[ExecutorFailure, ...],
+        Field(description="Its last failures, the newest first. Those of its tasks are not among them."),
+    ] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +176,21 @@ class Snapshot:
     counters: Counters
     rivals: int = 0
     """Other live routers of the group at the last heartbeat: in an operator, the routers of a later leader."""
+    hold: str = ""
+    """Why nothing is pulled at this moment though the object wants it; empty when polls may start."""
+    memory_held: int = 0
+    """Bytes that this router holds, as the budget counts them."""
+    memory_budget: int = 0
+    """Bytes that all routers of the process may hold."""
     stalled: str = ""
     """Why nothing is pulled though tasks wait and slots are free; empty when that is not so."""
+    pipeline: Pipeline = Pipeline()
+    history: History = field(default_factory=lambda: History(Counters()), compare=False)
+    """Rates and latencies. As `counters`, it is the router's own, and not a copy."""
+    failures: tuple[TaskFailure, ...] = ()
+    """The newest failed tasks, the newest first."""
+    transitions: tuple[Transition, ...] = ()
+    """The newest changes of connections and executors, the newest first."""
 
     @property
     def healthy(self) -> int:

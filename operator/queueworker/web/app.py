@@ -12,7 +12,8 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client.exposition import choose_encoder
 from starlette.middleware.base import BaseHTTPMiddleware
 
-from queueworker.web import metrics, views
+from queueworker.web import assets, metrics, views
+from queueworker.web.api import Api
 from queueworker.web.models import (
     ErrorDetail,
     LegacyHealth,
@@ -22,6 +23,8 @@ from queueworker.web.models import (
     Probe,
     RouterStatus,
 )
+from queueworker.web.options import WebOptions
+from queueworker.web.page import add_page
 from queueworker.web.source import OperatorView, Public
 
 if TYPE_CHECKING:
@@ -51,13 +54,14 @@ worker's namespace and name are the group of its journal, for example `worker/qu
 
 _TAGS = [
     {"name": "status", "description": "State of the routers, for people and dashboards."},
+    {"name": "page", "description": "What the page at / asks for."},
     {"name": "probes", "description": "For Kubernetes: 200, or 503 with a reason."},
     {"name": "metrics", "description": "For Prometheus."},
 ]
 
 
-def create_app(source: Source, mode: Mode = Mode.OPERATOR) -> FastAPI:
-    """Returns the application. It reads `source` on each request and keeps no state."""
+def create_app(source: Source, mode: Mode = Mode.OPERATOR, options: WebOptions = WebOptions()) -> FastAPI:  # noqa: B008
+    """Returns the application. It reads `source` on each request; the page's answers are kept for a second."""
     source = Public(source)
     app: FastAPI = FastAPIOffline(
         title="QueueWorker" if mode is Mode.WORKER else "QueueWorker operator",
@@ -71,6 +75,9 @@ def create_app(source: Source, mode: Mode = Mode.OPERATOR) -> FastAPI:
     _add_queue_worker(app, source)
     _add_probes(app, source)
     _add_metrics(app, source)
+    files = assets.load()
+    Api(source, mode, options, files.version).add_to(app)
+    add_page(app, files)
 
     @app.get("/openapi.yaml", include_in_schema=False)
     async def openapi_yaml() -> Response:

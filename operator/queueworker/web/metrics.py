@@ -63,6 +63,11 @@ _GAUGES: Sequence[tuple[str, str, Callable[[Snapshot], float | None]]] = (
         lambda s: _ratio(s.counters.events_published, s.counters.events_dropped),
     ),
     (
+        "memory_held_bytes",
+        "Bytes that tasks, results and events of this router take in memory, as the budget of the process counts them.",
+        lambda s: s.memory_held,
+    ),
+    (
         "last_task_timestamp_seconds",
         "Unix time of the last report of a task; absent before the first report.",
         lambda s: s.last_task_time,
@@ -111,6 +116,7 @@ class SnapshotCollector(Collector):
         snapshots = list(self._source.snapshots())
         yield InfoMetricFamily(PREFIX + "build", "Version of the operator and of Python.", _build())
         yield from _process(self._source)
+        yield from _budget(snapshots)
         yield from _counters(snapshots)
         for name, text, read in _GAUGES:
             gauge = GaugeMetricFamily(PREFIX + name, text, labels=[LABEL])
@@ -142,17 +148,28 @@ def _process(source: Source) -> Iterator[Metric]:
     yield watches
 
 
+def _budget(snapshots: Sequence[Snapshot]) -> Iterator[Metric]:
+    """All routers of a process have the same."""
+    for snapshot in snapshots[:1]:
+        yield GaugeMetricFamily(
+            PREFIX + "memory_budget_bytes",
+            "Bytes that tasks, results and events of all routers of this process may take in memory; above it nothing "
+            "is pulled.",
+            value=snapshot.memory_budget,
+        )
+
+
 def _counters(snapshots: Sequence[Snapshot]) -> Iterator[Metric]:
-    """One family for each metric name; several fields may be series of one family, told apart by `result`."""
+    """One family for each metric name; several fields may be series of one family, told apart by a label."""
     families: dict[str, CounterMetricFamily] = {}
     for field, described in counters.metrics(int).items():
         for metric in described:
-            labels = [LABEL, "result"] if metric.result else [LABEL]
+            labels = [LABEL, metric.label] if metric.label else [LABEL]
             family = families.setdefault(
                 metric.name, CounterMetricFamily(PREFIX + metric.name, metric.text, labels=labels)
             )
             for s in snapshots:
-                values = [s.group, metric.result] if metric.result else [s.group]
+                values = [s.group, metric.value] if metric.label else [s.group]
                 family.add_metric(values, getattr(s.counters, field))
     yield from families.values()
 

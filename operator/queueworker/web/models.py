@@ -8,8 +8,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from queueworker.routing.config import Intent
-from queueworker.routing.counters import text_of
-from queueworker.routing.snapshot import ExecutorSnapshot, LinkReason, Phase
+from queueworker.routing.counters import LossCause, text_of
+from queueworker.routing.snapshot import ExecutorSnapshot, LinkReason, Phase, Pipeline
 
 
 class _Model(BaseModel):
@@ -72,6 +72,10 @@ class RouterQueue(LinkStatus):
         description="Tasks waiting in the queue, by its last answer; null before the first answer."
     )
     consecutive_errors: int = Field(description="Consecutive failed exchanges. The backoff grows with this number.")
+    pulls_lost: dict[LossCause, int] = Field(
+        description=text_of("pulls_lost_no_answer"),
+        examples=[{"no_answer": 1, "not_the_queues": 0, "unreadable": 0}],
+    )
     last_task_time: float | None = Field(description="Unix time in seconds of the last report of a task.")
 
 
@@ -92,6 +96,12 @@ class RouterTasks(_Model):
     recovered: int = Field(description=text_of("recovered"))
     in_flight: int = Field(description="Tasks pulled and not reported yet.")
     per_minute: int = Field(description="Tasks reported in the last 60 seconds.")
+    failed_per_minute: int = Field(description="Tasks reported as failed in the last 60 seconds.")
+    p50_seconds: float | None = Field(
+        description="Median of the seconds that attempts took in the last minute; null if none ended in it."
+    )
+    p95_seconds: float | None = Field(description="As `p50_seconds`: 95 % of the attempts took no longer.")
+    pipeline: Pipeline
 
 
 class RouterStatus(_Model):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from starlette.types import ASGIApp
 
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 CLOSING_SECONDS = 2
 """Time for requests that are still running when the server ends."""
+NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+"""The system has no IPv6, or it is switched off."""
 
 
 class CannotListen(Exception):
@@ -49,7 +52,7 @@ async def serve(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
     Enter this block before all others: it has to serve until everything else has ended, and kopf cancels at its end
     every task that was created after it.
     """
-    listener = _listen(host, port)
+    listener = listen(host, port)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -66,8 +69,8 @@ async def serve(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
         await asyncio.wait({serving, up}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             serving.result()
-        bound = int(listener.getsockname()[1])
-        log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, bound)
+        address, bound = listener.getsockname()[:2]
+        log.info("listening on http://%s:%d", f"[{address}]" if ":" in address else address, bound)
         yield bound
     finally:
         up.cancel()
@@ -75,16 +78,40 @@ async def serve(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
         await serving
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
+    """Raises OSError, or OverflowError for a port that is none."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    dual = host == "::"
+    if dual and not socket.has_dualstack_ipv6():
+        raise OSError(errno.EAFNOSUPPORT, "no IPv6")
+    return socket.create_server((host, port), family=family, backlog=256, dualstack_ipv6=dual)
+
+
+def listen(host: str, port: int, *, bind: Callable[[str, int], socket.socket] = bind) -> socket.socket:
+    """Listen on `::` for all addresses; on a machine without IPv6, these are all of IPv4. Raises CannotListen."""
     try:
-        return socket.create_server(
-            (host, port), family=family, backlog=256, dualstack_ipv6=family is socket.AF_INET6 and host == "::"
-        )
+        return bind(host, port)
     except (OSError, OverflowError) as error:
-        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        reason = f"another process uses port {port}" if taken else str(error)
-        advice = "choose another port (PORT for the worker, --port for the operator)"
-        if taken:
-            advice = f"end that process, or {advice}"
-        raise CannotListen(f"cannot listen on {host}:{port}: {reason}; {advice}") from error
+        if host == "::" and getattr(error, "errno", None) in NO_IPV6:
+            return listen("0.0.0.0", port, bind=bind)
+        raise CannotListen(f"cannot listen on {host}:{port}: {_reason(error, host, port)}") from error
+
+
+_HOST = "(HOST for the worker, --host for the operator)"
+_PORT = "(PORT for the worker, --port for the operator)"
+
+
+def _reason(error: Exception, host: str, port: int) -> str:
+    """What is wrong, and what to do."""
+    number = getattr(error, "errno", None) or 0
+    if number < 0:  # of the resolver
+        return f"the name {host} cannot be looked up; give an address of this machine {_HOST}"
+    match number:
+        case errno.EADDRINUSE:
+            return f"another process uses port {port}; end that process, or choose another port {_PORT}"
+        case errno.EADDRNOTAVAIL:
+            return f"this machine has no address {host}; choose one that it has, or :: for all of them {_HOST}"
+        case errno.EACCES:
+            return f"this user may not use port {port}; choose one above 1023 {_PORT}"
+        case _:
+            return f"{os.strerror(number).lower() if number else 'no such port'}; choose another address or port"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+from pydantic import Field
 
 from queueworker.redaction import without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from queueworker.routing.config import RouterConfig
     from queueworker.routing.snapshot import ExecutorSnapshot, Link, Snapshot
 
 
@@ -30,6 +33,52 @@ class OperatorView:
     leader: str
     """The holder of the Lease, as this replica saw it last; empty if there is none."""
     watches: Sequence[WatchView] = ()
+    identity: str = ""
+    """The name of this replica in the Lease."""
+    address: str = ""
+    """The base URL of the leader's HTTP API, from the Lease; empty if it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionView:
+    """A condition of an object, worked out at this moment."""
+
+    type: Annotated[str, Field(description="Subject of the condition.", examples=["Ready"])]
+    status: Annotated[str, Field(description="True, False or Unknown.")]
+    reason: Annotated[str, Field(description="Reason in one word.", examples=["Routing"])]
+    message: Annotated[str, Field(description="Reason in a sentence that says what to do.")]
+    since: Annotated[float | None, Field(description="Unix time in seconds of the last change of `status`.")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventView:
+    """A change of Ready: the Kubernetes Event of the object."""
+
+    time: Annotated[float, Field(description="Unix time in seconds.")]
+    type: Annotated[str, Field(description="Normal or Warning.")]
+    reason: Annotated[str, Field(description="The reason of Ready.")]
+    message: Annotated[str, Field(description="What has changed, in a sentence.")]
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationView:
+    """How far the migration to Celery has come."""
+
+    phase: Annotated[str, Field(description="Split, Reduction or Standby.")]
+    celery_percent: Annotated[int, Field(description="Share of the traffic that goes to Celery.")]
+    standby_since: Annotated[float | None, Field(description="Unix time in seconds of the standby's begin.")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectView:
+    """One QueueWorker. `snapshot` is None while it has no router, for example because its spec is invalid."""
+
+    group: str
+    snapshot: Snapshot | None
+    conditions: Sequence[ConditionView]
+    migration: MigrationView | None = None
+    events: Sequence[EventView] = ()
+    """The newest first."""
 
 
 class Source(Protocol):
@@ -37,6 +86,14 @@ class Source(Protocol):
 
     def snapshots(self) -> Iterable[Snapshot]:
         """One snapshot for each router of this process."""
+        ...
+
+    def objects(self) -> Iterable[ObjectView]:
+        """All QueueWorkers of this process, also those without a router."""
+        ...
+
+    def config(self, group: str) -> RouterConfig | None:
+        """What the router of that object runs, with its secrets; None if there is no such router."""
         ...
 
     def live(self) -> tuple[bool, str]:
@@ -61,6 +118,15 @@ class Public:
     def snapshots(self) -> list[Snapshot]:
         return [public(snapshot) for snapshot in self._source.snapshots()]
 
+    def objects(self) -> list[ObjectView]:
+        return [
+            replace(view, snapshot=public(view.snapshot)) if view.snapshot is not None else view
+            for view in self._source.objects()
+        ]
+
+    def config(self, group: str) -> RouterConfig | None:
+        return self._source.config(group)
+
     def live(self) -> tuple[bool, str]:
         return self._source.live()
 
@@ -80,17 +146,21 @@ def public(snapshot: Snapshot) -> Snapshot:
         queue=_public_link(snapshot.queue),
         events=_public_link(snapshot.events),
         journal=_public_link(snapshot.journal),
+        failures=tuple(replace(f, error=without_credentials(f.error)) for f in snapshot.failures),
+        transitions=tuple(replace(t, message=without_credentials(t.message)) for t in snapshot.transitions),
     )
 
 
 def _public_executor(executor: ExecutorSnapshot) -> ExecutorSnapshot:
+    failures = tuple(replace(f, reason=without_credentials(f.reason)) for f in executor.failures)
     if "@" not in f"{executor.name}{executor.url}{executor.reason}":
-        return executor
+        return replace(executor, failures=failures) if failures else executor
     return replace(
         executor,
         name=executor.name.rpartition("@")[2],
         url=without_credentials(executor.url),
         reason=without_credentials(executor.reason),
+        failures=failures,
     )
 
 

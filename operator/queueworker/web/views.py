@@ -76,6 +76,7 @@ def router_status(snapshot: Snapshot) -> RouterStatus:
             url=snapshot.queue_url,
             depth=snapshot.queue_depth,
             consecutive_errors=snapshot.consecutive_errors,
+            pulls_lost=counters.pulls_lost,
             last_task_time=snapshot.last_task_time,
         ),
         executors=list(snapshot.executors),
@@ -88,6 +89,10 @@ def router_status(snapshot: Snapshot) -> RouterStatus:
             recovered=counters.recovered,
             in_flight=snapshot.in_flight,
             per_minute=snapshot.per_minute,
+            failed_per_minute=snapshot.history.failed_per_minute,
+            p50_seconds=rounded(snapshot.history.p50_seconds),
+            p95_seconds=rounded(snapshot.history.p95_seconds),
+            pipeline=snapshot.pipeline,
         ),
         events=RouterEvents(
             **_link(snapshot.events),
@@ -97,6 +102,11 @@ def router_status(snapshot: Snapshot) -> RouterStatus:
         ),
         journal=LinkStatus(**_link(snapshot.journal)),
     )
+
+
+def rounded(seconds: float | None) -> float | None:
+    """To tenths of a millisecond: buckets of a histogram tell no more."""
+    return None if seconds is None else round(seconds, 4)
 
 
 class _LinkFields(TypedDict):

@@ -89,6 +89,12 @@ class Cluster:
                     assert process.process.poll() is None, process.log()
                 await asyncio.sleep(0.1)
 
+    async def pulls(self, process: WorkerProcess) -> None:
+        """Return when a router of this operator has pulled a task."""
+        async with asyncio.timeout(60):
+            while not (await self.rig.metrics(process)).get("queueworker_tasks_pulled_total"):
+                await asyncio.sleep(0.1)
+
     async def clock_of(self, process: WorkerProcess) -> float:
         """The operator's wall clock: Unix time in whole seconds."""
         async with httpx.AsyncClient(trust_env=False) as client:

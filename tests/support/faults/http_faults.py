@@ -11,12 +11,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.support.faults.proxy import Exchange, Fault, Message
+    from tests.support.foreign_answers import ForeignAnswer
 
 
 def response(status: int, body: bytes = b"{}", content_type: str = "application/json") -> bytes:
     """An answer, as bytes."""
     head = f"HTTP/1.1 {status} Spoilt\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
+
+
+def foreign(answer: ForeignAnswer) -> bytes:
+    """As `response`."""
+    return response(answer.status, answer.body, answer.content_type)
 
 
 def answers(data: bytes, *, forwarded: bool = False) -> Fault:

@@ -267,11 +267,17 @@ class HttpProxy(Proxy):
         self._fault: Fault | None = None
         self._path = ""
         self._left: int | None = None
+        self._chosen: Callable[[Message], bool] | None = None
         self._first_spoilt = asyncio.Event()
 
-    def spoil(self, fault: Fault, path: str = "", times: int | None = None) -> None:
-        """Apply the fault to requests whose path contains `path`: to the next so many, or to all until `heal`."""
-        self._fault, self._path, self._left = fault, path, times
+    def spoil(
+        self, fault: Fault, path: str = "", times: int | None = None, chosen: Callable[[Message], bool] | None = None
+    ) -> None:
+        """Apply the fault to requests whose path contains `path`: to the next so many, or to all until `heal`.
+
+        `chosen`: only to those for which it is true; `seen` counts the request already.
+        """
+        self._fault, self._path, self._left, self._chosen = fault, path, times, chosen
         self._first_spoilt = asyncio.Event()
 
     def heal(self) -> None:
@@ -283,6 +289,8 @@ class HttpProxy(Proxy):
 
     def _due(self, request: Message) -> Fault | None:
         if self._fault is None or self._path not in request.path or self._left == 0:
+            return None
+        if self._chosen is not None and not self._chosen(request):
             return None
         if self._left is not None:
             self._left -= 1

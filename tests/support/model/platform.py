@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from urllib.parse import unquote
 import orjson
 
 from queueworker.routing.http.transport import Answer, Broken, NotSent, TimedOut, TransportError
+from tests.support.foreign_answers import FOREIGN
 from tests.support.model.redis_model import Link, RedisModel
 
 if TYPE_CHECKING:
@@ -22,21 +24,28 @@ EXECUTED_STATUS = {"ok": "completed", "failed": "failed"}
 PULL_PATIENCE_SECONDS = 2.9
 FOR_EVER = 1e6
 UNKNOWN_ID = Answer(404, b'{"detail": "Task not found"}')
-# What a gateway in front of the queue answers by itself; the request does not reach the queue.
-FOREIGN = {
-    "html": Answer(200, b"<html>"),
-    "html-502": Answer(502, b"<html>"),
-    "html-403": Answer(403, b"<html>"),
-    "text-404": Answer(404, b"404 page not found"),
-    "json-404": Answer(404, b'{"message": "no Route matched with those values"}'),
-    "json-200": Answer(200, b'{"message": "back soon"}'),
-    "redirect": Answer(302, b""),
+# What a gateway in front of a peer answers by itself; the request does not reach the peer.
+GATEWAY = {name: Answer(answer.status, answer.body) for name, answer in FOREIGN.items()} | {
+    "204-empty": Answer(204, b""),
+    "501-empty": Answer(501, b""),
 }
+# Those of which a router cannot know whether the request reached an executor.
+AMBIGUOUS = {name for name in GATEWAY if name[:3] in {"200", "204", "502", "504"}}
+# What other JSON libraries write, and strict readers refuse or change.
+ODDITIES = (
+    b"",
+    b', "note": "half an emoji: \\ud83d"',
+    b', "score": NaN',
+    b', "seed": 123456789012345678901234567890',
+    b', "price": 1.10, "price": 1.10',
+)
 
 
 @dataclass
 class QueueModel:
-    """`mode` is up, refused, hang, or the status that it answers everything with. `faults` as for Redis, and 413."""
+    """`mode` is up, refused, hang, or the status that it answers everything with. `faults` as for Redis, 413, and what
+    a gateway answers: a name in `GATEWAY`, or `gateway` for any of them.
+    """
 
     mode: str = "up"
     waiting: deque[str] = field(default_factory=deque)
@@ -44,27 +53,15 @@ class QueueModel:
     faults: deque[str] = field(default_factory=deque)
 
 
-# What a gateway in front of an executor answers by itself; the request does not reach the executor.
-GATEWAY: dict[str, Answer] = {
-    "gateway-404": Answer(404, b"404 page not found"),
-    "gateway-403": Answer(403, b"<html>"),
-    "gateway-401": Answer(401, b'{"message": "Unauthorized"}'),
-    "gateway-302": Answer(302, b""),
-    "gateway-501": Answer(501, b""),
-    "gateway-502": Answer(502, b"<html>"),
-    "gateway-204": Answer(204, b""),
-    "gateway-200": Answer(200, b"<html>"),
-    "gateway-json": Answer(200, b'{"message": "back soon"}'),
-}
-# Those of which a client cannot know whether the request reached anybody.
-AMBIGUOUS = {"gateway-502", "gateway-204", "gateway-200", "gateway-json"}
 # An asynchronous executor: it publishes the outcome; the event is lost; somebody kills the task there.
 ASYNC = ("async", "async-lost", "async-killed")
 
 
 @dataclass
 class ExecutorModel:
-    """`mode`: ok, failed, a status, a name in `GATEWAY` or `ASYNC`, or what else `World.execute` knows."""
+    """`mode`: ok, failed, a status, a name in `GATEWAY` or `ASYNC`, `gateway` (any answer of it), or what else
+    `World.execute` knows.
+    """
 
     mode: str = "ok"
     seconds: float = 0.05
@@ -116,8 +113,12 @@ class World:
     def latency(self) -> float:
         return self.rng.choice((0, 0.0005, 0.005, 0.3))
 
+    def written(self, message: dict[str, Any]) -> bytes:
+        """The message as one of many JSON libraries writes it."""
+        return orjson.dumps(message)[:-1] + self.rng.choice(ODDITIES) + b"}"
+
     def _published(self, channel: str, payload: bytes) -> None:
-        data = orjson.loads(payload)
+        data = json.loads(payload)
         eval_id, account = data["eval_id"], self.account
         if channel == "evaluation:running":
             return
@@ -126,15 +127,17 @@ class World:
             account.reported[eval_id] or eval_id in account.forgotten or eval_id in self._by_executor,
             f"{channel} of {eval_id} was published before the queue had its report",
         )
+        if eval_id not in self._by_executor:
+            orjson.loads(payload)
 
     # --- the queue
 
     async def next_task(self, queue: QueueModel, link: Link) -> Answer:
         if queue.mode != "up":
             return await self._unwell(queue.mode)
-        fault = queue.faults.popleft() if queue.faults else ""
-        if fault in FOREIGN:
-            return FOREIGN[fault]
+        fault = self._next_fault(queue)
+        if fault in GATEWAY:
+            return GATEWAY[fault]
         if fault == "broken":
             raise Broken("the connection broke before anything was popped")
         if not queue.waiting:
@@ -150,7 +153,7 @@ class World:
                 raise Broken("the answer was lost")
             await asyncio.sleep(self.latency())
             arrived = not link.dead
-            return Answer(200, orjson.dumps({"eval_id": eval_id, "code": eval_id, "timeout": 3}))
+            return Answer(200, self.written({"eval_id": eval_id, "code": eval_id, "timeout": self.rng.choice((3, -5))}))
         except asyncio.CancelledError:
             patient = link.dead or self.clock() - started >= PULL_PATIENCE_SECONDS
             account.must(patient, f"the pull that popped {eval_id} was cancelled")
@@ -159,6 +162,13 @@ class World:
             if not arrived:
                 account.lost.add(eval_id)
 
+    def _next_fault(self, queue: QueueModel) -> str:
+        return self._gateway(queue.faults.popleft()) if queue.faults else ""
+
+    def _gateway(self, fault: str) -> str:
+        """A name in `GATEWAY` in place of `gateway`; anything else stays as it is."""
+        return self.rng.choice(list(GATEWAY)) if fault == "gateway" else fault
+
     async def report(self, queue: QueueModel, eval_id: str, verb: str, link: Link) -> Answer:
         if queue.mode == "404":  # it says that it knows no such id: so it is
             self.account.forgotten.add(eval_id)
@@ -166,9 +176,9 @@ class World:
             return UNKNOWN_ID
         if queue.mode != "up":
             return await self._unwell(queue.mode)
-        fault = queue.faults.popleft() if queue.faults else ""
-        if fault in FOREIGN:
-            return FOREIGN[fault]
+        fault = self._next_fault(queue)
+        if fault in GATEWAY:
+            return GATEWAY[fault]
         if fault == "broken":
             raise Broken("the connection broke before the report was taken")
         if fault == "413" and verb == "complete":
@@ -227,7 +237,7 @@ class World:
         return Answer(503 if executor.mode == "sick" else 200, b"{}")
 
     async def execute(self, executor: ExecutorModel, eval_id: str, redis: RedisModel) -> Answer:
-        account, mode = self.account, executor.mode
+        account, mode = self.account, self._gateway(executor.mode)
         if mode in {"refused", "black-hole"}:
             raise NotSent("connection refused")
         if mode in GATEWAY:
@@ -264,7 +274,7 @@ class World:
                 result["status"] = "running"
             elif result["status"] == "completed":
                 self._completed.add(eval_id)
-            return Answer(200, orjson.dumps(result))
+            return Answer(200, self.written(result))
         finally:
             if not answered:
                 account.ambiguous[eval_id] += 1
@@ -278,10 +288,10 @@ class World:
         if redis.mode == "up" and mode == "async":
             self._by_executor.add(eval_id)
             payload = {"eval_id": eval_id, "status": "completed", "output": "1", "error": "", "exit_code": 0}
-            redis.publish(b"evaluation:completed", orjson.dumps(payload))
+            redis.publish(b"evaluation:completed", self.written(payload))
 
     async def logs(self, executor: ExecutorModel, eval_id: str) -> Answer:
-        mode = executor.mode
+        mode = self._gateway(executor.mode)
         if mode == "refused":
             raise NotSent("connection refused")
         if mode in {"frozen", "black-hole"}:
@@ -294,7 +304,7 @@ class World:
         code = executor.containers.get(eval_id)
         error = "" if known else "Container not found"
         logs = {"eval_id": eval_id, "output": "1", "error": error, "is_running": known and code is None}
-        return Answer(200, orjson.dumps(logs | {"exit_code": code}))
+        return Answer(200, self.written(logs | {"exit_code": code}))
 
 
 class Wire:

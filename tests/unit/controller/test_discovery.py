@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from queueworker.controller.discovery import Slices, endpoints
-from queueworker.resource.spec import ServiceRef
+from queueworker.resource.executors import ServiceRef
 from queueworker.routing.config import Endpoint
 
 

@@ -211,3 +211,11 @@ async def test_an_edit_is_not_held_up_by_endpoint_slices_that_were_not_listed_ye
     edited = await reading.read(service | {"suspend": True})
     assert edited.config is not None
     assert (edited.config.intent, edited.endpoints, edited.whole) == (Intent.SUSPEND, before.endpoints, False)
+
+
+async def test_a_drained_executor_is_none_of_the_routers() -> None:
+    reading = Reading()
+    names = [e.name for e in (await reading.read({"executors": {"count": 3, "drained": ["executor-2"]}})).endpoints]
+    assert names == ["executor-1", "executor-3"]
+    names = [e.name for e in (await reading.read({"executors": {"count": 3, "drained": []}})).endpoints]
+    assert names == ["executor-1", "executor-2", "executor-3"]

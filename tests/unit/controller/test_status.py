@@ -32,6 +32,7 @@ def sick(number: int, **changed: Any) -> ExecutorSnapshot:
     return executor(number, healthy=False, reason="no answer", **changed)
 
 
+NO_EXECUTORS = "there are no executors that may get tasks: see spec.executors (count, endpoints, service, drained)"
 HEALTHY = Snapshot(
     group="ns/legacy",
     worker_id="w",
@@ -89,7 +90,7 @@ def found(snapshot: Snapshot | None, **problems: str) -> dict[str, tuple[str, st
             "NoExecutors",
             "executor-1: no answer; executor-2",
         ),
-        (replace(HEALTHY, executors=()), {}, "False", "NoExecutors", "there are no executors"),
+        (replace(HEALTHY, executors=()), {}, "False", "NoExecutors", NO_EXECUTORS),
         (replace(HEALTHY, executors=()), {"discovery": "no slices"}, "False", "NoExecutors", "no slices"),
         (replace(HEALTHY, executors=(executor(1), sick(2))), {}, "True", "Routing", "routing to 1 of 2"),
         (
@@ -97,7 +98,7 @@ def found(snapshot: Snapshot | None, **problems: str) -> dict[str, tuple[str, st
             {},
             "False",
             "NoExecutors",
-            "there are no executors",
+            NO_EXECUTORS,
         ),
         (replace(HEALTHY, journal=AWAY, events=AWAY), {}, "True", "Routing", ""),
     ],

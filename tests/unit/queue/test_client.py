@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from queueworker.routing.counters import Counters
+from queueworker.routing.counters import Counters, LossCause
 from queueworker.routing.http.transport import Broken, NotSent, TimedOut, TooLarge
 from queueworker.routing.limits import Limits
 from queueworker.routing.queue.client import QueueClient
@@ -80,18 +80,27 @@ def test_a_task_an_empty_queue_and_a_queue_that_is_away_are_counted(queue: Queue
     assert queue.pull().eval_id == "a"
     assert [queue.pull() for _ in range(4)] == [None] * 4
     counters = queue.counters
-    assert (counters.polls, counters.pulled, counters.polls_empty, counters.polls_failed) == (5, 1, 1, 3)
-    assert counters.pulls_lost == 2, "what was not sent cannot have popped a task"
+    assert (counters.pulled, counters.polls_empty, counters.polls_failed) == (1, 1, 3)
+    assert counters.pulls_lost_no_answer == 2, "what was not sent cannot have popped a task"
     assert queue.client.link.reason is LinkReason.CONNECTION_FAILED
 
 
-@pytest.mark.parametrize("answer", [(502, b"<html>"), (504, b""), (200, b"<html>"), (200, b'{"message":"back soon"}')])
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        ((502, b"<html>"), LossCause.NOT_THE_QUEUES),
+        ((504, b""), LossCause.NOT_THE_QUEUES),
+        ((200, b"<html>"), LossCause.NOT_THE_QUEUES),
+        ((200, b'{"message":"back soon"}'), LossCause.NOT_THE_QUEUES),
+        ((200, b'{"eval_id":"a","co'), LossCause.UNREADABLE),
+    ],
+)
 def test_an_answer_of_somebody_else_is_counted_as_a_pull_that_may_be_lost(
-    queue: Queue, answer: tuple[int, bytes]
+    queue: Queue, answer: tuple[int, bytes], cause: LossCause
 ) -> None:
     queue.wire.script(NEXT, answer)
     assert queue.pull() is None
-    assert queue.counters.pulls_lost == 1
+    assert queue.counters.pulls_lost == dict.fromkeys(LossCause, 0) | {cause: 1}
     assert queue.client.link.reason is LinkReason.INVALID_ANSWER
     assert "html" not in queue.client.link.message, "status never shows the text of a strange answer"
 
@@ -112,7 +121,7 @@ def test_a_task_above_the_limit_is_invalid_and_can_be_reported(queue: Queue) -> 
         queue.pull()
     assert caught.value.eval_id == "a"
     assert queue.pull() is None
-    assert queue.counters.pulls_lost == 1, "beyond four times the limit nothing is known of the task"
+    assert queue.counters.pulls_lost_unreadable == 1, "beyond four times the limit nothing is known of the task"
 
 
 def test_a_wrong_key_is_named_and_another_key_is_tried_at_once(queue: Queue) -> None:
@@ -120,7 +129,7 @@ def test_a_wrong_key_is_named_and_another_key_is_tried_at_once(queue: Queue) -> 
     queue.pull()
     assert queue.client.link.reason is LinkReason.AUTHENTICATION_FAILED
     assert queue.client.link.message.endswith("the API key was not given")
-    assert queue.counters.pulls_lost == 0
+    assert not any(queue.counters.pulls_lost.values())
     queue.wire.script(COMPLETE, (401, b"{}"), TAKEN)
     report = queue.start()
     queue.client.set_key("new")

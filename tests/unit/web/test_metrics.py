@@ -12,10 +12,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from queueworker.routing.config import Intent
-from queueworker.routing.counters import BUCKETS_SECONDS, Counters
+from queueworker.routing.counters import BUCKETS_SECONDS, Counters, LossCause
 from queueworker.routing.snapshot import Phase
 from queueworker.web.metrics import registry
 from queueworker.web.source import OperatorView, WatchView
+from queueworker.web.views import router_status
 from tests.support.web_source import DOWN, FakeSource, executor, snapshot
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def value(source: FakeSource, name: str, **labels: str) -> float:
 
 
 def test_the_legacy_workers_five_key_metrics_are_there() -> None:
-    counters = Counters(attempts_failed=3, polls=12, polls_empty=6, polls_failed=1, pulled=4, events_published=9)
+    counters = Counters(attempts_failed=3, polls_empty=6, polls_failed=1, pulled=4, events_published=9)
     counters.events_dropped = 1
     pool = (executor(1), executor(2, healthy=False))
     source = FakeSource([snapshot(counters=counters, executors=pool)])
@@ -64,7 +65,6 @@ def test_the_legacy_workers_five_key_metrics_are_there() -> None:
         ("duplicates", "tasks_duplicates"),
         ("invalid", "tasks_invalid"),
         ("attempts_failed", "routing_attempts_failed"),
-        ("pulls_lost", "pulls_lost"),
         ("reports_unknown", "reports_unknown"),
         ("events_published", "events_published"),
         ("events_dropped", "events_dropped"),
@@ -86,8 +86,19 @@ def test_every_counter_of_the_router_is_shown() -> None:
     for number, name in enumerate(names, 1000):
         setattr(plain, name, number)
     shown = {s.value for s in samples(FakeSource([snapshot(counters=plain)]))}
-    hidden = {n for n in names if getattr(plain, n) not in shown}
-    assert hidden == {"polls"}  # the sum of its results, but for the one that is under way
+    assert [n for n in names if getattr(plain, n) not in shown] == []
+
+
+def test_lost_pulls_are_shown_by_cause_and_every_cause_is_there_from_the_start() -> None:
+    counters = Counters()
+    source = FakeSource([snapshot(counters=counters)])
+    lost = "queueworker_pulls_lost_total"
+    assert {cause: value(source, lost, cause=cause) for cause in LossCause} == dict.fromkeys(LossCause, 0)
+    for times, cause in enumerate(LossCause, 1):
+        for _ in range(times):
+            counters.count_lost_pull(cause)
+    assert [value(source, lost, cause=cause) for cause in LossCause] == [1, 2, 3]
+    assert router_status(snapshot(counters=counters)).queue.pulls_lost == counters.pulls_lost
 
 
 def test_histograms_are_cumulative_and_end_with_the_count() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from queueworker.routing.executors import outliers
@@ -72,6 +73,7 @@ class Ejections:
 
     def failed(self, executor: Executor, reason: str, healthy: int) -> None:
         """The executor failed a task by a fault of its own: enough of those eject it, in a row or by their share."""
+        executor.record_failure(reason)
         history = executor.failures
         history.failed()
         if history.fails_most:
@@ -86,6 +88,7 @@ class Ejections:
         seconds = history.eject(self._clock())
         executor.ejection_reason = f"ejected for {seconds:.0f} s after {why}: {reason}"
         executor.ejection_timer = self._call_later(seconds, lambda: self._readmit(executor))
+        executor.ejected_until = time.time() + seconds
         self._ejected[executor] = None
         self._counters.ejections += 1
         self._on_flip(executor)
@@ -120,7 +123,7 @@ class Ejections:
 
     def _readmit(self, executor: Executor) -> None:
         self._cancel(executor.ejection_timer)
-        executor.ejection_timer = None
+        executor.ejection_timer = executor.ejected_until = None
         executor.ejection_reason = ""
         del self._ejected[executor]
         executor.failures.returned(self._clock())

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from queueworker.routing.executors.health import HealthState
 from queueworker.routing.executors.outliers import FailureHistory
-from queueworker.routing.snapshot import ExecutorSnapshot
+from queueworker.routing.snapshot import ExecutorFailure, ExecutorSnapshot, ExecutorState
 
 if TYPE_CHECKING:
     import asyncio
 
     from queueworker.routing.config import Endpoint
+
+MAX_FAILURES = 5
+"""Failures that are kept of each executor."""
+MAX_REASON_CHARS = 500
 
 
 class Executor:
@@ -23,9 +28,9 @@ class Executor:
 
     __slots__ = (
         "advertised_capacity", "available", "available_index", "away_since", "capacity", "completes_async",
-        "cooldown_timer", "counted", "ejection_reason", "ejection_timer", "endpoint", "execute_url", "failures",
-        "free", "health", "health_loop", "in_flight", "last_check", "last_success", "leaving", "name", "probe",
-        "running", "silent", "warming_since",
+        "cooldown_timer", "counted", "ejected_until", "ejection_reason", "ejection_timer", "endpoint", "execute_url",
+        "failures", "free", "health", "health_loop", "in_flight", "last_check", "last_failures", "last_success",
+        "leaving", "name", "probe", "running", "silent", "warming_since",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, concurrency: int | None) -> None:
@@ -55,6 +60,10 @@ class Executor:
         self.ejection_reason = ""
         """Why it is ejected although its health checks succeed; empty when it is not ejected."""
         self.ejection_timer: asyncio.TimerHandle | None = None
+        self.ejected_until: float | None = None
+        """Unix time in seconds of the end of its ejection; None when it is not ejected."""
+        self.last_failures: tuple[ExecutorFailure, ...] = ()
+        """For people; the newest first."""
         self.counted = False
         """Whether `ExecutorPool.healthy` counts it."""
         self.away_since = float("-inf")
@@ -76,6 +85,23 @@ class Executor:
         """Its health checks succeed, and it is not ejected."""
         return self.health.healthy and not self.ejection_reason
 
+    @property
+    def state(self) -> ExecutorState:
+        if self.leaving:
+            return ExecutorState.LEAVING
+        if not self.health.healthy:
+            return ExecutorState.UNCHECKED if self.last_check is None else ExecutorState.UNHEALTHY
+        if self.ejection_reason:
+            return ExecutorState.EJECTED
+        if self.silent:
+            return ExecutorState.SILENT
+        return ExecutorState.HEALTHY if self.warming_since is None else ExecutorState.WARMING_UP
+
+    def record_failure(self, reason: str) -> None:
+        """Keep the failure for people to see."""
+        newest = ExecutorFailure(time.time(), reason[:MAX_REASON_CHARS])
+        self.last_failures = (newest, *self.last_failures[: MAX_FAILURES - 1])
+
     def max_slots(self, concurrency: int | None) -> int:
         """Tasks that it may run at once when it is warm."""
         if concurrency is None:
@@ -93,4 +119,7 @@ class Executor:
             reason=self.health.reason or self.ejection_reason,
             leaving=self.leaving,
             idle=not self.running,
+            state=self.state,
+            ejected_until=self.ejected_until,
+            failures=self.last_failures,
         )

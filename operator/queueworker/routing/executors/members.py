@@ -38,3 +38,9 @@ class Members:
     def has_another(self, flight: InFlightTask) -> bool:
         """Whether an executor is healthy that has not failed the task; it may be busy."""
         return any(e.healthy and e.name not in flight.failed_at for e in self.present.values())
+
+    def usage(self) -> tuple[int, int]:
+        """Slots in use, and slots of the healthy executors."""
+        found = self.all()
+        in_use = sum(executor.in_flight for executor in found)
+        return in_use, sum(e.capacity for e in found if e.healthy and not e.leaving)

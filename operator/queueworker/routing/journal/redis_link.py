@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError
 
 from queueworker.resource.redis_url import shown
+from queueworker.routing.journal.redis_errors import reason_of
 from queueworker.routing.snapshot import Link, LinkReason
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class RedisLink:
         self._counters.journal_errors += 1
         refused = isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError)
         reason = LinkReason.AUTHENTICATION_FAILED if refused else LinkReason.CONNECTION_FAILED
-        link = Link(reason, f"{self._name}: {error or type(error).__name__}")
+        link = Link(reason, f"{self._name}: {reason_of(error)}")
         self._set(link, CONNECTED if publishes else link)
 
     def _set(self, journal: Link, events: Link) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from queueworker.routing.backoff import queue_delay
+from queueworker.routing.counters import LossCause
 from queueworker.routing.http.transport import NotSent, TooLarge, TransportError
-from queueworker.routing.queue.answers import ForeignAnswer, LossCause, key_refused, read_poll
+from queueworker.routing.queue.answers import ForeignAnswer, key_refused, read_poll
 from queueworker.routing.queue.exchange import QueueExchange
 from queueworker.routing.queue.reporter import Reporter
 from queueworker.routing.snapshot import Link, LinkReason
@@ -83,7 +84,6 @@ class QueueClient:
         `epoch` is the backoff's when the request was allowed. Raises `InvalidTask` for a task that cannot be routed.
         """
         counters, exchange = self._counters, self._exchange
-        counters.polls += 1
         limit = PULL_LIMIT_FACTOR * self.max_body_bytes
         try:
             status, body = await exchange.get(self._next_url, PULL_TIMEOUT_SECONDS, limit)

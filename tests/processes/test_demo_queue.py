@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -293,3 +294,17 @@ def test_help_names_the_options() -> None:
     assert ended.returncode == 0
     for option in ("--host", "--port", "--api-key", "--empty-answer", "--remember"):
         assert option in ended.stdout
+
+
+def test_a_queue_that_keeps_its_tasks_comes_back_with_them(tmp_path: Path) -> None:
+    options = ("queue", "--port", "0", "--keep", str(tmp_path / "tasks.json"))
+    with demo_process(*options) as stopped, stopped.client() as client:
+        for eval_id in ("running", "waiting"):
+            submit(client, eval_id)
+        client.get("/tasks/next")
+        before = account(client)
+        assert stopped.stop() == 0
+    with demo_process(*options) as process, process.client() as client:
+        assert account(client) == before
+        assert client.get("/tasks/next").json()["eval_id"] == "waiting"
+        assert client.post("/tasks/running/complete", json=RESULT).status_code == 200

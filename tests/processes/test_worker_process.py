@@ -189,14 +189,14 @@ def test_a_worker_that_is_killed_and_starts_again_under_another_name_routes_ever
 
 
 def test_after_sigterm_the_worker_drains_and_is_not_ready(redis_url: str) -> None:
-    with platform("--fast", "--delay-ms", "1500") as (queue, executor):
+    with platform("--fast", "--delay-ms", "5000") as (queue, executor):
         submit(queue, ["running", *[f"later-{i}" for i in range(20)]])
         environ = legacy(queue, executor, redis_url) | {"EXECUTOR_CONCURRENCY": "1"}
         with worker_process(**environ) as worker:
             wait_until(lambda: account(queue)["handed_out"] == 1, "the first task handed out")
             assert worker.get("/readyz").status_code == 200
             worker.signal(signal.SIGTERM)
-            wait_until(lambda: worker.get("/readyz").status_code == 503, "not ready", 1)
+            wait_until(lambda: worker.get("/readyz").status_code == 503, "not ready")
             assert worker.get("/readyz").json()["reason"] == "the worker was told to stop and is draining"
             assert worker.get("/livez").status_code == 200
             assert worker.get("/status").json()["tasks_routed"] == 0
@@ -212,7 +212,7 @@ def test_the_second_signal_ends_the_worker_at_once(redis_url: str, number: signa
         with worker_process(**legacy(queue, executor, redis_url)) as worker:
             wait_until(lambda: account(queue)["handed_out"] == 1, "the task handed out")
             worker.signal(number)
-            wait_until(lambda: worker.get("/readyz").status_code == 503, "draining", 2)
+            wait_until(lambda: worker.get("/readyz").status_code == 503, "draining")
             worker.signal(number)
             assert worker.wait() == status
         executor.process.kill()  # it would wait for its task

@@ -1,0 +1,1 @@
+"""The kubectl plugin: `kubectl queueworker …`, for people who look after QueueWorker objects."""

@@ -1,0 +1,297 @@
+"""Each value of the chart is where it belongs, and a bad one is refused with its name."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import pytest
+import yaml
+
+from devcluster import binaries
+from queueworker import __version__
+from tests.support.charts import (
+    CHART,
+    CRD,
+    IMAGE,
+    NAME,
+    NAMESPACE,
+    by_name,
+    container,
+    documents,
+    helm,
+    hooks,
+    pod,
+    render,
+    template,
+)
+from tests.support.operating import ROOT
+
+# Which release an object is of: only Helm knows that.
+HELMS_OWN = {
+    "helm.sh/chart",
+    "helm.sh/resource-policy",
+    "app.kubernetes.io/instance",
+    "app.kubernetes.io/managed-by",
+    "app.kubernetes.io/version",
+}
+
+
+def without_helms_own(node: Any) -> Any:
+    """The same with those labels and annotations left out, and with no empty map where they were all."""
+    if isinstance(node, list):
+        return [without_helms_own(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    rest = {key: without_helms_own(value) for key, value in node.items() if key not in HELMS_OWN}
+    return {key: value for key, value in rest.items() if not (key in {"labels", "annotations"} and value == {})}
+
+
+def kustomized(folder: str) -> dict[tuple[str, str], dict[str, Any]]:
+    command = [binaries.kubectl(), "kustomize", str(ROOT / "manifests" / folder)]
+    return by_name(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def test_it_lints_and_has_the_projects_version() -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART)).stdout
+    about = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (about["version"], about["appVersion"]) == (__version__, __version__)
+
+
+@pytest.mark.parametrize(("folder", "values"), [("default", []), ("namespaced", ["watchNamespaces={team-a}"])])
+def test_its_objects_are_those_of_the_manifests_field_by_field(folder: str, values: list[str]) -> None:
+    plain = kustomized(folder)
+    del plain["Namespace", NAMESPACE]  # `helm install --create-namespace`
+    charted = render(*values)
+    assert charted.keys() == plain.keys()
+    for (kind, name), mine in plain.items():
+        theirs = without_helms_own(charted[kind, name])
+        # The name is a label of all of a chart's objects; of the manifests' own it is one where it is selected by.
+        theirs["metadata"].pop("labels", None)
+        mine["metadata"].pop("labels", None)
+        assert theirs == mine, f"{kind} {name}"
+
+
+@pytest.mark.parametrize(
+    ("values", "where", "shown"),
+    [
+        (["image.repository=r/op"], "image", f"r/op:{__version__}"),
+        (["image.repository=r/op", "image.tag=v2"], "image", "r/op:v2"),
+        (["image.digest=sha256:" + "0" * 64, "image.tag=v2"], "image", f"{NAME}@sha256:" + "0" * 64),
+        (["image.pullPolicy=Always"], "imagePullPolicy", "Always"),
+        (["resources.limits.memory=2Gi"], "resources.limits.memory", "2Gi"),
+        (["extraEnvFrom[0].secretRef.name=environment"], "envFrom", [{"secretRef": {"name": "environment"}}]),
+        (
+            ["extraVolumeMounts[0].name=ca", "extraVolumeMounts[0].mountPath=/etc/ca"],
+            "volumeMounts",
+            [{"name": "ca", "mountPath": "/etc/ca"}],
+        ),
+        (["securityContext.runAsUser=1000"], "securityContext.runAsUser", 1000),
+        (["startupProbe.failureThreshold=9"], "startupProbe.failureThreshold", 9),
+        (["livenessProbe.timeoutSeconds=9"], "livenessProbe.timeoutSeconds", 9),
+    ],
+)
+def test_a_value_of_the_container_is_where_it_belongs(values: list[str], where: str, shown: object) -> None:
+    found: Any = container(render(*values))
+    for key in where.split("."):
+        found = found[key]
+    assert found == shown
+
+
+def test_more_arguments_and_variables_follow_the_charts_own() -> None:
+    made = container(render("extraArgs={--log-format,text}", "extraEnv[0].name=A", "extraEnv[0].value=b"))
+    assert made["args"][-4:] == ["--lease-name", NAME, "--log-format", "text"]
+    assert [item["name"] for item in made["env"]] == ["POD_NAMESPACE", "MANAGED_POOLS", "POD_IP", "WEB_FAILURES", "A"]
+
+
+@pytest.mark.parametrize(
+    ("values", "where", "shown"),
+    [
+        (["imagePullSecrets[0].name=registry"], "imagePullSecrets", [{"name": "registry"}]),
+        (["terminationGracePeriodSeconds=120"], "terminationGracePeriodSeconds", 120),
+        (["nodeSelector.disk=ssd"], "nodeSelector", {"disk": "ssd", "kubernetes.io/os": "linux"}),
+        (["tolerations[0].operator=Exists"], "tolerations", [{"operator": "Exists"}]),
+        (["priorityClassName=high"], "priorityClassName", "high"),
+        (["topologySpreadConstraints[0].maxSkew=2"], "topologySpreadConstraints", [{"maxSkew": 2}]),
+        (["serviceAccount.create=false", "serviceAccount.name=mine"], "serviceAccountName", "mine"),
+        (["extraVolumes[0].name=ca"], "volumes", [{"name": "ca"}]),
+        (["dnsPolicy=Default"], "dnsPolicy", "Default"),
+        (["dnsConfig.nameservers={10.0.0.10}"], "dnsConfig", {"nameservers": ["10.0.0.10"]}),
+        (
+            ["hostAliases[0].ip=10.0.0.7", "hostAliases[0].hostnames={queue}"],
+            "hostAliases",
+            [{"ip": "10.0.0.7", "hostnames": ["queue"]}],
+        ),
+    ],
+)
+def test_a_value_of_the_pod_is_where_it_belongs(values: list[str], where: str, shown: object) -> None:
+    assert pod(render(*values))[where] == shown
+
+
+def test_no_pod_has_a_fixed_user_and_all_are_confined() -> None:
+    made = documents(template())
+    specs = [item["spec"]["template"]["spec"] for item in made if item["kind"] in {"Deployment", "Job"}]
+    specs += [item["spec"] for item in made if item["kind"] == "Pod"]
+    assert len(specs) == 3
+    for spec in specs:
+        assert spec["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+        assert [c["securityContext"] for c in spec["containers"]] == [
+            {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+        ]
+
+
+@pytest.mark.parametrize(
+    ("value", "kinds"),
+    [
+        ("crds.install=false", {"CustomResourceDefinition"}),
+        ("serviceAccount.name=x", set()),
+        ("rbac.create=false", {"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}),
+        ("podDisruptionBudget.enabled=false", {"PodDisruptionBudget"}),
+        ("replicaCount=1", {"PodDisruptionBudget"}),
+    ],
+)
+def test_what_is_not_wanted_can_be_left_out(value: str, kinds: set[str]) -> None:
+    assert {kind for kind, _ in render()} - {kind for kind, _ in render(value)} == kinds
+
+
+def test_common_labels_and_annotations_are_on_every_object_and_pod_and_select_nothing() -> None:
+    made = documents(template("commonLabels.team=a", "commonAnnotations.owner=b"))
+    for item in made:
+        assert item["metadata"]["labels"]["team"] == "a", item["kind"]
+        assert item["metadata"]["annotations"]["owner"] == "b", item["kind"]
+        if item["kind"] in {"Deployment", "Job"}:
+            assert item["spec"]["template"]["metadata"]["labels"]["team"] == "a"
+        assert "team" not in str(item["spec"].get("selector", "")) if "spec" in item else True
+
+
+def test_no_label_of_a_users_replaces_one_that_pods_are_selected_by() -> None:
+    made = render("podLabels.app\\.kubernetes\\.io/name=mine", "commonLabels.app\\.kubernetes\\.io/instance=mine")
+    spec = made["Deployment", NAME]["spec"]
+    assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+
+
+def test_the_pods_of_hooks_are_no_endpoints_of_the_service() -> None:
+    text = template()
+    selected = by_name(text)["Service", NAME]["spec"]["selector"]
+    pods = [
+        item["metadata"] if kind == "Pod" else item["spec"]["template"]["metadata"]
+        for (kind, _), item in hooks(text).items()
+        if kind in {"Pod", "Job"}
+    ]
+    assert len(pods) == 2
+    for metadata in pods:
+        assert not selected.items() <= metadata["labels"].items()
+
+
+def test_objects_of_ones_own_may_be_maps_or_templates() -> None:
+    made = render(
+        "extraObjects[0].apiVersion=v1",
+        "extraObjects[0].kind=ConfigMap",
+        "extraObjects[0].metadata.name=a-map",
+        'extraObjects[1]=kind: ConfigMap\nmetadata:\n  name: "{{ .Release.Name }}-text"',
+    )
+    assert {("ConfigMap", "a-map"), ("ConfigMap", f"{NAME}-text")} <= made.keys()
+
+
+def test_the_crd_is_kept_unless_told_otherwise_and_has_the_annotations_of_gitops() -> None:
+    def annotations(*values: str) -> dict[str, str]:
+        found: dict[str, str] = render(*values)["CustomResourceDefinition", CRD]["metadata"].get("annotations", {})
+        return found
+
+    assert annotations() == {"helm.sh/resource-policy": "keep"}
+    assert annotations("crds.keep=false") == {}
+    assert annotations("crds.keep=false", "crds.annotations.a=b") == {"a": "b"}
+
+
+def test_two_releases_have_each_their_own_names_and_lease() -> None:
+    one, other = render(release="blue"), render(release="green")
+    assert one.keys() & other.keys() == {("CustomResourceDefinition", CRD)}
+    args = container(one, f"blue-{NAME}")["args"]
+    assert args[args.index("--lease-name") + 1] == f"blue-{NAME}"
+
+
+def test_the_name_can_be_given_and_is_a_label() -> None:
+    made = render("nameOverride=router", release="blue")["Deployment", "blue-router"]
+    assert made["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"] == "router"
+    assert ("Deployment", "mine") in render("fullnameOverride=mine")
+
+
+def test_the_service_may_have_both_families() -> None:
+    spec = render("service.ipFamilyPolicy=PreferDualStack", "service.ipFamilies={IPv6,IPv4}")["Service", NAME]["spec"]
+    assert (spec["ipFamilyPolicy"], spec["ipFamilies"]) == ("PreferDualStack", ["IPv6", "IPv4"])
+
+
+def test_as_a_part_of_another_chart_it_takes_what_the_parent_gives(tmp_path: Any) -> None:
+    parent = tmp_path / "parent"
+    (parent / "charts").mkdir(parents=True)
+    (parent / "charts" / NAME).symlink_to(CHART)
+    dependency = {"name": NAME, "version": __version__, "condition": f"{NAME}.enabled", "tags": ["routing"]}
+    about = {"apiVersion": "v2", "name": "parent", "version": "1.0.0", "dependencies": [dependency]}
+    (parent / "Chart.yaml").write_text(yaml.safe_dump(about))
+    values = {"global": {"imageRegistry": "x"}, "tags": {"routing": True}}
+    (parent / "values.yaml").write_text(
+        yaml.safe_dump(values | {NAME: {"enabled": True, "tags": {"a": True}, "image": {"repository": "r/op"}}})
+    )
+    made = by_name(helm("template", "whole", str(parent)).stdout)
+    assert container(made, f"whole-{NAME}")["image"] == f"r/op:{__version__}"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (["image.repository="], "image.repository is required: name the image with its registry"),
+        (["serviceAccount.create=false"], "set serviceAccount.name to the account that the operator is to use"),
+        (["rbac.secretNames={a,b}"], "write rbac.secrets: {read: Named, names: [a, b]}"),
+        (["rbac.secrets.read=Named"], "list the Secrets in rbac.secrets.names"),
+        (["podMonitor.enabled=true", "serviceMonitor.enabled=true"], "every replica would be scraped twice"),
+    ],
+)
+def test_values_that_cannot_work_together_are_refused_with_what_to_write(values: list[str], words: str) -> None:
+    sets = [part for value in (IMAGE, *values) for part in ("--set", value)]
+    done = helm("template", "x", str(CHART), *sets, check=False)
+    assert done.returncode != 0
+    assert words in done.stderr
+
+
+# Helm 3 before 3.18 and later Helms say it in words of their own; each names the value and what it may be.
+@pytest.mark.parametrize(
+    ("value", "named", "may_be"),
+    [
+        ("replicas=3", "replicas", "not allowed"),
+        ("image.name=op", "name", "not allowed"),
+        ("replicaCount=two", "replicaCount", "integer"),
+        ("replicaCount=-1", "replicaCount", "0"),
+        ("replicaCount=null", "replicaCount", "missing|required"),
+        ("image.tag=null", "tag", "missing|required"),
+        ("logLevel=loud", "logLevel", "'debug'|\"debug\""),
+        ("logFormat=xml", "logFormat", "'json'|\"json\""),
+        ("image.pullPolicy=Sometimes", "pullPolicy", "'IfNotPresent'|\"IfNotPresent\""),
+        ("image.digest=latest", "digest", "match pattern"),
+        ("watchNamespaces=team-a", "watchNamespaces", "array"),
+        ("watchNamespaces={Team}", "watchNamespaces", "match pattern"),
+        ("imagePullSecrets={registry}", "imagePullSecrets", "object"),
+        ("extraEnvFrom[0].secretRef.key=a", "name", "missing|required"),
+        ("service.port=0", "service", "1"),
+        ("terminationGracePeriodSeconds=60s", "terminationGracePeriodSeconds", "integer"),
+        ("resources.limit.memory=1Gi", "limit", "not allowed"),
+        ("resources.limits.memory=1 GB", "memory", "match pattern"),
+        ("podLabels.a.b=c", "podLabels", "string"),
+        ("podLabels.a=b c", "podLabels", "match pattern"),
+        ("podAnnotations.a=1", "podAnnotations", "string"),
+        ("nodeSelector.gpu=true", "nodeSelector", "string"),
+        ("rbac.secrets.read=Some", "read", "'Named'|\"Named\""),
+        ("service.ipFamilyPolicy=Dual", "ipFamilyPolicy", "'SingleStack'|\"SingleStack\""),
+        ("podMonitor.interval=30", "interval", "string"),
+        ("selfTest.redisURL=http://redis", "redisURL", "match pattern"),
+    ],
+)
+def test_a_bad_value_is_refused_with_its_name_and_what_it_may_be(value: str, named: str, may_be: str) -> None:
+    done = helm("template", "x", str(CHART), "--set", IMAGE, "--set", value, check=False)
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if named in line]
+    words = may_be.split("|")
+    assert any(word.lower() in line.lower() for line in lines for word in words), done.stderr
