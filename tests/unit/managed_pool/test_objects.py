@@ -111,7 +111,7 @@ OURS = entry(FIELD_MANAGER, {"f:spec": {"f:replicas": {}}}, operation="Apply")
 
 
 def test_fields_that_others_wrote_into_the_spec_become_ours_and_their_labels_stay_theirs() -> None:
-    label = {"f:metadata": {"f:labels": {"f:x": {}}}}
+    label: dict[str, Any] = {"f:metadata": {"f:labels": {"f:x": {}}}}
     edit = entry("kubectl-edit", label | {"f:spec": {"f:template": {"f:spec": {"f:x": {}}}}})
     status = entry("kube-controller-manager", {"f:status": {}}, subresource="status")
     scale = entry("kubectl", {"f:spec": {"f:replicas": {}}}, subresource="scale")
