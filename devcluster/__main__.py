@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from devcluster import binaries as have
 from devcluster.node.images import ImportFailed
+from devcluster.node.images import load as load_images
 from devcluster.node.layout import Layout
-from devcluster.node.node import LeftBehind, NodeError, down
+from devcluster.node.node import LeftBehind, NodeError, check, down
 from devcluster.node.node import up as up_node
 from devcluster.node.preflight import CannotBeNode
+from devcluster.packages import TEST_PACKAGES, PackagesMissing, need
 from devcluster.progress import say
 from devcluster.server import ControlPlane, ControlPlaneError
 
@@ -34,6 +37,15 @@ def binaries() -> None:
     To use them elsewhere: export KUBEBUILDER_ASSETS=$(make control-plane | tail -1)
     """
     print(have.assets())
+
+
+@app.command()
+def packages() -> None:
+    """Install the Debian packages of some tests. Where that is not possible, name them: those tests are skipped."""
+    try:
+        need(TEST_PACKAGES)
+    except PackagesMissing as error:
+        say(str(error))
 
 
 @app.command()
@@ -67,13 +79,19 @@ app.add_typer(node_app, name="node")
 def node_up() -> None:
     """Make this machine a Kubernetes node until `node down`. Prints `export KUBECONFIG=…`."""
     layout = Layout()
+    machine = check(layout)
     try:
-        up_node(layout, keep=True)
-    except BaseException as error:
-        if not isinstance(error, CannotBeNode):
-            down(layout)
+        up_node(layout, machine, keep=True)
+    except BaseException:
+        down(layout)
         raise
     print(f"export KUBECONFIG={layout.kubeconfig}")
+
+
+@node_app.command(name="load")
+def node_load(archive: Path) -> None:
+    """Load the images of a `docker save` archive into the node."""
+    load_images(Layout(), archive)
 
 
 @node_app.command(name="down")

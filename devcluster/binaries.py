@@ -11,8 +11,9 @@ import shutil
 from pathlib import Path
 
 from devcluster.go_build import Binary, BinaryError, beside_python, build, fingerprint, output_of, required
+from devcluster.progress import say
 
-__all__ = ["Binary", "BinaryError", "assets", "cache_folder", "find", "helm", "kubectl", "redis_server"]
+__all__ = ["Binary", "BinaryError", "announce", "assets", "cache_folder", "find", "helm", "kubectl", "redis_server"]
 
 KUBERNETES_VERSION = required("kubernetes", "k8s.io/kubernetes")
 _MAJOR, _MINOR = KUBERNETES_VERSION.split(".")[:2]
@@ -39,6 +40,7 @@ CONTROLLER_MANAGER = _of_kubernetes("kube-controller-manager", "about 40 seconds
 SCHEDULER = _of_kubernetes("kube-scheduler", "about 10 seconds")
 COREDNS = Binary("coredns", required("coredns", "github.com/coredns/coredns"), "coredns", ".", about="about a minute")
 PAUSE = Binary("pause", "1", "pause", ".", about="a few seconds")
+NODE = (KUBE_APISERVER, ETCD, CONTROLLER_MANAGER, SCHEDULER, KUBELET, KUBE_PROXY, COREDNS, PAUSE)
 
 
 def cache_folder() -> Path:
@@ -48,11 +50,27 @@ def cache_folder() -> Path:
 
 def find(binary: Binary) -> Path:
     """The binary's path; it is built if it is not found. Raises `BinaryError`."""
+    place = _place_of(binary)
+    return place if place.exists() else build(binary, place)
+
+
+def announce(*wanted: Binary) -> None:
+    """Say which of them have to be built, how long that takes, and how to do without."""
+    missing = [binary for binary in wanted if not _place_of(binary).exists()]
+    if missing:
+        names = ", ".join(f"{binary.title} ({binary.about})" for binary in missing)
+        say(f"building from Go modules, once: {names}")
+        say("these times are those of two idle cores; Ctrl-C loses nothing that is compiled")
+        say("to build nothing, set KUBEBUILDER_ASSETS to a folder with these programs, or use a cluster of your own:")
+        say("  DEMO_CONTEXT=its-context make demo, E2E_KUBECONFIG=its-kubeconfig make e2e")
+
+
+def _place_of(binary: Binary) -> Path:
+    """Where the binary is, or will be when it is built."""
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     if assets and (Path(assets) / binary.name).exists():
         return Path(assets) / binary.name
-    place = cache_folder() / f"{binary.name}-{binary.version}-{fingerprint(binary)}" / binary.name
-    return place if place.exists() else build(binary, place)
+    return cache_folder() / f"{binary.name}-{binary.version}-{fingerprint(binary)}" / binary.name
 
 
 def kubectl() -> str:
@@ -97,6 +115,7 @@ def assets() -> Path:
     """Prepare all binaries of the local control plane. Returns a folder that has each under its name."""
     folder = cache_folder() / "bin"
     folder.mkdir(parents=True, exist_ok=True)
+    announce(KUBE_APISERVER, ETCD)
     found = {
         "kube-apiserver": str(find(KUBE_APISERVER)),
         "etcd": str(find(ETCD)),

@@ -12,6 +12,8 @@ from devcluster.progress import say
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# Commands that tests skip without, with their packages.
+TEST_PACKAGES = {"faketime": "faketime", "openssl": "openssl"}
 _LOCK_SECONDS = 300  # another apt-get may run
 
 

@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from devcluster.children import die_with_parent
 from devcluster.go_build import BinaryError
 from devcluster.node import images
 from devcluster.node.layout import CONTEXT, Layout
-from devcluster.node.node import LeftBehind, NodeError, check, node, programs
+from devcluster.node.node import LeftBehind, NodeError, check, down, node, programs, up
 from devcluster.node.preflight import CannotBeNode
 from devcluster.progress import say
+from devcluster.spawning import end
 from tools.image import ROOT, EngineUnavailable, ImageError, engine
 from tools.platform_image import archive, build_both
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
+STOP_SECONDS = 120.0
 KIND_CLUSTER = "queueworker-e2e"
 KIND_CONFIG = ROOT / "tools" / "kind.yaml"
 
@@ -43,12 +46,7 @@ class NoCluster(Exception):
 @contextmanager
 def own_node() -> Iterator[dict[str, str]]:
     """The environment of tests on a node of our own. Raises `NoCluster` where this machine cannot have one."""
-    try:
-        check(Layout())
-        programs()
-        path, tags = _images()
-    except (CannotBeNode, EngineUnavailable) as error:
-        raise NoCluster(str(error)) from error
+    path, tags = _prepare()
     with node() as layout:
         started = time.monotonic()
         images.load(layout, path)
@@ -58,7 +56,7 @@ def own_node() -> Iterator[dict[str, str]]:
 
 @contextmanager
 def kind_cluster() -> Iterator[dict[str, str]]:
-    """The environment of tests on a cluster of kind, which runs in Docker. Raises `NoCluster` without kind or Docker."""
+    """The environment of tests on a cluster of kind. Raises `NoCluster` without kind or Docker."""
     if not shutil.which("kind"):
         raise NoCluster("kind is not on PATH: https://kind.sigs.k8s.io/docs/user/quick-start/#installation")
     with engine() as found, tempfile.TemporaryDirectory() as folder:
@@ -77,12 +75,6 @@ def kind_cluster() -> Iterator[dict[str, str]]:
             _run("kind", "delete", "cluster", *base, "--kubeconfig", kubeconfig)
 
 
-def _images() -> tuple[Path, tuple[str, str]]:
-    with engine() as found:
-        tags = build_both(found)
-        return archive(found, *tags), tags
-
-
 def _environment(kubeconfig: str, context: str, tags: tuple[str, str], provides: str) -> dict[str, str]:
     return {
         "E2E_KUBECONFIG": kubeconfig,
@@ -93,20 +85,50 @@ def _environment(kubeconfig: str, context: str, tags: tuple[str, str], provides:
     }
 
 
+def keep() -> None:
+    """Make this machine a node with the images, and print how to use it. Raises `NoCluster`."""
+    layout = Layout()
+    path, tags = _prepare()
+    machine = check(layout)
+    try:
+        up(layout, machine, keep=True)
+        images.load(layout, path)
+    except BaseException:
+        down(layout)
+        raise
+    print(f"export KUBECONFIG={layout.kubeconfig}")
+    settings = _environment(str(layout.kubeconfig), CONTEXT, tags, "nodes")
+    say("the tests on it: " + " ".join(f"{name}={value}" for name, value in settings.items()) + " make e2e")
+    say("`make node-down` takes it down")
+
+
+def _prepare() -> tuple[Path, tuple[str, str]]:
+    """Check the machine, build what is missing, and return the archive of the images and their names."""
+    try:
+        check(Layout())
+        programs()
+        with engine() as found:
+            tags = build_both(found)
+            return archive(found, *tags), tags
+    except (CannotBeNode, EngineUnavailable) as error:
+        raise NoCluster(str(error)) from error
+
+
 def _run(*command: str) -> None:
     if subprocess.run(command, check=False).returncode != 0:
         raise NoCluster(f"`{' '.join(command[:3])}` failed")
 
 
 def _pytest(arguments: list[str], environment: dict[str, str]) -> int:
-    """Run the tests. They get Ctrl-C from the terminal themselves, and end in order before the cluster goes."""
+    """Run the tests. After Ctrl-C they end in order, before the cluster goes."""
     command = [sys.executable, "-m", "pytest", "-q", "-rs", *(arguments or ["tests/e2e"])]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment)
+    process: subprocess.Popen[bytes] = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | environment, start_new_session=True, preexec_fn=die_with_parent
+    )
     try:
         return process.wait()
     except BaseException:
-        process.send_signal(signal.SIGINT)
-        process.wait(120)
+        end(process, signal.SIGINT, STOP_SECONDS)  # once: a second one would keep the tests from cleaning up
         raise
 
 
@@ -114,6 +136,10 @@ def main(
     arguments: Annotated[list[str] | None, typer.Argument(help="After --: arguments of pytest.")] = None,
     *,
     kind: Annotated[bool, typer.Option(help="Use a cluster of kind, which needs Docker.")] = False,
+    keep_node: Annotated[
+        bool,
+        typer.Option("--keep", help="Run no tests: make a node that stays until `python -m devcluster node down`."),
+    ] = False,
     required: Annotated[bool, typer.Option(help="Fail if there is no cluster, instead of skipping tests.")] = False,
 ) -> None:
     """Run tests/e2e. With E2E_KUBECONFIG they run on that cluster, which must be able to pull E2E_IMAGE."""
@@ -121,11 +147,14 @@ def main(
         sys.exit(_pytest(arguments or [], {}))
     started = time.monotonic()
     try:
+        if keep_node:
+            keep()
+            return
         with kind_cluster() if kind else own_node() as environment:
             say(f"the cluster is ready after {time.monotonic() - started:.0f} s")
             status = _pytest(arguments or [], environment)
     except NoCluster as error:
-        if kind or required:
+        if kind or required or keep_node:
             sys.exit(f"error: {error}")
         say(f"no node here: {error}")
         status = _pytest(arguments or [], {"E2E_WHY_NOT": str(error)})

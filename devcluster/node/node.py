@@ -34,6 +34,10 @@ class NodeError(Exception):
     """The node did not come up. The message ends with the log of the program that is the reason."""
 
 
+class LeftBehind(Exception):
+    """The machine is not as it was before the node. The message says what is different."""
+
+
 @dataclass(frozen=True, slots=True)
 class Programs:
     """Where the node's programs are."""
@@ -44,12 +48,12 @@ class Programs:
     scheduler: Path
     kubelet: Path
     proxy: Path
-    coredns: Path
     kubectl: Path
 
 
 def programs() -> Programs:
     """Find or build them: minutes the first time. Raises `BinaryError`."""
+    binaries.announce(*binaries.NODE)
     found = Programs(
         etcd=binaries.find(binaries.ETCD),
         apiserver=binaries.find(binaries.KUBE_APISERVER),
@@ -57,9 +61,9 @@ def programs() -> Programs:
         scheduler=binaries.find(binaries.SCHEDULER),
         kubelet=binaries.find(binaries.KUBELET),
         proxy=binaries.find(binaries.KUBE_PROXY),
-        coredns=binaries.find(binaries.COREDNS),
         kubectl=Path(binaries.kubectl()),
     )
+    binaries.find(binaries.COREDNS)
     binaries.find(binaries.PAUSE)
     return found
 
@@ -71,14 +75,11 @@ def node(layout: Layout | None = None) -> Iterator[Layout]:
     Raises `CannotBeNode`, `BinaryError`, `NodeError`; `LeftBehind` if the machine is not as it was.
     """
     layout = layout or Layout()
+    machine = check(layout)  # a node that is to be kept is left alone
     try:
-        yield up(layout)
+        yield up(layout, machine)
     finally:
         down(layout)
-
-
-class LeftBehind(Exception):
-    """The machine is not as it was before the node. The message says what is different."""
 
 
 def down(layout: Layout) -> None:
@@ -100,13 +101,12 @@ def check(layout: Layout) -> preflight.Machine:
     return preflight.check(layout)
 
 
-def up(layout: Layout, *, keep: bool = False) -> Layout:
+def up(layout: Layout, machine: preflight.Machine, *, keep: bool = False) -> Layout:
     """Return when the node is Ready. On failure what was started stays: `down` removes it.
     With `keep` the node is meant to outlive this process.
 
-    Raises `CannotBeNode`, `BinaryError`, `NodeError`.
+    `machine` is what `check` returned. Raises `BinaryError`, `NodeError`.
     """
-    machine = check(layout)
     found = programs()
     started = time.monotonic()
     before = traces.capture(layout)
@@ -238,7 +238,17 @@ def _start_node(layout: Layout, found: Programs, ports: dict[str, int]) -> None:
         ],
     )
     processes.start(layout, "kube-proxy", [str(found.proxy), "--config", str(layout.folder / "kube-proxy.yaml")])
-    processes.start(layout, "coredns", [str(found.coredns), "-conf", str(layout.folder / "Corefile")])
+    start_dns(layout)
+
+
+def start_dns(layout: Layout) -> None:
+    command = [str(binaries.find(binaries.COREDNS)), "-conf", str(layout.folder / "Corefile")]
+    processes.start(layout, "coredns", command)
+
+
+def stop_dns(layout: Layout) -> None:
+    """Names of the cluster cannot be looked up until `start_dns`."""
+    processes.end(layout, "coredns")
 
 
 def _answers(layout: Layout, url: str) -> bool:

@@ -44,11 +44,11 @@ class Machine:
     plugins: Path  # the folder of the CNI plugins
 
 
-def check(layout: Layout) -> Machine:
-    """Install missing packages where apt-get can. Raises `CannotBeNode`."""
+def check(layout: Layout, user: int | None = None) -> Machine:
+    """Install missing packages where apt-get can. `user` is by default that of this process. Raises `CannotBeNode`."""
     if sys.platform != "linux":
         raise CannotBeNode("a node needs Linux")
-    if os.geteuid() != 0:
+    if (os.geteuid() if user is None else user) != 0:
         raise CannotBeNode("a node needs root: it makes network interfaces, mounts and cgroups")
     try:
         need(PACKAGES)

@@ -42,12 +42,12 @@ def running(layout: Layout, name: str) -> bool:
     return _pid(layout, name) is not None
 
 
-def end(layout: Layout, name: str) -> None:
-    """Send SIGTERM, and SIGKILL if the program does not end in time. Does nothing if it does not run."""
+def end(layout: Layout, name: str, patience: float = STOP_SECONDS) -> None:
+    """Send SIGTERM, and SIGKILL if the program does not end in `patience` seconds. Does nothing if it does not run."""
     pid = _pid(layout, name)
     if pid is not None:
         _signal(pid, signal.SIGTERM)
-        if not await_end([pid], STOP_SECONDS):
+        if not await_end([pid], patience):
             _signal(pid, signal.SIGKILL)
             await_end([pid], STOP_SECONDS)
     (layout.pids / name).unlink(missing_ok=True)

@@ -9,7 +9,6 @@ import json
 import os
 import time
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,11 +18,13 @@ import yaml
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
+from queueworker.controller.kinds import QUEUE_WORKERS
 from queueworker.resource import names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from queueworker.controller.kinds import Kind
     from queueworker.resource.spec import SecretKeyRef
 
 REQUEST_SECONDS = 5.0
@@ -37,28 +38,6 @@ RELOAD_SECONDS = 2.0
 # The errors of a call while the API server is away: connection refused, broken or too slow.
 UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
 FAILED = (ApiException, *UNREACHABLE)
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of object that is watched. `name` is for people; `label`, if given, must be there with any value."""
-
-    name: str
-    group: str
-    version: str
-    plural: str
-    label: str = ""
-
-    @property
-    def api(self) -> str:
-        """The path of its API; the oldest kinds have no group."""
-        return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-
-
-QUEUE_WORKERS = Kind("QueueWorkers", names.GROUP, names.VERSION, names.PLURAL)
-ENDPOINT_SLICES = Kind("EndpointSlices", "discovery.k8s.io", "v1", "endpointslices", names.SERVICE_NAME_LABEL)
-STATEFUL_SETS = Kind("StatefulSets", "apps", "v1", "statefulsets", names.LABEL_QUEUEWORKER)
-PODS = Kind("Pods", "", "v1", "pods", names.LABEL_QUEUEWORKER)
 
 
 class SecretNotFound(Exception):
@@ -176,6 +155,19 @@ class Cluster:
             raise _explained(error, name) from error
         return found
 
+    async def create_object(self, namespace: str, body: dict[str, Any]) -> None:
+        """Create a QueueWorker. Raises one of `FAILED`."""
+        where = (names.GROUP, names.VERSION, namespace, names.PLURAL)
+        await self._call(client.CustomObjectsApi(self._api).create_namespaced_custom_object, *where, body)
+
+    async def delete_object(self, namespace: str, name: str) -> None:
+        """Delete a QueueWorker; it goes when its finalizer does. Raises `ObjectGone` or one of `FAILED`."""
+        where = (names.GROUP, names.VERSION, namespace, names.PLURAL)
+        try:
+            await self._call(client.CustomObjectsApi(self._api).delete_namespaced_custom_object, *where, name)
+        except ApiException as error:
+            raise _explained(error, name) from error
+
     async def read_object(self, namespace: str, name: str) -> dict[str, Any] | None:
         """Returns the QueueWorker, or None if there is none. Raises one of `FAILED`. Lists, for want of a right."""
         found = await self._page(QUEUE_WORKERS, namespace, limit=1, fieldSelector=f"metadata.name={name}")
@@ -188,7 +180,7 @@ class Cluster:
         more: dict[str, str] = {}
         while True:
             page = await self._page(kind, namespace, limit=PAGE_OBJECTS, **more)
-            found += page["items"]
+            found += map(kind.trim, page["items"])
             token = page["metadata"].get("continue")
             if not token:
                 return found
@@ -215,7 +207,7 @@ class Cluster:
         query: Mapping[str, str],
     ) -> dict[str, Any]:
         """Make a call about one object, and return the answer. Raises one of `FAILED`."""
-        path = f"{_path(kind, namespace)}/{name}"
+        path = f"{kind.path(namespace)}/{name}"
         found: dict[str, Any] = await self._call(
             self._ask, method, path, query=query, body=body, content_type=content_type
         )
@@ -261,7 +253,7 @@ class Cluster:
     async def _page(self, kind: Kind, namespace: str, **options: Any) -> dict[str, Any]:
         if kind.label:
             options["labelSelector"] = kind.label
-        found: dict[str, Any] = await self._call(self._ask, "GET", _path(kind, namespace), query=options)
+        found: dict[str, Any] = await self._call(self._ask, "GET", kind.path(namespace), query=options)
         return found
 
     async def _ask(
@@ -304,10 +296,6 @@ class Cluster:
             await config.load_config(client_configuration=self._api.configuration)  # type: ignore[no-untyped-call]
         except (config.ConfigException, OSError, ValueError):
             return  # the file is being written: the next 401 reads it again
-
-
-def _path(kind: Kind, namespace: str) -> str:
-    return f"{kind.api}/namespaces/{namespace}/{kind.plural}" if namespace else f"{kind.api}/{kind.plural}"
 
 
 async def _load(configuration: client.Configuration) -> None:

@@ -15,7 +15,8 @@ import kopf
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queueworker.controller.cluster import Cluster, Kind
+    from queueworker.controller.cluster import Cluster
+    from queueworker.controller.kinds import Kind
 
     Heard = Callable[[str | None, dict[str, Any]], None]
     """Gets a watch event: its type (None for an object of the first list) and the object."""

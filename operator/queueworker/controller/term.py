@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from kubernetes.aio.client.exceptions import ApiException
 
-from queueworker.controller.cluster import ENDPOINT_SLICES, FAILED, PODS, QUEUE_WORKERS, STATEFUL_SETS
+from queueworker.controller.cluster import FAILED
 from queueworker.controller.discovery import Slices
+from queueworker.controller.kinds import ENDPOINT_SLICES, PODS, QUEUE_WORKERS, STATEFUL_SETS
 from queueworker.controller.managed_pool.observed import PoolObjects
 from queueworker.controller.objects import Objects
 from queueworker.controller.posting import EventPoster, ObjectName
@@ -26,8 +27,9 @@ from queueworker.routing.router import Router
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queueworker.controller.cluster import Cluster, Kind
+    from queueworker.controller.cluster import Cluster
     from queueworker.controller.events import ObjectEvent
+    from queueworker.controller.kinds import Kind
     from queueworker.controller.options import OperatorOptions, Registry
     from queueworker.controller.watches import Body, Follower, Key
     from queueworker.routing.memory import MemoryBudget

@@ -1,4 +1,4 @@
-"""The base of all models of the resource."""
+"""The base of all models of the resource, and the words that they have for the API server."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from pydantic.alias_generators import to_camel
 from queueworker.resource.urls import CEL
 
 INT_OR_STRING = "x-kubernetes-int-or-string"
-NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
-LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 
 
 class Model(BaseModel):

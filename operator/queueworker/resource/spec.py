@@ -12,8 +12,8 @@ from typing import Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from queueworker.resource.executors import ExecutorsSpec
-from queueworker.resource.model import NAME, Model, rule
+from queueworker.resource.executors_spec import ExecutorsSpec
+from queueworker.resource.model import Model, rule
 from queueworker.resource.redis_url import DEFAULT_REDIS_URL
 from queueworker.resource.urls import HttpUrl, RedisUrl
 
@@ -47,12 +47,15 @@ class JournalPolicy(StrEnum):
     REQUIRED = "Required"
 
 
+_NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+
+
 class SecretKeyRef(Model):
     """One key of a Secret in the object's own namespace."""
 
     model_config = ConfigDict(json_schema_extra={"x-kubernetes-map-type": "atomic"})
 
-    name: str = Field(description="Name of the Secret.", min_length=1, max_length=253, pattern=NAME)
+    name: str = Field(description="Name of the Secret.", min_length=1, max_length=253, pattern=_NAME)
     key: str = Field(description="Key within the Secret.", min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")
 
 
@@ -195,31 +198,4 @@ class QueueWorkerSpec(Model):
     events: EventsSpec = Field(EventsSpec(), description="The Redis for published events and the journal.")
     migration: MigrationSpec = Field(
         MigrationSpec(), description="Progress of the platform's migration from this queue to Celery."
-    )
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What is valid and does something other than one may expect, in sentences that say what to do."""
-        return tuple(filter(None, (_drain_warning(self.routing), _count_warning(self.executors))))
-
-
-def _drain_warning(routing: RoutingSpec) -> str:
-    drain, task = routing.drain_seconds, routing.task_timeout_seconds
-    if drain >= task:
-        return ""
-    then = "run again" if routing.recovery is Recovery.RETRY else "are reported as failed"
-    return (
-        f"routing.drainSeconds ({drain}) is less than routing.taskTimeoutSeconds ({task}): tasks that do not end "
-        f"within {drain} s when the router stops {then}; raise drainSeconds to at least {task}"
-    )
-
-
-def _count_warning(executors: ExecutorsSpec) -> str:
-    """`kubectl scale` sets the count, and cannot say that it has no effect."""
-    way = "endpoints" if executors.endpoints else "service" if executors.service is not None else ""
-    if not way or executors.count == ExecutorsSpec.model_fields["count"].default:
-        return ""
-    return (
-        f"executors.count ({executors.count}, which `kubectl scale` sets) has no effect with executors.{way}: "
-        f"{'change the list' if way == 'endpoints' else 'scale what is behind the Service'} instead"
     )

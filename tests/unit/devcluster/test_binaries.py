@@ -173,6 +173,16 @@ def test_the_folder_of_all_binaries_needs_no_other_folder(tmp_path: Path, monkey
         ]
 
 
+def test_what_will_be_built_is_said_before_with_the_ways_to_do_without(go: dict[str, str]) -> None:
+    code = "from devcluster import binaries as b\nb.announce(b.ETCD, b.PAUSE)"
+    said = find(go, code).communicate()[1]
+    assert re.search(r"once: etcd 3\.\S+ \(about half a minute\), pause 1 \(a few seconds\)", said)
+    assert "KUBEBUILDER_ASSETS" in said
+    assert "DEMO_CONTEXT" in said
+    find(go).communicate()
+    assert "etcd" not in find(go, code).communicate()[1]
+
+
 @pytest.mark.parametrize(
     ("compiled", "shown"),
     [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kubernetes.aio.client.exceptions import ApiException
 
-from queueworker.controller.cluster import PODS, Kind
+from queueworker.controller.kinds import PODS, Kind
 from queueworker.controller.managed_pool.objects import meddlers, owner_of, taken_over
 from queueworker.resource.names import FIELD_MANAGER
 from queueworker.resource.reasons import Reason

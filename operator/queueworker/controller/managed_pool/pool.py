@@ -25,7 +25,8 @@ from queueworker.resource.reasons import ConditionType, Reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from queueworker.controller.cluster import Cluster, Kind
+    from queueworker.controller.cluster import Cluster
+    from queueworker.controller.kinds import Kind
     from queueworker.controller.managed_pool.apply import Body
     from queueworker.controller.managed_pool.objects import Owner
     from queueworker.controller.managed_pool.observed import PoolObjects

@@ -1,4 +1,4 @@
-"""The part of the spec that is about executors: where they are, and how many tasks they get."""
+"""The part of a QueueWorker's spec that says where the executors are, and how they are used."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from queueworker.resource.model import INT_OR_STRING, LABEL, Model, rule
+from queueworker.resource.model import INT_OR_STRING, Model, rule
 from queueworker.resource.pod_template import PodTemplate
 from queueworker.resource.urls import BaseUrl, HttpUrl
 
@@ -17,20 +17,20 @@ class WhenUnavailable(StrEnum):
     HOLD = "Hold"
 
 
-def _port_text(value: object) -> object:
-    """A number of the schema's int-or-string, as text."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+# A number of the schema's int-or-string, as text.
+_PORT_TEXT = BeforeValidator(lambda value: str(value) if type(value) is int else value)
 
 
 class ServiceRef(Model):
     name: str = Field(
-        description="Name of a Service in the object's namespace.", min_length=1, max_length=63, pattern=LABEL
+        description="Name of a Service in the object's namespace.", min_length=1, max_length=63, pattern=_LABEL
     )
-    port: Annotated[str, BeforeValidator(_port_text)] = Field(
+    port: Annotated[str, _PORT_TEXT] = Field(
         "http",
         min_length=1,
         max_length=63,
-        pattern=LABEL,
+        pattern=_LABEL,
         description="Name of the Service's port, or port number of the endpoints. Default: http.",
         json_schema_extra={INT_OR_STRING: True, "minimum": 1, "maximum": 65535},
     )
@@ -74,7 +74,6 @@ _ONE_WAY = (
 
 
 MAX_CONCURRENCY = 1000
-
 ExecutorName = Annotated[str, Field(min_length=1, max_length=253, description="Name of an executor.")]
 ExecutorUrl = Annotated[HttpUrl, Field(description="URL of an executor.")]
 
@@ -115,17 +114,17 @@ class ExecutorsSpec(Model):
         None,
         description="Service whose ready endpoints are the executors; its EndpointSlices are watched. Default: none.",
     )
-    template: PodTemplate | None = Field(
-        None,
-        description="Template of pods that the operator runs as executors: `count` of them, in a StatefulSet. An "
-        "executor listens on the port with the name http, else on `port`. Default: none.",
-    )
     drained: tuple[ExecutorName, ...] = Field(
         (),
         max_length=200,
         description="Names of executors, as in status, that get no new tasks and finish those that they run. "
         "`kubectl queueworker drain` sets it. Default: none.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+    template: PodTemplate | None = Field(
+        None,
+        description="Template of pods that the operator runs as executors: `count` of them, in a StatefulSet. An "
+        "executor listens on the port with the name http, else on `port`. Default: none.",
     )
     concurrency: int | None = Field(
         None,
@@ -162,5 +161,4 @@ class ExecutorsSpec(Model):
         return self
 
 
-# One second is the default, so maxBackoffSeconds: 0 alone goes on to mean "no backoff". The API server applies the rule
-# to the default ({}) too, before it fills the fields in.
+# With the default of one second, maxBackoffSeconds: 0 goes on to mean "no backoff". `has`: the default {} is checked.

@@ -1,0 +1,135 @@
+"""An operator installed by the chart routes on nodes, whatever happens to pods."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.cluster import RESTRICTED, is_ready
+from tests.support.platform_on_cluster import CONCURRENCY, EXECUTORS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.cluster import Cluster, Release
+    from tests.support.platform_on_cluster import Platform
+
+pytestmark = pytest.mark.requires("nodes")
+
+LONG_SECONDS = 8.0
+MAX_PAUSE_SECONDS = 3.0
+LEASE_SECONDS = 8.0  # a leader that cannot release its Lease is replaced when it has expired
+
+
+def test_the_chart_installs_under_restricted_pod_security_with_two_ready_pods(
+    cluster: Cluster, release: Release
+) -> None:
+    labels = cluster.get("namespace", release.namespace)["metadata"]["labels"]
+    assert RESTRICTED.items() <= labels.items()
+    assert [is_ready(pod) for pod in release.pods()] == [True, True]
+    assert release.await_leader()
+
+
+def test_helm_test_routes_tasks_of_its_own(cluster: Cluster, release: Release) -> None:
+    done = cluster.helm("test", release.name, "-n", release.namespace, "--timeout", "200s")
+    assert "Succeeded" in done.stdout
+
+
+def test_every_task_is_reported_and_stored_once(team: Platform) -> None:
+    before = team.queue.account()
+    ids = team.queue.submit("traffic", 100, 0.05)
+    account = team.queue.settle()
+    counts = {name: account[name] - before[name] for name in account}
+    assert (counts["submitted"], counts["handed_out"], counts["completed"]) == (100, 100, 100)
+    assert (counts["failed"], counts["reported_twice"], counts["unknown_reports"]) == (0, 0, 0)
+    assert sorted(name for name in team.started() if name in set(ids)) == sorted(ids)
+    stored = team.stored()
+    assert (stored["distinct"], stored["failed"]) == (account["completed"], 0)
+
+
+def keep_pulling_while(team: Platform, prefix: str, change: Callable[[], object]) -> None:
+    """Change the operator while long and short tasks run: the queue is pulled on, and nothing runs twice."""
+    before = team.queue.account()
+    # Each executor gets a long task first; the rest of the slots take short ones.
+    ids = team.queue.submit(f"{prefix}-long", EXECUTORS, LONG_SECONDS)
+    ids += team.queue.submit(prefix, 60, 0.3)
+    team.queue.await_account("handed_out", lambda count: count >= before["handed_out"] + EXECUTORS + 9)
+    change()
+    account = team.queue.settle()
+    assert account["completed"] - before["completed"] == len(ids)
+    assert (account["failed"], account["reported_twice"]) == (before["failed"], before["reported_twice"])
+    assert sorted(name for name in team.started() if name in set(ids)) == sorted(ids)
+    pause = team.longest_pause(ids)
+    print(f"{prefix}: the longest pause in pulling was {pause:.1f} s")
+    assert pause <= MAX_PAUSE_SECONDS
+
+
+def test_a_leader_that_is_deleted_hands_over_without_a_pause(team: Platform, release: Release) -> None:
+    leader = release.await_leader()
+    delete = ("delete", "pod", leader, "-n", release.namespace, "--wait=false")
+    keep_pulling_while(team, "deleted", lambda: release.cluster.kubectl(*delete))
+    assert release.await_leader(other_than=leader)
+    release.await_ready(2)
+
+
+def test_a_rollout_of_the_operator_makes_no_pause(team: Platform, release: Release) -> None:
+    target = (f"deployment/{release.name}", "-n", release.namespace)
+    keep_pulling_while(team, "rolled", lambda: release.cluster.kubectl("rollout", "restart", *target))
+    release.cluster.kubectl("rollout", "status", *target, "--timeout=180s")
+    release.await_ready(2)
+
+
+def test_a_leader_that_is_killed_leaves_nothing_undone(team: Platform, release: Release) -> None:
+    """Its tasks are ambiguous: their executors had them when it died. The next leader recovers them."""
+    before = team.queue.account()
+    leader = release.await_leader()
+    ids = team.queue.submit("killed", 60, 0.2)
+    team.queue.await_account("handed_out", lambda count: count >= before["handed_out"] + 20)
+    release.cluster.kubectl("delete", "pod", leader, "-n", release.namespace, "--grace-period=0", "--force")
+    account = team.queue.settle()
+    assert account["completed"] - before["completed"] == len(ids)
+    assert account["failed"] == before["failed"]
+    assert team.longest_pause(ids) <= MAX_PAUSE_SECONDS + LEASE_SECONDS
+    release.await_ready(2)
+
+
+def test_an_executor_that_is_deleted_ends_its_tasks_first(team: Platform) -> None:
+    """With the preStop hook that docs ask for, none of its tasks fails or runs again."""
+    before = team.queue.account()
+    ids = team.queue.submit("evicted", 30, 0.5)
+    team.queue.await_account("handed_out", lambda count: count >= before["handed_out"] + 6)
+    team.cluster.kubectl("delete", "pod", "executor-2", "-n", team.namespace, "--wait=false")
+    account = team.queue.settle()
+    assert account["completed"] - before["completed"] == len(ids)
+    assert (account["failed"], account["reported_twice"]) == (before["failed"], before["reported_twice"])
+    team.await_routing()
+
+
+def test_a_node_that_is_drained_ends_the_tasks_of_its_executors_first(team: Platform) -> None:
+    """By the eviction API, which `kubectl drain` uses: the other pods of a single node could go nowhere."""
+    before = team.queue.account()
+    ids = team.queue.submit("drained", 30, 0.5)
+    team.queue.await_account("handed_out", lambda count: count >= before["handed_out"] + 6)
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "executor-3"}}
+    path = f"/api/v1/namespaces/{team.namespace}/pods/executor-3/eviction"
+    team.cluster.kubectl("create", "--raw", path, "-f", "-", text=json.dumps(eviction))
+    account = team.queue.settle()
+    assert account["completed"] - before["completed"] == len(ids)
+    assert (account["failed"], account["reported_twice"]) == (before["failed"], before["reported_twice"])
+    team.await_routing()
+
+
+def test_an_executor_that_is_killed_costs_no_other_task_than_its_own(team: Platform) -> None:
+    """What it ran may have run to its end: `retry` allows to run it again, and every task completes."""
+    before = team.queue.account()
+    ids = team.queue.submit("shot", 30, 0.5)
+    team.queue.await_account("handed_out", lambda count: count >= before["handed_out"] + 6)
+    team.cluster.kubectl("delete", "pod", "executor-1", "-n", team.namespace, "--grace-period=0", "--force")
+    account = team.queue.settle()
+    reported = account["completed"] + account["failed"] - before["completed"] - before["failed"]
+    assert reported == len(ids)
+    assert account["failed"] - before["failed"] <= CONCURRENCY
+    assert account["reported_twice"] == before["reported_twice"]
+    team.await_routing()
