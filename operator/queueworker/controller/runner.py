@@ -74,8 +74,7 @@ class ObjectRunner:
         self._problems = Problems()
         written = statuses.read(body.get("status") or {})
         self._inputs = InputReader(self.namespace, self.name, cluster, slices)
-        owner = Owner(self.namespace, self.name, self.uid or "")
-        self._pool = ManagedPool(owner, cluster, pool_objects, announce)
+        self._pool = ManagedPool(Owner(self.namespace, self.name, self.uid or ""), cluster, pool_objects, announce)
         self._supervisor = RouterSupervisor(
             identity, self._wake.set, statuses.Totals.of(written.tasks), factory=factory
         )
@@ -92,8 +91,7 @@ class ObjectRunner:
         self._end: asyncio.Task[None] | None = None
         """Not None once `_ending` is set: the end, which goes on even if nobody waits for it."""
         self._term_ends = asyncio.Event()
-        self._warned = ""
-        """What was logged last, so that a failure is logged once."""
+        self._warn = _WarnOnce(self._group)
 
     # --- what it is told
 
@@ -155,7 +153,7 @@ class ObjectRunner:
             await self._take_counts()
             await self._reconcile()
             await self._publish()
-            self._warned = ""
+            self._warn.forget()
         except ObjectGone:
             self.gone()
         except FAILED as error:
@@ -281,17 +279,28 @@ class ObjectRunner:
         except Exception as error:
             log.warning("%s: the status could not be written: %s", self._group, reason_of(error))
 
-    def _warn(self, problem: str) -> None:
-        if problem != self._warned:
-            self._warned = problem
-            log.warning("%s: %s", self._group, problem)
-
     def _interval(self) -> float:
         """Seconds until the next reconciliation if nothing wakes the runner earlier."""
         snapshot, problems = self.snapshot(), self._problems
         troubled = problems.secret or problems.failure
         waiting = snapshot is None or troubled or snapshot.queue.is_down or snapshot.journal.is_down
         return self._pool.interval or (RETRY_SECONDS if waiting else HEARTBEAT_SECONDS)
+
+
+class _WarnOnce:
+    """Logs a problem of an object when it begins, and not again until another one was logged, or `forget` called."""
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+        self._last = ""
+
+    def __call__(self, problem: str) -> None:
+        if problem != self._last:
+            self._last = problem
+            log.warning("%s: %s", self._group, problem)
+
+    def forget(self) -> None:
+        self._last = ""
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> bool:
