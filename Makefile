@@ -15,7 +15,8 @@ FAST_WORKERS ?= 4
 FAULT_WORKERS ?= 6
 FAULTS = $(PYTEST) -q -rs -n $(FAULT_WORKERS) --dist loadgroup tests/faults
 
-.PHONY: help venv lock generate verify lint format test test-fast test-processes test-properties test-controlplane test-e2e e2e e2e-kind node node-down test-faults reliability demo control-plane bench bench-objects bench-profile bench-smoke bench-balance bench-isolation clean
+# Every target: none is a file of that name.
+.PHONY: $(shell awk -F: '/^[a-z0-9-]+:/{print $$1}' $(MAKEFILE_LIST))
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,19 +36,33 @@ $(BENCH_STAMP): requirements-bench.txt
 	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
 	@touch $@
 
-demo: venv ## run the whole platform on this machine; DEMO_SECONDS=30 ends by itself, DEMO_CONTEXT=name uses your cluster
+demo: venv ## run the whole platform here and break it; DEMO_SECONDS=30 ends by itself, DEMO_CONTEXT=name uses your cluster
 	@$(BIN)/python -m demo
+
+demo-worker: venv ## the same without Kubernetes, which starts in seconds; DEMO_LEGACY=1 shows the legacy loop beside it
+	@$(BIN)/python -m demo --worker
+
+recording: venv ## record make demo as docs/images/demo.svg
+	@$(BIN)/python -m devcluster binaries
+	@$(BIN)/python -m tools.recording
 
 control-plane: venv ## prepare kube-apiserver, etcd, kubectl and redis-server, and print their folder
 	@$(BIN)/python -m devcluster binaries
 
-test: lint verify test-fast test-processes test-controlplane test-e2e test-faults ## run all checks and tests
+test: lint verify test-fast test-processes test-browser test-controlplane test-e2e test-faults ## run all checks and tests
 
 test-fast: venv ## run the unit and component tests
 	$(PYTEST) -q -rs -n $(FAST_WORKERS) tests/unit tests/component
 
 test-processes: venv ## run the tests that start the worker, the commands and the demo's services as processes
 	$(PYTEST) -q -rs -n $(FAST_WORKERS) tests/processes
+
+test-browser: venv ## look at the page with Debian's Chromium, which is not installed by this
+	@command -v chromium >/dev/null || echo "there is no chromium: the tests are skipped; install it: apt-get install chromium"
+	$(PYTEST) -q -rs tests/browser
+
+screenshots: venv ## take the pictures of the page in docs/images with Debian's Chromium
+	@$(BIN)/python -m tests.browser.pictures docs/images
 
 test-properties: venv ## search for interleavings of faults that break the router; PROPERTY_EXAMPLES=20000 searches longer
 	PROPERTY_EXAMPLES=$(or $(PROPERTY_EXAMPLES),2000) $(PYTEST) -q tests/unit/test_router_properties.py

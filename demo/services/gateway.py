@@ -25,7 +25,8 @@ from demo.services.serving import serve
 from devcluster.children import die_with_parent
 
 MAX_EXECUTORS = 20
-START_SECONDS = 20.0
+START_SECONDS = 60.0
+"""For a loaded machine; it takes a second."""
 
 
 class Executors:

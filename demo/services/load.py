@@ -13,11 +13,18 @@ import uuid
 from collections.abc import Callable
 from typing import Annotated, Any
 
-import httpx
+import aiohttp
 import typer
 
 GRACE_SECONDS = 5.0
 """Time after the stop for a submission that is under way: the queue may have the task already."""
+
+ANSWER_SECONDS = 10.0
+UNREACHABLE = (aiohttp.ClientError, TimeoutError)
+ROOM_SECONDS = 0.25
+"""Time between two looks at a queue that has too many tasks."""
+CATCH_UP_SECONDS = 1.0
+"""Submissions that are late by more than this, because of an outage, are not made up for."""
 
 _QUICK = (
     "print('hello from', {index})",
@@ -51,8 +58,9 @@ def retry_delay(attempt: int, retry_after: str | None) -> float:
 
 
 class _Submitter:
-    def __init__(self, client: httpx.AsyncClient, stop: asyncio.Event) -> None:
+    def __init__(self, client: aiohttp.ClientSession, queue_url: str, stop: asyncio.Event) -> None:
         self._client = client
+        self._queue_url = queue_url.rstrip("/")
         self._stop = stop
 
     async def pause(self, seconds: float) -> None:
@@ -62,6 +70,17 @@ class _Submitter:
                 await self._stop.wait()
         except TimeoutError:
             pass
+
+    async def wait_for_room(self, max_waiting: int) -> None:
+        """Return when at most that many tasks wait in the queue, or at the stop."""
+        while not self._stop.is_set():
+            try:
+                async with self._client.get(f"{self._queue_url}/status") as answer:
+                    if not answer.ok or (await answer.json())["queued"] <= max_waiting:
+                        return
+            except UNREACHABLE:
+                return  # `submit` waits for the queue
+            await self.pause(ROOM_SECONDS)
 
     async def submit(self, task: dict[str, Any]) -> bool:
         """Return whether the queue accepted the task before the stop and the grace after it.
@@ -73,15 +92,15 @@ class _Submitter:
         for attempt in itertools.count():
             retry_after = None
             try:
-                answer = await self._client.post("/tasks", json=task)
-            except httpx.TransportError:
+                async with self._client.post(f"{self._queue_url}/tasks", json=task) as answer:
+                    if answer.ok:
+                        return True
+                    if answer.status != 429 and answer.status < 500:
+                        text = await answer.text(errors="replace")
+                        raise LoadError(f"queue {self._queue_url} answered {answer.status}: {text[:200]}")
+                    retry_after = answer.headers.get("Retry-After")
+            except UNREACHABLE:
                 pass  # the queue may have the task: submitting the same id again does not duplicate it
-            else:
-                if answer.is_success:
-                    return True
-                if answer.status_code != 429 and answer.status_code < 500:
-                    raise LoadError(f"queue {self._client.base_url} answered {answer.status_code}: {answer.text[:200]}")
-                retry_after = answer.headers.get("Retry-After")
             if self._stop.is_set():
                 deadline = deadline or clock() + GRACE_SECONDS
                 if clock() >= deadline:
@@ -97,6 +116,7 @@ async def run_load(
     *,
     rate: float | None = None,
     count: int | None = None,
+    max_waiting: int | None = None,
     fail_percent: float = 10,
     task_timeout: int = 30,
     concurrency: int = 8,
@@ -109,10 +129,11 @@ async def run_load(
     """Submit `count` tasks, or until `stop` is set. Returns the number of tasks that the queue accepted.
 
     `rate` is in tasks per second (None: as fast as the queue answers), `task_timeout` in seconds, `fail_percent` from 0
-    to 100. The ids are `{prefix}-000000` and so on; by default each call has a unique prefix. `on_submitted` gets the
-    number of accepted tasks after each one, also if this coroutine is cancelled later. Without `count` and `stop` it
-    runs until it is cancelled. Raises `LoadError` if the queue refuses tasks permanently, and `ValueError` for a rate
-    that is not positive.
+    to 100. While more than `max_waiting` tasks wait in the queue, none is submitted (None: no limit). The ids are
+    `{prefix}-000000` and so on; by default each call has a unique prefix. `on_submitted` gets the number of accepted
+    tasks after each one, also if this coroutine is cancelled later. Without `count` and `stop` it runs until it is
+    cancelled. Raises `LoadError` if the queue refuses tasks permanently, and `ValueError` for a rate that is not
+    positive.
     """
     if rate is not None and rate <= 0:
         raise ValueError(f"rate: must be positive, not {rate}")
@@ -120,20 +141,24 @@ async def run_load(
     prefix = prefix or f"load-{uuid.uuid4().hex[:8]}"
     chance = random.Random(seed)
     clock = asyncio.get_running_loop().time
-    start = clock()
+    turn = clock()
     indexes = itertools.count() if count is None else iter(range(count))
     submitted = 0
 
     async def submit_tasks(submitter: _Submitter) -> None:
-        nonlocal submitted
+        nonlocal submitted, turn
         while not stop.is_set():
             index = next(indexes, None)
             if index is None:
                 return
             if rate is not None:
-                await submitter.pause(start + index / rate - clock())
-                if stop.is_set():
-                    return
+                mine = turn
+                turn = max(turn + 1 / rate, clock() - CATCH_UP_SECONDS)
+                await submitter.pause(mine - clock())
+            if max_waiting is not None:
+                await submitter.wait_for_room(max_waiting)
+            if stop.is_set():
+                return
             task = {
                 "eval_id": f"{prefix}-{index:06d}",
                 "code": code_for(index, fail_percent, chance),
@@ -148,8 +173,8 @@ async def run_load(
                     on_submitted(submitted)
 
     headers = {"X-API-Key": api_key} if api_key else {}
-    async with httpx.AsyncClient(base_url=queue_url, headers=headers, timeout=10, trust_env=False) as client:
-        submitter = _Submitter(client, stop)
+    async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(ANSWER_SECONDS)) as client:
+        submitter = _Submitter(client, queue_url, stop)
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(concurrency):
@@ -170,6 +195,9 @@ def main(
     ] = "http://127.0.0.1:8081",
     rate: Annotated[float, typer.Option(help="Tasks per second; 0: as fast as the queue answers.")] = 10,
     count: Annotated[int, typer.Option(help="Number of tasks; 0: until SIGTERM or Ctrl-C.")] = 0,
+    max_waiting: Annotated[
+        int, typer.Option(min=0, help="Submit nothing while more tasks than these wait in the queue; 0: no limit.")
+    ] = 0,
     fail_percent: Annotated[float, typer.Option(min=0, max=100, help="Percentage of tasks that raise.")] = 10,
     task_timeout: Annotated[int, typer.Option(min=1, help="Timeout of each task in seconds.")] = 30,
     concurrency: Annotated[int, typer.Option(min=1, help="Concurrent requests.")] = 8,
@@ -188,6 +216,7 @@ def main(
             queue_url,
             rate=rate or None,
             count=count or None,
+            max_waiting=max_waiting or None,
             fail_percent=fail_percent,
             task_timeout=task_timeout,
             concurrency=concurrency,

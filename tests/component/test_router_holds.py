@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from queueworker.routing.limits import Limits
+from queueworker.routing.memory import RESULT_COPIES, MemoryBudget
 from queueworker.routing.snapshot import LinkReason
 from tests.support.redis_state import journalled, journals
 from tests.support.running import running
@@ -44,17 +45,20 @@ async def test_nothing_is_pulled_while_too_many_bytes_wait_for_their_report(
     executor: StubExecutor, redis_url: str
 ) -> None:
     executor.answers.extend(web.json_response(result(eval_id, output=LARGE_RESULT)) for eval_id in IDS)
-    limits = Limits(max_unreported_bytes=4 * len(LARGE_RESULT))
+    budget = MemoryBudget(5 * RESULT_COPIES * len(LARGE_RESULT))
     async with SlowToTake() as queue:
         queue.submit(*IDS)
-        async with running(queue, [executor], redis_url, limits=limits) as router:
+        async with running(queue, [executor], redis_url, budget=budget) as router:
             await until(lambda: len(executor.executed) >= 4)
             await asyncio.sleep(LONGER_THAN_HOUSEKEEPING_SECONDS)
-            assert len(queue.handed_out) <= 5, "one more may have been pulled while the fourth ended"
+            assert len(queue.handed_out) <= 6
+            assert "MEMORY_BUDGET_MEBIBYTES" in router.snapshot().hold
             assert router.snapshot().in_flight == len(queue.handed_out)
             queue.takes.set()
             await queue.reported(20)
+            await until(lambda: router.snapshot().memory_held < len(LARGE_RESULT))
     assert queue.reports == Counter(IDS)
+    assert budget.held == 0
 
 
 async def test_nothing_is_pulled_while_redis_is_away_and_the_journal_is_required(
@@ -109,3 +113,16 @@ async def test_results_that_do_not_fit_into_one_batch_are_all_journalled_before_
             await until(lambda: router.snapshot().counters.events_published == 20)
     assert queue.reports == Counter(IDS)
     assert await journals(redis_url) == {}
+
+
+async def test_tasks_that_nobody_could_run_stay_in_the_queue_and_the_log_says_so(
+    queue: StubQueue, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with StubExecutor(healthy=False) as sick:
+        queue.submit(*IDS[:6])
+        async with running(queue, [sick], redis_url):
+            await until(lambda: "6 tasks wait and no executor is healthy: nothing is pulled" in caplog.text, 20)
+            assert queue.handed_out == []
+            sick.healthy = True
+            await queue.reported(6, 20)
+            await until(lambda: "no tasks wait for an executor any more" in caplog.text, 30)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
+from queueworker.routing.memory import MemoryBudget
 from tests.support.redis_state import journals
 from tests.support.running import running
 from tests.support.stubs import StubExecutor, StubQueue, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 async def test_two_objects_on_one_queue_share_its_tasks_and_report_each_once(queue: StubQueue, redis_url: str) -> None:
@@ -102,3 +107,43 @@ class HangingQueue(StubQueue):
     async def next_task(self, request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(60)
         raise AssertionError
+
+
+class Away(StubQueue):
+    """Takes no report until `takes` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.takes = asyncio.Event()
+
+    async def report(
+        self, request: web.Request, verb: str, take: Callable[[str, Any], None]
+    ) -> web.StreamResponse | None:
+        await self.takes.wait()
+        return await super().report(request, verb, take)
+
+
+async def test_an_object_whose_results_pile_up_leaves_memory_for_the_others_and_loses_nothing(redis_url: str) -> None:
+    """One budget for both: the one whose queue takes no reports stops pulling, the other goes on."""
+    budget = MemoryBudget(24 << 20)
+    output = "x" * (1 << 20)
+    ids = [f"t{i}" for i in range(60)]
+    executors = {"concurrency": 20}
+    async with Away() as stuck, StubQueue() as well, StubExecutor(name="one") as one, StubExecutor(name="two") as two:
+        for executor in (one, two):
+            executor.answers.extend(web.json_response({"status": "completed", "output": output}) for _ in ids)
+        stuck.submit(*ids)
+        async with running(stuck, [one], redis_url, group="red/legacy", executors=executors, budget=budget) as first:
+            await until(lambda: "MEMORY_BUDGET_MEBIBYTES" in first.snapshot().hold)
+            assert first.snapshot().memory_held > budget.max_bytes / 2, "it was alone, and used what there is"
+            well.submit(*ids)
+            async with running(well, [two], redis_url, group="blue/legacy", executors=executors, budget=budget):
+                await well.reported(60, timeout=30)
+                assert len(stuck.handed_out) < 60
+                assert not stuck.reports
+            assert budget.held < 1.5 * budget.max_bytes
+            stuck.takes.set()
+            await stuck.reported(60, timeout=30)
+    assert well.reports == stuck.reports == Counter(ids)
+    assert stuck.failed == {}
+    assert budget.held == 0

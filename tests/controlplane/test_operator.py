@@ -51,6 +51,7 @@ def test_an_object_routes_tasks_and_tells_of_it(
     kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", **spec(queue, shared_redis, executor)))
     eventually(lambda: done(queue, 50))
     eventually(lambda: status(kubectl, namespace, "legacy").get("tasks", {}).get("routed") == 50)
+    eventually(lambda: status(kubectl, namespace, "legacy").get("queue", {}).get("depth") == 0)
     head, line = kubectl("get", "qw", "-n", namespace).stdout.splitlines()
     assert dict(zip(head.split(), line.split(), strict=True)) | {"AGE": ""} == {
         "NAME": "legacy",
@@ -59,7 +60,8 @@ def test_an_object_routes_tasks_and_tells_of_it(
         "EXECUTORS": "1/1",
         "ROUTED": "50",
         "FAILED": "0",
-        "PER-MIN": "50",
+        "WAITING": "0",
+        "PER-MINUTE": "50",
         "MIGRATION": "Split",
         "AGE": "",
     }

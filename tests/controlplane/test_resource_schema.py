@@ -12,7 +12,7 @@ import yaml
 
 from queueworker.resource.generate import crd_yaml
 from tests.support.bad_urls import GOOD, refused
-from tests.support.operating import install_crd
+from tests.support.operating import eventually, install_crd
 
 if TYPE_CHECKING:
     from tests.controlplane.conftest import Kubectl
@@ -71,6 +71,11 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"replicas": 3}, 'unknown field "spec.replicas"'),
     ({"executors": {"endpoints": ["http://e:1", "http://e:1"]}}, 'Duplicate value: "http://e:1"'),
     ({"executors": {"service": {"name": "a.b"}}}, "should match"),
+    ({"executors": {"service": {"name": "a", "port": 0}}}, "greater than or equal to 1"),
+    ({"executors": {"service": {"name": "a", "port": 70000}}}, "less than or equal to 65535"),
+    ({"executors": {"service": {"name": "a", "port": "HTTP"}}}, "should match"),
+    ({"routing": {"retry": {"backoffSeconds": 31}}}, "backoffSeconds must not be greater than maxBackoffSeconds"),
+    ({"events": {"redisURL": "unix:///run/redis.sock"}}, "must be a redis:// or rediss:// URL"),
 ]
 
 
@@ -132,7 +137,7 @@ def test_an_object_without_a_spec_has_all_defaults(kubectl: Kubectl, namespace: 
 def test_explain_has_words_for_every_field(kubectl: Kubectl) -> None:
     def walk(node: dict[str, Any], path: str) -> list[str]:
         found = [path] if path else []
-        inner = node["items"] if node["type"] == "array" else node
+        inner = node.get("items", node)
         for name, child in inner.get("properties", {}).items():
             found += walk(child, f"{path}.{name}")
         return found
@@ -171,6 +176,7 @@ def test_status_is_written_apart_and_read_in_columns(kubectl: Kubectl, namespace
         ],
         "executors": {"desired": 3, "healthy": 2, "summary": "2/3"},
         "tasks": {"routed": 12, "failed": 1, "perMinute": 7, "inFlight": 2},
+        "queue": {"depth": 5},
         "migration": {"phase": "Split"},
     }
     patch = json.dumps({"status": status})
@@ -178,10 +184,21 @@ def test_status_is_written_apart_and_read_in_columns(kubectl: Kubectl, namespace
     assert "status" not in json.loads(kubectl("get", "qw", "legacy", "-n", namespace, "-o", "json").stdout)
     kubectl("patch", "qw", "legacy", "-n", namespace, "--subresource=status", "--type=merge", "-p", patch)
     head, line = kubectl("get", "qw", "-n", namespace).stdout.splitlines()
-    assert head.split() == ["NAME", "READY", "STATUS", "EXECUTORS", "ROUTED", "FAILED", "PER-MIN", "MIGRATION", "AGE"]
-    assert line.split()[:8] == ["legacy", "True", "Routing", "2/3", "12", "1", "7", "Split"]
+    assert head.split() == [
+        "NAME",
+        "READY",
+        "STATUS",
+        "EXECUTORS",
+        "ROUTED",
+        "FAILED",
+        "WAITING",
+        "PER-MINUTE",
+        "MIGRATION",
+        "AGE",
+    ]
+    assert line.split()[:9] == ["legacy", "True", "Routing", "2/3", "12", "1", "5", "7", "Split"]
     wide = kubectl("get", "qw", "-n", namespace, "-o", "wide").stdout.splitlines()[0].split()
-    assert wide[9:] == ["STRATEGY", "QUEUE", "IN-FLIGHT", "MESSAGE"]
+    assert wide[10:] == ["STRATEGY", "QUEUE", "IN-FLIGHT", "MESSAGE"]
 
 
 def test_a_status_of_a_newer_operator_is_taken(kubectl: Kubectl, namespace: str) -> None:
@@ -190,6 +207,53 @@ def test_a_status_of_a_newer_operator_is_taken(kubectl: Kubectl, namespace: str)
     newer = {"conditions": [condition | {"lastTransitionTime": "2026-01-01T00:00:00Z"}], "migration": {"phase": "Done"}}
     patch = json.dumps({"status": newer})
     kubectl("patch", "qw", "legacy", "-n", namespace, "--subresource=status", "--type=merge", "-p", patch)
+
+
+@pytest.mark.parametrize("port", [8083, "8083", "http"])
+def test_the_port_of_a_service_may_be_a_number(kubectl: Kubectl, namespace: str, port: object) -> None:
+    spec = {"executors": {"service": {"name": "executor", "port": port}}}
+    kubectl("apply", "-n", namespace, "--validate=strict", "-f", "-", input=worker("legacy", spec))
+    shown = kubectl("get", "qw/legacy", "-n", namespace, "-o", "jsonpath={.spec.executors.service.port}").stdout
+    assert shown == str(port)
+
+
+@pytest.mark.parametrize("retry", [{"maxBackoffSeconds": 0}, {"backoffSeconds": 30}, {"backoffSeconds": 0}])
+def test_backoffs_that_make_sense_are_taken(kubectl: Kubectl, namespace: str, retry: dict[str, int]) -> None:
+    spec = {"routing": {"retry": retry}}
+    kubectl("apply", "-n", namespace, "--validate=strict", "-f", "-", input=worker("legacy", spec))
+
+
+def test_a_name_above_63_characters_is_refused(kubectl: Kubectl, namespace: str) -> None:
+    kubectl("apply", "-n", namespace, "-f", "-", input=worker("a" * 63, {}))
+    done = kubectl("apply", "-n", namespace, "-f", "-", input=worker("a" * 64, {}), check=False)
+    assert done.returncode != 0
+    assert "metadata.name must have at most 63 characters" in done.stderr
+
+
+def test_objects_that_an_earlier_crd_took_go_on_to_work(kubectl: Kubectl, namespace: str) -> None:
+    """A long name, and a backoff above its maximum: status and spec can be written after the upgrade."""
+    new = yaml.safe_load(crd_yaml())
+    old = yaml.safe_load(crd_yaml())
+    root = old["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    del root["x-kubernetes-validations"]
+    del root["properties"]["spec"]["properties"]["routing"]["properties"]["retry"]["x-kubernetes-validations"]
+    name = "a" * 253
+    try:
+        kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=json.dumps(old))
+        spec = {"routing": {"retry": {"backoffSeconds": 60}}}
+        eventually(
+            lambda: kubectl("apply", "-n", namespace, "-f", "-", input=worker(name, spec), check=False).returncode == 0
+        )
+        status = json.dumps({"status": {"observedGeneration": 1}})
+        kubectl("patch", "qw", name, "-n", namespace, "--subresource=status", "--type=merge", "-p", status)
+    finally:
+        kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=json.dumps(new))
+    eventually(
+        lambda: kubectl("apply", "-n", namespace, "-f", "-", input=worker("b" * 64, {}), check=False).returncode != 0
+    )
+    status = json.dumps({"status": {"observedGeneration": 2}})
+    kubectl("patch", "qw", name, "-n", namespace, "--subresource=status", "--type=merge", "-p", status)
+    kubectl("patch", "qw", name, "-n", namespace, "--type=merge", "-p", '{"spec": {"suspend": true}}')
 
 
 def test_scale_sets_the_number_of_executors(kubectl: Kubectl, namespace: str) -> None:

@@ -190,3 +190,13 @@ def test_help_names_the_options() -> None:
     assert ended.returncode == 0
     for option in ("--queue-url", "--rate", "--count", "--fail-percent", "--api-key"):
         assert option in ended.stdout
+
+
+async def test_no_task_is_submitted_while_too_many_wait(queue: httpx.Client) -> None:
+    stop = asyncio.Event()
+    load = asyncio.create_task(run_load(str(queue.base_url), max_waiting=10, concurrency=1, stop=stop))
+    await until(lambda: queued(queue) == 11, PATIENCE_SECONDS)
+    queue.get("/tasks/next").raise_for_status()
+    await until(lambda: queued(queue) == 11, PATIENCE_SECONDS)
+    stop.set()
+    assert await load == 12

@@ -20,6 +20,7 @@ from queueworker.routing.journal.journal import Journal
 from queueworker.routing.journal.times import JournalTimes
 from queueworker.routing.limits import Limits
 from queueworker.routing.wire.outcome import CHANNEL_COMPLETED, Event
+from tests.support.memory import account
 
 GROUP = "ns/legacy"
 BASE = f"queueworker:{{{GROUP}}}:"
@@ -169,6 +170,7 @@ class Group:
         journal = Journal(
             *("redis://fake", GROUP, worker, counters),
             limits=limits or Limits(),
+            memory=account(),
             clock=lambda: self.now,
             on_recovered=lambda found: member.recovered.update(found),
             on_fenced=lambda ids: member.lost.append(ids),
@@ -242,6 +244,7 @@ async def journal(
     made = Journal(
         *(redis_url, GROUP, worker, counters),
         limits=limits or Limits(),
+        memory=account(),
         clock=time.monotonic,
         on_recovered=on_recovered,
         on_fenced=on_fenced,

@@ -11,6 +11,12 @@ from queueworker.cli.plugin.view import view
 
 NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 KEY = "default/legacy"
+LATENCIES = {
+    "failed_per_minute": 4,
+    "p50_seconds": 0.9,
+    "p95_seconds": 3.2,
+    "pipeline": {"pulled": 0, "executing": 3, "to_report": 0, "to_publish": 37},
+}
 
 
 def condition(kind: str, status: str, reason: str, message: str = "") -> dict[str, Any]:
@@ -76,14 +82,14 @@ def worker(*executors: dict[str, Any], **fields: Any) -> dict[str, Any]:
         "name": KEY,
         "queue": link | {"url": "http://queue:8081", "depth": 118},
         "executors": list(executors or (executor(1), executor(2))),
-        "tasks": {"completed": 200, "failed": 12, "in_flight": 3, "per_minute": 412},
+        "tasks": {"completed": 200, "failed": 12, "in_flight": 3, "per_minute": 412} | LATENCIES,
         "events": link | {"buffered": 37, "dropped": 0},
         "journal": link,
     } | fields
 
 
 def live(*executors: dict[str, Any], version: str = "", **fields: Any) -> Live:
-    return Live({KEY: worker(*executors, **fields)}, "pod-a", version)
+    return Live({KEY: worker(*executors, **fields)}, {KEY: [0, 50, None, 100]}, "pod-a", version)
 
 
 AWAY = Live(problem="no replica of the operator is ready")

@@ -16,6 +16,7 @@ from queueworker.routing.router import Router
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from queueworker.routing.memory import MemoryBudget
     from tests.support.stubs import StubExecutor, StubQueue
 
 GROUP = "default/legacy"
@@ -41,11 +42,12 @@ async def running(
     *,
     group: str = GROUP,
     limits: Limits | None = None,
+    budget: MemoryBudget | None = None,
     **spec: Any,
 ) -> AsyncIterator[Router]:
     """A router that routes; drained at the end of the block."""
     configured = config(queue, redis_url, group=group, **spec)
-    router = Router(configured, endpoints(pool), worker_id="worker-1", limits=limits or Limits())
+    router = Router(configured, endpoints(pool), worker_id="worker-1", limits=limits or Limits(), budget=budget)
     run = asyncio.create_task(router.run())
     try:
         yield router

@@ -17,6 +17,7 @@ from queueworker.routing.snapshot import ExecutorSnapshot, Link, LinkReason, Pha
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from queueworker.routing.config import RouterConfig
     from queueworker.web.source import ObjectView, OperatorView
 
 UP = Link(LinkReason.CONNECTED)
@@ -78,6 +79,7 @@ class FakeSource:
     readiness: tuple[bool, str] = (True, "leading")
     view: OperatorView | None = None
     taken: int = 0
+    configs: dict[str, RouterConfig] = field(default_factory=dict)
 
     def snapshots(self) -> Sequence[Snapshot]:
         self.taken += 1
@@ -85,6 +87,9 @@ class FakeSource:
 
     def objects(self) -> Sequence[ObjectView]:
         return [object_of(shown) for shown in self.snapshots()]
+
+    def config(self, group: str) -> RouterConfig | None:
+        return self.configs.get(group)
 
     def live(self) -> tuple[bool, str]:
         return self.liveness

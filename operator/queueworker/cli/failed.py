@@ -7,6 +7,7 @@ import asyncio
 import re
 import sys
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,6 +58,16 @@ class ShowOutput(StrEnum):
     JSON = "json"
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where failed tasks are kept. `advice`: what to do if Redis cannot be asked. `certain`: the group is no guess."""
+
+    redis_url: str = field(repr=False)
+    group: str
+    advice: str = "set --redis-url or REDIS_URL"
+    certain: bool = False
+
+
 @app.command("list")
 def list_(
     *,
@@ -68,8 +79,13 @@ def list_(
     ] = Output.TABLE,
 ) -> None:
     """List failed tasks, newest first."""
-    url = redis_url_of(redis_url, group)
-    tasks, more = _run(_newest(url, group, limit), url)
+    list_tasks(Place(redis_url_of(redis_url, group), group), limit, output)
+
+
+def list_tasks(place: Place, limit: int, output: Output) -> None:
+    """Print the newest tasks. Ends the command if Redis cannot be asked."""
+    group = place.group
+    tasks, more = _run(_newest(place, limit), place)
     if output is Output.JSON:
         _print_json([_readable(task) for task in tasks])
         return
@@ -90,10 +106,15 @@ def show(
     output: Annotated[ShowOutput, typer.Option("--output", "-o")] = ShowOutput.TEXT,
 ) -> None:
     """Show one failed task, with its whole error and the task as the queue handed it out."""
+    show_task(Place(redis_url_of(redis_url, group), group), eval_id, output)
+
+
+def show_task(place: Place, eval_id: str, output: ShowOutput) -> None:
+    """Print one task. Ends the command if there is none, or Redis cannot be asked."""
     import orjson
 
-    url = redis_url_of(redis_url, group)
-    task = _run(_one(url, group, eval_id), url)
+    group = place.group
+    task = _run(_one(place, eval_id), place)
     if task is None:
         fail(_unknown(eval_id, group))
     if output is ShowOutput.JSON:
@@ -151,56 +172,63 @@ def retry(
     """
     if bool(eval_ids) == all_:
         raise typer.BadParameter("give one or more IDs, or --all")
+    send_again(Place(redis_url_of(redis_url, group), group), eval_ids, api_key or None, queue_url, ambiguous=ambiguous)
+
+
+def send_again(
+    place: Place, eval_ids: list[str] | None, api_key: str | None, queue_url: str | None, *, ambiguous: bool
+) -> None:
+    """Send these tasks, or all without ids. Ends the command with status 1 if one was not sent."""
     wanted = list(dict.fromkeys(eval_ids)) if eval_ids else None
-    url = redis_url_of(redis_url, group)
-    if not _run(_retry(url, group, wanted, api_key or None, queue_url, ambiguous=ambiguous), url):
+    if not _run(_retry(place, wanted, api_key, queue_url, ambiguous=ambiguous), place):
         raise typer.Exit(1)
 
 
 @asynccontextmanager
-async def _failed_tasks(redis_url: str, group: str) -> AsyncIterator[FailedTasks]:
+async def _failed_tasks(place: Place) -> AsyncIterator[FailedTasks]:
     from queueworker.routing.resend import FailedTasks
 
-    tasks = FailedTasks(redis_url, group)
+    tasks = FailedTasks(place.redis_url, place.group)
     try:
         yield tasks
     finally:
         await tasks.close()
 
 
-async def _newest(redis_url: str, group: str, limit: int) -> tuple[list[FailedTask], int]:
+async def _newest(place: Place, limit: int) -> tuple[list[FailedTask], int]:
     """The newest tasks, and the number of older ones."""
-    async with _failed_tasks(redis_url, group) as stored:
+    async with _failed_tasks(place) as stored:
         found = [task async for task in stored.newest_first()]
-        await _check_group(stored, group, found)
+        await _check_group(stored, place, found)
     return found[:limit], len(found[limit:])
 
 
-async def _one(redis_url: str, group: str, eval_id: str) -> FailedTask | None:
-    async with _failed_tasks(redis_url, group) as stored:
+async def _one(place: Place, eval_id: str) -> FailedTask | None:
+    async with _failed_tasks(place) as stored:
         task = await stored.get(eval_id)
-        await _check_group(stored, group, task)
+        await _check_group(stored, place, task)
     return task
 
 
-async def _check_group(stored: FailedTasks, group: str, found: object) -> None:
+async def _check_group(stored: FailedTasks, place: Place, found: object) -> None:
     """A group that Redis does not know is a mistake if it knows others."""
-    groups = [] if found else await stored.groups()
-    if groups and group not in groups:
-        fail(f"there is no group {group} in this Redis: set --group to {' or '.join(groups)}")
+    groups = [] if found or place.certain else await stored.groups()
+    if groups and place.group not in groups:
+        fail(f"there is no group {place.group} in this Redis: set --group to {' or '.join(groups)}")
 
 
 async def _retry(
-    redis_url: str, group: str, wanted: list[str] | None, key: str | None, queue_url: str | None, *, ambiguous: bool
+    place: Place, wanted: list[str] | None, key: str | None, queue_url: str | None, *, ambiguous: bool
 ) -> bool:
     """Returns True if every requested task is in its queue now."""
     from queueworker.routing.resend import Resender, Sent, refusal
 
-    async with _failed_tasks(redis_url, group) as stored:
+    group = place.group
+    async with _failed_tasks(place) as stored:
         if wanted is None:
             found = {task.eval_id: task async for task in stored.newest_first()}
             tasks: dict[str, FailedTask | None] = dict(reversed(found.items()))
-            await _check_group(stored, group, tasks)
+            await _check_group(stored, place, tasks)
             if not tasks:
                 print(f"no failed tasks in group {group}", file=sys.stderr)
         else:
@@ -225,7 +253,7 @@ async def _retry(
     return done == len(tasks)
 
 
-def _run(work: Any, redis_url: str) -> Any:
+def _run(work: Any, place: Place) -> Any:
     from redis.exceptions import RedisError
 
     from queueworker.routing.journal.redis_errors import reason_of
@@ -233,7 +261,7 @@ def _run(work: Any, redis_url: str) -> Any:
     try:
         return asyncio.run(work)
     except (RedisError, OSError) as error:
-        fail(f"Redis {shown(redis_url)}: {reason_of(error)}; set --redis-url or REDIS_URL")
+        fail(f"Redis {shown(place.redis_url)}: {reason_of(error)}; {place.advice}")
 
 
 def _unknown(eval_id: str, group: str) -> str:

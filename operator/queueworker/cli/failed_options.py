@@ -77,7 +77,8 @@ def _group(given: str | None) -> str:
     return journal_group(url)
 
 
-def _redis(given: str | None) -> str | None:
+def read_redis_url(given: str | None) -> str | None:
+    """Callback of an option. Raises BadParameter if it is no Redis URL."""
     try:
         if given:
             redis_target(given, local=True)
@@ -103,7 +104,7 @@ RedisURL = Annotated[
         metavar="URL",
         envvar="REDIS_URL",
         show_envvar=True,
-        callback=_redis,
+        callback=read_redis_url,
         show_default=f"in a pod that of the QueueWorker named by --group, else {DEFAULT_REDIS_URL}",
         help="Redis of the router.",
     ),

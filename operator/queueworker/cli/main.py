@@ -15,7 +15,7 @@ from queueworker import __version__
 from queueworker.cli import failed as failed_cli
 from queueworker.cli import uninstall as uninstall_cli
 from queueworker.cli.usage import Group
-from queueworker.processes.environment import InvalidEnvironment, load
+from queueworker.processes.environment import InvalidEnvironment, load, load_web
 from queueworker.processes.environment_table import VARIABLES
 from queueworker.processes.logs import LogFormat, LogLevel, configure
 from queueworker.processes.notes import ignored_proxies
@@ -93,6 +93,10 @@ def worker() -> None:
         print("\n".join(error.problems), file=sys.stderr)
         raise typer.Exit(2) from error
     configure(settings.process.log_level, settings.process.log_format)
+    if sys.stderr.isatty() and settings.process.log_format is LogFormat.TEXT:
+        from queueworker.processes.banner import banner
+
+        print("\n".join(banner(settings, os.environ)), file=sys.stderr)
     from queueworker.processes.worker import run_worker
 
     _run(run_worker(settings))
@@ -165,6 +169,18 @@ _LeaseNamespace = Annotated[
 ]
 
 
+_MemoryBudget = Annotated[
+    int | None,
+    typer.Option(
+        min=16,
+        max=1024 * 1024,
+        envvar="MEMORY_BUDGET_MEBIBYTES",
+        help="What tasks, results and events of all QueueWorkers may take in memory; above it no new tasks are pulled. "
+        "Default: half of the container's memory limit, or 512 without one.",
+    ),
+]
+
+
 @app.command(help=_OPERATOR_HELP)
 def operator(
     *,
@@ -179,6 +195,7 @@ def operator(
         LogLevel, typer.Option(help="Lowest level that is logged.", case_sensitive=False)
     ] = LogLevel.INFO,
     log_format: Annotated[LogFormat, typer.Option(help="Format of a log line.")] = LogFormat.TEXT,
+    memory_budget_mebibytes: _MemoryBudget = None,
 ) -> None:
     exit_until_claimed()
     configure(log_level, log_format)
@@ -186,7 +203,13 @@ def operator(
         logging.getLogger(__name__).warning(note)
     from queueworker.processes.operator import operate
 
-    _run_in_cluster(operate(_operator_options(namespace, lease_name, lease_namespace), host, port))
+    try:
+        web = load_web(os.environ)
+    except InvalidEnvironment as error:
+        print("\n".join(error.problems), file=sys.stderr)
+        raise typer.Exit(2) from error
+    options = _operator_options(namespace, lease_name, lease_namespace, memory_budget_mebibytes)
+    _run_in_cluster(operate(options, host, port, web, os.environ.get("POD_IP", "")))
 
 
 @app.command(help=uninstall_cli.HELP, short_help="Say what stands in the way of the operator's removal.")
@@ -204,7 +227,9 @@ def uninstall(
     raise typer.Exit(_run_in_cluster(uninstall_cli.uninstall(options, release=release)))
 
 
-def _operator_options(namespaces: list[str] | None, lease_name: str, lease_namespace: str) -> OperatorOptions:
+def _operator_options(
+    namespaces: list[str] | None, lease_name: str, lease_namespace: str, memory_budget_mebibytes: int | None = None
+) -> OperatorOptions:
     from queueworker.controller.options import OperatorOptions
 
     return OperatorOptions(
@@ -212,6 +237,7 @@ def _operator_options(namespaces: list[str] | None, lease_name: str, lease_names
         lease_name=lease_name,
         lease_namespace=lease_namespace,
         in_pod=runs_in_pod(os.environ),
+        memory_budget_mebibytes=memory_budget_mebibytes,
     )
 
 

@@ -14,14 +14,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from queueworker.controller.options import OperatorOptions, Registry
+    from queueworker.routing.memory import MemoryBudget
 
 log = logging.getLogger(__name__)
 
 
 async def run_operator(
-    options: OperatorOptions, registry: Registry, stop: asyncio.Event, claim_signals: Callable[[], None]
+    options: OperatorOptions,
+    registry: Registry,
+    stop: asyncio.Event,
+    claim_signals: Callable[[], None],
+    budget: MemoryBudget,
 ) -> None:
-    """Return once `stop` is set and every router has drained.
+    """Return once `stop` is set and every router has drained. All routers share the budget.
 
     kopf installs its own signal handlers whenever it starts. `claim_signals` is called afterwards to replace them,
     because a SIGTERM has to drain the routers.
@@ -31,6 +36,7 @@ async def run_operator(
             *(cluster, options.lease_namespace, options.lease_name, options.identity),
             rivals=registry.has_rivals,
             on_holder=registry.see_leader,
+            address=options.address,
         )
         stopping = asyncio.create_task(stop.wait())
         while not stop.is_set():
@@ -40,7 +46,7 @@ async def run_operator(
             log.info("leading as %s", options.identity)
             registry.leading = True
             lost = asyncio.create_task(elector.lost.wait())
-            term = Term(options, registry, cluster, claim_signals)
+            term = Term(options, registry, cluster, claim_signals, budget)
             try:
                 await term.route(lost, stopping)
             finally:

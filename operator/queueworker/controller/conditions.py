@@ -45,6 +45,8 @@ class Problems:
     """Notes on Secrets that are gone, and whose values are still in use."""
     failure: str = ""
     """Why the object could not be reconciled."""
+    warnings: tuple[str, ...] = ()
+    """What the spec says that does something other than one may expect."""
     suspended: bool = False
     """The object asks for suspension, also if the rest of its spec is invalid."""
 
@@ -56,7 +58,8 @@ class Problems:
     def texts(self) -> list[str]:
         """All but discovery's, which is about executors."""
         secrets = [problem.message for problem in (self.queue_secret, self.redis_secret) if problem is not None]
-        return [text for text in (self.failure, self.spec, *secrets, self.queue_note, self.redis_note) if text]
+        notes = (self.queue_note, self.redis_note, *self.warnings)
+        return [text for text in (self.failure, self.spec, *secrets, *notes) if text]
 
 
 class ConditionState(NamedTuple):
@@ -153,7 +156,8 @@ def _routing(snapshot: Snapshot | None, problems: Problems) -> _State:
         return "False", Reason.STALLED, snapshot.stalled
     if snapshot.down:
         return "False", Reason.NO_EXECUTORS, problems.discovery or _unhealthy(snapshot)
-    return "True", Reason.ROUTING, f"routing to {snapshot.healthy} of {snapshot.desired} executors"
+    text = f"routing to {snapshot.healthy} of {snapshot.desired} executors"
+    return "True", Reason.ROUTING, f"{text}; nothing is pulled now: {snapshot.hold}" if snapshot.hold else text
 
 
 def _executors(snapshot: Snapshot | None, problems: Problems) -> _State:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import ValidationError
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from queueworker.controller.cluster import Cluster
     from queueworker.controller.discovery import Slices
     from queueworker.controller.secrets import SecretValue
+    from queueworker.resource.spec import SecretKeyRef
     from queueworker.routing.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ class InputReader:
             discovery=discovery_fault,
             queue_note=key.note,
             redis_note=redis_url.note,
+            warnings=spec.warnings,
             suspended=suspended,
         )
         if endpoints is None and self._config is None:
@@ -160,7 +162,17 @@ class InputReader:
         return [], f"{where} has no ready endpoint with a port {service.port!r}"
 
 
-async def redis_url(cluster: Cluster, namespace: str, body: Mapping[str, Any]) -> str:
+class SecretReader(Protocol):
+    """What reads Secrets: the operator's `Cluster`, or a command."""
+
+    in_pod: bool
+
+    async def secret(self, namespace: str, ref: SecretKeyRef) -> str:
+        """The value of the key. Raises SecretNotFound."""
+        ...
+
+
+async def redis_url(cluster: SecretReader, namespace: str, body: Mapping[str, Any]) -> str:
     """The object's Redis. Raises ValidationError, SecretNotFound, InvalidRedisUrl, or one of `cluster.UNREACHABLE`."""
     events = QueueWorkerSpec.model_validate(body.get("spec") or {}, extra="ignore").events
     ref = events.redis_url_secret_ref

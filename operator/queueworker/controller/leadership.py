@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from kubernetes.aio import client
 
 from queueworker.controller.cluster import FAILED, reason_of
+from queueworker.resource import names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 DURATION_SECONDS = 8
 REQUEST_DEADLINE_SECONDS = 5.0
 RETRY_SECONDS = 1.5
+ADDRESS_ANNOTATION = f"{names.GROUP}/address"
+"""On the Lease: where the other replicas reach the HTTP API of its holder."""
 
 
 class Move(Enum):
@@ -45,6 +48,8 @@ class LeaseRecord:
     holder: str
     version: str
     duration: float
+    address: str = ""
+    """The base URL of the holder's HTTP API."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +92,8 @@ def deposed(observed: Observed | None, me: str, silence: float, rivals: bool) ->
 class Elector:
     """Acquires, renews and releases the Lease for this replica.
 
-    `rivals` tells whether another operator routes for the same objects. `on_holder` gets the holder of the Lease
-    whenever it was seen; empty if there is none.
+    `rivals` tells whether another operator routes for the same objects. `on_holder` gets the holder of the Lease and
+    its address whenever they were seen; empty if there is none. `address` is ours, for the others.
     """
 
     def __init__(
@@ -99,7 +104,8 @@ class Elector:
         identity: str,
         *,
         rivals: Callable[[], bool],
-        on_holder: Callable[[str], None] = lambda _: None,
+        on_holder: Callable[[str, str], None] = lambda _holder, _address: None,
+        address: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lost = asyncio.Event()
@@ -112,6 +118,7 @@ class Elector:
         self._namespace = namespace
         self._name = name
         self._identity = identity
+        self._address = address
         self._clock = clock
         self._observed: Observed | None = None
         self._renewing: asyncio.Task[None] | None = None
@@ -158,7 +165,7 @@ class Elector:
                 if move is Move.WAIT:
                     self._answered("")
                     return False
-                lease = _written(lease, self._namespace, self._name, self._identity, move)
+                lease = _written(lease, self._namespace, self._name, self._identity, self._address, move)
                 lease = await self._cluster.write_lease(self._namespace, lease, create=move is Move.CREATE)
         except FAILED as error:
             # 409: another replica was faster, which is how it should be
@@ -170,7 +177,8 @@ class Elector:
 
     def _see(self, lease: Any) -> None:
         self._observed = None if lease is None else observe(_record(lease), self._observed, self._clock())
-        self._on_holder(self._observed.record.holder if self._observed is not None else "")
+        record = self._observed.record if self._observed is not None else None
+        self._on_holder(*(record.holder, record.address) if record is not None else ("", ""))
 
     def _answered(self, refusal: str) -> None:
         """Say once that the Lease cannot be had, and once that it can again."""
@@ -183,18 +191,19 @@ class Elector:
 
 
 def _record(lease: Any) -> LeaseRecord:
-    spec = lease.spec
-    return LeaseRecord(
-        spec.holder_identity or "", lease.metadata.resource_version or "", float(spec.lease_duration_seconds or 0)
-    )
+    spec, metadata = lease.spec, lease.metadata
+    address = (metadata.annotations or {}).get(ADDRESS_ANNOTATION, "")
+    version, duration = metadata.resource_version or "", float(spec.lease_duration_seconds or 0)
+    return LeaseRecord(spec.holder_identity or "", version, duration, address)
 
 
-def _written(lease: Any, namespace: str, name: str, me: str, move: Move) -> Any:
+def _written(lease: Any, namespace: str, name: str, me: str, address: str, move: Move) -> Any:
     """The Lease to write. Its times are for people only."""
     now = datetime.now(UTC)
     if lease is None:
         lease = client.V1Lease(metadata=client.V1ObjectMeta(name=name, namespace=namespace), spec=client.V1LeaseSpec())
     spec = lease.spec
+    lease.metadata.annotations = {**(lease.metadata.annotations or {}), ADDRESS_ANNOTATION: address}
     if move is not Move.RENEW:
         spec.acquire_time = now
         spec.lease_transitions = (spec.lease_transitions or 0) + (move is Move.TAKE)

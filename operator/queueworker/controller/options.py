@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from queueworker.controller.runner import ObjectRunner
     from queueworker.controller.watches import Key, Watch
+    from queueworker.routing.config import RouterConfig
     from queueworker.routing.snapshot import Snapshot
     from queueworker.web.source import ObjectView
 
@@ -36,13 +37,19 @@ class OperatorOptions:
     lease_name: str = "queueworker-operator"
     lease_namespace: str = "queueworker-system"
     in_pod: bool = False
+    memory_budget_mebibytes: int | None = None
+    """For what all routers hold in memory. None: it follows from the container's memory limit."""
+    address: str = ""
+    """The base URL at which other replicas reach our HTTP API; empty if it is not known."""
     identity: str = field(default_factory=lambda: f"{socket.gethostname()}-{uuid4().hex[:8]}")
 
 
 class Registry:
     """The runners of this operator and its state; the source of its HTTP API."""
 
-    def __init__(self) -> None:
+    def __init__(self, identity: str = "") -> None:
+        self.identity = identity
+        """Our name in the Lease."""
         self.runners: dict[Key, ObjectRunner] = {}
         self.present: set[Key] = set()
         """The objects that exist and that this operator should route for, by namespace and name."""
@@ -51,6 +58,7 @@ class Registry:
         self.leading = False
         self.leader = ""
         """The holder of the Lease, as it was seen last."""
+        self._leader_address = ""
         self.stopping = False
         self._alive_at = float("-inf")
         """Monotonic time in seconds of the last success of a call to the API server."""
@@ -59,15 +67,20 @@ class Registry:
         """A call to the API server has succeeded."""
         self._alive_at = time.monotonic()
 
-    def see_leader(self, holder: str) -> None:
-        """The holder of the Lease was seen; empty if there is none."""
-        self.leader = holder
+    def see_leader(self, holder: str, address: str = "") -> None:
+        """The holder of the Lease and the URL of its HTTP API were seen; empty if there is none."""
+        self.leader, self._leader_address = holder, address
 
     def snapshots(self) -> Iterable[Snapshot]:
         return [snapshot for runner in self.runners.values() if (snapshot := runner.snapshot()) is not None]
 
     def objects(self) -> Iterable[ObjectView]:
         return [runner.view() for runner in self.runners.values()]
+
+    def config(self, group: str) -> RouterConfig | None:
+        namespace, _, name = group.partition("/")
+        runner = self.runners.get((namespace, name))
+        return runner.config if runner is not None else None
 
     def has_rivals(self) -> bool:
         """True if another operator routes for one of our objects, according to Redis."""
@@ -80,7 +93,7 @@ class Registry:
 
     def operator(self) -> OperatorView:
         watches = [WatchView(w.kind.name, w.namespace, w.up) for w in self.watches]
-        return OperatorView(self.leading, self.leader, watches)
+        return OperatorView(self.leading, self.leader, watches, self.identity, self._leader_address)
 
     def live(self) -> tuple[bool, str]:
         """Always alive when it can answer: a restart helps only if the event loop hangs."""

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from queueworker.controller.handover import RivalAlarm
 from queueworker.controller.inputs import InputReader
 from queueworker.controller.status_writer import HEARTBEAT_SECONDS, StatusWriter
 from queueworker.controller.supervisor import RouterSupervisor
-from queueworker.controller.view import MAX_EVENTS, event_view, object_view
+from queueworker.controller.view import EventLog, object_view
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,8 +28,9 @@ if TYPE_CHECKING:
     from queueworker.controller.discovery import Slices
     from queueworker.controller.supervisor import RouterFactory
     from queueworker.resource.spec import QueueWorkerSpec
+    from queueworker.routing.config import RouterConfig
     from queueworker.routing.snapshot import Snapshot
-    from queueworker.web.source import EventView, ObjectView
+    from queueworker.web.source import ObjectView
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +78,7 @@ class ObjectRunner:
         """Generation of the spec that the router runs."""
         self._hold = finalizer.Hold(cluster, self.namespace, self.name, self.uid)
         self._identity = identity
-        self._post = announce
-        self._events: deque[EventView] = deque(maxlen=MAX_EVENTS)
+        self._announce = EventLog(announce)
         self._alarm = RivalAlarm()
         self._writer = StatusWriter(self.namespace, self.name, written, cluster, self._announce)
         self._gone = False
@@ -116,9 +115,13 @@ class ObjectRunner:
     def snapshot(self) -> Snapshot | None:
         return self._supervisor.snapshot()
 
+    @property
+    def config(self) -> RouterConfig | None:
+        return self._supervisor.config
+
     def view(self) -> ObjectView:
         about = (self._group, self._spec, self.snapshot(), self._problems)
-        return object_view(*about, status=self._writer.written, events=self._events, now=datetime.now(UTC))
+        return object_view(*about, status=self._writer.written, events=self._announce.newest, now=datetime.now(UTC))
 
     async def stop(self) -> None:
         """The term ends: drain the router, and leave what is not done by then in its journal for the next leader."""
@@ -274,10 +277,6 @@ class ObjectRunner:
             self._gone = True
         except Exception as error:
             log.warning("%s: the status could not be written: %s", self._group, reason_of(error))
-
-    def _announce(self, event: ObjectEvent) -> None:
-        self._events.appendleft(event_view(event, time.time()))
-        self._post(event)
 
     def _warn(self, problem: str) -> None:
         if problem != self._warned:

@@ -91,6 +91,11 @@ class RouterSupervisor:
         return self._router.snapshot() if self._router is not None else None
 
     @property
+    def config(self) -> RouterConfig | None:
+        """What the router runs, or is about to run."""
+        return self._wanted[0] if self._wanted is not None and self._router is not None else None
+
+    @property
     def is_current(self) -> bool:
         """Whether a router runs what `drive` was last told. It does not while its predecessor drains."""
         return self._router is not None and self._drain is None

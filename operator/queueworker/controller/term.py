@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kubernetes.aio.client.exceptions import ApiException
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from queueworker.controller.events import ObjectEvent
     from queueworker.controller.options import OperatorOptions, Registry
     from queueworker.controller.watches import Body
+    from queueworker.routing.memory import MemoryBudget
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +43,17 @@ class Term:
     """Use `route` and then `drain`, once."""
 
     def __init__(
-        self, options: OperatorOptions, registry: Registry, cluster: Cluster, claim_signals: Callable[[], None]
+        self,
+        options: OperatorOptions,
+        registry: Registry,
+        cluster: Cluster,
+        claim_signals: Callable[[], None],
+        budget: MemoryBudget,
     ) -> None:
         self._registry = registry
         self._cluster = cluster
         self._identity = options.identity
+        self._router = partial(Router, budget=budget)
         self._poster = EventPoster(cluster, options.identity)
         self._slices = Slices(self._slices_changed)
         self._objects = Objects(registry, self._make)
@@ -104,7 +112,7 @@ class Term:
         def announce(event: ObjectEvent) -> None:
             self._poster.post(about, event)
 
-        return ObjectRunner(body, self._cluster, self._slices, self._identity, announce, factory=Router)
+        return ObjectRunner(body, self._cluster, self._slices, self._identity, announce, factory=self._router)
 
     def _slices_changed(self, namespace: str) -> None:
         for (where, _), runner in self._registry.runners.items():

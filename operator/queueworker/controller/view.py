@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from queueworker.controller.conditions import condition_states
@@ -10,7 +12,7 @@ from queueworker.redaction import without_credentials
 from queueworker.web.source import ConditionView, EventView, MigrationView, ObjectView
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from datetime import datetime
 
     from queueworker.controller.conditions import Problems
@@ -23,9 +25,17 @@ MAX_EVENTS = 50
 """Events that are kept of each object, beside those that Kubernetes keeps."""
 
 
-def event_view(event: ObjectEvent, now: float) -> EventView:
-    """`now` is Unix time in seconds."""
-    return EventView(now, event.type, event.reason, without_credentials(event.message))
+class EventLog:
+    """Keeps the newest Events of an object, and passes each on. Call it with an Event."""
+
+    def __init__(self, post: Callable[[ObjectEvent], None] = lambda _: None) -> None:
+        self.newest: deque[EventView] = deque(maxlen=MAX_EVENTS)
+        """The newest first."""
+        self._post = post
+
+    def __call__(self, event: ObjectEvent) -> None:
+        self.newest.appendleft(EventView(time.time(), event.type, event.reason, without_credentials(event.message)))
+        self._post(event)
 
 
 def object_view(

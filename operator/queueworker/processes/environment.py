@@ -6,6 +6,7 @@ A model made from the table of variables validates the values, so the location o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from queueworker.processes.environment_table import VARIABLES, Process, Variable
 from queueworker.processes.notes import ignored_proxies, is_service_link, misspelt
 from queueworker.resource.urls import UNUSABLE_URL
 from queueworker.routing.config import RouterConfig
+from queueworker.web.options import MIN_TOKEN_CHARS, WebOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -39,6 +41,7 @@ class WorkerSettings:
 
     process: Process
     config: RouterConfig
+    web: WebOptions
     notes: tuple[str, ...] = ()
     """Warnings to log once logging is configured."""
 
@@ -69,7 +72,29 @@ def load(environ: Mapping[str, str]) -> WorkerSettings:
     if problems:
         raise InvalidEnvironment(problems)
     model = WorkerModel.model_validate(_nested(values))
-    return WorkerSettings(model.process, _config(model), tuple(notes))
+    return WorkerSettings(model.process, _config(model), web_options(model.process), tuple(notes))
+
+
+def load_web(environ: Mapping[str, str]) -> WebOptions:
+    """The operator's part of the variables. Raises InvalidEnvironment."""
+    names = [v.name for v in VARIABLES if v.name.startswith("WEB_")]
+    return load({name: environ.get(name, "") for name in names}).web
+
+
+def web_options(process: Process) -> WebOptions:
+    """With the token, if actions are allowed. Raises InvalidEnvironment without one."""
+    if not process.web_allow_actions:
+        return WebOptions(process.web_failures)
+    token = process.web_token.get_secret_value() if process.web_token else ""
+    if process.web_token_file:
+        try:
+            token = Path(process.web_token_file).read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidEnvironment([f"WEB_TOKEN_FILE={process.web_token_file!r} cannot be read: {error}"]) from error
+    if len(token) < MIN_TOKEN_CHARS:
+        text = f"set WEB_TOKEN or WEB_TOKEN_FILE to a token of at least {MIN_TOKEN_CHARS} characters"
+        raise InvalidEnvironment([f"WEB_ALLOW_ACTIONS=true: {text}"])
+    return WebOptions(process.web_failures, token)
 
 
 def _nested(values: Mapping[str, object]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from queueworker.processes.logs import LogFormat, LogLevel
 from queueworker.resource.redis_url import DEFAULT_REDIS_URL, InvalidRedisUrl, redis_target
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.resource.urls import UNUSABLE_URL
+from queueworker.web.options import MIN_TOKEN_CHARS, Failures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,12 +74,31 @@ class Process(BaseModel):
         "followed by host and port of the queue, so that a worker finds its tasks after a restart under another "
         "HOSTNAME.",
     )
+    memory_budget_mebibytes: int | None = Field(
+        None,
+        ge=16,
+        le=1024 * 1024,
+        description="What tasks, results and events may take in memory, in mebibytes; above it nothing is pulled. "
+        "If not set: half of the container's memory limit, or 512 without one.",
+    )
     host: str = Field(
         "::",
         description="Address that the HTTP API listens on. `::` stands for all addresses, of IPv4 too, and works "
         "without IPv6.",
     )
     port: int = Field(8084, ge=0, le=65535, description="TCP port of the HTTP API; 0 takes any free port.")
+    web_failures: Failures = Field(
+        Failures.FULL,
+        description="What the page and the HTTP API show of failed tasks without a login: all, all but the errors, or "
+        "nothing.",
+    )
+    web_allow_actions: bool = Field(
+        False, description="Whether failed tasks can be sent again on the page. Needs WEB_TOKEN or WEB_TOKEN_FILE."
+    )
+    web_token: SecretStr | None = Field(None, description="The token that the page asks for before it sends a task.")
+    web_token_file: str | None = Field(
+        None, max_length=4096, description="File that holds the token, in place of WEB_TOKEN."
+    )
     log_level: LogLevel = Field(LogLevel.INFO, description="Lowest level that is logged.")
     log_format: LogFormat = Field(LogFormat.TEXT, description="Format of a log line.")
 
@@ -252,8 +272,13 @@ FURTHER: tuple[Variable, ...] = (
         "process.journal_group",
         permitted="two words with a slash between them, for example default/legacy",
     ),
+    Variable("MEMORY_BUDGET_MEBIBYTES", "process.memory_budget_mebibytes"),
     Variable("HOST", "process.host", permitted="an IP address or a host name of this machine"),
     Variable("PORT", "process.port"),
+    Variable("WEB_FAILURES", "process.web_failures"),
+    Variable("WEB_ALLOW_ACTIONS", "process.web_allow_actions"),
+    Variable("WEB_TOKEN", "process.web_token", permitted=f"at least {MIN_TOKEN_CHARS} characters", secret=True),
+    Variable("WEB_TOKEN_FILE", "process.web_token_file", permitted="the path of a file"),
     Variable("LOG_LEVEL", "process.log_level"),
     Variable("LOG_FORMAT", "process.log_format"),
 )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import orjson
 
 from queueworker.redaction import without_credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class LogLevel(StrEnum):
@@ -85,10 +89,35 @@ class TextFormatter(logging.Formatter):
         return (super().formatMessage(record) + fields).replace("\n", "\\n").replace("\r", "\\r")
 
 
+class ColourFormatter(TextFormatter):
+    """As `TextFormatter`, with the level in colour and what is less important dim."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        colour = _COLOURS.get(record.levelno, "")
+        level = f"{record.levelname:<7}"
+        return line.replace(f" {level} {record.name}: ", f" {colour}{level}\x1b[0m \x1b[2m{record.name}:\x1b[0m ", 1)
+
+
+_COLOURS = {
+    logging.DEBUG: "\x1b[2m",
+    logging.INFO: "\x1b[36m",
+    logging.WARNING: "\x1b[33m",
+    logging.ERROR: "\x1b[31m",
+    logging.CRITICAL: "\x1b[1;31m",
+}
+
+
+def has_colours(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """A terminal, unless NO_COLOR or TERM=dumb says otherwise."""
+    return stream.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+
+
 def configure(level: LogLevel, form: LogFormat) -> None:
     """Configure the root logger, replacing earlier configuration."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if form is LogFormat.JSON else TextFormatter())
+    text = ColourFormatter if has_colours(sys.stderr, os.environ) else TextFormatter
+    handler.setFormatter(JsonFormatter() if form is LogFormat.JSON else text())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
     # At info, these libraries log each connection.

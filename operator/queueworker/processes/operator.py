@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from queueworker.controller.app import run_operator
 from queueworker.controller.options import Registry
+from queueworker.processes.memory import memory_budget
 from queueworker.processes.signals import StopSignals
 from queueworker.web.app import Mode, create_app
 from queueworker.web.server import serve
 
 if TYPE_CHECKING:
     from queueworker.controller.options import OperatorOptions
+    from queueworker.web.options import WebOptions
 
 log = logging.getLogger(__name__)
 
 
-async def operate(options: OperatorOptions, host: str, port: int) -> None:
+async def operate(options: OperatorOptions, host: str, port: int, web: WebOptions, pod_ip: str = "") -> None:
     """Lead or stand by until SIGTERM or SIGINT, then drain. Raises CannotListen.
 
     The HTTP API starts first and ends last: it shows the draining routers, and kopf cancels at its end every task that
     was created after it.
     """
-    registry = Registry()
+    registry = Registry(options.identity)
 
     def on_stop(name: str) -> None:
         log.info("received %s: draining", name)
         registry.stopping = True
 
     with StopSignals(on_stop) as signals:
-        async with serve(create_app(registry, Mode.OPERATOR), host, port):
-            await run_operator(options, registry, signals.stopped, signals.claim)
+        async with serve(create_app(registry, Mode.OPERATOR, web), host, port) as bound:
+            reached = replace(options, address=reached_at(host, bound, pod_ip))
+            budget = memory_budget(options.memory_budget_mebibytes)
+            await run_operator(reached, registry, signals.stopped, signals.claim, budget)
         log.info("stopped")
+
+
+def reached_at(host: str, port: int, pod_ip: str) -> str:
+    """The base URL for other replicas: at the pod's address, or at the one that we listen on; empty if unknown."""
+    address = pod_ip or ("" if host in {"0.0.0.0", "::"} else host)
+    if not address:
+        return ""
+    return f"http://{f'[{address}]' if ':' in address else address}:{port}"

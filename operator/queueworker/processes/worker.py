@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from queueworker.processes.memory import memory_budget
 from queueworker.processes.signals import StopSignals
 from queueworker.processes.worker_source import WorkerSource
 from queueworker.routing.config import static_endpoints
@@ -24,20 +25,21 @@ async def run_worker(settings: WorkerSettings) -> None:
     process, config = settings.process, settings.config
     endpoints = static_endpoints(config.spec)
     assert endpoints is not None
+    budget = memory_budget(process.memory_budget_mebibytes)
 
     def on_transition() -> None:
         source.observe()
 
-    router = Router(config, endpoints, worker_id=process.worker_id, on_transition=on_transition)
-    source = WorkerSource(config.group, config.spec, router.snapshot)
+    router = Router(config, endpoints, worker_id=process.worker_id, on_transition=on_transition, budget=budget)
+    source = WorkerSource(config, router.snapshot)
 
     def on_stop(name: str) -> None:
         log.info("received %s: draining for at most %d s", name, config.spec.routing.drain_seconds)
         source.stopping = True
 
     with StopSignals(on_stop) as signals:
-        async with serve(create_app(source, Mode.WORKER), process.host, process.port):
-            for note in settings.notes:
+        async with serve(create_app(source, Mode.WORKER, settings.web), process.host, process.port):
+            for note in (*settings.notes, *config.spec.warnings):
                 log.warning(note)
             log.info(
                 "worker %s of group %s routes from %s to %d executors; strategy: %s",

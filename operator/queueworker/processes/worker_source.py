@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from queueworker.controller.conditions import Problems, condition_states, conditions
 from queueworker.controller.events import event_for
 from queueworker.controller.status import migration
-from queueworker.controller.view import MAX_EVENTS, event_view, object_view
+from queueworker.controller.view import EventLog, object_view
 from queueworker.resource.status import QueueWorkerStatus
 from queueworker.routing.snapshot import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queueworker.resource.spec import QueueWorkerSpec
+    from queueworker.routing.config import RouterConfig
     from queueworker.routing.snapshot import Snapshot
-    from queueworker.web.source import EventView, ObjectView
+    from queueworker.web.source import ObjectView
 
 NO_PROBLEMS = Problems()
 
@@ -27,23 +25,22 @@ NO_PROBLEMS = Problems()
 class WorkerSource:
     """Call `observe` after each transition of the router; it makes what would be the object's Events."""
 
-    def __init__(self, group: str, spec: QueueWorkerSpec, snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(self, config: RouterConfig, snapshot: Callable[[], Snapshot]) -> None:
         self.stopping = False
-        self._group = group
-        self._spec = spec
+        self._config = config
         self._snapshot = snapshot
         self._status = QueueWorkerStatus()
-        self._events: deque[EventView] = deque(maxlen=MAX_EVENTS)
+        self._events = EventLog()
 
     def observe(self) -> None:
         now = datetime.now(UTC)
         found = conditions(condition_states(self._snapshot(), NO_PROBLEMS), self._status.conditions, 0, 0, now)
         status = QueueWorkerStatus(
-            conditions=found, migration=migration(self._spec.migration, self._status.migration, now)
+            conditions=found, migration=migration(self._config.spec.migration, self._status.migration, now)
         )
         event = event_for(self._status, status)
         if event is not None:
-            self._events.appendleft(event_view(event, time.time()))
+            self._events(event)
         self._status = status
 
     def snapshots(self) -> tuple[Snapshot, ...]:
@@ -53,12 +50,15 @@ class WorkerSource:
         self.observe()
         return (
             object_view(
-                *(self._group, self._spec, self._snapshot(), NO_PROBLEMS),
+                *(self._config.group, self._config.spec, self._snapshot(), NO_PROBLEMS),
                 status=self._status,
-                events=self._events,
+                events=self._events.newest,
                 now=datetime.now(UTC),
             ),
         )
+
+    def config(self, group: str) -> RouterConfig | None:
+        return self._config if group == self._config.group else None
 
     def live(self) -> tuple[bool, str]:
         """Not alive when the router is stalled: a restart loses nothing, and is the last way out."""

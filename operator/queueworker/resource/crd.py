@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from queueworker.resource import names
-from queueworker.resource.spec import QueueWorkerSpec
+from queueworker.resource.spec import INT_OR_STRING, QueueWorkerSpec, rule
 from queueworker.resource.status import QueueWorkerStatus
 
 _INT32 = 2**31
@@ -17,14 +17,27 @@ _COLUMNS = [
     ("Executors", "string", ".status.executors.summary", 0, "Healthy executors and executors in the pool."),
     ("Routed", "integer", ".status.tasks.routed", 0, "Tasks reported to the queue."),
     ("Failed", "integer", ".status.tasks.failed", 0, "Tasks reported as failed."),
-    ("Per-min", "integer", ".status.tasks.perMinute", 0, "Tasks reported in the last minute."),
+    ("Waiting", "integer", ".status.queue.depth", 0, "Tasks waiting in the queue, by its last answer."),
+    ("Per-Minute", "integer", ".status.tasks.perMinute", 0, "Tasks reported in the last minute."),
     ("Migration", "string", ".status.migration.phase", 0, "Phase of the migration to Celery."),
     ("Age", "date", ".metadata.creationTimestamp", 0, "Time since the object was created."),
     ("Strategy", "string", ".spec.routing.strategy", 1, "Strategy for the choice of an executor."),
     ("Queue", "string", ".spec.queue.url", 1, "URL of the queue."),
-    ("In-flight", "integer", ".status.tasks.inFlight", 1, "Tasks pulled and not reported yet."),
+    ("In-Flight", "integer", ".status.tasks.inFlight", 1, "Tasks pulled and not reported yet."),
     ("Message", "string", f"{_READY}.message", 1, "Message of the Ready condition."),
 ]
+
+# From the API machinery of Kubernetes, shortened.
+_API_VERSION = "Group and version of this representation of the object: crucible.dev/v1alpha1."
+_KIND = "Kind of the object: QueueWorker."
+MAX_NAME = 63
+# The name is the value of a label in the scale subresource's selector. An object that has a status was taken earlier,
+# and goes on to work.
+_NAME_RULE = rule(
+    f"self.metadata.name.size() <= {MAX_NAME} || has(self.status)",
+    f"metadata.name must have at most {MAX_NAME} characters: it is the value of a label, by which `kubectl scale` and "
+    "autoscalers select",
+)
 
 
 def crd() -> dict[str, Any]:
@@ -70,12 +83,13 @@ def crd() -> dict[str, Any]:
                             "description": "Routes tasks from a legacy HTTP queue to a pool of executors.",
                             "type": "object",
                             "properties": {
-                                "apiVersion": {"type": "string"},
-                                "kind": {"type": "string"},
+                                "apiVersion": {"type": "string", "description": _API_VERSION},
+                                "kind": {"type": "string", "description": _KIND},
                                 "metadata": {"type": "object"},
                                 "spec": spec | {"default": {}},
                                 "status": status,
                             },
+                            **_NAME_RULE,
                         }
                     },
                 }
@@ -125,6 +139,8 @@ def _node(node: dict[str, Any], known: dict[str, Any], defaults: bool) -> dict[s
         merged.setdefault("format", "int32" if merged.get("maximum", _INT32) < _INT32 else "int64")
     if merged.get("type") == "string" and "enum" not in merged and merged.get("format") != "date-time":
         merged.setdefault("maxLength", 1024)
+    if INT_OR_STRING in merged:
+        del merged["type"]
     if "const" in merged:
         merged["enum"] = [merged.pop("const")]
     return dict(sorted(merged.items()))

@@ -17,8 +17,15 @@ ROOT = Path(__file__).parents[3]
 _HEADER = "# Made by `make generate` from operator/queueworker/resource; do not edit.\n"
 
 
+class _Plain(yaml.SafeDumper):
+    """Without anchors and aliases, which some readers of YAML do not take."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002
+        return True
+
+
 def crd_yaml() -> str:
-    return _HEADER + yaml.safe_dump(crd(), sort_keys=False, width=120, allow_unicode=True)
+    return _HEADER + yaml.dump(crd(), Dumper=_Plain, sort_keys=False, width=120, allow_unicode=True)
 
 
 def reference() -> str:
@@ -37,7 +44,7 @@ def reference() -> str:
             shown = (
                 "" if default in (None, {}) else f"`{str(default).lower() if isinstance(default, bool) else default}`"
             )
-            lines.append(f"| `{path}` | {node['type']} | {shown} | {_bounds(node)} | {node.get('description', '')} |")
+            lines.append(f"| `{path}` | {_type(node)} | {shown} | {_bounds(node)} | {node.get('description', '')} |")
     return "\n".join(lines) + "\n"
 
 
@@ -45,8 +52,12 @@ def _fields(node: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, An
     for name, child in node.get("properties", {}).items():
         where = f"{path}.{name}"
         yield where, child
-        inner = child["items"] if child["type"] == "array" else child
-        yield from _fields(inner, f"{where}[]" if child["type"] == "array" else where)
+        inner = child["items"] if _type(child) == "array" else child
+        yield from _fields(inner, f"{where}[]" if _type(child) == "array" else where)
+
+
+def _type(node: dict[str, Any]) -> str:
+    return str(node.get("type", "integer or string"))
 
 
 def _bounds(node: dict[str, Any]) -> str:

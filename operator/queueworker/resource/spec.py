@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from queueworker.resource.redis_url import DEFAULT_REDIS_URL
@@ -56,6 +56,7 @@ def rule(cel: str, message: str) -> dict[str, Any]:
     return {CEL: [{"rule": cel, "message": message}]}
 
 
+INT_OR_STRING = "x-kubernetes-int-or-string"
 _NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 _LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 
@@ -85,16 +86,22 @@ class QueueSpec(Model):
     )
 
 
+def _port_text(value: object) -> object:
+    """A number of the schema's int-or-string, as text."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class ServiceRef(Model):
     name: str = Field(
         description="Name of a Service in the object's namespace.", min_length=1, max_length=63, pattern=_LABEL
     )
-    port: str = Field(
+    port: Annotated[str, BeforeValidator(_port_text)] = Field(
         "http",
         min_length=1,
         max_length=63,
         pattern=_LABEL,
-        description="Name of the Service's port, or port number of the endpoints in quotes. Default: http.",
+        description="Name of the Service's port, or port number of the endpoints. Default: http.",
+        json_schema_extra={INT_OR_STRING: True, "minimum": 1, "maximum": 65535},
     )
 
 
@@ -135,7 +142,8 @@ _ONE_WAY = "name the executors in one way only: endpoints or service, or neither
 
 MAX_CONCURRENCY = 1000
 
-ExecutorName = Annotated[str, Field(min_length=1, max_length=253)]
+ExecutorName = Annotated[str, Field(min_length=1, max_length=253, description="Name of an executor.")]
+ExecutorUrl = Annotated[HttpUrl, Field(description="URL of an executor.")]
 
 
 class ExecutorsSpec(Model):
@@ -162,7 +170,7 @@ class ExecutorsSpec(Model):
     port: int = Field(
         8083, ge=1, le=65535, description="TCP port of numbered executors, if baseURL has none. Default: 8083."
     )
-    endpoints: tuple[HttpUrl, ...] = Field(
+    endpoints: tuple[ExecutorUrl, ...] = Field(
         (),
         max_length=200,
         description="URLs of the executors, in place of numbered executors. Default: none.",
@@ -214,7 +222,18 @@ class ExecutorsSpec(Model):
         return self
 
 
+# One second is the default, so maxBackoffSeconds: 0 alone goes on to mean "no backoff". The API server applies the rule
+# to the default ({}) too, before it fills the fields in.
+_BACKOFFS = rule(
+    "!has(self.backoffSeconds) || !has(self.maxBackoffSeconds) || "
+    "self.backoffSeconds <= self.maxBackoffSeconds || self.backoffSeconds <= 1",
+    "backoffSeconds must not be greater than maxBackoffSeconds, which it would never exceed anyway",
+)
+
+
 class RetrySpec(Model):
+    model_config = ConfigDict(json_schema_extra=_BACKOFFS)
+
     attempts: int = Field(
         1,
         ge=1,
@@ -333,4 +352,31 @@ class QueueWorkerSpec(Model):
     events: EventsSpec = Field(EventsSpec(), description="The Redis for published events and the journal.")
     migration: MigrationSpec = Field(
         MigrationSpec(), description="Progress of the platform's migration from this queue to Celery."
+    )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is valid and does something other than one may expect, in sentences that say what to do."""
+        return tuple(filter(None, (_drain_warning(self.routing), _count_warning(self.executors))))
+
+
+def _drain_warning(routing: RoutingSpec) -> str:
+    drain, task = routing.drain_seconds, routing.task_timeout_seconds
+    if drain >= task:
+        return ""
+    then = "run again" if routing.recovery is Recovery.RETRY else "are reported as failed"
+    return (
+        f"routing.drainSeconds ({drain}) is less than routing.taskTimeoutSeconds ({task}): tasks that do not end "
+        f"within {drain} s when the router stops {then}; raise drainSeconds to at least {task}"
+    )
+
+
+def _count_warning(executors: ExecutorsSpec) -> str:
+    """`kubectl scale` sets the count, and cannot say that it has no effect."""
+    way = "endpoints" if executors.endpoints else "service" if executors.service is not None else ""
+    if not way or executors.count == ExecutorsSpec.model_fields["count"].default:
+        return ""
+    return (
+        f"executors.count ({executors.count}, which `kubectl scale` sets) has no effect with executors.{way}: "
+        f"{'change the list' if way == 'endpoints' else 'scale what is behind the Service'} instead"
     )

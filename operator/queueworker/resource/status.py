@@ -53,6 +53,8 @@ class Condition(StatusModel):
 
 
 class EndpointStatus(StatusModel):
+    """One executor."""
+
     name: str = Field(max_length=MAX_NAME, description="Name of the executor in metrics and conditions.")
     url: str = Field(max_length=MAX_URL, description="Base URL of the executor, without /execute and /health.")
     healthy: bool = Field(description="True if its last health checks succeeded. Tasks go to healthy executors only.")

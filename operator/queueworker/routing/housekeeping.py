@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from queueworker.resource.spec import WhenUnavailable
 from queueworker.routing.aio import BackgroundTasks
 from queueworker.routing.history import History
 from queueworker.routing.router_log import RouterLog
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 PERIOD_SECONDS = 1.0
 DEPTH_PERIOD_SECONDS = 15.0
 STALL_SECONDS = 60.0
+UNSERVED_SECONDS = 5.0
+"""Tasks that wait for so long with no healthy executor are worth a warning."""
 
 
 class Watchdog:
@@ -82,6 +85,8 @@ class Housekeeper:
         self._watchdog = Watchdog()
         self._background = BackgroundTasks()
         self._depth_at = float("-inf")
+        self._unserved = False
+        self._served_at = clock()
 
     async def run(self) -> None:
         while not self._life.stopping:
@@ -117,9 +122,20 @@ class Housekeeper:
         self.stalled = self._watchdog.look(
             due=due, pulled=self._counters.pulled, hold=self._poller.hold(), depth=self.depth, now=now
         )
+        self._watch_executors(now)
         if bool(before) != bool(self.stalled):
             self._log.stalled(self.stalled)
             self._on_transition()
+
+    def _watch_executors(self, now: float) -> None:
+        """Tell the log once that tasks wait although nobody could run them, and once that it is over."""
+        waiting = self.depth if self.depth and self._life.routing and not self._pool.healthy else 0
+        if not waiting:
+            self._served_at = now
+        if bool(waiting) is not self._unserved and (not waiting or now - self._served_at >= UNSERVED_SECONDS):
+            self._unserved = bool(waiting)
+            fails = self._poller.spec.executors.when_unavailable is WhenUnavailable.FAIL
+            self._log.unserved(waiting, fails=fails)
 
     def _tell_log(self, now: float) -> None:
         if self.changed:

@@ -22,8 +22,6 @@ class Limits:
     max_buffered_event_bytes: int = 64 * MIB
     """Of events that wait for Redis. Above it the oldest are dropped while Redis is away; while it is there, nothing
     new is pulled."""
-    max_unreported_bytes: int = 64 * MIB
-    """Of tasks that have ended and wait for the journal and for the queue. Above it nothing new is pulled."""
     max_stuck_reports: int = 64
     """Reports that the queue refuses and that wait to be sent again. Above it nothing new is pulled."""
     max_concurrent_polls: int = 1024

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from queueworker.resource.spec import QueueWorkerSpec
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.limits import Limits
+    from queueworker.routing.memory import MemoryAccount
     from queueworker.routing.queue.client import QueueClient
-    from queueworker.routing.task_run import Unreported
 
 
 class Hold(StrEnum):
@@ -24,7 +24,7 @@ class Hold(StrEnum):
     NOT_ROUTING = "the router is not routing"
     JOURNAL = "the journal cannot be written, and routing.journal is Required"
     REFUSED_REPORTS = "the queue refuses all reports"
-    UNREPORTED = "too many results wait for their report"
+    MEMORY = "the memory budget of the process (MEMORY_BUDGET_MEBIBYTES) is used up"
     EVENTS = "too many events wait for Redis"
 
 
@@ -40,7 +40,7 @@ class Poller:
         spec: QueueWorkerSpec,
         queue: QueueClient,
         journal: Journal,
-        unreported: Unreported,
+        memory: MemoryAccount,
         limits: Limits,
         on_due: Callable[[], None],
     ) -> None:
@@ -52,7 +52,7 @@ class Poller:
         """0 between an empty answer and the next poll."""
         self._queue = queue
         self._journal = journal
-        self._unreported = unreported
+        self._memory = memory
         self._limits = limits
         self._on_due = on_due
         self._timer: asyncio.TimerHandle | None = None
@@ -69,19 +69,21 @@ class Poller:
             return Hold.JOURNAL
         if self._queue.refuses_all_reports:
             return Hold.REFUSED_REPORTS
-        if not self._unreported.has_room:
-            return Hold.UNREPORTED
         if not self._journal.has_room:
             return Hold.EVENTS
+        if not self._memory.may_pull():
+            return Hold.MEMORY
         return None
 
     def started(self) -> None:
         """A poll is under way; `ended` follows, whatever comes of it."""
         self.under_way += 1
+        self._memory.expect_tasks(self.under_way)
 
     def ended(self, *, found: bool) -> None:
         """A poll brought a task, or there is nothing to do until the next one."""
         self.under_way -= 1
+        self._memory.expect_tasks(self.under_way)
         if not found:
             self._pause()
         elif self.max_concurrent_polls < self._limits.max_concurrent_polls:

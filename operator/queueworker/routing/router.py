@@ -20,14 +20,15 @@ from queueworker.routing.journal.journal import Journal
 from queueworker.routing.journal.redis_client import connect
 from queueworker.routing.lifecycle import Lifecycle
 from queueworker.routing.limits import Limits
-from queueworker.routing.polling import Poller
+from queueworker.routing.memory import MemoryAccount, MemoryBudget
+from queueworker.routing.polling import Hold, Poller
 from queueworker.routing.queue.client import QueueClient
 from queueworker.routing.queue.clients import QueueClients
 from queueworker.routing.recovery import Unfinished
 from queueworker.routing.router_log import RouterLog
 from queueworker.routing.runs import TaskRuns
 from queueworker.routing.snapshot import Pipeline, Snapshot
-from queueworker.routing.task_run import TaskRunner, Unreported
+from queueworker.routing.task_run import TaskRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +45,7 @@ class Router:
     """`run()` returns once `stop()` or `drain()` has ended it.
 
     `on_transition` is called (synchronously, in the loop) whenever something changed that a condition in status
-    depends on. More than 15 attributes: they are the parts that it wires together.
+    depends on. `budget` is that of the process. More than 15 attributes: they are the parts that it wires together.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Router:
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
         limits: Limits = Limits(),  # noqa: B008 -- frozen
+        budget: MemoryBudget | None = None,
     ) -> None:
         self._config = config
         self._endpoints = endpoints
@@ -68,7 +70,8 @@ class Router:
         self._inherited = inherited
         self._clock = clock
         self._limits = limits
-        self._transport = transport or HttpTransport()
+        self._memory = MemoryAccount(budget or MemoryBudget(), self._fill_slots)
+        self._transport = transport or HttpTransport(memory=self._memory)
         self._counters = Counters()
         self._life = Lifecycle()
         self._drain_deadline = float("inf")
@@ -80,6 +83,7 @@ class Router:
         self._journal = Journal(
             *(config.redis_url, config.group, worker_id, counters),
             limits=limits,
+            memory=self._memory,
             clock=clock,
             on_recovered=self._on_recovered,
             on_fenced=self._on_fenced,
@@ -99,14 +103,13 @@ class Router:
         )
         self._outcomes = AsyncOutcomes(config.redis_url, connect, max_body_bytes=spec.routing.max_body_bytes)
         self._attempts = Attempts(spec, self._outcomes, self._pool, self._transport, self._journal, counters, clock)
-        self._unreported = unreported = Unreported(limits.max_unreported_bytes, self._fill_slots)
-        self._poller = Poller(spec, self._queues.own, self._journal, unreported, limits, self._fill_slots)
+        self._poller = Poller(spec, self._queues.own, self._journal, self._memory, limits, self._fill_slots)
         self._runner = TaskRunner(
-            *(spec, self._pool, self._attempts, self._outcomes, self._journal, unreported, counters, limits, clock),
+            *(spec, self._pool, self._attempts, self._outcomes, self._journal, self._memory, counters, limits, clock),
             log=self._log,
             on_report_failure=self._transition,
         )
-        parts = (self._life, self._queues, self._pool, self._poller, self._runner, self._journal)
+        parts = (self._life, self._queues, self._pool, self._poller, self._runner, self._journal, self._memory)
         self._runs = TaskRuns(config.group, *parts, counters, clock, on_done=self._settle)
         kept = (self._life, self._queues, self._pool, self._outcomes, self._journal, self._poller, self._runs)
         self._housekeeper = Housekeeper(self._log, *kept, counters, clock, on_transition)
@@ -212,6 +215,9 @@ class Router:
             counters=counters,
             rivals=self._journal.rivals,
             stalled=self._housekeeper.stalled,
+            hold=self._hold(),
+            memory_held=self._memory.held,
+            memory_budget=self._memory.budget.max_bytes,
             pipeline=self._pipeline(),
             history=self._housekeeper.history,
             failures=tuple(self._runner.failures),
@@ -219,7 +225,7 @@ class Router:
         )
 
     def _pipeline(self) -> Pipeline:
-        executing, to_report = self._runner.executing, self._unreported.tasks
+        executing, to_report = self._runner.executing, self._runner.reporting
         pulled = max(0, len(self._runs.flights) - executing - to_report)
         return Pipeline(pulled, executing, to_report, self._journal.buffered_events)
 
@@ -248,12 +254,17 @@ class Router:
                     log.exception("%s: a step of closing the router failed", self._config.group)
         finally:
             self._queues.close()
+            self._memory.close()
             self._life.end()
             self._on_transition()
 
     async def _close_journal(self) -> None:
         entries = self._journal.hand_over() if self._moving else {}
         self._unfinished = Unfinished(entries, await self._journal.close())
+
+    def _hold(self) -> str:
+        hold = self._poller.hold()
+        return "" if hold is None or hold is Hold.NOT_ROUTING else hold.value
 
     def _settle(self) -> None:
         changed = self._life.settle(self._config.intent, busy=self._runs.busy)

@@ -94,6 +94,15 @@ class RouterLog:
             del self._subjects[name]
         return any(subject.well is not subject.logged_well for subject in self._subjects.values())
 
+    def unserved(self, depth: int, *, fails: bool) -> None:
+        """Tasks wait in the queue, and no executor is there (depth 0: one is there again, or the tasks are gone)."""
+        if depth:
+            note = " (whenUnavailable: Fail is about tasks that were pulled)" if fails else ""
+            fate = f"they stay in the queue{note}"
+            log.warning("%s: %d tasks wait and no executor is healthy: nothing is pulled; %s", self._group, depth, fate)
+        else:
+            log.warning("%s: no tasks wait for an executor any more", self._group)
+
     def stalled(self, why: str) -> None:
         """A stall has begun, or it is over (no reason)."""
         if why:

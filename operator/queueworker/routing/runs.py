@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from queueworker.routing.executors.pool import ExecutorPool
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.lifecycle import Lifecycle
+    from queueworker.routing.memory import MemoryAccount
     from queueworker.routing.polling import Poller
     from queueworker.routing.queue.client import QueueClient
     from queueworker.routing.queue.clients import QueueClients
@@ -49,6 +50,7 @@ class TaskRuns:
         poller: Poller,
         runner: TaskRunner,
         journal: Journal,
+        memory: MemoryAccount,
         counters: Counters,
         clock: Callable[[], float],
         on_done: Callable[[], None],
@@ -65,6 +67,7 @@ class TaskRuns:
         self._poller = poller
         self._runner = runner
         self._journal = journal
+        self._memory = memory
         self._counters = counters
         self._clock = clock
         self._on_done = on_done
@@ -106,7 +109,7 @@ class TaskRuns:
             finally:
                 self._poller.ended(found=task is not None)
             if task is not None:
-                flight = self.flights[task.eval_id] = InFlightTask(task, self._queues.own, self._clock())
+                flight = self._add(InFlightTask(task, self._queues.own, self._clock()))
                 self.fill_slots()
                 await self._carry(flight, permit)
         finally:
@@ -150,14 +153,22 @@ class TaskRuns:
             await self._runner.run(flight, permit)
         finally:
             if self.flights.get(flight.eval_id) is flight:
-                del self.flights[flight.eval_id]
+                self._remove(flight)
+
+    def _add(self, flight: InFlightTask) -> InFlightTask:
+        self.flights[flight.eval_id] = flight
+        self._memory.take_task(len(flight.task.raw))
+        return flight
+
+    def _remove(self, flight: InFlightTask) -> None:
+        del self.flights[flight.eval_id]
+        self._memory.give_task(len(flight.task.raw))
 
     def _fail(self, eval_id: str, queue: QueueClient, error: str) -> None:
         """Report a task as failed that cannot be routed as it came."""
         outcome = Outcome(completed=False, error=error)
         flight = InFlightTask(stub_task(eval_id), queue, self._clock(), outcome=outcome)
-        self.flights[eval_id] = flight
-        self._start(self._carry(flight))
+        self._start(self._carry(self._add(flight)))
 
     # --- recovery
 
@@ -178,7 +189,7 @@ class TaskRuns:
                 self._start(self._journal.quarantine(eval_id, raw))
                 self._fail(eval_id, self._queues.own, f"the journal's entry of the task cannot be read ({error})")
                 continue
-            self.flights[eval_id] = flight
+            self._add(flight)
             if flight.outcome is not None:
                 self._start(self._carry(flight))
             else:
@@ -190,7 +201,8 @@ class TaskRuns:
 
         They are out of the table at once: what is left in our old journal may come back to us as recovered.
         """
-        for flight in [self.flights.pop(eval_id) for eval_id in lost if eval_id in self.flights]:
+        for flight in [self.flights[eval_id] for eval_id in lost if eval_id in self.flights]:
+            self._remove(flight)
             flight.lost = True
             if flight.run is not None:
                 flight.run.cancel()

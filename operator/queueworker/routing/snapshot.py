@@ -176,6 +176,12 @@ class Snapshot:
     counters: Counters
     rivals: int = 0
     """Other live routers of the group at the last heartbeat: in an operator, the routers of a later leader."""
+    hold: str = ""
+    """Why nothing is pulled at this moment though the object wants it; empty when polls may start."""
+    memory_held: int = 0
+    """Bytes that this router holds, as the budget counts them."""
+    memory_budget: int = 0
+    """Bytes that all routers of the process may hold."""
     stalled: str = ""
     """Why nothing is pulled though tasks wait and slots are free; empty when that is not so."""
     pipeline: Pipeline = Pipeline()

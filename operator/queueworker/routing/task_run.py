@@ -35,12 +35,11 @@ if TYPE_CHECKING:
     from queueworker.routing.in_flight import InFlightTask
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.limits import Limits
+    from queueworker.routing.memory import MemoryAccount
     from queueworker.routing.router_log import RouterLog
 
 log = logging.getLogger(__name__)
 
-# What a task takes in memory beside its body and its result.
-RUN_BYTES = 8 * 1024
 GIVE_UP_SECONDS = 3.0
 MAX_FAILURES = 20
 """Failed tasks that are kept in memory for the HTTP API. Redis keeps more of them."""
@@ -48,31 +47,6 @@ MAX_FAILURES = 20
 
 class Fenced(Exception):
     """Another router has taken the task over: nothing more may be done for it here."""
-
-
-class Unreported:
-    """The bytes of tasks that have ended and wait for the journal and for the queue."""
-
-    def __init__(self, most: int, on_room: Callable[[], None]) -> None:
-        self._most = most
-        self._on_room = on_room
-        self._bytes = 0
-        self.tasks = 0
-
-    @property
-    def has_room(self) -> bool:
-        return self._bytes < self._most
-
-    def add(self, size: int) -> None:
-        self._bytes += size
-        self.tasks += 1
-
-    def remove(self, size: int) -> None:
-        full = not self.has_room
-        self.tasks -= 1
-        self._bytes -= size
-        if full and self.has_room:
-            self._on_room()
 
 
 class TaskRunner:
@@ -88,7 +62,7 @@ class TaskRunner:
         attempts: Attempts,
         outcomes: AsyncOutcomes,
         journal: Journal,
-        unreported: Unreported,
+        memory: MemoryAccount,
         counters: Counters,
         limits: Limits,
         clock: Callable[[], float],
@@ -103,13 +77,15 @@ class TaskRunner:
         """Unix time in seconds of the last report."""
         self.executing = 0
         """Tasks that executors have."""
+        self.reporting = 0
+        """Tasks that have ended and wait for the journal and for the queue."""
         self.failures: deque[TaskFailure] = deque(maxlen=MAX_FAILURES)
         """The newest failed tasks, the newest first."""
         self._pool = pool
         self._attempts = attempts
         self._outcomes = outcomes
         self._journal = journal
-        self._unreported = unreported
+        self._memory = memory
         self._counters = counters
         self._limits = limits
         self._clock = clock
@@ -122,12 +98,12 @@ class TaskRunner:
         flight.run = asyncio.current_task()
         try:
             outcome = flight.outcome or await self._execute(flight, permit)
-            await self._settle(flight, outcome)
+            await self._settle(flight, outcome, permit)
         except Fenced:
             log.warning("another router took task %s over", flight.eval_id)
         except Exception as error:
             log.exception("task %s met a defect of the router", flight.eval_id)
-            await self._settle(flight, Outcome(completed=False, error=f"the router failed: {error!r}"))
+            await self._settle(flight, Outcome(completed=False, error=f"the router failed: {error!r}"), permit)
         except asyncio.CancelledError:
             await self._on_cancelled(flight)
             raise
@@ -138,12 +114,14 @@ class TaskRunner:
     # --- execute
 
     async def _execute(self, flight: InFlightTask, permit: SlotPermit | None) -> Outcome:
-        """Give the task to executors until one has answered for it, or `retry` and the grace are used up."""
+        """Give the task to executors until one has answered for it, or `retry` and the grace are used up.
+
+        The slot is still taken then.
+        """
         assert permit is not None
         if flight.deadline is not None:
             outcome = await self._await_published_outcome(flight, flight.deadline)
             if outcome is not None:
-                permit.release()
                 return outcome
         timeout = flight.task.timeout or self.spec.routing.task_timeout_seconds
         body = execute_body(flight.task, timeout)
@@ -158,9 +136,9 @@ class TaskRunner:
                 result = await self._attempt(flight, executor, body, timeout)
             finally:
                 self.executing -= 1
-                permit.release()
             if isinstance(result, Outcome):
                 return result
+            permit.release()
             flight.recorded, flight.deadline = True, None
             if result.after:
                 await self._back_off(flight, result.after)
@@ -204,15 +182,19 @@ class TaskRunner:
 
     # --- record, report, publish
 
-    async def _settle(self, flight: InFlightTask, outcome: Outcome) -> None:
-        size = len(flight.task.raw) + len(outcome.result or b"") + RUN_BYTES
-        self._unreported.add(size)
+    async def _settle(self, flight: InFlightTask, outcome: Outcome, permit: SlotPermit | None = None) -> None:
+        size = len(outcome.result or b"")
+        self.reporting += 1
+        self._memory.take_result(size)
+        if permit is not None:
+            permit.release()  # not before the result counts: the slot may be filled at once
         try:
             await self._record(flight, outcome)
             taken = await self._report(flight, outcome)
             self._publish(flight, taken)
         finally:
-            self._unreported.remove(size)
+            self.reporting -= 1
+            self._memory.give_result(size)
 
     async def _record(self, flight: InFlightTask, outcome: Outcome) -> None:
         """Make the outcome durable, so that a successor reports the task and does not run it again."""

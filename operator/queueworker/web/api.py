@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import platform
+import time
+from enum import Enum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 from uuid import uuid4
 
-from fastapi import HTTPException, Path, Request, Response
+from fastapi import HTTPException, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from queueworker import __version__
 from queueworker.web import overview
+from queueworker.web.actions import Actions
 from queueworker.web.models import ErrorDetail
-from queueworker.web.overview import FIELDS, LIST_POINTS, Failures, ObjectDetail
-from queueworker.web.shared import Shared, respond
+from queueworker.web.overview import FIELDS, LIST_POINTS, ObjectDetail
+from queueworker.web.relay import DIRECT, Relay
+from queueworker.web.shared import Body, Shared, respond
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fastapi import FastAPI
 
-    from queueworker.web.source import Source
+    from queueworker.web.options import WebOptions
+    from queueworker.web.source import OperatorView, Source
 
 
 class Overview(BaseModel):
@@ -40,7 +46,7 @@ class Overview(BaseModel):
         description="A row for each object, sorted by name. `executors` has a letter for the state (h healthy, w "
         "warming up, s silent, e ejected, u unhealthy, c unchecked, l leaving) and slots in use / slots for each "
         "executor; `links` a sign for each of queue, events and journal (+ connected, - down, ? not known); `points` "
-        "counts the points of the history."
+        "counts the points of the history, and `point_rate` is the newest of them, in tasks a minute."
     )
 
 
@@ -61,18 +67,36 @@ _NOT_FOUND: dict[int | str, dict[str, Any]] = {
 }
 
 
+class Retried(BaseModel):
+    """What became of a retry."""
+
+    sent: bool = Field(description="True if the queue has the task now.")
+    message: str = Field(description="What happened, in a sentence.")
+
+
+_ACTIONS: dict[int | str, dict[str, Any]] = {
+    HTTPStatus.UNAUTHORIZED: {"model": ErrorDetail, "description": "Not the token."},
+    HTTPStatus.FORBIDDEN: {"model": ErrorDetail, "description": "Actions are off."},
+    HTTPStatus.SERVICE_UNAVAILABLE: {"model": ErrorDetail, "description": "Redis, or the leader, does not answer."},
+}
+
+
 class Api:
     """Builds the answers from the source, at most once a second each."""
 
-    def __init__(self, source: Source, kind: str, failures: Failures) -> None:
+    def __init__(self, source: Source, kind: str, options: WebOptions, page_version: str) -> None:
         self._source = source
         self._kind = kind
-        self._failures = failures
+        self._failures = options.failures
+        self._actions = Actions(source, options.token)
+        self._relay = Relay()
         self._boot = uuid4().hex[:12]
+        self._page_version = page_version
         self._shared = Shared()
 
     def add_to(self, app: FastAPI) -> None:
-        get, tags = app.get, ["page"]
+        get = app.get
+        tags: list[str | Enum] = ["page"]
 
         @get(
             "/api/overview",
@@ -83,7 +107,7 @@ class Api:
         )
         async def overview(request: Request) -> Response:
             """Built at most once a second. Send the ETag back as If-None-Match."""
-            return respond(request, self._shared.get_or_build("overview", self._overview), self._headers())
+            return await self._respond(request, "/api/overview", self._overview)
 
         @get(
             "/api/sparklines",
@@ -94,7 +118,7 @@ class Api:
         )
         async def sparklines(request: Request) -> Response:
             """Ask once, and then append what the overview tells."""
-            return respond(request, self._shared.get_or_build("sparklines", self._sparklines), self._headers())
+            return await self._respond(request, "/api/sparklines", self._sparklines)
 
         @get(
             "/api/objects/{namespace}/{name}",
@@ -110,19 +134,60 @@ class Api:
             name: Annotated[str, Path(description="Name of the object.")],
         ) -> Response:
             """State and what to do, pipeline, executors, ten minutes of history, failures, transitions."""
-            group = f"{namespace}/{name}"
-            return respond(request, self._shared.get_or_build(group, lambda: self._detail(group)), self._headers())
+            path = f"/api/objects/{quote(namespace, safe='')}/{quote(name, safe='')}"
+            return await self._respond(request, path, lambda: self._detail(f"{namespace}/{name}"))
+
+        @app.post(
+            "/api/objects/{namespace}/{name}/failures/{eval_id:path}/retry",
+            tags=tags,
+            summary="Send a failed task to its queue again",
+            response_description="What became of it.",
+            responses=_NOT_FOUND | _ACTIONS,
+        )
+        async def retry_failed_task(
+            request: Request,
+            namespace: Annotated[str, Path(description="Namespace of the object.")],
+            name: Annotated[str, Path(description="Name of the object.")],
+            eval_id: Annotated[str, Path(description="Id of the task.")],
+            *,
+            ambiguous: Annotated[
+                bool, Query(description="Also send a task that may have run, and may run twice.")
+            ] = False,
+        ) -> Retried:
+            """As `queueworker failed retry`. Off unless WEB_ALLOW_ACTIONS is set; needs the bearer token."""
+            token = self._actions.check(request.headers)
+            if (standby := self._standby(request)) is not None:
+                where = "/".join(
+                    quote(part, safe="") for part in ("api", "objects", namespace, name, "failures", eval_id)
+                )
+                path = f"/{where}/retry?ambiguous={str(ambiguous).lower()}"
+                return Retried.model_validate_json(await self._relay.post(path, token, standby))
+            sent = await self._actions.retry(f"{namespace}/{name}", eval_id, ambiguous=ambiguous)
+            return Retried(sent=sent.done, message=sent.message)
+
+    async def _respond(self, request: Request, path: str, build: Callable[[], Mapping[str, Any]]) -> Response:
+        """With what is kept, else with what this process or the leader says now."""
+        body = self._shared.get(path)
+        if body is None:
+            standby = self._standby(request)
+            made = Body.of(build(), time.time()) if standby is None else await self._relay.get(path, standby)
+            body = self._shared.keep(path, made)
+        return respond(request, body, self._headers())
+
+    def _standby(self, request: Request) -> OperatorView | None:
+        """Not None if another replica has to answer."""
+        view = self._source.operator()
+        return view if view is not None and not view.leading and DIRECT not in request.query_params else None
 
     def _overview(self) -> Mapping[str, Any]:
         ready, reason = self._source.ready()
         view = self._source.operator()
         objects = sorted(self._source.objects(), key=lambda v: v.group)
-        workers = [v.snapshot.worker_id for v in objects if v.snapshot is not None]
         return {
             "boot": self._boot,
             "version": __version__,
             "kind": self._kind,
-            "identity": view.identity if view is not None else next(iter(workers), platform.node()),
+            "identity": self._identity(),
             "ready": ready,
             "reason": reason,
             "namespaces": sorted({w.namespace for w in view.watches if w.namespace}) if view is not None else [],
@@ -136,8 +201,13 @@ class Api:
     def _detail(self, group: str) -> Mapping[str, Any]:
         for view in self._source.objects():
             if view.group == group:
-                return overview.detail(view, self._boot, self._failures)
+                return overview.detail(view, self._boot, self._failures, actions=self._actions.allowed)
         raise HTTPException(HTTPStatus.NOT_FOUND, f"this process does not route for a QueueWorker {group}")
 
     def _headers(self) -> dict[str, str]:
-        return {}
+        """Who answers, and which page it serves: a standby answers with the bytes of the leader."""
+        return {"X-Answered-By": self._identity(), "X-Page-Version": self._page_version}
+
+    def _identity(self) -> str:
+        view = self._source.operator()
+        return platform.node() if view is None else view.identity

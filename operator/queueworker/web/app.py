@@ -12,7 +12,7 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client.exposition import choose_encoder
 from starlette.middleware.base import BaseHTTPMiddleware
 
-from queueworker.web import metrics, views
+from queueworker.web import assets, metrics, views
 from queueworker.web.api import Api
 from queueworker.web.models import (
     ErrorDetail,
@@ -23,7 +23,8 @@ from queueworker.web.models import (
     Probe,
     RouterStatus,
 )
-from queueworker.web.overview import Failures
+from queueworker.web.options import WebOptions
+from queueworker.web.page import add_page
 from queueworker.web.source import OperatorView, Public
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ _TAGS = [
 ]
 
 
-def create_app(source: Source, mode: Mode = Mode.OPERATOR) -> FastAPI:
-    """Returns the application. It reads `source` on each request and keeps no state."""
+def create_app(source: Source, mode: Mode = Mode.OPERATOR, options: WebOptions = WebOptions()) -> FastAPI:  # noqa: B008
+    """Returns the application. It reads `source` on each request; the page's answers are kept for a second."""
     source = Public(source)
     app: FastAPI = FastAPIOffline(
         title="QueueWorker" if mode is Mode.WORKER else "QueueWorker operator",
@@ -74,7 +75,9 @@ def create_app(source: Source, mode: Mode = Mode.OPERATOR) -> FastAPI:
     _add_queue_worker(app, source)
     _add_probes(app, source)
     _add_metrics(app, source)
-    Api(source, mode, Failures.FULL).add_to(app)
+    files = assets.load()
+    Api(source, mode, options, files.version).add_to(app)
+    add_page(app, files)
 
     @app.get("/openapi.yaml", include_in_schema=False)
     async def openapi_yaml() -> Response:

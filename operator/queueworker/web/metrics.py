@@ -63,6 +63,11 @@ _GAUGES: Sequence[tuple[str, str, Callable[[Snapshot], float | None]]] = (
         lambda s: _ratio(s.counters.events_published, s.counters.events_dropped),
     ),
     (
+        "memory_held_bytes",
+        "Bytes that tasks, results and events of this router take in memory, as the budget of the process counts them.",
+        lambda s: s.memory_held,
+    ),
+    (
         "last_task_timestamp_seconds",
         "Unix time of the last report of a task; absent before the first report.",
         lambda s: s.last_task_time,
@@ -111,6 +116,7 @@ class SnapshotCollector(Collector):
         snapshots = list(self._source.snapshots())
         yield InfoMetricFamily(PREFIX + "build", "Version of the operator and of Python.", _build())
         yield from _process(self._source)
+        yield from _budget(snapshots)
         yield from _counters(snapshots)
         for name, text, read in _GAUGES:
             gauge = GaugeMetricFamily(PREFIX + name, text, labels=[LABEL])
@@ -140,6 +146,17 @@ def _process(source: Source) -> Iterator[Metric]:
     for watch in view.watches:
         watches.add_metric([watch.namespace, watch.kind], watch.up)
     yield watches
+
+
+def _budget(snapshots: Sequence[Snapshot]) -> Iterator[Metric]:
+    """All routers of a process have the same."""
+    for snapshot in snapshots[:1]:
+        yield GaugeMetricFamily(
+            PREFIX + "memory_budget_bytes",
+            "Bytes that tasks, results and events of all routers of this process may take in memory; above it nothing "
+            "is pulled.",
+            value=snapshot.memory_budget,
+        )
 
 
 def _counters(snapshots: Sequence[Snapshot]) -> Iterator[Metric]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field, TypeAdapter
@@ -11,12 +10,14 @@ from queueworker.routing.history import POINT_SECONDS, POINTS, Series
 from queueworker.routing.snapshot import ExecutorState, Link, TaskFailure, Transition
 from queueworker.web import views
 from queueworker.web.models import RouterStatus
+from queueworker.web.options import Failures
 from queueworker.web.source import ConditionView, EventView, MigrationView
 from queueworker.web.state import Level, advice, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from queueworker.routing.history import History
     from queueworker.routing.snapshot import ExecutorSnapshot
     from queueworker.web.source import ObjectView
 
@@ -27,7 +28,7 @@ MAX_ERROR_BYTES = 4096
 
 FIELDS = (
     "name", "level", "reason", "why", "tasks_per_minute", "failed_per_minute", "p50_seconds", "p95_seconds", "queued",
-    "in_use", "capacity", "executors", "links", "migration", "points",
+    "in_use", "capacity", "executors", "links", "migration", "points", "point_rate",
 )  # fmt: skip
 _LETTERS = {
     ExecutorState.HEALTHY: "h",
@@ -38,14 +39,6 @@ _LETTERS = {
     ExecutorState.UNCHECKED: "c",
     ExecutorState.LEAVING: "l",
 }
-
-
-class Failures(StrEnum):
-    """What of failed tasks the HTTP API shows, which needs no login. Summary: not their errors."""
-
-    FULL = "Full"
-    SUMMARY = "Summary"
-    OFF = "Off"
 
 
 # --- the list
@@ -59,7 +52,7 @@ def row(view: ObjectView) -> list[Any]:
     about = [view.group, state.level, state.reason, state.why]
     moved = f"{migration.phase} {migration.celery_percent} %" if migration is not None else ""
     if snapshot is None:
-        return [*about, 0, 0, None, None, None, 0, 0, "", "???", moved, 0]
+        return [*about, 0, 0, None, None, None, 0, 0, "", "???", moved, 0, None]
     history, pool = snapshot.history, snapshot.executors
     return [
         *about,
@@ -73,6 +66,7 @@ def row(view: ObjectView) -> list[Any]:
         "".join(map(_sign, (snapshot.queue, snapshot.events, snapshot.journal))),
         moved,
         history.points,
+        next(iter(_rates(history, 1)), None),
     ]
 
 
@@ -92,10 +86,14 @@ def sparklines(objects: Iterable[ObjectView]) -> dict[str, list[list[float | Non
 
 def _sparkline(view: ObjectView) -> list[list[float | None]]:
     assert view.snapshot is not None
-    newest = view.snapshot.history.newest
-    rates = zip(newest(Series.COMPLETED, LIST_POINTS), newest(Series.FAILED, LIST_POINTS), strict=True)
-    total = [None if done is None else round(done + (failed or 0)) for done, failed in rates]
-    return [total, newest(Series.P95, LIST_POINTS)]
+    history = view.snapshot.history
+    return [_rates(history, LIST_POINTS), history.newest(Series.P95, LIST_POINTS)]
+
+
+def _rates(history: History, most: int) -> list[float | None]:
+    """Tasks a minute, completed or failed."""
+    pairs = zip(history.newest(Series.COMPLETED, most), history.newest(Series.FAILED, most), strict=True)
+    return [None if done is None else round(done + (failed or 0)) for done, failed in pairs]
 
 
 # --- one object
@@ -134,6 +132,8 @@ class ObjectDetail(BaseModel):
     migration: MigrationView | None = Field(description="Null while no valid spec was seen.")
     router: RouterStatus | None = Field(description="As /status shows it; null while there is no router.")
     history: HistoryModel | None = Field(description="Null while there is no router.")
+    failures_shown: Failures = Field(description="What is shown of failed tasks: WEB_FAILURES.")
+    actions: bool = Field(description="True if failed tasks can be sent again: WEB_ALLOW_ACTIONS.")
     failures: list[TaskFailure] = Field(description="The newest failed tasks, the newest first.")
     transitions: list[Transition] = Field(description="Changes of connections and executors, the newest first.")
     events: list[EventView] = Field(description="Changes of Ready, the newest first.")
@@ -142,7 +142,7 @@ class ObjectDetail(BaseModel):
 _DETAIL = TypeAdapter(ObjectDetail)
 
 
-def detail(view: ObjectView, boot: str, failures: Failures) -> dict[str, Any]:
+def detail(view: ObjectView, boot: str, failures: Failures, *, actions: bool = False) -> dict[str, Any]:
     """An `ObjectDetail` as JSON without its time."""
     snapshot = view.snapshot
     made = ObjectDetail(
@@ -154,6 +154,8 @@ def detail(view: ObjectView, boot: str, failures: Failures) -> dict[str, Any]:
         migration=view.migration,
         router=views.router_status(snapshot) if snapshot is not None else None,
         history=_history(view),
+        failures_shown=failures,
+        actions=actions,
         failures=shown_failures(snapshot.failures, failures) if snapshot is not None else [],
         transitions=list(snapshot.transitions) if snapshot is not None else [],
         events=list(view.events),

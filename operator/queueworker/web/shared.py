@@ -66,9 +66,6 @@ class Shared:
             self._kept.popitem(last=False)
         return body
 
-    def get_or_build(self, key: str, build: Callable[[], Mapping[str, Any]]) -> Body:
-        return self.get(key) or self.keep(key, Body.of(build(), time.time()))
-
 
 def respond(request: Request, body: Body, headers: Mapping[str, str]) -> Response:
     """304 if the client has this content already."""

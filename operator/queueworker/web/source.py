@@ -12,6 +12,7 @@ from queueworker.redaction import without_credentials
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from queueworker.routing.config import RouterConfig
     from queueworker.routing.snapshot import ExecutorSnapshot, Link, Snapshot
 
 
@@ -91,6 +92,10 @@ class Source(Protocol):
         """All QueueWorkers of this process, also those without a router."""
         ...
 
+    def config(self, group: str) -> RouterConfig | None:
+        """What the router of that object runs, with its secrets; None if there is no such router."""
+        ...
+
     def live(self) -> tuple[bool, str]:
         """The result of the liveness probe and its reason. False asks Kubernetes for a restart."""
         ...
@@ -118,6 +123,9 @@ class Public:
             replace(view, snapshot=public(view.snapshot)) if view.snapshot is not None else view
             for view in self._source.objects()
         ]
+
+    def config(self, group: str) -> RouterConfig | None:
+        return self._source.config(group)
 
     def live(self) -> tuple[bool, str]:
         return self._source.live()

@@ -54,6 +54,8 @@ def test_a_network_policy_restricts_who_reaches_the_api_and_if_wanted_whom_it_re
     monitoring = "networkPolicy.ingressFrom[0].namespaceSelector.matchLabels.name=monitoring"
     assert policy()["ingress"] == [{"ports": [{"port": "http"}]}]
     assert policy()["policyTypes"] == ["Ingress"], "queues and executors may be anywhere"
-    assert policy(monitoring)["ingress"][0]["from"] == [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]
+    peers = policy(monitoring)["ingress"][0]["from"]
+    assert peers[1:] == [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]
+    assert peers[0]["podSelector"]["matchLabels"]["app.kubernetes.io/instance"], "a standby asks the leader"
     out = policy("networkPolicy.egress[0].ports[0].port=443")
     assert (out["policyTypes"], out["egress"]) == (["Ingress", "Egress"], [{"ports": [{"port": 443}]}])

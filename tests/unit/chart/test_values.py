@@ -101,7 +101,7 @@ def test_a_value_of_the_container_is_where_it_belongs(values: list[str], where: 
 def test_more_arguments_and_variables_follow_the_charts_own() -> None:
     made = container(render("extraArgs={--log-format,text}", "extraEnv[0].name=A", "extraEnv[0].value=b"))
     assert made["args"][-4:] == ["--lease-name", NAME, "--log-format", "text"]
-    assert [item["name"] for item in made["env"]] == ["POD_NAMESPACE", "MANAGED_POOLS", "A"]
+    assert [item["name"] for item in made["env"]] == ["POD_NAMESPACE", "MANAGED_POOLS", "POD_IP", "WEB_FAILURES", "A"]
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,11 @@ from queueworker.cli.plugin.screen import (
     glyphs_for,
     length,
     plain,
-    seconds,
     sparkline,
 )
 from queueworker.cli.plugin.status_screen import status_lines
-from tests.support.plugin_views import AWAY, condition, executor, live, seen
+from queueworker.cli.plugin.times import seconds
+from tests.support.plugin_views import AWAY, NOW, condition, executor, live, seen
 
 PIPE = Size(500, None)
 SMALL = Size(80, 24)
@@ -32,18 +32,21 @@ def shown(*given: Any, size: Size = PIPE, glyphs: Any = UNICODE, **fields: Any) 
 
 
 def test_status_is_one_screen_with_what_is_wrong_first() -> None:
-    sick = executor(2, healthy=False, reason="502 Bad Gateway")
-    assert shown(live(executor(1, in_flight=2), sick), size=SMALL).splitlines() == [
-        "default/legacy  ▲ Degraded: 1 of 2 executors is unhealthy        live from pod-a",
-        "Rate       412/min  completed 200, failed 12 in all",
+    sick = executor(3, state="Ejected", healthy=False, reason="502 Bad Gateway", ejected_until=NOW.timestamp() + 18)
+    slow = executor(2, state="WarmingUp", in_flight=1)
+    assert shown(live(executor(1, in_flight=2), slow, sick), size=SMALL).splitlines() == [
+        "default/legacy  ▲ Degraded: 1 of 3 executors is ejected          live from pod-a",
+        "Rate       412/min  ▁▅ █  p50 0.9 s  p95 3.2 s  failed 4/min",
+        "Tasks      200 completed, 12 failed in all",
         "Queue      ● 118 wait, connected  http://queue:8081",
         "Events     ● 37 buffered, 0 dropped, connected",
         "Journal    ● connected",
-        "Pipeline   3 in flight",
-        "Executors  1 of 2 healthy, 2/4 in use",
-        "EXECUTOR    STATE        IN USE  CHECKED  LAST FAILURE",
-        "executor-2  ✕ unhealthy  ░░ 0/2  0.3 s    502 Bad Gateway",
-        "executor-1  ● healthy    ██ 2/2  0.3 s",
+        "Pipeline   pulled 0 → executing 3 → to report 0 → to publish 37",
+        "Executors  2 of 3 healthy, 3/6 in use",
+        "EXECUTOR    STATE      IN USE  CHECKED  LAST FAILURE",
+        "executor-3  ✕ ejected  ░░ 0/2  0.3 s    502 Bad Gateway; back in 18 s",
+        "executor-2  ◐ warming  █░ 1/2  0.3 s",
+        "executor-1  ● healthy  ██ 2/2  0.3 s",
         "Next:      kubectl queueworker check legacy",
         "           kubectl queueworker failed list legacy",
     ]
@@ -69,7 +72,7 @@ def test_executors_that_do_not_fit_the_screen_are_counted() -> None:
     lines = shown(live(*(executor(n) for n in range(1, 31))), size=SMALL).splitlines()
     assert len(lines) == 23, "one line is left for the prompt"
     assert lines[0].startswith("default/legacy  ● Routing")
-    assert "… 17 more" in lines
+    assert "… 18 more" in lines
     assert lines[-1] == "Next:      kubectl queueworker failed list legacy"
 
 

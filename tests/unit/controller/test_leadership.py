@@ -10,7 +10,16 @@ from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
 from queueworker.controller.cluster import Cluster
-from queueworker.controller.leadership import Elector, LeaseRecord, Move, Observed, decide, deposed, observe
+from queueworker.controller.leadership import (
+    ADDRESS_ANNOTATION,
+    Elector,
+    LeaseRecord,
+    Move,
+    Observed,
+    decide,
+    deposed,
+    observe,
+)
 from tests.support.stubs import until
 
 OURS, THEIRS, FREE = (LeaseRecord(holder, "1", 8.0) for holder in ("me", "other", ""))
@@ -95,8 +104,16 @@ class Api(Cluster):
 async def test_a_refused_election_warns_once_and_once_when_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
     api = Api()
     api.error = ApiException(status=401, reason="Unauthorized")
-    seen: list[str] = []
-    elector = Elector(api, "system", "lease", "me", rivals=lambda: False, on_holder=seen.append)
+    seen: list[tuple[str, str]] = []
+    elector = Elector(
+        api,
+        "system",
+        "lease",
+        "me",
+        rivals=lambda: False,
+        on_holder=lambda *record: seen.append(record),
+        address="http://10.0.0.7:8084",
+    )
     acquiring = asyncio.create_task(elector.acquire())
     await until(lambda: api.reads == 2)
     assert len(caplog.records) == 1
@@ -104,14 +121,24 @@ async def test_a_refused_election_warns_once_and_once_when_it_is_over(caplog: py
     api.error = None
     await asyncio.wait_for(acquiring, 5)
     assert "can be read and written again" in caplog.records[-1].message
-    assert seen == ["", "me"]
+    assert seen == [("", ""), ("me", "http://10.0.0.7:8084")]
     await elector.release()
 
 
 async def test_a_standby_sees_who_leads() -> None:
-    seen: list[str] = []
+    seen: list[tuple[str, str]] = []
     api = Api("other")
-    elector = Elector(api, "system", "lease", "me", rivals=lambda: False, on_holder=seen.append)
+    assert api.lease.metadata is not None
+    api.lease.metadata.annotations = {ADDRESS_ANNOTATION: "http://10.0.0.8:8084"}
+    elector = Elector(
+        api,
+        "system",
+        "lease",
+        "me",
+        rivals=lambda: False,
+        on_holder=lambda *record: seen.append(record),
+        address="http://10.0.0.7:8084",
+    )
     acquiring = asyncio.create_task(elector.acquire())
-    await until(lambda: seen == ["other"])
+    await until(lambda: seen == [("other", "http://10.0.0.8:8084")])
     acquiring.cancel()

@@ -122,6 +122,7 @@ async def bench(times: JournalTimes = TIMES, limits: Limits | None = None) -> As
     writer = BatchWriter(
         *(redis, buffer, lease, link, counters),  # type: ignore[arg-type]
         times=times,
+        on_written=lambda: None,
         on_room=lambda: room.__setitem__(0, True),
     )
     task = asyncio.create_task(writer.run())

@@ -21,6 +21,7 @@ from queueworker.routing.counters import Counters
 from queueworker.routing.journal.journal import Journal
 from queueworker.routing.limits import Limits
 from queueworker.routing.wire.outcome import Event
+from tests.support.memory import account
 from tests.support.model.redis_model import Link, RedisClient, RedisModel
 from tests.support.model.virtual_time import VirtualLoop
 
@@ -150,7 +151,11 @@ class World:
         }
         name = f"worker-{len(self.live) + len(self.dead)}"
         journal = Journal(
-            *("redis://model", "group", name, Counters()), limits=self.limits, clock=self.loop.time, **callbacks
+            *("redis://model", "group", name, Counters()),
+            limits=self.limits,
+            memory=account(),
+            clock=self.loop.time,
+            **callbacks,
         )
         worker = Worker(self, journal, link)
         self.live.append(worker)

@@ -12,8 +12,10 @@ from queueworker.routing.counters import Counters
 from queueworker.routing.journal import scripts
 from queueworker.routing.journal.lease import Instance, Lease, TakeoverRoom
 from queueworker.routing.journal.redis_link import RedisLink
+from queueworker.routing.memory import MemoryAccount
 from queueworker.routing.snapshot import LinkReason
 from tests.support.journals import BASE, QUICK, STILL, FakeClient, Held, Late, broken, eventually, lost
+from tests.support.memory import account
 
 if TYPE_CHECKING:
     from queueworker.routing.journal.times import JournalTimes
@@ -26,13 +28,14 @@ class Bench:
     worker: str = "one"
     times: JournalTimes = STILL
     max_takeover_bytes: int = 1000
+    memory: MemoryAccount = field(default_factory=account)
     new: int = 0
     fenced: list[set[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.client = FakeClient(self.group.server)
         self.link = RedisLink("redis://fake", Counters(), lambda: None)
-        self.room = TakeoverRoom(self.max_takeover_bytes)
+        self.room = TakeoverRoom(self.max_takeover_bytes, self.memory)
         self.lease = Lease(
             *(self.client, Instance(BASE, self.worker), self.link, self.room),  # type: ignore[arg-type]
             times=self.times,

@@ -205,7 +205,7 @@ def test_dropped_events_let_their_entries_go_but_not_those_of_newer_tasks() -> N
     for eval_id in ("a", "b", "c"):
         buffer.finish(eval_id, completed(b"x"), None)
     buffer.put("b", b"newer")
-    assert buffer.drop_oldest_events() == 2
+    assert buffer.drop_oldest(0) == 2
     batch = buffer.take()
     assert (payloads(batch), sorted(batch.removals)) == ([b"x"], ["a", "c"])
 
@@ -214,7 +214,7 @@ def test_the_last_event_is_never_dropped_however_large_it_is() -> None:
     buffer = made(Limits(max_buffered_event_bytes=1))
     buffer.events.add(completed(b"small"))
     buffer.events.add(completed(b"x" * 1000))
-    assert buffer.drop_oldest_events() == 1
+    assert buffer.drop_oldest(0) == 1
     assert payloads(buffer.take()) == [b"x" * 1000]
 
 

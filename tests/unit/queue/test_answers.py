@@ -117,3 +117,11 @@ def test_only_the_queue_tells_its_depth_and_its_tasks() -> None:
     for body in (*BODIES, b'{"status":"queued"}', b'{"position":3}', b'{"status":"ok","position":3}'):
         assert read_submission(200, body) is None
     assert read_submission(502, b'{"status":"queued","position":3}') is None
+
+
+@pytest.mark.parametrize(
+    ("queued", "depth"),
+    [(b"0", 0), (b"9223372036854775807", 2**63 - 1), (b"9223372036854775808", None), (b"-1", None), (b"1e999", None)],
+)
+def test_a_depth_that_no_status_could_hold_is_not_known(queued: bytes, depth: int | None) -> None:
+    assert read_depth(200, b'{"queued":%b}' % queued) == depth

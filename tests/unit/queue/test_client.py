@@ -91,7 +91,8 @@ def test_a_task_an_empty_queue_and_a_queue_that_is_away_are_counted(queue: Queue
         ((502, b"<html>"), LossCause.NOT_THE_QUEUES),
         ((504, b""), LossCause.NOT_THE_QUEUES),
         ((200, b"<html>"), LossCause.NOT_THE_QUEUES),
-        ((200, b'{"message":"back soon"}'), LossCause.UNREADABLE),
+        ((200, b'{"message":"back soon"}'), LossCause.NOT_THE_QUEUES),
+        ((200, b'{"eval_id":"a","co'), LossCause.UNREADABLE),
     ],
 )
 def test_an_answer_of_somebody_else_is_counted_as_a_pull_that_may_be_lost(

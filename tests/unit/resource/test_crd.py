@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from queueworker.resource import generate
 from queueworker.resource.crd import crd, structural
-from queueworker.resource.generate import _fields
+from queueworker.resource.generate import _fields, crd_yaml
 from queueworker.resource.reasons import ConditionType, Reason
-from queueworker.resource.spec import QueueWorkerSpec, RoutingSpec
+from queueworker.resource.spec import INT_OR_STRING, QueueWorkerSpec, RoutingSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,7 @@ def test_every_field_is_described_in_a_sentence(path: str) -> None:
     assert text.endswith("."), f"{path}: {text!r}"
 
 
-@pytest.mark.parametrize("path", [p for p, node in SPEC.items() if node["type"] != "object"])
+@pytest.mark.parametrize("path", [p for p, node in SPEC.items() if node.get("type", INT_OR_STRING) != "object"])
 def test_the_description_tells_the_default(path: str) -> None:
     """The one that the schema has, or the one that holds when the field is not there."""
     node = SPEC[path]
@@ -56,8 +57,56 @@ def test_the_description_tells_the_default(path: str) -> None:
 @pytest.mark.parametrize("path", [p for p in (*SPEC, *STATUS) if p.endswith("Seconds")])
 def test_a_duration_is_a_whole_number_of_seconds_and_says_so(path: str) -> None:
     node = (SPEC | STATUS)[path]
-    assert node["type"] == "integer"
+    assert node.get("type", INT_OR_STRING) == "integer"
     assert UNIT.search(node["description"])
+
+
+def test_every_item_of_a_list_is_described_and_so_are_version_and_kind() -> None:
+    schema = VERSION["schema"]["openAPIV3Schema"]
+    described = [node["items"] for node in nodes(schema) if "items" in node]
+    described += [schema["properties"]["apiVersion"], schema["properties"]["kind"]]
+    assert len(described) > 4
+    assert all(node.get("description", "").endswith(".") for node in described)
+
+
+def test_a_reference_to_a_secret_is_replaced_as_a_whole() -> None:
+    assert all(node["x-kubernetes-map-type"] == "atomic" for p, node in SPEC.items() if p.endswith("SecretRef"))
+
+
+def test_the_yaml_has_no_aliases() -> None:
+    assert not re.search(r"[&*]id\d", crd_yaml())
+
+
+@pytest.mark.parametrize(("given", "port"), [(8083, "8083"), ("8083", "8083"), ("http", "http")])
+def test_the_port_of_a_service_is_a_name_or_a_number_with_or_without_quotes(given: object, port: str) -> None:
+    spec = QueueWorkerSpec.model_validate({"executors": {"service": {"name": "executor", "port": given}}})
+    assert spec.executors.service is not None
+    assert spec.executors.service.port == port
+
+
+@pytest.mark.parametrize("given", [True, 80.5, None, [80]])
+def test_a_port_of_another_type_is_refused(given: object) -> None:
+    with pytest.raises(ValidationError):
+        QueueWorkerSpec.model_validate({"executors": {"service": {"name": "executor", "port": given}}})
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({}, ""),
+        ({"routing": {"drainSeconds": 5}}, "run again; raise drainSeconds to at least 30"),
+        ({"routing": {"drainSeconds": 5, "recovery": "Fail"}}, "are reported as failed"),
+        ({"routing": {"drainSeconds": 5, "taskTimeoutSeconds": 5}}, ""),
+        ({"executors": {"count": 3}}, ""),
+        ({"executors": {"count": 3, "service": {"name": "e"}}}, "executors.count (3, which `kubectl scale` sets)"),
+        ({"executors": {"count": 0, "endpoints": ["http://e:1"]}}, "change the list instead"),
+        ({"executors": {"endpoints": ["http://e:1"]}}, ""),
+    ],
+)
+def test_what_does_something_other_than_one_may_expect_is_a_warning(spec: dict[str, Any], words: str) -> None:
+    warnings = QueueWorkerSpec.model_validate(spec).warnings
+    assert words in "".join(warnings)
+    assert len(warnings) == bool(words)
 
 
 def test_the_limit_of_a_body_is_a_small_number_of_mebibytes() -> None:
@@ -69,16 +118,26 @@ def test_the_limit_of_a_body_is_a_small_number_of_mebibytes() -> None:
 
 def test_the_schema_is_structural() -> None:
     for node in nodes(VERSION["schema"]["openAPIV3Schema"]):
-        assert node["type"] in {"object", "array", "string", "integer", "boolean"}, node
+        assert node.get("type", INT_OR_STRING) in {"object", "array", "string", "integer", "boolean", INT_OR_STRING}, (
+            node
+        )
         assert node.keys().isdisjoint({"$ref", "$defs", "title", "anyOf", "allOf", "additionalProperties", "const"})
-        if node["type"] == "integer":
+        if node.get("type", INT_OR_STRING) == "integer":
             assert node["format"] in {"int32", "int64"}
 
 
-@pytest.mark.parametrize("path", [p for p, node in SPEC.items() if node["type"] in {"string", "array", "integer"}])
+@pytest.mark.parametrize(
+    "path",
+    [p for p, node in SPEC.items() if node.get("type", INT_OR_STRING) in {"string", "array", "integer", INT_OR_STRING}],
+)
 def test_everything_that_a_user_writes_has_a_bound(path: str) -> None:
     node = SPEC[path]
-    bounded = {"string": {"maxLength", "enum"}, "array": {"maxItems"}, "integer": {"maximum"}}[node["type"]]
+    bounded = {
+        "string": {"maxLength", "enum"},
+        "array": {"maxItems"},
+        "integer": {"maximum"},
+        INT_OR_STRING: {"maximum"},
+    }[node.get("type", INT_OR_STRING)]
     assert bounded & node.keys()
 
 

@@ -132,3 +132,16 @@ def test_each_task_is_logged_at_debug(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         RouterLog("team/legacy").completed(flight(), 0.25)
     assert caplog.messages == ["team/legacy: task a completed on executor-1, attempt 1, 250 ms"]
+
+
+@pytest.mark.parametrize(
+    ("fails", "words"),
+    [(True, "whenUnavailable: Fail is about tasks that were pulled"), (False, "they stay in the queue")],
+)
+def test_tasks_that_wait_while_no_executor_is_healthy_are_one_warning(lines: Lines, fails: bool, words: str) -> None:
+    lines.log.unserved(6, fails=fails)
+    lines.log.unserved(0, fails=fails)
+    first, second = lines.take()
+    assert first.startswith("team/legacy: 6 tasks wait and no executor is healthy: nothing is pulled; ")
+    assert words in first
+    assert second == "team/legacy: no tasks wait for an executor any more"

@@ -9,10 +9,13 @@ import pytest
 
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.routing.limits import Limits
+from queueworker.routing.memory import TASK_COPIES
 from queueworker.routing.polling import Hold, Poller
 from queueworker.routing.queue.shared_backoff import SharedBackoff
-from queueworker.routing.task_run import Unreported
+from tests.support.memory import account
 from tests.support.model.virtual_time import VirtualLoop
+
+BUDGET_BYTES = 10_000_000
 
 
 @dataclass
@@ -33,9 +36,9 @@ class Polling:
         self.loop = VirtualLoop()
         self.queue, self.journal = Queue(), Journal()
         self.due = 0
-        self.unreported = Unreported(100, lambda: None)
+        self.memory = account(BUDGET_BYTES)
         limits = Limits(max_concurrent_polls=8)
-        parts = (cast("Any", self.queue), cast("Any", self.journal), self.unreported, limits)
+        parts = (cast("Any", self.queue), cast("Any", self.journal), self.memory, limits)
         self.poller = Poller(QueueWorkerSpec.model_validate(spec), *parts, on_due=self._due)
         self.poller.routing = True
 
@@ -111,8 +114,8 @@ def test_each_reason_to_pull_nothing_holds_and_names_itself(hold: Hold) -> None:
             polling.journal.writable = False
         case Hold.REFUSED_REPORTS:
             polling.queue.refuses_all_reports = True
-        case Hold.UNREPORTED:
-            polling.unreported.add(100)
+        case Hold.MEMORY:
+            polling.memory.take_result(BUDGET_BYTES)
         case Hold.EVENTS:
             polling.journal.has_room = False
     assert polling.poller.hold() is hold
@@ -137,15 +140,16 @@ def test_while_the_queue_is_away_only_the_due_try_starts(polling: Polling) -> No
     assert polling.start_all() == 1
 
 
-def test_room_for_results_comes_back_with_a_call(polling: Polling) -> None:
-    rooms = []
-    unreported = Unreported(10, lambda: rooms.append(1))
-    unreported.add(6)
-    unreported.add(6)
-    assert not unreported.has_room
-    unreported.remove(6)
-    unreported.remove(6)
-    assert rooms == [1]
+def test_no_more_polls_are_under_way_than_the_budget_has_room_for_tasks_like_those_before(polling: Polling) -> None:
+    polling.poller.max_concurrent_polls = 8
+    size = BUDGET_BYTES // 10 // TASK_COPIES
+    polling.memory.take_task(size)
+    polling.memory.give_task(size)
+    assert polling.start_all() == 8
+    polling.memory.take_task(3 * size)
+    polling.memory.give_task(3 * size)
+    polling.end(found=True)
+    assert polling.start_all() == 0, "seven polls may bring tasks that are three times as large"
 
 
 def test_a_closed_poller_asks_no_more(polling: Polling) -> None:

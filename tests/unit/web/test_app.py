@@ -154,9 +154,9 @@ async def test_openapi_is_the_same_in_json_and_yaml_and_describes_every_route(mo
     OpenAPI.model_validate(found)
     routes = {"/health", "/status", "/status/{namespace}/{name}", "/livez", "/readyz", "/metrics"}
     routes |= {"/api/overview", "/api/sparklines", "/api/objects/{namespace}/{name}"}
-    assert set(found["paths"]) == routes
-    for path in routes:
-        operation = found["paths"][path]["get"]
+    retry = "/api/objects/{namespace}/{name}/failures/{eval_id}/retry"
+    assert set(found["paths"]) == {*routes, retry}
+    for operation in [found["paths"][retry]["post"], *(found["paths"][path]["get"] for path in routes)]:
         assert operation["summary"]
         assert operation["description"]
         assert operation["responses"]["200"]["description"] != "Successful Response"

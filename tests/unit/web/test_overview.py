@@ -13,7 +13,8 @@ import pytest
 from queueworker.routing.config import Intent
 from queueworker.routing.snapshot import ExecutorFailure, ExecutorState, Phase, TaskFailure, Transition
 from queueworker.web.app import Mode, create_app
-from queueworker.web.overview import MAX_ERROR_BYTES, Failures, cut, detail, row
+from queueworker.web.options import Failures
+from queueworker.web.overview import MAX_ERROR_BYTES, cut, detail, row
 from queueworker.web.shared import BUILD_SECONDS, MAX_KEPT, Body, Shared
 from queueworker.web.source import ObjectView
 from queueworker.web.state import Level, advice, state_of
@@ -131,10 +132,11 @@ async def test_an_answer_is_compressed_when_the_client_can_read_it() -> None:
 def test_an_answer_is_built_again_after_a_second_and_its_tag_is_that_of_its_content() -> None:
     now = 0.0
     shared = Shared(lambda: now)
-    built = [shared.get_or_build("x", lambda: {"a": 1})]
+    built = [shared.keep("x", Body.of({"a": 1}, 0.0))]
+    assert shared.get("x") is built[0]
     now = BUILD_SECONDS
     assert shared.get("x") is None
-    built += [shared.get_or_build("x", lambda: {"a": 1}), Body.of({"a": 2}, 0.0)]
+    built += [Body.of({"a": 1}, 5.0), Body.of({"a": 2}, 0.0)]
     assert built[0].etag == built[1].etag != built[2].etag
     assert list(json.loads(built[0].raw)) == ["time", "a"]
     assert built[0].zipped == b"", "too small"

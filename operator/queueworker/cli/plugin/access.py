@@ -93,3 +93,21 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
         raise typer.Exit(1) from problem
     except KeyboardInterrupt as interrupt:
         raise typer.Exit(130) from interrupt
+
+
+def object_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Completion: the names of the namespace's objects; none if they cannot be read."""
+    from queueworker.cli.plugin import objects  # noqa: PLC0415
+    from queueworker.cli.plugin.api import Api  # noqa: PLC0415
+
+    given = ctx.params
+    access = Access(given.get("namespace") or "", False, given.get("context") or "", given.get("kubeconfig") or "")
+
+    async def names() -> list[str]:
+        async with Api(access) as api:
+            return [body["metadata"]["name"] for body in await objects.some(api, everywhere=False)]
+
+    try:
+        return [name for name in asyncio.run(names()) if name.startswith(incomplete)]
+    except Problem:
+        return []

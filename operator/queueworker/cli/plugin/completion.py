@@ -41,10 +41,14 @@ def _ask(app: typer.Typer, prog: str, instruction: str, asked: dict[str, str]) -
 
     get_completion_inspect_parameters()  # typer knows the shells from then on
     variable = "_QUEUEWORKER_PLUGIN_COMPLETE"
-    os.environ |= asked | {variable: instruction}
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
-        app(args=[], prog_name=prog, complete_var=variable)
+    before, output = dict(os.environ), io.StringIO()
+    os.environ.update(asked, **{variable: instruction})
+    try:
+        with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
+            app(args=[], prog_name=prog, complete_var=variable)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
     return output.getvalue()
 
 

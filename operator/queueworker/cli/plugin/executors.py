@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from queueworker.cli.plugin.times import time_of
+from queueworker.cli.plugin.times import seconds, time_of
 from queueworker.cli.plugin.values import Body, ExecutorView, Level
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def _executor(e: Body, drained: tuple[str, ...], now: datetime) -> ExecutorView:
         in_flight=int(e.get("in_flight") or 0),
         capacity=int(e.get("capacity") or 0),
         checked_seconds_ago=max(0.0, now.timestamp() - float(checked)) if checked is not None else None,
-        last_failure=str(e.get("reason") or ""),
+        last_failure=_last_failure(e, now),
     )
 
 
@@ -47,18 +47,37 @@ def _stored(e: Body, drained: tuple[str, ...], now: datetime) -> ExecutorView:
     return _executor(e | fields, drained, now)
 
 
+_STATES = {
+    "Healthy": (Level.OK, "healthy"),
+    "WarmingUp": (Level.WARNING, "warming"),
+    "Silent": (Level.WARNING, "silent"),
+    "Ejected": (Level.ERROR, "ejected"),
+    "Unhealthy": (Level.ERROR, "unhealthy"),
+    "Unchecked": (Level.OFF, "unchecked"),
+    "Leaving": (Level.OFF, "leaving"),
+}
+
+
 def _state(e: Body, drained: tuple[str, ...]) -> tuple[Level, str]:
+    """The operator's word for it. The object's status, and operators before 0.2, know only whether it is healthy."""
     if e.get("leaving"):
         return Level.OFF, "draining" if e.get("name") in drained else "leaving"
-    if e.get("last_check_time") is None and not e.get("healthy"):
-        return Level.OFF, "unchecked"
-    if e.get("ejected"):
-        return Level.ERROR, "ejected"
-    if not e.get("healthy"):
-        return Level.ERROR, "unhealthy"
-    if e.get("warming"):
-        return Level.WARNING, "warming"
-    return Level.OK, "healthy"
+    if (known := _STATES.get(str(e.get("state")))) is not None:
+        return known
+    if e.get("healthy"):
+        return Level.OK, "healthy"
+    return (Level.OFF, "unchecked") if e.get("last_check_time") is None else (Level.ERROR, "unhealthy")
+
+
+def _last_failure(e: Body, now: datetime) -> str:
+    """Why it is unhealthy, else what failed last; and when an ejected one comes back."""
+    failures = e.get("failures") or []
+    found = str(e.get("reason") or "")
+    if not found and failures:
+        found = f"{failures[0].get('reason')} ({seconds(now.timestamp() - float(failures[0].get('time') or 0))} ago)"
+    if until := e.get("ejected_until"):
+        found += f"; back in {seconds(max(0.0, float(until) - now.timestamp()))}"
+    return found.removeprefix("; ")
 
 
 def _as_people_count(name: str) -> tuple[str, int]:

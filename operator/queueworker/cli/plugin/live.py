@@ -28,6 +28,8 @@ class Live:
 
     workers: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The QueueWorkers that it routes for, by namespace/name."""
+    history: dict[str, list[float | None]] = field(default_factory=dict)
+    """Tasks a minute of each QueueWorker, every 5 s, the latest last; None is a gap."""
     replica: str = ""
     """The leader, which answered."""
     version: str = ""
@@ -54,14 +56,23 @@ class Operator:
         """Never fails: the problem is in the result."""
         for _ in range(STANDBY_TRIES):
             try:
-                answer = await self.get("/status")
+                answer, lines, overview = await asyncio.gather(
+                    self.get("/status"), self._optional("/api/sparklines"), self._optional("/api/overview")
+                )
             except Problem as problem:
                 return Live(problem=str(problem))
-            if answer.get("leading") or "executors" in answer:
-                return _live(answer)
+            if answer.get("leading"):
+                return _live(answer, lines, overview)
             await asyncio.sleep(STANDBY_PAUSE_SECONDS)
         leader = f"{answer.get('leader')} leads, and is not ready" if answer.get("leader") else "no replica leads"
-        return Live(problem=f"the operator's replicas stand by: {leader}", version=_version(answer))
+        return Live(problem=f"the operator's replicas stand by: {leader}", version=str(overview.get("version") or ""))
+
+    async def _optional(self, path: str) -> dict[str, Any]:
+        """Empty if the operator has no such answer: it may be older."""
+        try:
+            return await self.get(path)
+        except Problem:
+            return {}
 
     async def get(self, path: str) -> dict[str, Any]:
         """The answer to a GET. Raises Problem."""
@@ -105,10 +116,7 @@ class Operator:
             raise Problem(f"the operator {self.where} {why(error)}; check --operator") from error
 
 
-def _live(answer: dict[str, Any]) -> Live:
+def _live(answer: dict[str, Any], lines: dict[str, Any], overview: dict[str, Any]) -> Live:
     workers = {str(worker["name"]): worker for worker in answer.get("queue_workers") or [] if "name" in worker}
-    return Live(workers, str(answer.get("leader") or ""), _version(answer))
-
-
-def _version(answer: dict[str, Any]) -> str:
-    return str(answer.get("version") or "")
+    history = {str(name): series[0] for name, series in (lines.get("objects") or {}).items() if series}
+    return Live(workers, history, str(answer.get("leader") or ""), str(overview.get("version") or ""))

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from queueworker import __version__
-from queueworker.cli.plugin.access import Access, run, with_access
+from queueworker.cli.plugin import failed as failed_cli
+from queueworker.cli.plugin.access import Access, object_names, run, with_access
 from queueworker.cli.usage import Group
 
 if TYPE_CHECKING:
@@ -49,7 +50,13 @@ class Output(StrEnum):
 
 
 Name = Annotated[
-    str | None, typer.Argument(metavar="[NAME]", show_default=False, help="The QueueWorker; optional if there is one.")
+    str | None,
+    typer.Argument(
+        metavar="[NAME]",
+        show_default=False,
+        help="The QueueWorker; optional if there is one.",
+        autocompletion=object_names,
+    ),
 ]
 Format = Annotated[Output, typer.Option("--output", "-o", help="json has all that the text has.")]
 
@@ -143,6 +150,48 @@ def undrain(access: Access, executor: Executor, name: Name = None, *, output: Fo
     drain(access, executor, name, undo=True, output=output)
 
 
+def check(
+    access: Access,
+    name: Name = None,
+    *,
+    short: Annotated[bool, typer.Option("--short", help="Show errors and warnings only.")] = False,
+    output: Format = Output.TEXT,
+) -> None:
+    """Find what is missing for it to work, and say what to do. The exit status is 1 if there are errors."""
+    from queueworker.cli.plugin import screen
+    from queueworker.cli.plugin.check_screen import check_lines
+    from queueworker.cli.plugin.checks import check as reading
+    from queueworker.cli.plugin.findings import counts
+
+    found = run(reading(access, name))
+    errors, warnings, total = counts(found)
+    if output is Output.JSON:
+        findings = [asdict(finding) for finding in found]
+        print_json({"errors": errors, "warnings": warnings, "checks": total, "findings": findings})
+    else:
+        glyphs, size = screen.here()
+        screen.show(check_lines(found, size, glyphs, short=short))
+    if errors:
+        raise typer.Exit(1)
+
+
+def top(access: Access, *, output: Format = Output.TEXT) -> None:
+    """Watch all QueueWorkers, worst first. On a pipe, or with -o json, they are printed once."""
+    from queueworker.cli.plugin import screen
+    from queueworker.cli.plugin import top as watching
+    from queueworker.cli.plugin.top_screen import TopState, top_lines
+
+    if output is Output.TEXT and sys.stdout.isatty():
+        print(run(watching.top(access)))
+        return
+    views = run(watching.once(access))
+    if output is Output.JSON:
+        print_json([view.as_json() for view in views])
+        return
+    glyphs, size = screen.here()
+    screen.show(top_lines(views, TopState(selected=-2), size, glyphs)[:-1])
+
+
 def _say(done: Done, output: Output) -> None:
     if output is Output.JSON:
         print_json(asdict(done))
@@ -152,7 +201,10 @@ def _say(done: Done, output: Output) -> None:
         print(f"note: {done.note}", file=sys.stderr)
 
 
+app.add_typer(failed_cli.app, name="failed")
 app.command()(with_access(status, everywhere=True))
+app.command()(with_access(top, everywhere=True))
+app.command()(with_access(check, everywhere=True))
 for verb in (suspend, resume, drain, undrain):
     app.command()(with_access(verb))
 

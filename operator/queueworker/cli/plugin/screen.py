@@ -71,18 +71,6 @@ def size_of(stream: TextIO) -> Size:
     return Size(columns, lines)
 
 
-def seconds(value: float | None) -> str:
-    """A time span as people write it, in at most five characters."""
-    if value is None:
-        return "-"
-    if value < 10:
-        return f"{value:.1f} s"
-    for limit, unit, factor in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
-        if value < limit:
-            return f"{value / factor:.0f} {unit}"
-    return f"{value / 86400:.0f} d"
-
-
 def number(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
 
@@ -94,12 +82,12 @@ def bar(used: int, capacity: int, glyphs: Glyphs, width: int = 10) -> str:
     return glyphs.full * full + glyphs.empty * (cells - full)
 
 
-def sparkline(values: Sequence[float], glyphs: Glyphs, width: int) -> str:
-    """The latest values as a line of signs, from zero to the largest."""
+def sparkline(values: Sequence[float | None], glyphs: Glyphs, width: int) -> str:
+    """The latest values as a line of signs, from zero to the largest; a gap is a space."""
     shown = values[-width:]
-    top = max(shown, default=0)
+    top = max((value for value in shown if value is not None), default=0) or 1
     last = len(glyphs.spark) - 1
-    return "".join(glyphs.spark[round(value / top * last) if top > 0 else 0] for value in shown)
+    return "".join(" " if value is None else glyphs.spark[round(value / top * last)] for value in shown)
 
 
 def length(line: Line) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from queueworker.cli.plugin.screen import Glyphs, Line, Size, Span, bar, columns, fit, number, seconds, sparkline
+from queueworker.cli.plugin.screen import Glyphs, Line, Size, Span, bar, columns, fit, number, sparkline
+from queueworker.cli.plugin.times import seconds
 from queueworker.cli.plugin.values import Level
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ def _head(view: View, size: Size, glyphs: Glyphs) -> list[Line]:
     for note in view.notes:
         lines += _message("Note", note, Level.WARNING, size)
     lines.append(_labelled("Rate", _rate(view, glyphs)))
+    if view.completed is not None:
+        text = f"{number(view.completed)} completed, {number(view.failed)} failed in all"
+        lines.append(_labelled("Tasks", [(text, "")]))
     lines += _peer("Queue", view.queue, _waiting(view), view.queue_url, size, glyphs)
     lines += _peer("Events", view.events, _events(view), "", size, glyphs)
     lines += _peer("Journal", view.journal, "", "", size, glyphs)
@@ -85,8 +89,6 @@ def _rate(view: View, glyphs: Glyphs) -> list[Span]:
     spans: list[Span] = [("  ".join(parts), "")]
     if view.failed_per_minute is not None:
         spans.append((f"  failed {number(view.failed_per_minute)}/min", Level.ERROR if view.failed_per_minute else ""))
-    if view.completed is not None:
-        spans.append((f"  completed {number(view.completed)}, failed {number(view.failed)} in all", "dim"))
     return spans
 
 

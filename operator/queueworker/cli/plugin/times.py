@@ -1,4 +1,4 @@
-"""Times of the API server."""
+"""Times: read from the API server, and written for people."""
 
 from __future__ import annotations
 
@@ -11,3 +11,15 @@ def time_of(text: object) -> datetime | None:
         return datetime.fromisoformat(str(text)).astimezone(UTC)
     except ValueError:
         return None
+
+
+def seconds(value: float | None) -> str:
+    """A time span as people write it, in at most five characters."""
+    if value is None:
+        return "-"
+    if value < 10:
+        return f"{value:.1f} s"
+    for limit, unit, factor in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
+        if value < limit:
+            return f"{value / factor:.0f} {unit}"
+    return f"{value / 86400:.0f} d"

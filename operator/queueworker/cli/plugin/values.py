@@ -57,7 +57,7 @@ class ExecutorView:
     url: str
     level: Level
     state: str
-    """healthy, warming, unhealthy, ejected, unchecked, leaving or drained."""
+    """healthy, warming, silent, unhealthy, ejected, unchecked, leaving, draining or drained."""
     in_flight: int = 0
     capacity: int = 0
     checked_seconds_ago: float | None = None
@@ -86,15 +86,15 @@ class View:
     events_dropped: int | None = None
     in_flight: int | None = None
     per_minute: int | None = None
-    failed_per_minute: float | None = None
+    failed_per_minute: int | None = None
     p50_seconds: float | None = None
     p95_seconds: float | None = None
     completed: int | None = None
     failed: int | None = None
     pipeline: dict[str, int] | None = None
     """Tasks by the step that they are at, in the order of the steps."""
-    history: tuple[float, ...] = ()
-    """Completed and failed tasks of equal spans of time, the latest last."""
+    history: tuple[float | None, ...] = ()
+    """Tasks a minute, every 5 s, the latest last; None is a gap."""
     migration: str = ""
     celery_percent: int = 0
     drained: tuple[str, ...] = ()

@@ -32,7 +32,7 @@ def view(body: Body, live: Live, now: datetime, *, version: str = "") -> View:
     queue, events, journal = links.values()
     state = _state(metadata, conditions, pool, links)
     known = worker is not None
-    healthy = sum(e.level in {Level.OK, Level.WARNING} and e.state in {"healthy", "warming"} for e in pool)
+    healthy = sum(e.level in {Level.OK, Level.WARNING} and e.state in {"healthy", "warming", "silent"} for e in pool)
     return View(
         namespace=metadata["namespace"],
         name=metadata["name"],
@@ -50,6 +50,7 @@ def view(body: Body, live: Live, now: datetime, *, version: str = "") -> View:
         celery_percent=int((spec.get("migration") or {}).get("celeryPercent", 50)),
         notes=_notes(live.version, version, metadata, status),
         next=_next(metadata, state, executors, drained, worker, status),
+        history=tuple(live.history.get(key, ())),
         **_numbers(worker, status),
     )
 
@@ -75,6 +76,10 @@ def _numbers(worker: Body | None, status: Body) -> dict[str, Any]:
         "events_dropped": events.get("dropped"),
         "in_flight": tasks.get("in_flight"),
         "per_minute": tasks.get("per_minute"),
+        "failed_per_minute": tasks.get("failed_per_minute"),
+        "p50_seconds": tasks.get("p50_seconds"),
+        "p95_seconds": tasks.get("p95_seconds"),
+        "pipeline": tasks.get("pipeline"),
         **{name: _in_all(tasks.get(name), stored.get(name)) for name in ("completed", "failed")},
     }
 

@@ -78,6 +78,17 @@ class AnswerReader:
         self._interim = 0
         self._large_body: BytesIO | None = None
 
+    @property
+    def received(self) -> int:
+        """Bytes of an answer that is not whole yet."""
+        return self._received
+
+    @property
+    def expected_bytes(self) -> int:
+        """How many bytes the body may have in the end; known once its head is there."""
+        size = self._content_length() if self._head_known else None
+        return self.limit if size is None else min(size, self.limit)
+
     def begin(self, limit: int) -> None:
         """Read the next answer. A 2xx body above `limit` bytes is `Oversized`; any other is cut."""
         if limit != self.limit:

@@ -13,6 +13,8 @@ from queueworker.routing.http.errors import Broken, NotSent, TimedOut, TooLarge,
 if TYPE_CHECKING:
     import socket
 
+    from queueworker.routing.memory import Claim, MemoryAccount
+
 # Shorter than what servers commonly keep an idle connection for (uvicorn 5 s), so that the peer rarely closes one in
 # the moment that we write to it: that would be ambiguous.
 MAX_IDLE_SECONDS = 4.0
@@ -20,6 +22,8 @@ MAX_IDLE_SECONDS = 4.0
 MAX_AGE_SECONDS = 60.0
 # Of a request's body: given to the transport at once, when it has room.
 SLICE_BYTES = 256 * 1024
+# Of an answer: what is larger is received once the process has room for it, if it is to be accounted for.
+UNCLAIMED_BYTES = 64 * 1024
 
 
 class Connection(asyncio.Protocol):
@@ -30,8 +34,10 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_claim",
         "_future",
         "_loop",
+        "_memory",
         "_paused",
         "_peek",
         "_reader",
@@ -39,6 +45,7 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_unsent",
         "_url",
+        "_waits_since",
         "_written",
         "closed",
         "deadline",
@@ -59,16 +66,23 @@ class Connection(asyncio.Protocol):
         self._written = False
         """Whether some of the request went through the transport."""
         self._paused = False
+        self._memory: MemoryAccount | None = None
+        self._claim: Claim | None = None
+        """Room for the answer, if it is large."""
+        self._waits_since = 0.0
         self.closed = False
         self.deadline = 0.0
         """Of the exchange under way, on the clock of whoever started it; likewise the two below."""
         self.idle_since = self.opened = now
 
     def exchange(
-        self, url: str, head: bytes, body: bytes, deadline: float, limit: int
+        self, url: str, head: bytes, body: bytes, deadline: float, limit: int, memory: MemoryAccount | None = None
     ) -> asyncio.Future[Answer | TransportError]:
-        """Send a request, once. `head` is small; it may hold the body already. Raises `NotSent`."""
-        self._url, self.deadline, self._written = url, deadline, False
+        """Send a request, once. `head` is small; it may hold the body already. Raises `NotSent`.
+
+        With `memory`, a large answer is received when there is room for it. That wait does not count as its time.
+        """
+        self._url, self.deadline, self._written, self._memory = url, deadline, False, memory
         self._reader.begin(limit)
         taken = 0 if self._socket is None else self._write_directly(self._socket, head)
         future = self._future = self._loop.create_future()
@@ -78,6 +92,12 @@ class Connection(asyncio.Protocol):
             self._unsent = memoryview(body)
             self._write_more()
         return future
+
+    def release_room(self) -> None:
+        """Give back the room that the answer had. To be called by who has got the answer, in the same step."""
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
 
     def usable(self, now: float) -> bool:
         """Whether another request may be written to it. Looks at the socket: the loop may not have told us yet."""
@@ -89,6 +109,11 @@ class Connection(asyncio.Protocol):
     def has_news(self) -> bool:
         """Whether the peer has sent something or closed the connection, and the loop has not told us yet."""
         return bool(self._peek.poll(0))
+
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether the peer has more to say, and we do not read it yet."""
+        return self._claim is not None and not self._claim.granted
 
     def time_out(self) -> None:
         self._fail(TimedOut(f"{self._url}: timed out before the whole answer came"))
@@ -113,6 +138,8 @@ class Connection(asyncio.Protocol):
         else:
             if answer is not None:
                 self._end(answer)
+            elif self._memory is not None and self._claim is None and self._reader.received > UNCLAIMED_BYTES:
+                self._claim_room(self._memory)
 
     def eof_received(self) -> None:
         """The peer has closed its side: that is the end of a body without a length."""
@@ -135,6 +162,16 @@ class Connection(asyncio.Protocol):
         self._write_more()
 
     # ---
+
+    def _claim_room(self, memory: MemoryAccount) -> None:
+        self._claim = memory.claim(self._reader.expected_bytes, self._go_on_reading)
+        if not self._claim.granted:
+            self._waits_since = self._loop.time()
+            self._transport.pause_reading()
+
+    def _go_on_reading(self) -> None:
+        self.deadline += self._loop.time() - self._waits_since
+        self._transport.resume_reading()
 
     def _ended_in_order(self) -> bool:
         """Over TLS the peer says so itself: anybody could have cut the connection. Both loops call it an end."""

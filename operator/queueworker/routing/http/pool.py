@@ -105,6 +105,8 @@ class Pool:
         self._idle = [connection for connection in self._idle if not connection.closed]
         due = min((connection.idle_since + MAX_IDLE_SECONDS for connection in self._idle), default=math.inf)
         for connection in tuple(self.in_use):
+            if connection.waits_for_room:
+                continue
             if connection.deadline <= now:
                 connection.time_out()
             elif connection.deadline < due:

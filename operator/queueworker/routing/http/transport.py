@@ -25,6 +25,8 @@ from queueworker.routing.http.pool import Origin, Pool
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from queueworker.routing.memory import MemoryAccount
+
 __all__ = ["Answer", "Broken", "HttpTransport", "NotSent", "TimedOut", "TooLarge", "Transport", "TransportError"]
 
 # The sweep looks at least this often while there are connections, and at most that often.
@@ -61,16 +63,21 @@ def tls_context() -> ssl.SSLContext:
 
 
 class HttpTransport:
-    """HTTP/1.1 over connections that are kept. Each request is sent once; docs/design.md says why that is ours."""
+    """HTTP/1.1 over connections that are kept. Each request is sent once; docs/design.md says why that is ours.
+
+    With `memory`, large answers to POST requests are received when there is room for them.
+    """
 
     def __init__(
         self,
         clock: Callable[[], float] = time.monotonic,
         look_up: LookUp = look_up,
         tls: Callable[[], ssl.SSLContext] = tls_context,
+        memory: MemoryAccount | None = None,
     ) -> None:
         self._clock = clock
         self._tls = tls
+        self._memory = memory
         self._lookups = Lookups(look_up)
         self._pools: dict[str, Pool] = {}
         """By what their URLs have before the path. Those that have no connections are dropped."""
@@ -97,15 +104,18 @@ class HttpTransport:
         connection = pool.take(now) or await pool.connect(url, timeout)
         if deadline < self._sweep_due:
             self._sweep_by(deadline)
+        memory = None if body is None else self._memory
         in_use = pool.in_use
         in_use.add(connection)
         try:
-            answer = await connection.exchange(url, head, rest, deadline, limit)
+            answer = await connection.exchange(url, head, rest, deadline, limit, memory)
         except BaseException:
             connection.abort()
             raise
         finally:
             in_use.discard(connection)
+            if memory is not None:
+                connection.release_room()
         if isinstance(answer, TransportError):
             raise answer
         if not connection.closed:

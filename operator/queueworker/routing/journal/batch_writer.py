@@ -26,7 +26,10 @@ REFUSED = frozenset({b"FENCED", b"NOLEASE", b"STALE"})
 
 
 class BatchWriter:
-    """Writes what is in the buffer. `on_room` is called when a full buffer of events has room again."""
+    """Writes what is in the buffer.
+
+    `on_written` is called after each batch, `on_room` when a full buffer of events has room again.
+    """
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class BatchWriter:
         counters: Counters,
         *,
         times: JournalTimes,
+        on_written: Callable[[], None],
         on_room: Callable[[], None],
     ) -> None:
         self.wake = asyncio.Event()
@@ -47,6 +51,7 @@ class BatchWriter:
         self._link = link
         self._counters = counters
         self._times = times
+        self._on_written = on_written
         self._on_room = on_room
         self._waiters: list[tuple[str | None, asyncio.Future[None]]] = []
         """Futures of those who wait for an id's entry, or for everything, to be written."""
@@ -136,6 +141,7 @@ class BatchWriter:
             self._link.failed(error)
             return False
         written = await self._take_answer(answer, batch, instance)
+        self._on_written()
         if full and not self._buffer.events.full:
             self._on_room()
         return written

@@ -61,10 +61,10 @@ class EventBuffer:
         """No entry leaves with an event any more: the journal that held them is not ours."""
         self._events = deque((event, None) for event, _ in self._events)
 
-    def drop_oldest(self) -> list[BufferedEvent]:
-        """Drop what is above the bound, but never the last one. Returns what was dropped."""
-        dropped = []
-        while self.bytes > self._max_bytes and len(self._events) > 1:
+    def drop_oldest(self, excess: int = 0) -> list[BufferedEvent]:
+        """Drop what is above the bound, and so many bytes at least, but never the last event. Returns the dropped."""
+        dropped, most = [], min(self._max_bytes, self.bytes - excess)
+        while self.bytes > most and len(self._events) > 1:
             dropped.append(self._take_oldest())
         return dropped
 

@@ -173,6 +173,12 @@ class Backlog:
         if gone is not None:
             self.bytes -= len(gone[1])
 
+    def drop_oldest(self, excess: int) -> None:
+        """Drop so many bytes at least, but never the last record."""
+        most = self.bytes - excess
+        while self.bytes > most and len(self) > 1:
+            self.drop(next(iter(self._records)))
+
     def take(self, max_bytes: float = float("inf")) -> Backlog:
         """The oldest, so many bytes at most; or one that is larger. They wait no longer then."""
         taken = Backlog(self._limits)

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from queueworker.routing.journal.redis_client import Client
     from queueworker.routing.journal.times import JournalTimes
     from queueworker.routing.limits import Limits
+    from queueworker.routing.memory import MemoryAccount
     from queueworker.routing.snapshot import Link
     from queueworker.routing.wire.outcome import Event
 
@@ -70,6 +71,7 @@ class Journal:
         counters: Counters,
         *,
         limits: Limits,
+        memory: MemoryAccount,
         clock: Callable[[], float],
         on_recovered: Callable[[dict[str, bytes]], None],
         on_fenced: Callable[[set[str]], None],
@@ -79,6 +81,7 @@ class Journal:
         times: JournalTimes = TIMES,
     ) -> None:
         self._counters = counters
+        self._memory = memory
         self._times = times
         self._on_fenced = on_fenced
         self._on_link = on_link
@@ -91,7 +94,7 @@ class Journal:
         )
         self._link = RedisLink(redis_url, counters, self._link_changed)
         self._buffer = WriteBuffer(limits)
-        room = TakeoverRoom(limits.max_takeover_bytes)
+        room = TakeoverRoom(limits.max_takeover_bytes, memory)
         self._lease = Lease(
             *(self._redis, Instance(f"queueworker:{{{group}}}:", worker_id), self._link, room),
             times=times,
@@ -103,7 +106,10 @@ class Journal:
             *(self._redis, self._lease, room, self._buffer), times=times, on_recovered=on_recovered
         )
         self._writer = BatchWriter(
-            *(self._redis, self._buffer, self._lease, self._link, counters), times=times, on_room=on_room
+            *(self._redis, self._buffer, self._lease, self._link, counters),
+            times=times,
+            on_written=self._bound_memory,
+            on_room=on_room,
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
@@ -171,13 +177,13 @@ class Journal:
     def finish(self, eval_id: str, event: Event | None = None, failed: FailedTask | None = None) -> None:
         """Publish the event, then forget the entry; keep a record of a failed task."""
         self._buffer.finish(eval_id, event, failed)
-        self._bound_events()
+        self._bound_memory()
         self._writer.wake.set()
 
     def publish(self, event: Event) -> None:
         """Publish soon, in the order of the calls."""
         self._buffer.events.add(event)
-        self._bound_events()
+        self._bound_memory()
         self._writer.wake.set()
 
     async def verify_lease(self) -> None:
@@ -209,7 +215,7 @@ class Journal:
     def inherit(self, unwritten: Unwritten) -> None:
         """Take what another journal could not write, before our own."""
         self._buffer.inherit(unwritten)
-        self._bound_events()
+        self._bound_memory()
         self._writer.wake.set()
 
     def hand_over(self) -> dict[str, bytes]:
@@ -257,10 +263,15 @@ class Journal:
     def _link_changed(self) -> None:
         if not self._link.journal.ok:
             self._writer.release_all()
-        self._bound_events()
+        self._bound_memory()
         self._on_link()
 
-    def _bound_events(self) -> None:
-        """While Redis is away the oldest events are dropped above a bound. While it is there nothing is."""
-        if self._buffer.events.full and not self._link.events.ok:
-            self._counters.events_dropped += self._buffer.drop_oldest_events()
+    def _bound_memory(self) -> None:
+        """Tell the budget what waits. While Redis is away the oldest events are dropped above a bound, and what exceeds
+        this router's part of the budget. While Redis is there nothing is dropped.
+        """
+        buffer, memory = self._buffer, self._memory
+        memory.set_buffered(buffer.buffered_bytes)
+        if not self._link.events.ok and (buffer.events.full or memory.excess):
+            self._counters.events_dropped += buffer.drop_oldest(memory.excess)
+            memory.set_buffered(buffer.buffered_bytes)

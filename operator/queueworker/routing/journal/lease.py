@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from queueworker.routing.journal.redis_client import Client
     from queueworker.routing.journal.redis_link import RedisLink
     from queueworker.routing.journal.times import JournalTimes
+    from queueworker.routing.memory import MemoryAccount
 
 log = logging.getLogger(__name__)
 
@@ -51,20 +52,25 @@ class Instance:
 
 
 class TakeoverRoom:
-    """How much a heartbeat may move from dead instances into our journal: one portion, until that one is read."""
+    """How much a heartbeat may move from dead instances into our journal: one portion, until that one is read.
 
-    def __init__(self, max_bytes: int) -> None:
+    None while the router may not pull either: what dead instances left is safe in Redis.
+    """
+
+    def __init__(self, max_bytes: int, memory: MemoryAccount) -> None:
         self.unread = asyncio.Event()
         """Our journal has entries that we have not read, or may have."""
         self.wanted = asyncio.Event()
         """There may be more to move: the next heartbeat is due at once."""
         self._max_bytes = max_bytes
+        self._memory = memory
         self._uncertain = False
         self._filled = False
 
     @property
     def bytes(self) -> int:
-        return 0 if self.unread.is_set() or self._uncertain else self._max_bytes
+        waits = self.unread.is_set() or self._uncertain or not self._memory.has_room
+        return 0 if waits else self._max_bytes
 
     def uncertain(self) -> None:
         """A heartbeat that was to move something had no answer: it may still be on its way, until a later one had."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from aiohappyeyeballs import start_connection
 from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
 HAPPY_EYEBALLS_SECONDS = 0.25
 
 _packer = HiredisRespSerializer()
+
+
+_lookups_of: WeakKeyDictionary[asyncio.AbstractEventLoop, Lookups] = WeakKeyDictionary()
+
+
+def _lookups() -> Lookups:
+    """Those of all connections of this loop: however many they are, a name server that is slow is asked once."""
+    return _lookups_of.setdefault(asyncio.get_running_loop(), Lookups(look_up))
 
 
 class _Mended:
@@ -45,7 +54,7 @@ class _ToAnyAddress(_Mended):
     async def _connect(self) -> None:
         async with asyncio.timeout(self.socket_connect_timeout):  # type: ignore[attr-defined]
             try:
-                addresses = await Lookups(look_up).find(self.host, self.port)  # type: ignore[attr-defined]
+                addresses = await _lookups().find(self.host, self.port)  # type: ignore[attr-defined]
             except ValueError as error:
                 raise OSError(str(error)) from error
             self._connected = await start_connection(list(addresses), happy_eyeballs_delay=HAPPY_EYEBALLS_SECONDS)

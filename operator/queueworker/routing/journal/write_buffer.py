@@ -84,6 +84,11 @@ class WriteBuffer:
         """Whether there is anything to write."""
         return bool(self.unwritten or self.events or self._removals or self.failed_tasks)
 
+    @property
+    def buffered_bytes(self) -> int:
+        """Of events and records that wait."""
+        return self.events.bytes + self.failed_tasks.bytes
+
     def may_be_stored(self, eval_id: str) -> bool:
         """Whether Redis may hold an entry of that id that we wrote, or know of."""
         under_way = self._under_way
@@ -118,9 +123,13 @@ class WriteBuffer:
         self.entries.update(new)
         return new
 
-    def drop_oldest_events(self) -> int:
-        """Drop events above the bound, and let their entries go. Returns how many were dropped."""
-        dropped = self.events.drop_oldest()
+    def drop_oldest(self, excess: int) -> int:
+        """Drop events above the bound and so many bytes at least, then records of failed tasks; let the entries of the
+        events go. Returns how many events were dropped.
+        """
+        left = self.buffered_bytes - excess
+        dropped = self.events.drop_oldest(excess)
+        self.failed_tasks.drop_oldest(self.buffered_bytes - left)
         self._removals.update(dict.fromkeys(self._removals_with(dropped)))
         return len(dropped)
 

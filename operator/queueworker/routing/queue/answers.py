@@ -16,6 +16,7 @@ from queueworker.routing.wire.task import Task, parse_task
 # A report gets these for a time: worth sending again. Every other 4xx refuses this very report.
 _TRANSIENT = frozenset({401, 403, 408, 425, 429})
 _TAKEN = {True: "completed", False: "failed"}
+MAX_DEPTH = 2**63 - 1
 _UNKNOWN_ID = "not_found"
 _UNKNOWN_ID_DETAIL = "Task not found"
 
@@ -51,7 +52,8 @@ def read_poll(status: int, body: bytes) -> Task | None:
     try:
         task = parse_task(body)
     except InvalidAnswer as error:
-        cause = LossCause.UNREADABLE if body[:1] == b"{" else _CAUSE
+        # What begins as an object and is none was a task, perhaps. A whole object that is no task is somebody else's.
+        cause = LossCause.UNREADABLE if body[:1] == b"{" and read_object(body) is None else _CAUSE
         raise ForeignAnswer(f"200 with something that is not a task ({describe(body)})", cause) from error
     return task
 
@@ -74,9 +76,13 @@ def read_report(status: int, body: bytes, *, completed: bool) -> Reply:
 
 
 def read_depth(status: int, body: bytes) -> int | None:
-    """Tasks that wait, by the answer of `GET /status`; None when the answer is not the queue's."""
+    """Tasks that wait, by the answer of `GET /status`; None when the answer is not the queue's.
+
+    The status of an object holds 64 bits: the API server would refuse all of a status with a larger number.
+    """
     queued = _field(body, "queued") if status == 200 else None
-    return queued if isinstance(queued, int) and not isinstance(queued, bool) and queued >= 0 else None
+    known = isinstance(queued, int) and not isinstance(queued, bool) and 0 <= queued <= MAX_DEPTH
+    return queued if known else None
 
 
 def read_look_up(status: int, body: bytes) -> str | None:

@@ -1,0 +1,54 @@
+"""`check` as lines of text: errors and warnings stand out, and each says what to do."""
+
+from __future__ import annotations
+
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+from queueworker.cli.plugin.findings import counts
+from queueworker.cli.plugin.screen import UNICODE, Glyphs, Line, Size
+from queueworker.cli.plugin.values import Level
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from queueworker.cli.plugin.findings import Finding
+
+
+def check_lines(found: Sequence[Finding], size: Size, glyphs: Glyphs, *, short: bool) -> list[Line]:
+    """`short`: only errors and warnings. Findings about one object follow its name."""
+    lines: list[Line] = []
+    subject = ""
+    for finding in found:
+        if short and finding.level not in {Level.ERROR, Level.WARNING}:
+            continue
+        if finding.subject != subject:
+            subject = finding.subject
+            lines.append([(subject, "bold")])
+        lines += _finding(finding, size, glyphs)
+    return [*lines, _total(found)]
+
+
+def _finding(finding: Finding, size: Size, glyphs: Glyphs) -> list[Line]:
+    sign = _sign(finding.level, glyphs)
+    advice = f" {glyphs.hint} {finding.advice}" if finding.advice else ""
+    width = max(20, size.width - len(sign) - 1)
+    first, *rest = wrap(finding.message + advice, width, break_on_hyphens=False, break_long_words=False)
+    return [[(f"{sign} {first}", finding.level)], *([(" " * (len(sign) + 1) + line, finding.level)] for line in rest)]
+
+
+def _sign(level: Level, glyphs: Glyphs) -> str:
+    if level is Level.OK:
+        return "✔" if glyphs is UNICODE else "+"
+    return glyphs.levels[level]
+
+
+def _total(found: Sequence[Finding]) -> Line:
+    errors, warnings, total = counts(found)
+    text = f"{_plural(errors, 'error')}, {_plural(warnings, 'warning')} of {total}"
+    level = Level.ERROR if errors else Level.WARNING if warnings else Level.OK
+    return [(f"{text}{'; exit status 1' if errors else ''}", level)]
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"

@@ -1,0 +1,50 @@
+"""Errors of usage: in our words, and not in those of the library that validates options."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from queueworker.cli.main import app
+from queueworker.cli.plugin.completion import candidates
+from queueworker.cli.plugin.main import PROG
+from queueworker.cli.plugin.main import app as plugin
+
+WORDS_OF_LIBRARIES = ("Value error", "Input should", "pydantic", "validation", "Traceback")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["failed", "list", "-o", "yaml"], "'yaml' is not one of 'table', 'wide', 'json'"),
+        (["failed", "list", "--limit", "x"], "'x' is not a whole number"),
+        (["failed", "list", "--limit", "0"], "0 is too small: it must be at least 1"),
+        (["operator", "--port", "70000"], "70000 is too large: it must be at most 65535"),
+        (["operator", "--log-format", "xml"], "'xml' is not one of"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_told_in_plain_words(words: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not [word for word in WORDS_OF_LIBRARIES if word in result.output]
+
+
+def test_an_option_of_the_plugin_is_told_in_plain_words() -> None:
+    result = CliRunner().invoke(plugin, ["status", "-o", "yaml"])
+    assert result.exit_code == 2
+    assert "'yaml' is not one of 'text', 'json'" in result.output
+    assert not [word for word in WORDS_OF_LIBRARIES if word in result.output]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["st"], {"status"}),
+        (["failed", ""], {"list", "show", "retry"}),
+        (["check", "--sh"], {"--short"}),
+        (["status", "-o", ""], {"text", "json"}),
+    ],
+)
+def test_words_are_completed(words: list[str], expected: set[str]) -> None:
+    assert {line.split("\t")[0] for line in candidates(plugin, PROG, words)} == expected

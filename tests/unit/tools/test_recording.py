@@ -1,0 +1,50 @@
+"""The recording of the demo: from bytes of a terminal to an animated SVG."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree as ET
+
+from tools.recording import COLUMNS, LAST_FRAME_SECONDS, ROWS, SPEED, Sample, Terminal, frames
+from tools.terminal_svg import Frame, Run, animation
+
+HELLO = (Run(0, "hello", "green", bold=True),)
+WORLD = (Run(3, "a < b", "default", bold=False),)
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_a_terminal_knows_colours_and_bold() -> None:
+    terminal = Terminal()
+    terminal.feed(b"\x1b[1;32mhello\x1b[0m   ")
+    assert terminal.lines()[0] == HELLO
+    assert not any(terminal.lines()[1:])
+
+
+def test_a_terminal_begins_anew_after_a_full_screen_program() -> None:
+    terminal = Terminal()
+    terminal.feed(b"before\x1b[?1049hfull screen")
+    assert terminal.was_full_screen
+    assert terminal.text.split() == ["full", "screen"]
+    terminal.feed(b"\x1b[?1049lafter")
+    assert terminal.text.split() == ["after"]
+
+
+def test_a_picture_that_stays_is_one_frame_with_all_its_time() -> None:
+    samples = [Sample(0, ((),)), Sample(1, (HELLO,)), Sample(2, (HELLO,)), Sample(3, (WORLD,))]
+    assert frames(samples) == [Frame((HELLO,), 2 / SPEED), Frame((WORLD,), LAST_FRAME_SECONDS)]
+
+
+def test_the_picture_shows_each_frame_at_its_time_and_stores_equal_lines_once() -> None:
+    text = animation([Frame((HELLO, WORLD), 1), Frame((HELLO, ()), 3)], COLUMNS, ROWS, "A title")
+    picture = ET.fromstring(text)
+    texts = [element.text for element in picture.iter(f"{SVG}text")]
+    assert texts == ["hello", "a < b"]
+    assert len(list(picture.iter(f"{SVG}use"))) == 3
+    assert "animation: film 4s steps(1, end) infinite" in text
+    assert re.findall(r"^([\d.]+%)", text, re.MULTILINE) == ["0.000%", "25.000%"]
+
+
+def test_the_picture_needs_nothing_from_elsewhere() -> None:
+    text = animation([Frame((HELLO,), 1)], COLUMNS, ROWS, "A title")
+    assert re.findall(r"https?://[^\"]+", text) == ["http://www.w3.org/2000/svg"]
+    assert "<script" not in text
