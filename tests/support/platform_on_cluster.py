@@ -17,7 +17,7 @@ NAME = "legacy"
 EXECUTORS = 3
 CONCURRENCY = 2
 # A pod that is to go takes no new tasks, and has this long to end those that it runs.
-DRAIN_SECONDS = 20
+DRAIN_SECONDS = 8
 _POD_SECURITY = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 _CONTAINER_SECURITY = {
     "allowPrivilegeEscalation": False,
