@@ -38,7 +38,7 @@ KUBELET = _of_kubernetes("kubelet", "about a minute")
 KUBE_PROXY = _of_kubernetes("kube-proxy", "about 10 seconds")
 CONTROLLER_MANAGER = _of_kubernetes("kube-controller-manager", "about a minute")
 SCHEDULER = _of_kubernetes("kube-scheduler", "about 10 seconds")
-COREDNS = Binary("coredns", required("coredns", "github.com/coredns/coredns"), "coredns", ".", about="about 1.5 minutes")
+COREDNS = Binary("coredns", required("coredns", "github.com/coredns/coredns"), "coredns", ".", about="1.5 minutes")
 PAUSE = Binary("pause", "1", "pause", ".", about="a few seconds")
 NODE = (KUBE_APISERVER, ETCD, CONTROLLER_MANAGER, SCHEDULER, KUBELET, KUBE_PROXY, COREDNS, PAUSE)
 
