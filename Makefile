@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
+AUDIT_VENV := .venv-audit
+AUDIT_STAMP := $(AUDIT_VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 # These tests mostly wait for clocks and processes, so more workers than cores pay off.
@@ -34,6 +36,12 @@ $(BENCH_STAMP): requirements-bench.txt
 	@test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
 	@echo "installing Celery, which the bench measures, in $(BENCH_VENV)"
 	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
+	@touch $@
+
+$(AUDIT_STAMP): requirements-audit.txt
+	@test -x $(AUDIT_VENV)/bin/python || $(PYTHON) -m venv $(AUDIT_VENV)
+	@echo "installing the tools of the audit (300 MB) in $(AUDIT_VENV)"
+	@$(AUDIT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-audit.txt
 	@touch $@
 
 demo: venv ## run the whole platform here and break it; DEMO_SECONDS=30 ends by itself, DEMO_CONTEXT=name uses your cluster
@@ -70,6 +78,10 @@ test-properties: venv ## search for interleavings of faults that break the route
 test-controlplane: venv ## run the tests that need a real kube-apiserver
 	@$(BIN)/python -m devcluster binaries
 	$(PYTEST) -q -rs -n $(WORKERS) --dist loadfile tests/controlplane
+
+test-objects: venv ## apply generated QueueWorkers to a real kube-apiserver; GENERATED_OBJECTS=5000 tries more
+	@$(BIN)/python -m devcluster binaries
+	GENERATED_OBJECTS=$(or $(GENERATED_OBJECTS),2000) $(PYTEST) -q -s tests/controlplane/test_generated_objects.py
 
 test-e2e: venv ## as `make e2e`; where this machine cannot be a node, run what needs none and say why
 	@$(BIN)/python -m tools.e2e
@@ -121,13 +133,29 @@ lint: venv ## check style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-generate: venv ## write the files that are generated from the models: CRD, reference, environment table
+audit: venv $(AUDIT_STAMP) ## check chart, manifests, Dockerfile and workflows with Helm, Trivy, hadolint, actionlint and others
+	@$(BIN)/python -m tools.audit
+
+sbom: $(AUDIT_STAMP) ## write dist/queueworker-operator.cdx.json: the Python packages in the image, with their hashes (CycloneDX)
+	@mkdir -p dist
+	@$(AUDIT_VENV)/bin/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --output-reproducible --output-format JSON --output-file dist/queueworker-operator.cdx.json
+	@echo dist/queueworker-operator.cdx.json
+
+image: venv ## build the image with the container engine of this machine, or a private one
+	@$(BIN)/python -m tools.image build
+
+reproduce: venv ## build the image twice, and compare the digests of its layers
+	@$(BIN)/python -m tools.reproduce
+
+generate: venv ## write the generated files: CRD, reference, environment table, README of the chart
 	@$(BIN)/python -m queueworker.resource.generate
 	@$(BIN)/python -m queueworker.processes.environment_reference
+	@$(BIN)/python -m tools.chart_readme
 
 verify: venv ## fail if a generated file is out of date
 	@$(BIN)/python -m queueworker.resource.generate --check
 	@$(BIN)/python -m queueworker.processes.environment_reference --check
+	@$(BIN)/python -m tools.chart_readme --check
 
 format: venv ## format the code
 	$(BIN)/ruff format .
@@ -138,6 +166,7 @@ lock: venv ## pin the current versions of the dependencies, with hashes
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --group dev -o requirements-dev.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group bench -o requirements-bench.txt
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group audit -o requirements-audit.txt
 
-clean: ## delete both environments and all caches in this folder (not the binaries in ~/.cache/queueworker)
-	rm -rf $(VENV) $(BENCH_VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+clean: ## delete all environments and all caches in this folder (not the binaries in ~/.cache/queueworker)
+	rm -rf $(VENV) $(BENCH_VENV) $(AUDIT_VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,8 +1,8 @@
-"""`python -m tools.audit`: check chart, manifests, Dockerfile and workflows with the tools that others would use.
+"""`python -m tools.audit`: check chart, manifests, Dockerfile and workflows with the usual tools.
 
-Every set of values in the chart's `ci` folder is linted, rendered for the oldest and the newest Kubernetes, and compared
-with the schemas of both. Trivy and hadolint must have no finding of medium weight or more that has no written reason in
-.trivyignore.yaml or .hadolint.yaml. The tools come from the environment `.venv-audit` (`make audit`).
+Each set of values in the folder `ci` of the chart is linted, rendered for the oldest and the newest Kubernetes, and
+compared with the schemas of both. Trivy and hadolint must have no finding of medium weight or more that has no written
+reason in .trivyignore.yaml or .hadolint.yaml. The tools come from the environment `.venv-audit` (`make audit`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from devcluster import binaries
+from devcluster.go_build import Binary, required
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 CHART = ROOT / "charts" / "queueworker-operator"
 TOOLS = ROOT / ".venv-audit" / "bin"
+WORKFLOWS = ROOT / ".github" / "workflows"
+ACTIONLINT = Binary(
+    "actionlint",
+    required("actionlint", "github.com/rhysd/actionlint"),
+    "actionlint",
+    "github.com/rhysd/actionlint/cmd/actionlint",
+    about="a few seconds",
+)
 TRIVY_SEVERITY = "MEDIUM,HIGH,CRITICAL"
 FOREIGN = "monitoring.coreos.com/"
 """Kinds of the Prometheus operator: the schemas of Kubernetes do not have them."""
@@ -120,11 +129,27 @@ def lint_dockerfile() -> None:
     run(TOOLS / "hadolint", "--config", ROOT / ".hadolint.yaml", ROOT / "Dockerfile")
 
 
+def lint_workflows() -> None:
+    """Both tools, without asking GitHub."""
+    run(binaries.find(ACTIONLINT), "-shellcheck=", "-pyflakes=")
+    run(
+        TOOLS / "zizmor",
+        "--offline",
+        "--strict-collection",
+        "--min-severity",
+        "medium",
+        "--persona",
+        "pedantic",
+        WORKFLOWS,
+    )
+
+
 CHECKS = {
     "the chart, by helm lint": lint_chart,
     "chart and manifests, by the schemas of Kubernetes": validate_manifests,
     "chart, manifests and Dockerfile, by Trivy": scan_configuration,
     "the Dockerfile, by hadolint": lint_dockerfile,
+    "the workflows, by actionlint and zizmor": lint_workflows,
 }
 
 

@@ -85,8 +85,11 @@ def engine() -> Iterator[Engine]:
         yield own
 
 
-def build(engine: Engine, tag: str, base: str | None = None) -> None:
-    """Build the Dockerfile. If `base` is None, its own base image is used; in a private engine, one that we make."""
+def build(engine: Engine, tag: str, base: str | None = None, *, cache: bool = True) -> None:
+    """Build the Dockerfile. If `base` is None, its own base image is used; in a private engine, one that we make.
+
+    The layers depend on the checkout and the base only, also when they are built anew (`cache` is False).
+    """
     if base is None and engine.private:
         base = _ready_base(engine)
     arguments = ["--build-arg", f"VERSION={app_version()}", "--build-arg", f"REVISION={_revision()}"]
@@ -95,6 +98,8 @@ def build(engine: Engine, tag: str, base: str | None = None) -> None:
     authorities = os.environ.get("SSL_CERT_FILE") or os.environ.get("PIP_CERT")
     if authorities and Path(authorities).is_file():
         arguments += ["--secret", f"id=ca,src={authorities}"]
+    if not cache:
+        arguments.append("--no-cache")
     _say(f"building {tag}")
     started = time.monotonic()
     engine.run("build", "--network", "host", "--tag", tag, *arguments, str(ROOT))

@@ -39,7 +39,9 @@ class Settings:
     delay: float = 0.0
     fast: bool = False
     record: Path | None = None
-    """File that gets a line for each task that was `started`, or `refused` because no slot was free."""
+    """File that gets a line for each task that was `started`, or `refused` because no slot was free, and how it ended:
+    `ran-completed`, `ran-failed`, `ran-timeout` or `ran-killed`.
+    """
 
 
 class Executor:
@@ -141,7 +143,9 @@ class Executor:
                 return self._result(eval_id, "failed", error=f"The task could not be started: {error}", exit_code=1)
             if self._settings.delay:
                 await asyncio.sleep(self._settings.delay)
-            return self._outcome(eval_id, sandbox, code_, stdout, stderr)
+            result = self._outcome(eval_id, sandbox, code_, stdout, stderr)
+            self._actions.append(f"ran-{result['status']}", eval_id)
+            return result
         finally:
             if not started.done():
                 started.set_result("")
@@ -252,7 +256,7 @@ def main(
         str, typer.Option(envvar="REDIS_URL", help="Redis that --async publishes on.")
     ] = "redis://127.0.0.1:6379",
     record: Annotated[
-        Path | None, typer.Option(help="File that gets a line of JSON for each task that is started or refused.")
+        Path | None, typer.Option(help="File that gets a line of JSON for each task that is started, refused or ended.")
     ] = None,
 ) -> None:
     """An executor: runs the Python code of tasks, within limits, and answers with the result.

@@ -13,6 +13,8 @@ import typer
 
 from queueworker import __version__
 from queueworker.cli import failed as failed_cli
+from queueworker.cli import healthcheck as healthcheck_cli
+from queueworker.cli import selftest as selftest_cli
 from queueworker.cli import uninstall as uninstall_cli
 from queueworker.cli.usage import Group
 from queueworker.processes.environment import InvalidEnvironment, load, load_web
@@ -187,6 +189,14 @@ def operator(
     namespace: _Namespaces = None,
     lease_name: _LeaseName = "queueworker-operator",
     lease_namespace: _LeaseNamespace,
+    managed_pools: Annotated[
+        bool,
+        typer.Option(
+            "--managed-pools/--no-managed-pools",
+            envvar="MANAGED_POOLS",
+            help="Run pods for objects with spec.executors.template, which takes more rights.",
+        ),
+    ] = False,
     host: Annotated[str, typer.Option(help="Address that the HTTP API listens on.", show_default=":: (all)")] = "::",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="TCP port of the HTTP API; 0 takes any free port.")
@@ -208,7 +218,9 @@ def operator(
     except InvalidEnvironment as error:
         print("\n".join(error.problems), file=sys.stderr)
         raise typer.Exit(2) from error
-    options = _operator_options(namespace, lease_name, lease_namespace, memory_budget_mebibytes)
+    options = _operator_options(
+        *(namespace, lease_name, lease_namespace, memory_budget_mebibytes), managed_pools=managed_pools
+    )
     _run_in_cluster(operate(options, host, port, web, os.environ.get("POD_IP", "")))
 
 
@@ -227,8 +239,42 @@ def uninstall(
     raise typer.Exit(_run_in_cluster(uninstall_cli.uninstall(options, release=release)))
 
 
+@app.command(help=healthcheck_cli.HELP, short_help="Say whether the process in this container is alive.")
+def healthcheck(
+    host: Annotated[str, typer.Option(help="Address of the HTTP API.", envvar="HOST")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the HTTP API.", envvar="PORT")] = 8084,
+) -> None:
+    alive, said = healthcheck_cli.healthcheck(host, port)
+    print(said)
+    raise typer.Exit(0 if alive else 1)
+
+
+@app.command(help=selftest_cli.HELP, hidden=True)
+def selftest(
+    *,
+    namespace: Annotated[str, typer.Option(help="Namespace of the test's QueueWorker.", callback=_namespace)],
+    host: Annotated[
+        str, typer.Option(help="Address of this process, as the operator reaches it.", envvar="POD_IP")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the queue and the executor.")] = 8085,
+    tasks: Annotated[int, typer.Option(min=1, max=1000, help="Tasks to route.")] = 20,
+    redis_url: Annotated[str, typer.Option(help="Redis for journal and events. Default: none.")] = "",
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds until all tasks have to be reported.")] = 120.0,
+) -> None:
+    configure(LogLevel.WARNING, LogFormat.TEXT)
+    from queueworker.processes.selftest import NO_REDIS, SelfTestOptions
+
+    options = SelfTestOptions(namespace, host, port, tasks, redis_url or NO_REDIS, timeout)
+    raise typer.Exit(_run_in_cluster(selftest_cli.selftest(options)))
+
+
 def _operator_options(
-    namespaces: list[str] | None, lease_name: str, lease_namespace: str, memory_budget_mebibytes: int | None = None
+    namespaces: list[str] | None,
+    lease_name: str,
+    lease_namespace: str,
+    memory_budget_mebibytes: int | None = None,
+    *,
+    managed_pools: bool = False,
 ) -> OperatorOptions:
     from queueworker.controller.options import OperatorOptions
 
@@ -238,6 +284,7 @@ def _operator_options(
         lease_namespace=lease_namespace,
         in_pod=runs_in_pod(os.environ),
         memory_budget_mebibytes=memory_budget_mebibytes,
+        managed_pools=managed_pools,
     )
 
 

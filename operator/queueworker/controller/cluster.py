@@ -9,7 +9,6 @@ import json
 import os
 import time
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,11 +18,13 @@ import yaml
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
+from queueworker.controller.kinds import QUEUE_WORKERS
 from queueworker.resource import names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from queueworker.controller.kinds import Kind
     from queueworker.resource.spec import SecretKeyRef
 
 REQUEST_SECONDS = 5.0
@@ -37,21 +38,6 @@ RELOAD_SECONDS = 2.0
 # The errors of a call while the API server is away: connection refused, broken or too slow.
 UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
 FAILED = (ApiException, *UNREACHABLE)
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of object that is watched. `name` is for people; `label`, if given, must be there with any value."""
-
-    name: str
-    group: str
-    version: str
-    plural: str
-    label: str = ""
-
-
-QUEUE_WORKERS = Kind("QueueWorkers", names.GROUP, names.VERSION, names.PLURAL)
-ENDPOINT_SLICES = Kind("EndpointSlices", "discovery.k8s.io", "v1", "endpointslices", names.SERVICE_NAME_LABEL)
 
 
 class SecretNotFound(Exception):
@@ -169,9 +155,22 @@ class Cluster:
             raise _explained(error, name) from error
         return found
 
+    async def create_object(self, namespace: str, body: dict[str, Any]) -> None:
+        """Create a QueueWorker. Raises one of `FAILED`."""
+        where = (names.GROUP, names.VERSION, namespace, names.PLURAL)
+        await self._call(client.CustomObjectsApi(self._api).create_namespaced_custom_object, *where, body)
+
+    async def delete_object(self, namespace: str, name: str) -> None:
+        """Delete a QueueWorker; it goes when its finalizer does. Raises `ObjectGone` or one of `FAILED`."""
+        where = (names.GROUP, names.VERSION, namespace, names.PLURAL)
+        try:
+            await self._call(client.CustomObjectsApi(self._api).delete_namespaced_custom_object, *where, name)
+        except ApiException as error:
+            raise _explained(error, name) from error
+
     async def read_object(self, namespace: str, name: str) -> dict[str, Any] | None:
         """Returns the QueueWorker, or None if there is none. Raises one of `FAILED`. Lists, for want of a right."""
-        found = await self._page(QUEUE_WORKERS, namespace, limit=1, field_selector=f"metadata.name={name}")
+        found = await self._page(QUEUE_WORKERS, namespace, limit=1, fieldSelector=f"metadata.name={name}")
         items: list[dict[str, Any]] = found["items"]
         return items[0] if items else None
 
@@ -181,11 +180,11 @@ class Cluster:
         more: dict[str, str] = {}
         while True:
             page = await self._page(kind, namespace, limit=PAGE_OBJECTS, **more)
-            found += page["items"]
+            found += map(kind.trim, page["items"])
             token = page["metadata"].get("continue")
             if not token:
                 return found
-            more = {"_continue": token}
+            more = {"continue": token}
 
     async def probe(self, kind: Kind, namespace: str) -> None:
         """Ask for one object. Raises one of `FAILED` if the kind, the right or the API server is missing."""
@@ -193,9 +192,26 @@ class Cluster:
 
     async def is_served(self, kind: Kind) -> bool:
         """Whether the API server's discovery names the kind: kopf looks there, and only once. Raises `FAILED`."""
-        api = client.CustomObjectsApi(self._api)
-        found = await self._call(api.get_api_resources, kind.group, kind.version)
-        return any(resource.name == kind.plural for resource in found.resources)
+        found = await self._call(self._ask, "GET", kind.api)
+        return any(resource["name"] == kind.plural for resource in found["resources"])
+
+    async def request(
+        self,
+        method: str,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        *,
+        body: Any,
+        content_type: str,
+        query: Mapping[str, str],
+    ) -> dict[str, Any]:
+        """Make a call about one object, and return the answer. Raises one of `FAILED`."""
+        path = f"{kind.path(namespace)}/{name}"
+        found: dict[str, Any] = await self._call(
+            self._ask, method, path, query=query, body=body, content_type=content_type
+        )
+        return found
 
     async def crd_uid(self) -> str:
         """Returns the uid of the CRD. Raises one of `FAILED`."""
@@ -235,16 +251,30 @@ class Cluster:
     # --- calling
 
     async def _page(self, kind: Kind, namespace: str, **options: Any) -> dict[str, Any]:
-        api = client.CustomObjectsApi(self._api)
         if kind.label:
-            options["label_selector"] = kind.label
-        where = (kind.group, kind.version)
-        found: dict[str, Any]
-        if namespace:
-            found = await self._call(api.list_namespaced_custom_object, *where, namespace, kind.plural, **options)
-        else:
-            found = await self._call(api.list_cluster_custom_object, *where, kind.plural, **options)
+            options["labelSelector"] = kind.label
+        found: dict[str, Any] = await self._call(self._ask, "GET", kind.path(namespace), query=options)
         return found
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        _request_timeout: float,
+    ) -> Any:
+        """A call in JSON, both ways. The client's own methods make models of what they get, which takes longer."""
+        assert self._api is not None
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        call = await self._api.param_serialize(
+            method, path, query_params=query, header_params=headers, body=body, auth_settings=["BearerToken"]
+        )
+        answer = await self._api.call_api(*call, _request_timeout=_request_timeout)
+        await answer.read()  # type: ignore[no-untyped-call]
+        return self._api.response_deserialize(answer, {"2XX": "object"}).data
 
     async def _call(self, verb: Callable[..., Any], *args: Any, **options: Any) -> Any:
         try:

@@ -2,50 +2,60 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queueworker.controller.watches import key_of
 from queueworker.resource.names import SERVICE_NAME_LABEL
 from queueworker.routing.config import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from queueworker.controller.watches import Body, Key
-    from queueworker.resource.spec import ServiceRef
+    from queueworker.resource.executors_spec import ServiceRef
 
 
-def endpoints(ref: ServiceRef, slices: Iterable[Mapping[str, Any]]) -> list[Endpoint]:
-    """The endpoints that are ready and not terminating, without duplicates, sorted by name.
+class Slice(NamedTuple):
+    """What is kept of an EndpointSlice. A cluster has thousands, and the most of each is of no use here."""
+
+    service: str
+    ports: tuple[tuple[str, int | None], ...]
+    ready: tuple[tuple[str, str], ...]
+    """Name (the pod's, else the address) and address of each endpoint that is ready and not terminating."""
+
+
+def read_slice(body: Mapping[str, Any]) -> Slice:
+    ports = tuple((port.get("name") or "", port.get("port")) for port in body.get("ports") or ())
+    labels = (body.get("metadata") or {}).get("labels") or {}
+    return Slice(str(labels.get(SERVICE_NAME_LABEL, "")), ports, tuple(_ready(body.get("endpoints") or ())))
+
+
+def _ready(found: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    for endpoint in found:
+        conditions = endpoint.get("conditions") or {}
+        # "unset is to be taken as ready" (discovery.k8s.io/v1, EndpointConditions)
+        if conditions.get("ready") is False or conditions.get("terminating"):
+            continue
+        name = (endpoint.get("targetRef") or {}).get("name")
+        for address in endpoint.get("addresses") or ():
+            yield name or address, address
+
+
+def endpoints(ref: ServiceRef, slices: Iterable[Slice]) -> list[Endpoint]:
+    """The endpoints that may get tasks, without duplicates, sorted by name.
 
     `ref.port` is the name of a port in the slices, or a port number, which need not appear in them.
     """
     found: dict[str, Endpoint] = {}
     for item in slices:
-        port = _port(ref.port, item.get("ports") or ())
+        port = int(ref.port) if ref.port.isdigit() else dict(item.ports).get(ref.port)
         if port is None:
             continue
-        for endpoint in item.get("endpoints") or ():
-            conditions = endpoint.get("conditions") or {}
-            # "unset is to be taken as ready" (discovery.k8s.io/v1, EndpointConditions)
-            if conditions.get("ready") is False or conditions.get("terminating"):
-                continue
-            for address in endpoint.get("addresses") or ():
-                host = f"[{address}]" if ":" in address else address
-                name = (endpoint.get("targetRef") or {}).get("name") or address
-                url = f"http://{host}:{port}"
-                found.setdefault(url, Endpoint(name, url))
+        for name, address in item.ready:
+            host = f"[{address}]" if ":" in address else address
+            url = f"http://{host}:{port}"
+            found.setdefault(url, Endpoint(name, url))
     return sorted(found.values(), key=lambda e: (e.name, e.url))
-
-
-def _port(wanted: str, ports: Iterable[Mapping[str, Any]]) -> int | None:
-    if wanted.isdigit():
-        return int(wanted)
-    for port in ports:
-        if port.get("name") == wanted:
-            number = port.get("port")
-            return int(number) if number is not None else None
-    return None
 
 
 class Slices:
@@ -53,8 +63,8 @@ class Slices:
 
     def __init__(self, on_change: Callable[[str], None] = lambda _: None) -> None:
         self._on_change = on_change
-        self._known: dict[Key, Body] = {}
-        self._by_service: dict[tuple[str, str], dict[str, Body]] = {}
+        self._known: dict[Key, Slice] = {}
+        self._by_service: dict[tuple[str, str], dict[str, Slice]] = {}
         """The slices of a Service by their names; the key is the namespace and the name of the Service."""
         self._listed: set[str] = set()
         """The namespaces of which there was a complete list; an empty name stands for all."""
@@ -82,7 +92,7 @@ class Slices:
 
     # --- what the objects ask
 
-    def of(self, namespace: str, service: str) -> list[Body]:
+    def of(self, namespace: str, service: str) -> list[Slice]:
         return list(self._by_service.get((namespace, service), {}).values())
 
     def is_listed(self, namespace: str) -> bool:
@@ -97,11 +107,7 @@ class Slices:
         """Keep the slice as it is now; None: it is gone."""
         old = self._known.pop(key, None)
         if old is not None:
-            self._by_service[key[0], _service_of(old)].pop(key[1], None)
+            self._by_service[key[0], old.service].pop(key[1], None)
         if body is not None:
-            self._known[key] = body
-            self._by_service.setdefault((key[0], _service_of(body)), {})[key[1]] = body
-
-
-def _service_of(body: Body) -> str:
-    return str((body["metadata"].get("labels") or {}).get(SERVICE_NAME_LABEL, ""))
+            kept = self._known[key] = read_slice(body)
+            self._by_service.setdefault((key[0], kept.service), {})[key[1]] = kept

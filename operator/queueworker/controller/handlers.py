@@ -15,7 +15,8 @@ import kopf
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queueworker.controller.cluster import Cluster, Kind
+    from queueworker.controller.cluster import Cluster
+    from queueworker.controller.kinds import Kind
 
     Heard = Callable[[str | None, dict[str, Any]], None]
     """Gets a watch event: its type (None for an object of the first list) and the object."""
@@ -34,9 +35,11 @@ class _EveryTask(frozenset["asyncio.Task[Any]"]):
         return True
 
 
-def settings() -> kopf.OperatorSettings:
+def settings(kind: Kind) -> kopf.OperatorSettings:
     """Settings of kopf, each with its reason."""
     made = kopf.OperatorSettings()
+    if kind.label:
+        made.watching.label_selectors[kind.group, kind.version, kind.plural] = kind.label
     made.scanning.disabled = True  # no watch on CRDs and namespaces, so fewer permissions
     made.persistence.finalizer = "kopf.dev/unused"  # kopf removes the one named here, because no handler asks for it
     made.posting.enabled = False
@@ -59,7 +62,7 @@ async def serve(
     _register(registry, kind, cluster, heard)
     tasks = await kopf.spawn_tasks(
         registry=registry,
-        settings=settings(),
+        settings=settings(kind),
         namespaces=[namespace] if namespace else [],
         clusterwide=not namespace,
         standalone=True,

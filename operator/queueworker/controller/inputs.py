@@ -12,9 +12,13 @@ from pydantic import ValidationError
 from queueworker.controller import discovery
 from queueworker.controller.conditions import Problems
 from queueworker.controller.secrets import Secrets
+from queueworker.resource.executors_spec import ServiceRef
+from queueworker.resource.names import pool_name
+from queueworker.resource.reasons import ConditionType
 from queueworker.resource.redis_url import redis_target
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.resource.urls import in_namespace
+from queueworker.resource.warnings import warnings
 from queueworker.routing.config import Endpoint, RouterConfig, static_endpoints, without_drained
 
 if TYPE_CHECKING:
@@ -59,6 +63,7 @@ class InputReader:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._namespace = namespace
+        self._name = name
         self._group = f"{namespace}/{name}"
         self._slices = slices
         self._in_pod = cluster.in_pod
@@ -97,7 +102,7 @@ class InputReader:
             discovery=discovery_fault,
             queue_note=key.note,
             redis_note=redis_url.note,
-            warnings=spec.warnings,
+            warnings=warnings(spec),
             suspended=suspended,
         )
         if endpoints is None and self._config is None:
@@ -144,8 +149,7 @@ class InputReader:
         static = static_endpoints(spec)
         if static is not None:
             return [Endpoint(e.name, self._resolved(e.url)) for e in static], ""
-        service = spec.executors.service
-        assert service is not None
+        service = spec.executors.service or ServiceRef(name=pool_name(self._name))
         slices = self._slices.of(self._namespace, service.name)
         found = discovery.endpoints(service, slices)
         where = f"Service {self._namespace}/{service.name}"
@@ -155,8 +159,11 @@ class InputReader:
             return found, f"the EndpointSlices of {where} cannot be watched: {refused}; {advice}"
         if not self._slices.is_listed(self._namespace):
             return None, ""
-        if found:
+        managed = spec.executors.template is not None
+        if found or (managed and not spec.executors.count):
             return found, ""
+        if managed:
+            return [], f"no pod of the pool is ready: the condition {ConditionType.POOL_READY} says why"
         if not slices:
             return [], f"{where} has no EndpointSlices: check that it exists and that its selector matches pods"
         return [], f"{where} has no ready endpoint with a port {service.port!r}"

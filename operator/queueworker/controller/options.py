@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from queueworker.controller.cluster import QUEUE_WORKERS
+from queueworker.controller.kinds import QUEUE_WORKERS
 from queueworker.web.source import OperatorView, WatchView
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class OperatorOptions:
     """For what all routers hold in memory. None: it follows from the container's memory limit."""
     address: str = ""
     """The base URL at which other replicas reach our HTTP API; empty if it is not known."""
+    managed_pools: bool = False
+    """Whether it runs pods for objects with `executors.template`."""
     identity: str = field(default_factory=lambda: f"{socket.gethostname()}-{uuid4().hex[:8]}")
 
 

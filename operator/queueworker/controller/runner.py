@@ -17,6 +17,8 @@ from queueworker.controller.conditions import Problems
 from queueworker.controller.events import ObjectEvent
 from queueworker.controller.handover import RivalAlarm
 from queueworker.controller.inputs import InputReader
+from queueworker.controller.managed_pool.objects import Owner
+from queueworker.controller.managed_pool.pool import ManagedPool
 from queueworker.controller.status_writer import HEARTBEAT_SECONDS, StatusWriter
 from queueworker.controller.supervisor import RouterSupervisor
 from queueworker.controller.view import EventLog, object_view
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from queueworker.controller.cluster import Cluster
     from queueworker.controller.discovery import Slices
+    from queueworker.controller.managed_pool.observed import PoolObjects
     from queueworker.controller.supervisor import RouterFactory
     from queueworker.resource.spec import QueueWorkerSpec
     from queueworker.routing.config import RouterConfig
@@ -57,6 +60,7 @@ class ObjectRunner:
         announce: Callable[[ObjectEvent], None],
         *,
         factory: RouterFactory,
+        pool_objects: PoolObjects | None = None,
     ) -> None:
         meta = body["metadata"]
         self.namespace: str = meta["namespace"]
@@ -71,6 +75,8 @@ class ObjectRunner:
         self._problems = Problems()
         written = statuses.read(body.get("status") or {})
         self._inputs = InputReader(self.namespace, self.name, cluster, slices)
+        owner = Owner(self.namespace, self.name, self.uid or "")
+        self._pool = ManagedPool(owner, cluster, pool_objects, announce)
         self._supervisor = RouterSupervisor(
             identity, self._wake.set, statuses.Totals.of(written.tasks), factory=factory
         )
@@ -104,7 +110,8 @@ class ObjectRunner:
         self._gone = True
         self._begin_end(final=True)
 
-    def endpoints_changed(self) -> None:
+    def surroundings_changed(self) -> None:
+        """EndpointSlices, or what belongs to the pool that the operator runs."""
         self._wake.set()
 
     @property
@@ -200,11 +207,16 @@ class ObjectRunner:
         inputs = await self._inputs.read(body, self.snapshot())
         self._problems = inputs.problems
         self._spec = inputs.spec
+        generation = body["metadata"].get("generation") or 0
+        if inputs.spec is not None:
+            self._pool.decide(inputs.spec, self._applied if inputs.problems.spec else generation, self.snapshot())
         if inputs.config is not None and self._end is None:
-            self._supervisor.drive(inputs.config, inputs.endpoints)
+            self._supervisor.drive(inputs.config, self._pool.staying(inputs.endpoints))
         self._look_for_rivals()
         if inputs.whole and self._supervisor.is_current:
-            self._applied = body["metadata"].get("generation") or 0
+            self._applied = generation
+        if self._end is None:
+            await self._pool.act()
 
     async def _publish(self, *, last: bool = False) -> None:
         status = statuses.build(
@@ -217,6 +229,7 @@ class ObjectRunner:
             applied=self._applied,
             name=self.name,
             now=datetime.now(UTC),
+            pool=self._pool.view(),
         )
         await self._writer.write(status, last=last)
 
@@ -288,7 +301,7 @@ class ObjectRunner:
         snapshot, problems = self.snapshot(), self._problems
         troubled = problems.secret or problems.failure
         waiting = snapshot is None or troubled or snapshot.queue.is_down or snapshot.journal.is_down
-        return RETRY_SECONDS if waiting else HEARTBEAT_SECONDS
+        return self._pool.interval or (RETRY_SECONDS if waiting else HEARTBEAT_SECONDS)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> bool:

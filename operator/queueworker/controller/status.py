@@ -27,7 +27,7 @@ from queueworker.resource.status import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from queueworker.controller.conditions import Problems
+    from queueworker.controller.conditions import ConditionState, Problems
     from queueworker.resource.spec import MigrationSpec, QueueWorkerSpec
     from queueworker.routing.counters import Counters
     from queueworker.routing.snapshot import ExecutorSnapshot, Snapshot
@@ -70,6 +70,21 @@ class Totals:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """What the status shows of the pods that the operator runs.
+
+    `count`: the pods that are wanted; `generation`: that of the spec that wants them.
+    """
+
+    count: int | None = None
+    condition: ConditionState | None = None
+    generation: int = 0
+
+
+NO_POOL = PoolView()
+
+
 def read(status: Mapping[str, Any]) -> QueueWorkerStatus:
     """The status that an object has. Parts that this version cannot read are dropped, never an error."""
     try:
@@ -95,6 +110,7 @@ def build(
     applied: int,
     name: str,
     now: datetime,
+    pool: PoolView = NO_POOL,
 ) -> QueueWorkerStatus:
     """The whole status. `applied` is the generation of the spec that runs, `generation` that of the object.
 
@@ -102,16 +118,19 @@ def build(
     """
     now = _whole_seconds(now)
     states = condition_states(snapshot, problems)
+    told = conditions(states, previous.conditions, generation, applied, now)
+    if pool.condition is not None:
+        told += conditions([pool.condition], previous.conditions, generation, pool.generation, now)
     parts: _OptionalParts = {}
     if spec is not None:
         parts["migration"] = migration(spec.migration, previous.migration, now)
     if snapshot is not None:
-        parts["executors"] = _executors(snapshot)
+        parts["executors"] = _executors(snapshot, pool.count)
         parts["tasks"] = _tasks(snapshot, totals)
         parts["queue"] = _queue(snapshot, previous.queue)
     return QueueWorkerStatus(
         observed_generation=applied,
-        conditions=conditions(states, previous.conditions, generation, applied, now),
+        conditions=told,
         selector=f"{LABEL_QUEUEWORKER}={name}",
         **parts,
     )
@@ -137,11 +156,13 @@ def transition(status: QueueWorkerStatus) -> object:
     )
 
 
-def _executors(snapshot: Snapshot) -> ExecutorsStatus:
+def _executors(snapshot: Snapshot, count: int | None) -> ExecutorsStatus:
+    """`count`: the pods that are to be there; a pod that is still starting is not yet in the router's pool."""
+    desired = snapshot.desired if count is None else count
     return ExecutorsStatus(
-        desired=snapshot.desired,
+        desired=desired,
         healthy=snapshot.healthy,
-        summary=f"{snapshot.healthy}/{snapshot.desired}",
+        summary=f"{snapshot.healthy}/{desired}",
         endpoints=tuple(_endpoint(e) for e in snapshot.executors[:MAX_ENDPOINTS]),
     )
 

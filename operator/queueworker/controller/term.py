@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from kubernetes.aio.client.exceptions import ApiException
 
-from queueworker.controller.cluster import ENDPOINT_SLICES, FAILED, QUEUE_WORKERS
+from queueworker.controller.cluster import FAILED
 from queueworker.controller.discovery import Slices
+from queueworker.controller.kinds import ENDPOINT_SLICES, PODS, QUEUE_WORKERS, STATEFUL_SETS
+from queueworker.controller.managed_pool.observed import PoolObjects
 from queueworker.controller.objects import Objects
 from queueworker.controller.posting import EventPoster, ObjectName
 from queueworker.controller.runner import ObjectRunner
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
 
     from queueworker.controller.cluster import Cluster
     from queueworker.controller.events import ObjectEvent
+    from queueworker.controller.kinds import Kind
     from queueworker.controller.options import OperatorOptions, Registry
-    from queueworker.controller.watches import Body
+    from queueworker.controller.watches import Body, Follower, Key
     from queueworker.routing.memory import MemoryBudget
 
 log = logging.getLogger(__name__)
@@ -60,15 +63,21 @@ class Term:
         self._tasks: list[asyncio.Task[None]] = []
         where = options.namespaces or ("",)
         self._slice_watches = [Watch(ENDPOINT_SLICES, n, cluster, self._slices, claim_signals) for n in where]
+        self._pool_objects = PoolObjects(self._pool_changed) if options.managed_pools else None
+        self._pool_watches = [
+            Watch(kind, n, cluster, follower, claim_signals)
+            for kind, follower in self._pool_followers().items()
+            for n in where
+        ]
         self._object_watches = [Watch(QUEUE_WORKERS, n, cluster, self._objects, claim_signals) for n in where]
 
     async def route(self, *ends: asyncio.Task[Any]) -> None:
         """Return when one of `ends` is done. `drain` follows."""
-        self._registry.watches = [*self._object_watches, *self._slice_watches]
+        self._registry.watches = [*self._object_watches, *self._slice_watches, *self._pool_watches]
         self._tasks = [
             asyncio.create_task(self._poster.run(), name="Kubernetes Events"),
             asyncio.create_task(self._follow_crd(), name="CRD"),
-            *(asyncio.create_task(watch.run()) for watch in self._slice_watches),
+            *(asyncio.create_task(watch.run()) for watch in (*self._slice_watches, *self._pool_watches)),
             *map(asyncio.create_task, map(self._watch_after, self._object_watches, self._slice_watches)),
         ]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -112,9 +121,23 @@ class Term:
         def announce(event: ObjectEvent) -> None:
             self._poster.post(about, event)
 
-        return ObjectRunner(body, self._cluster, self._slices, self._identity, announce, factory=self._router)
+        return ObjectRunner(
+            *(body, self._cluster, self._slices, self._identity, announce),
+            factory=self._router,
+            pool_objects=self._pool_objects,
+        )
+
+    def _pool_followers(self) -> dict[Kind, Follower]:
+        pools = self._pool_objects
+        return {} if pools is None else {STATEFUL_SETS: pools.stateful_sets, PODS: pools.pods}
 
     def _slices_changed(self, namespace: str) -> None:
         for (where, _), runner in self._registry.runners.items():
             if namespace in {"", where}:
-                runner.endpoints_changed()
+                runner.surroundings_changed()
+
+    def _pool_changed(self, owner: Key) -> None:
+        """The name is empty if all objects of the namespace may be meant, the namespace if all of the cluster."""
+        for (namespace, name), runner in self._registry.runners.items():
+            if owner[0] in {"", namespace} and owner[1] in {"", name}:
+                runner.surroundings_changed()

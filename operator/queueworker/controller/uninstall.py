@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from kubernetes.aio.client.exceptions import ApiException
 
 from queueworker.controller import finalizer
-from queueworker.controller.cluster import QUEUE_WORKERS, ObjectGone, StalePatch
+from queueworker.controller.cluster import ObjectGone, StalePatch
+from queueworker.controller.kinds import QUEUE_WORKERS
 from queueworker.controller.watches import key_of
 
 if TYPE_CHECKING:

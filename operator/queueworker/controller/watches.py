@@ -21,8 +21,9 @@ from queueworker.routing.aio import cancelled
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
 
-    from queueworker.controller.cluster import Cluster, Kind
+    from queueworker.controller.cluster import Cluster
     from queueworker.controller.handlers import Heard
+    from queueworker.controller.kinds import Kind
 
     Body = dict[str, Any]
 

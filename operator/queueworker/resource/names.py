@@ -11,3 +11,10 @@ CATEGORY = "crucible"
 FINALIZER = f"{GROUP}/drain"
 LABEL_QUEUEWORKER = f"{GROUP}/queueworker"
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+ANNOTATION_TEMPLATE_HASH = f"{GROUP}/template-hash"
+FIELD_MANAGER = "queueworker-operator"
+
+
+def pool_name(name: str) -> str:
+    """Name of the Service, StatefulSet and PodDisruptionBudget of a QueueWorker's own pods."""
+    return f"{name}-executor"

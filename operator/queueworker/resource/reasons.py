@@ -11,6 +11,7 @@ class ConditionType(StrEnum):
     QUEUE_REACHABLE = "QueueReachable"
     EVENTS_PUBLISHED = "EventsPublished"
     JOURNAL_WRITABLE = "JournalWritable"
+    POOL_READY = "PoolReady"
 
 
 class Reason(StrEnum):
@@ -38,3 +39,11 @@ class Reason(StrEnum):
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
     INVALID_SECRET = "InvalidSecret"  # noqa: S105
     INVALID_ANSWER = "InvalidAnswer"
+    # PoolReady
+    ALL_READY = "AllReady"
+    PROGRESSING = "Progressing"
+    POD_NOT_READY = "PodNotReady"
+    REMOVING = "Removing"
+    INVALID_TEMPLATE = "InvalidTemplate"
+    NAME_TAKEN = "NameTaken"
+    NOT_PERMITTED = "NotPermitted"

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from queueworker.resource.model import Model
 from queueworker.resource.reasons import ConditionType, Reason
-from queueworker.resource.spec import Model
 
 MAX_ENDPOINTS = 100
 MAX_MESSAGE = 1024
@@ -104,7 +104,8 @@ class QueueWorkerStatus(StatusModel):
     conditions: tuple[Condition, ...] = Field(
         (),
         max_length=16,
-        description="Ready, ExecutorsAvailable, QueueReachable, EventsPublished, JournalWritable.",
+        description="Ready, ExecutorsAvailable, QueueReachable, EventsPublished, JournalWritable; PoolReady for the "
+        "pods of executors.template.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     executors: ExecutorsStatus | None = Field(None, description="The pool of executors.")

@@ -65,7 +65,7 @@ def intent(spec: QueueWorkerSpec) -> Intent:
 def static_endpoints(spec: QueueWorkerSpec) -> Sequence[Endpoint] | None:
     """The executors that the spec itself names, or None when a Service's endpoints have to be watched."""
     executors = spec.executors
-    if executors.service is not None:
+    if executors.service is not None or executors.template is not None:
         return None
     if executors.endpoints:
         spellings: dict[str, str] = {}

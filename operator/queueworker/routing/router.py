@@ -21,7 +21,7 @@ from queueworker.routing.journal.redis_client import connect
 from queueworker.routing.lifecycle import Lifecycle
 from queueworker.routing.limits import Limits
 from queueworker.routing.memory import MemoryAccount, MemoryBudget
-from queueworker.routing.polling import Hold, Poller
+from queueworker.routing.polling import Poller
 from queueworker.routing.queue.client import QueueClient
 from queueworker.routing.queue.clients import QueueClients
 from queueworker.routing.recovery import Unfinished
@@ -63,13 +63,11 @@ class Router:
         limits: Limits = Limits(),  # noqa: B008 -- frozen
         budget: MemoryBudget | None = None,
     ) -> None:
-        self._config = config
-        self._endpoints = endpoints
+        self._config, self._endpoints = config, endpoints
         self._worker_id = worker_id
         self._on_transition = on_transition
         self._inherited = inherited
-        self._clock = clock
-        self._limits = limits
+        self._clock, self._limits = clock, limits
         self._memory = MemoryAccount(budget or MemoryBudget(), self._fill_slots)
         self._transport = transport or HttpTransport(memory=self._memory)
         self._counters = Counters()
@@ -215,7 +213,7 @@ class Router:
             counters=counters,
             rivals=self._journal.rivals,
             stalled=self._housekeeper.stalled,
-            hold=self._hold(),
+            hold=self._poller.reason,
             memory_held=self._memory.held,
             memory_budget=self._memory.budget.max_bytes,
             pipeline=self._pipeline(),
@@ -261,10 +259,6 @@ class Router:
     async def _close_journal(self) -> None:
         entries = self._journal.hand_over() if self._moving else {}
         self._unfinished = Unfinished(entries, await self._journal.close())
-
-    def _hold(self) -> str:
-        hold = self._poller.hold()
-        return "" if hold is None or hold is Hold.NOT_ROUTING else hold.value
 
     def _settle(self) -> None:
         changed = self._life.settle(self._config.intent, busy=self._runs.busy)

@@ -30,6 +30,8 @@ class Exceptions:
     """May be executed more than once; their case says why."""
     published_elsewhere: Collection[str] = ()
     """Their events went to a Redis that lost them before anybody received them."""
+    published_by_executors: Collection[str] = ()
+    """Asynchronous executors published their outcomes: a timeout as completed, and perhaps before `running`."""
 
 
 @dataclass(slots=True)
@@ -71,7 +73,9 @@ def findings(ledger: Ledger, events: Events, given: Exceptions) -> list[str]:
             found.check(not again or eval_id in given.told_again, f"{eval_id} was reported {again} times too often")
         found.check(runs < 2 or eval_id in given.may_run_twice, f"{eval_id} ran {runs} times")
         found.check(runs > 0 or "completed" not in kinds, f"{eval_id} completed and never ran")
-        if eval_id not in given.published_elsewhere:
+        if eval_id in given.published_by_executors:
+            found.check(bool(set(heard) - {"running"}), f"{eval_id}: no outcome was published")
+        elif eval_id not in given.published_elsewhere:
             _check_events(found, eval_id, heard, kinds)
     return found.problems
 

@@ -45,6 +45,15 @@ def rewrites(change: Callable[[Message], bytes]) -> Fault:
     return fault
 
 
+def passes() -> Fault:
+    """No fault: the request and its answer are kept, and pass."""
+
+    async def fault(exchange: Exchange) -> None:
+        await exchange.reply((await exchange.forward()).raw)
+
+    return fault
+
+
 def resets(*, forwarded: bool) -> Fault:
     """The connection is reset after the request was written: before or after the peer acted on it."""
 

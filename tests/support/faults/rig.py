@@ -26,7 +26,7 @@ from tests.support.faults.reliability import recovery_class
 from tests.support.worker_processes import WorkerProcess, worker_process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from tests.support.faults.proxy import Fault
 
@@ -119,15 +119,18 @@ class Rig:
         delay: float = 0.1,
         worker: bool = True,
         key: str = "",
+        kinds: Sequence[Sequence[str]] = (),
         **environ: str,
     ) -> None:
         """Queue, executors and Redis; and, unless the case has another router, a worker with this environment.
 
-        A task takes `delay` seconds. The worker reaches all of them through proxies.
+        A task takes `delay` seconds and its code is not run; with `kinds`, there is one executor for each, with these
+        arguments, and it runs the code. The worker reaches all of them through proxies.
         """
         self.key = key
         self._delay = delay
-        self.executors = [self._executor(i, slots, delay) for i in range(1, executors + 1)]
+        idle = ("--fast", "--delay-ms", str(round(delay * 1000)))
+        self.executors = [self._executor(i, slots, kind) for i, kind in enumerate(kinds or [idle] * executors, 1)]
         keyed = ("--api-key", key) if key else ()
         await asyncio.gather(
             asyncio.to_thread(self.redis.start),
@@ -165,7 +168,10 @@ class Rig:
     # --- load
 
     def submit(self, count: int, every: float = 0.05, **fields: Any) -> None:
-        """So many numbered tasks, one `every` so many seconds, in the background."""
+        """So many numbered tasks, one `every` so many seconds, in the background.
+
+        `fields` are those of the task; one that is a function is called with the task's id.
+        """
         self._loads.append(asyncio.create_task(self._submit(range(count), every, fields)))
 
     def load(self, every: float = 0.05, **fields: Any) -> None:
@@ -328,17 +334,19 @@ class Rig:
 
     # --- inside
 
-    def _executor(self, number: int, slots: int, delay: float) -> Site:
+    def _executor(self, number: int, slots: int, kind: Sequence[str]) -> Site:
         return Site(
             "executor",
-            *("--executor-id", f"executor-{number}", "--fast", "--delay-ms", str(round(delay * 1000))),
+            *("--executor-id", f"executor-{number}", *kind),
             *("--max-concurrent", str(slots), "--record", str(self.ledger.path)),
         )
 
     async def _submit(self, numbers: Iterable[int], every: float, fields: dict[str, Any]) -> None:
         for _ in numbers:
             self._numbers += 1
-            task = {"eval_id": f"task-{self._numbers:04}", "code": "print(1)", **fields}
+            eval_id = f"task-{self._numbers:04}"
+            own = {name: field(eval_id) if callable(field) else field for name, field in fields.items()}
+            task = {"eval_id": eval_id, "code": "print(1)", **own}
             while True:
                 with contextlib.suppress(httpx.HTTPError):
                     (await self.ask_queue("POST", "/tasks", json=task)).raise_for_status()

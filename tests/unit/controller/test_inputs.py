@@ -86,7 +86,7 @@ async def test_an_invalid_spec_takes_nothing_away_and_its_suspend_counts() -> No
 
 async def test_fields_of_a_newer_crd_are_ignored_and_named_once(caplog: pytest.LogCaptureFixture) -> None:
     reading = Reading()
-    newer = {"executors": {"concurrency": 3, "template": {"x": 1}}, "priority": 5}
+    newer = {"executors": {"concurrency": 3, "sidecar": {"x": 1}}, "priority": 5}
     for _ in range(3):
         found = await reading.read(newer)
         assert found.whole
@@ -94,7 +94,7 @@ async def test_fields_of_a_newer_crd_are_ignored_and_named_once(caplog: pytest.L
         assert found.spec.executors.concurrency == 3
     (record,) = caplog.records
     assert record.getMessage() == (
-        "team/legacy: this version does not know spec.executors.template, spec.priority: ignored; is the CRD newer?"
+        "team/legacy: this version does not know spec.executors.sidecar, spec.priority: ignored; is the CRD newer?"
     )
 
 

@@ -153,6 +153,6 @@ async def test_a_leader_that_lost_the_lease_is_unready_until_its_routers_have_dr
 
 class _Up:
     def __init__(self) -> None:
-        from queueworker.controller.cluster import QUEUE_WORKERS
+        from queueworker.controller.kinds import QUEUE_WORKERS
 
         self.kind, self.up, self.problem = QUEUE_WORKERS, True, ""

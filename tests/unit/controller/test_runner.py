@@ -327,7 +327,7 @@ async def test_an_object_waits_for_the_first_list_of_slices() -> None:
         await run.has_written("Starting")
         assert run.routers.made == []
         run.slices.listed("default", [], ())
-        run.runner.endpoints_changed()
+        run.runner.surroundings_changed()
         await run.has_written("NoExecutors")
 
 

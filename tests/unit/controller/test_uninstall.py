@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
-from queueworker.controller.cluster import Cluster, Kind, StalePatch
+from queueworker.controller.cluster import Cluster, StalePatch
+from queueworker.controller.kinds import Kind
 from queueworker.controller.uninstall import HOLDER, held, release
 from queueworker.resource.names import FINALIZER
 

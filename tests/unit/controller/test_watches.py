@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from kubernetes.aio.client.exceptions import ApiException
 
-from queueworker.controller.cluster import QUEUE_WORKERS, Cluster, Kind
+from queueworker.controller.cluster import Cluster
+from queueworker.controller.kinds import QUEUE_WORKERS, Kind
 from queueworker.controller.watches import Watch, WatchTimes
 from tests.support.stubs import until
 

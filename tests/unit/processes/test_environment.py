@@ -22,6 +22,7 @@ NOT_IN_THE_ENVIRONMENT = {
     "spec.suspend",
     "spec.queue.api_key_secret_ref",
     "spec.executors.service",
+    "spec.executors.template",
     "spec.events.redis_url",
     "spec.events.redis_url_secret_ref",
     "spec.migration.celery_percent",

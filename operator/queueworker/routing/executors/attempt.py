@@ -11,7 +11,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
-from queueworker.resource.spec import WhenUnavailable
+from queueworker.resource.executors_spec import WhenUnavailable
 from queueworker.routing.backoff import exponential
 from queueworker.routing.executors.outcome_waits import OutcomeWaits
 from queueworker.routing.executors.verdict import Failure, Kind, Running, classify

@@ -1,0 +1,143 @@
+"""Brings the objects of a pool to the API server. What is there and not ours is never touched."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kubernetes.aio.client.exceptions import ApiException
+
+from queueworker.controller.kinds import PODS, Kind
+from queueworker.controller.managed_pool.objects import meddlers, owner_of, taken_over
+from queueworker.resource.names import FIELD_MANAGER
+from queueworker.resource.reasons import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from queueworker.controller.cluster import Cluster
+    from queueworker.controller.managed_pool.objects import Owner
+    from queueworker.controller.managed_pool.plan import Deletion
+
+    Body = dict[str, Any]
+
+SERVICE = Kind("Service", "", "v1", "services")
+BUDGET = Kind("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets")
+STATEFUL_SET = Kind("StatefulSet", "apps", "v1", "statefulsets")
+
+MAX_MESSAGE = 700
+"""Characters of the API server's words in a condition."""
+_APPLY = {"fieldManager": FIELD_MANAGER, "force": "true"}
+_PATCH = {"fieldManager": FIELD_MANAGER}
+
+
+class PoolProblem(Exception):
+    """The API server refuses. The message says what and why, in a sentence."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Applied(NamedTuple):
+    """The object as it is now. `meddlers`: who had changed it; `made`: it was not there before."""
+
+    body: Body
+    meddlers: tuple[str, ...] = ()
+    made: bool = False
+
+
+class PoolApi:
+    """The objects of one QueueWorker. Every call raises `PoolProblem`, or one of `cluster.FAILED`."""
+
+    def __init__(self, cluster: Cluster, owner: Owner) -> None:
+        self._cluster = cluster
+        self._owner = owner
+
+    async def apply(self, kind: Kind, body: Body) -> Applied:
+        """Create the object, or make it what the body says: fields of its spec that somebody added are removed.
+
+        Between the look at the object and its creation another one of that name may appear, in a few milliseconds; it
+        would get our fields. The uid keeps all later calls to the object that was seen.
+        """
+        name = body["metadata"]["name"]
+        live = await self._read(kind, name)
+        if live is None:
+            return Applied(await self._request("PATCH", kind, name, body, "apply-patch+yaml", **_APPLY), made=True)
+        self._refuse_foreign(kind, live)
+        found = tuple(meddlers(live))
+        if found:
+            await self._take_over(kind, live)
+        own = body | {"metadata": body["metadata"] | {"uid": live["metadata"]["uid"]}}
+        return Applied(await self._request("PATCH", kind, name, own, "apply-patch+yaml", **_APPLY), found)
+
+    async def delete(self, kind: Kind, name: str) -> None:
+        """Delete the object if it is there and ours, and by garbage collection all that it controls."""
+        live = await self._read(kind, name)
+        if live is None or owner_of(live) != self._owner.uid:
+            return
+        await self._delete(kind, name, {"uid": live["metadata"]["uid"]})
+
+    async def delete_pod(self, deletion: Deletion) -> None:
+        """Delete this very pod, and no other one that has its name by now."""
+        grace = {"gracePeriodSeconds": 1} if deletion.now else {}
+        await self._delete(PODS, deletion.pod.name, {"uid": deletion.pod.uid}, **grace)
+
+    async def _read(self, kind: Kind, name: str) -> Body | None:
+        """An empty patch changes nothing and returns the object, so the operator needs no right to read Services."""
+        try:
+            return await self._request("PATCH", kind, name, {}, "merge-patch+json", **_PATCH)
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def _take_over(self, kind: Kind, live: Body) -> None:
+        patch = [
+            {"op": "test", "path": "/metadata/resourceVersion", "value": live["metadata"]["resourceVersion"]},
+            {"op": "replace", "path": "/metadata/managedFields", "value": taken_over(live)},
+        ]
+        await self._request("PATCH", kind, live["metadata"]["name"], patch, "json-patch+json", **_PATCH)
+
+    async def _delete(self, kind: Kind, name: str, preconditions: Mapping[str, str], **options: Any) -> None:
+        body = {"preconditions": dict(preconditions), "propagationPolicy": "Background"} | options
+        try:
+            await self._request("DELETE", kind, name, body, "json")
+        except ApiException as error:
+            if error.status not in {404, 409}:  # gone, or another one of that name
+                raise
+
+    def _refuse_foreign(self, kind: Kind, live: Body) -> None:
+        if owner_of(live) != self._owner.uid:
+            where = f"{kind.name} {self._owner.namespace}/{live['metadata']['name']}"
+            text = (
+                f"{where} is there and does not belong to this QueueWorker: delete it, or give the object another name"
+            )
+            raise PoolProblem(Reason.NAME_TAKEN, text)
+
+    async def _request(self, method: str, kind: Kind, name: str, body: Any, content: str, **query: str) -> Body:
+        try:
+            return await self._cluster.request(
+                method, kind, self._owner.namespace, name, body=body, content_type=f"application/{content}", query=query
+            )
+        except ApiException as error:
+            problem = _problem(error)
+            raise error if problem is None else problem from error
+
+
+def _problem(error: ApiException) -> PoolProblem | None:
+    """What the API server says about our objects; None if it says something about itself."""
+    message = _message(error)
+    if error.status == 403:
+        return PoolProblem(Reason.NOT_PERMITTED, message)
+    if error.status in {400, 422} or (error.status == 500 and "typed" in message):
+        return PoolProblem(Reason.INVALID_TEMPLATE, message)
+    return None
+
+
+def _message(error: ApiException) -> str:
+    try:
+        text = str(json.loads(error.body or "")["message"])
+    except (ValueError, TypeError, KeyError):
+        text = f"{error.status} {error.reason or ''}".strip()
+    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]} …"

@@ -1,0 +1,379 @@
+"""The pool that the operator runs, on a real API server. StatefulSet controller and kubelet are played.
+
+It has a control plane of its own, because calls are refused here on purpose.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from devcluster.server import OPERATOR_ACCOUNT, ControlPlane
+from tests.controlplane import conftest as shared
+from tests.support.operating import (
+    account,
+    condition,
+    done,
+    eventually,
+    install,
+    is_ready,
+    operator,
+    spec,
+    status,
+    submit,
+    worker,
+)
+from tests.support.played_pods import Played
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from devcluster.redis_server import RedisServer
+    from tests.controlplane.conftest import Kubectl
+    from tests.support.demo_processes import DemoProcess
+    from tests.support.operating import Operator
+
+PATIENCE = 60
+"""Seconds that something may take on a busy machine."""
+RIGHTS = [
+    {"apiGroups": ["apps"], "resources": ["statefulsets"], "verbs": ["list", "watch", "create", "patch", "delete"]},
+    {"apiGroups": [""], "resources": ["services"], "verbs": ["create", "patch", "delete"]},
+    {"apiGroups": ["policy"], "resources": ["poddisruptionbudgets"], "verbs": ["create", "patch", "delete"]},
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch", "delete"]},
+    {"apiGroups": ["crucible.dev"], "resources": ["queueworkers/finalizers"], "verbs": ["update"]},
+]
+
+
+@pytest.fixture(scope="module")
+def control_plane() -> Iterator[ControlPlane]:
+    with ControlPlane() as plane:
+        yield plane
+
+
+@pytest.fixture(scope="module")
+def kubectl(control_plane: ControlPlane) -> Kubectl:
+    found: Kubectl = shared.kubectl.__wrapped__(control_plane)  # type: ignore[attr-defined]
+    install(found)
+    permit(found, RIGHTS)
+    return found
+
+
+def permit(kubectl: Kubectl, rules: list[dict[str, Any]]) -> None:
+    """Give the operator exactly these rights for pools."""
+    group = "rbac.authorization.k8s.io"
+    name = {"name": "queueworker-operator-managed-pools"}
+    role = {"apiVersion": f"{group}/v1", "kind": "ClusterRole", "metadata": name, "rules": rules}
+    binding = {
+        "apiVersion": f"{group}/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": name,
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", **name},
+        "subjects": [{"kind": "ServiceAccount", "name": OPERATOR_ACCOUNT[1], "namespace": OPERATOR_ACCOUNT[0]}],
+    }
+    kubectl("apply", "-f", "-", input=yaml.safe_dump_all([role, binding]))
+
+
+@pytest.fixture(scope="module")
+def running(control_plane: ControlPlane, kubectl: Kubectl, folder: Path) -> Iterator[Operator]:
+    with operator(control_plane, folder, environment={"MANAGED_POOLS": "true"}) as started:
+        eventually(lambda: is_ready(started), PATIENCE)
+        yield started
+
+
+@pytest.fixture
+def played(control_plane: ControlPlane, namespace: str) -> Iterator[Played]:
+    with Played(control_plane, namespace) as found:
+        yield found
+    assert found.errors == []
+
+
+def managed(queue: DemoProcess, redis: RedisServer, count: int = 2, image: str = "executor:1") -> dict[str, Any]:
+    template = {"spec": {"containers": [{"name": "executor", "image": image}]}}
+    executors = {"count": count, "template": template, "concurrency": 2}
+    return spec(queue, redis) | {"executors": executors, "routing": {"taskTimeoutSeconds": 3}}
+
+
+def apply(kubectl: Kubectl, namespace: str, name: str = "legacy", **given: Any) -> None:
+    kubectl("apply", "-n", namespace, "-f", "-", input=worker(name, **given))
+
+
+def wait_for_pool(kubectl: Kubectl, namespace: str) -> None:
+    kubectl("wait", "qw/legacy", "-n", namespace, "--for=condition=PoolReady", f"--timeout={PATIENCE}s")
+
+
+def is_pool(kubectl: Kubectl, namespace: str, reason: str) -> bool:
+    return condition(kubectl, namespace, "legacy", "PoolReady")[1] == reason
+
+
+def pool_message(kubectl: Kubectl, namespace: str) -> str:
+    return condition(kubectl, namespace, "legacy", "PoolReady")[2]
+
+
+def replicas(kubectl: Kubectl, namespace: str) -> int:
+    got = kubectl("get", "statefulset", "legacy-executor", "-n", namespace, "-o", "jsonpath={.spec.replicas}")
+    return int(got.stdout)
+
+
+def found(kubectl: Kubectl, namespace: str, kind: str) -> dict[str, Any]:
+    """The object of the pool; empty if there is none."""
+    got = kubectl("get", kind, "legacy-executor", "-n", namespace, "-o", "json", "--ignore-not-found")
+    body: dict[str, Any] = json.loads(got.stdout or "{}")
+    return body
+
+
+def event_messages(kubectl: Kubectl, namespace: str, reason: str) -> str:
+    return kubectl("get", "events", "-n", namespace, f"--field-selector=reason={reason}", "-o", "yaml").stdout
+
+
+def test_a_template_makes_pods_and_tasks_are_routed_to_them(
+    running: Operator,
+    kubectl: Kubectl,
+    namespace: str,
+    played: Played,
+    queue: DemoProcess,
+    shared_redis: RedisServer,
+) -> None:
+    submit(queue, 20)
+    apply(kubectl, namespace, **managed(queue, shared_redis))
+    wait_for_pool(kubectl, namespace)
+    eventually(lambda: done(queue, 20), PATIENCE)
+    eventually(lambda: status(kubectl, namespace, "legacy")["executors"]["summary"] == "2/2", PATIENCE)
+    assert sorted(played.pods()) == ["legacy-executor-1", "legacy-executor-2"]
+    for kind in ("service", "statefulset", "poddisruptionbudget"):
+        owners = found(kubectl, namespace, kind)["metadata"]["ownerReferences"]
+        assert [(owner["kind"], owner["name"], owner["controller"]) for owner in owners] == [
+            ("QueueWorker", "legacy", True)
+        ]
+    selected = kubectl(
+        "get", "pods", "-n", namespace, "-o", "name", "-l", status(kubectl, namespace, "legacy")["selector"]
+    )
+    assert len(selected.stdout.split()) == 2, "an HPA finds the pods by the selector of the scale subresource"
+
+
+def test_scaling_in_waits_for_tasks_and_scaling_out_takes_pods_back(
+    running: Operator,
+    kubectl: Kubectl,
+    namespace: str,
+    played: Played,
+    queue: DemoProcess,
+    shared_redis: RedisServer,
+) -> None:
+    apply(kubectl, namespace, **managed(queue, shared_redis, 3, "executor:slow"))
+    wait_for_pool(kubectl, namespace)
+    submit(queue, 40)
+    eventually(lambda: sum(server.running for server in played.servers.values()) >= 4, PATIENCE)
+    kubectl("scale", "qw/legacy", "-n", namespace, "--replicas=1")
+    kubectl("wait", "qw/legacy", "-n", namespace, "--for=condition=PoolReady", f"--timeout={PATIENCE}s")
+    assert replicas(kubectl, namespace) == 1
+    kubectl("scale", "qw/legacy", "-n", namespace, "--replicas=3")
+    wait_for_pool(kubectl, namespace)
+    eventually(lambda: done(queue, 40), 2 * PATIENCE)
+    assert (account(queue)["failed"], played.lost) == (0, 0)
+
+
+def test_a_new_template_replaces_one_pod_after_the_other_and_no_task_fails(
+    running: Operator,
+    kubectl: Kubectl,
+    namespace: str,
+    played: Played,
+    queue: DemoProcess,
+    shared_redis: RedisServer,
+) -> None:
+    apply(kubectl, namespace, **managed(queue, shared_redis, 2, "executor:slow-1"))
+    wait_for_pool(kubectl, namespace)
+    submit(queue, 30)
+    eventually(lambda: sum(server.running for server in played.servers.values()) >= 3, PATIENCE)
+    played.history.clear()
+    apply(kubectl, namespace, **managed(queue, shared_redis, 2, "executor:slow-2"))
+    wait_for_pool(kubectl, namespace)
+    images = [pod["spec"]["containers"][0]["image"] for pod in played.pods().values()]
+    assert images == ["executor:slow-2"] * 2
+    steps = [line.split()[0] for line in played.history]
+    assert steps == ["terminating", "gone", "created", "ready"] * 2
+    eventually(lambda: done(queue, 30), 2 * PATIENCE)
+    assert (account(queue)["failed"], played.lost) == (0, 0)
+
+
+def test_a_template_that_does_not_start_stops_at_one_pod_and_a_corrected_one_begins_there(
+    running: Operator,
+    kubectl: Kubectl,
+    namespace: str,
+    played: Played,
+    queue: DemoProcess,
+    shared_redis: RedisServer,
+) -> None:
+    apply(kubectl, namespace, **managed(queue, shared_redis))
+    wait_for_pool(kubectl, namespace)
+    apply(kubectl, namespace, **managed(queue, shared_redis, image="executor:bad"))
+    eventually(lambda: "ImagePullBackOff" in pool_message(kubectl, namespace), PATIENCE)
+    submit(queue, 10)
+    eventually(lambda: done(queue, 10), PATIENCE)
+    played.history.clear()
+    apply(kubectl, namespace, **managed(queue, shared_redis, image="executor:2"))
+    wait_for_pool(kubectl, namespace)
+    assert next(line.split()[1] for line in played.history if line.startswith("ready")) == "legacy-executor-1"
+    assert account(queue)["failed"] == 0
+
+
+def test_an_evicted_pod_finishes_its_tasks(
+    running: Operator,
+    kubectl: Kubectl,
+    namespace: str,
+    played: Played,
+    queue: DemoProcess,
+    shared_redis: RedisServer,
+) -> None:
+    apply(kubectl, namespace, **managed(queue, shared_redis, 2, "executor:slow"))
+    wait_for_pool(kubectl, namespace)
+    submit(queue, 12)
+    eventually(lambda: sum(server.running for server in played.servers.values()) >= 3, PATIENCE)
+    kubectl("delete", "pod", "legacy-executor-2", "-n", namespace, "--wait=false")
+    eventually(lambda: "gone legacy-executor-2" in played.history, PATIENCE)
+    eventually(lambda: done(queue, 12), PATIENCE)
+    wait_for_pool(kubectl, namespace)
+    assert (account(queue)["failed"], played.lost) == (0, 0)
+
+
+def test_a_removed_template_drains_the_pool_and_deletes_it(
+    running: Operator,
+    kubectl: Kubectl,
+    namespace: str,
+    played: Played,
+    queue: DemoProcess,
+    executor: DemoProcess,
+    shared_redis: RedisServer,
+) -> None:
+    apply(kubectl, namespace, **managed(queue, shared_redis, 2, "executor:slow"))
+    wait_for_pool(kubectl, namespace)
+    submit(queue, 12)
+    eventually(lambda: sum(server.running for server in played.servers.values()) >= 3, PATIENCE)
+    apply(kubectl, namespace, **spec(queue, shared_redis, executor))
+    eventually(lambda: played.items("apis/apps/v1/statefulsets") == [], PATIENCE)
+    eventually(lambda: condition(kubectl, namespace, "legacy", "PoolReady") == ("", "", ""), PATIENCE)
+    assert played.items("services") == played.items("apis/policy/v1/poddisruptionbudgets") == []
+    eventually(lambda: done(queue, 12), PATIENCE)
+    assert (account(queue)["failed"], played.lost) == (0, 0)
+
+
+def test_what_is_changed_by_hand_is_put_back_with_an_event(
+    running: Operator,
+    kubectl: Kubectl,
+    namespace: str,
+    played: Played,
+    queue: DemoProcess,
+    shared_redis: RedisServer,
+) -> None:
+    apply(kubectl, namespace, **managed(queue, shared_redis))
+    wait_for_pool(kubectl, namespace)
+
+    def containers() -> list[str]:
+        pod = found(kubectl, namespace, "statefulset")["spec"]["template"]["spec"]
+        return [container["image"] for container in pod["containers"]]
+
+    sidecar = '[{"op": "add", "path": "/spec/template/spec/containers/-", "value": {"name": "x", "image": "x:1"}}]'
+    kubectl("patch", "statefulset", "legacy-executor", "-n", namespace, "--type=json", "-p", sidecar)
+    eventually(lambda: containers() == ["executor:1"], PATIENCE)
+    kubectl("set", "image", "statefulset/legacy-executor", "executor=other:1", "-n", namespace)
+    eventually(lambda: containers() == ["executor:1"], PATIENCE)
+    kubectl("scale", "statefulset/legacy-executor", "-n", namespace, "--replicas=1")
+    eventually(lambda: replicas(kubectl, namespace) == 2, PATIENCE)
+    eventually(lambda: "was changed by kubectl" in event_messages(kubectl, namespace, "PoolRestored"), PATIENCE)
+    kubectl("delete", "statefulset", "legacy-executor", "-n", namespace, "--wait=false")
+    eventually(lambda: found(kubectl, namespace, "statefulset"), PATIENCE)
+    eventually(lambda: "was deleted" in event_messages(kubectl, namespace, "PoolRestored"), PATIENCE)
+
+
+def test_an_object_of_somebody_else_is_never_adopted(
+    running: Operator, kubectl: Kubectl, namespace: str, queue: DemoProcess, shared_redis: RedisServer
+) -> None:
+    kubectl("create", "service", "clusterip", "legacy-executor", "-n", namespace, "--tcp=80:80")
+    before = found(kubectl, namespace, "service")
+    apply(kubectl, namespace, **managed(queue, shared_redis))
+    eventually(lambda: is_pool(kubectl, namespace, "NameTaken"), PATIENCE)
+    assert f"Service {namespace}/legacy-executor" in pool_message(kubectl, namespace)
+    assert found(kubectl, namespace, "service") == before
+    kubectl("delete", "service", "legacy-executor", "-n", namespace)
+    eventually(lambda: is_pool(kubectl, namespace, "Progressing"), PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("container", "words"),
+    [
+        ({"name": "executor", "image": "executor:1", "cmd": ["x"]}, "cmd"),
+        ({"name": "Executor!", "image": "executor:1"}, "Executor!"),
+        ({"name": "executor", "image": "executor:1", "ports": "8083"}, "ports"),
+    ],
+)
+def test_a_template_that_the_api_server_refuses_is_named_with_its_words(
+    running: Operator,
+    kubectl: Kubectl,
+    namespace: str,
+    queue: DemoProcess,
+    shared_redis: RedisServer,
+    container: dict[str, Any],
+    words: str,
+) -> None:
+    given = managed(queue, shared_redis)
+    given["executors"]["template"]["spec"]["containers"] = [container]
+    apply(kubectl, namespace, **given)
+    eventually(lambda: is_pool(kubectl, namespace, "InvalidTemplate"), PATIENCE)
+    assert words in pool_message(kubectl, namespace)
+    apply(kubectl, namespace, **managed(queue, shared_redis))
+    eventually(lambda: is_pool(kubectl, namespace, "Progressing"), PATIENCE)
+
+
+def test_a_name_that_is_too_long_for_pods_is_refused_before_anything_is_made(
+    running: Operator, kubectl: Kubectl, namespace: str, queue: DemoProcess, shared_redis: RedisServer
+) -> None:
+    name = "x" * 44
+    apply(kubectl, namespace, name, **managed(queue, shared_redis))
+    eventually(lambda: condition(kubectl, namespace, name, "PoolReady")[1] == "InvalidTemplate", PATIENCE)
+    assert kubectl("get", "service", "-n", namespace, "-o", "name").stdout == ""
+
+
+def test_a_missing_right_is_named(
+    running: Operator, kubectl: Kubectl, namespace: str, queue: DemoProcess, shared_redis: RedisServer
+) -> None:
+    permit(kubectl, [rule for rule in RIGHTS if "services" not in rule["resources"]])
+    try:
+        apply(kubectl, namespace, **managed(queue, shared_redis))
+        eventually(lambda: is_pool(kubectl, namespace, "NotPermitted"), PATIENCE)
+        assert 'cannot patch resource "services"' in pool_message(kubectl, namespace)
+    finally:
+        permit(kubectl, RIGHTS)
+    eventually(lambda: is_pool(kubectl, namespace, "Progressing"), PATIENCE)
+
+
+def test_an_operator_that_may_not_run_pods_says_so(
+    control_plane: ControlPlane,
+    kubectl: Kubectl,
+    namespace: str,
+    folder: Path,
+    queue: DemoProcess,
+    shared_redis: RedisServer,
+) -> None:
+    """Last in this file: the shared operator may lead, so this one has a Lease and a namespace of its own."""
+    apply(kubectl, namespace, **managed(queue, shared_redis))
+    alone = ("--namespace", namespace, "--lease-name", f"lease-{namespace}", "--no-managed-pools")
+    with operator(control_plane, folder, *alone):
+        eventually(lambda: "managedPools.enabled" in pool_message(kubectl, namespace), PATIENCE)
+
+
+def test_every_right_is_needed(control_plane: ControlPlane, running: Operator) -> None:
+    """Last but one: it looks back on all that the operators did."""
+    used = set()
+    for call in control_plane.audit_events():
+        reference = call.get("objectRef") or {}
+        if call["user"]["username"].endswith(":queueworker-operator") and not call["userAgent"].startswith("kubectl/"):
+            used.add((reference.get("apiGroup", ""), reference.get("resource"), call["verb"]))
+    granted = {
+        (rule["apiGroups"][0], rule["resources"][0], verb)
+        for rule in RIGHTS
+        for verb in rule["verbs"]
+        if verb != "create" and "finalizers" not in rule["resources"][0]
+    }
+    assert granted - used == set()

@@ -1,0 +1,106 @@
+"""`python -m tools.chart_readme`: write the chart's README from Chart.yaml and values.yaml; `--check` only compares.
+
+A value's description is the comment above it. The values of a map are listed one by one, unless the map is one that
+users fill in (`resources`, `nodeSelector` and the like), which is listed whole.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+CHART = Path(__file__).parents[1] / "charts" / "queueworker-operator"
+README = CHART / "README.md"
+# Maps with a default that users replace as a whole.
+WHOLE = {"resources", "podSecurityContext", "securityContext", "updateStrategy", "nodeSelector", "dashboard.labels"}
+
+HEAD = """\
+<!-- Made by `make generate` from values.yaml and tools/chart_readme.py; do not edit. -->
+# queueworker-operator
+
+{description}. Version {version}, for Kubernetes {kubernetes} or newer, and Helm 3 or 4.
+
+```
+helm install queueworker-operator charts/queueworker-operator -n queueworker-system --create-namespace \\
+  --set image.repository=registry.example/queueworker-operator
+helm test queueworker-operator -n queueworker-system
+```
+
+`image.repository` is required, because there is no public registry with the image: build it with
+`docker build -t registry.example/queueworker-operator:{version} .` and push it, or load it into the nodes
+(`kind load docker-image`, `minikube image load`).
+[docs/install.md](../../docs/install.md) has the rest: namespaces, OpenShift, a private authority, GitOps, upgrade,
+rollback, removal and sizes.
+
+## Values
+
+| value | default | meaning |
+|---|---|---|
+"""
+
+
+def readme() -> str:
+    about = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    head = HEAD.format(
+        description=about["description"],
+        version=about["version"],
+        kubernetes=str(about["kubeVersion"]).removeprefix(">=").removesuffix(".0-0"),
+    )
+    return head + "".join(map(_row, rows()))
+
+
+def _row(row: tuple[str, str, str]) -> str:
+    path, default, text = row
+    return f"| `{path}` | {f'`{default}`' if default else ''} | {text} |\n"
+
+
+def rows() -> Iterator[tuple[str, str, str]]:
+    """Path, default as JSON, and description of every value."""
+    text = (CHART / "values.yaml").read_text()
+    node = yaml.compose(text)
+    assert isinstance(node, yaml.MappingNode)
+    yield from _rows(node, text.splitlines(), yaml.safe_load(text), "")
+
+
+def _rows(node: yaml.MappingNode, lines: Sequence[str], values: dict[str, Any], prefix: str) -> Iterator[Any]:
+    for key, value in node.value:
+        path, default = f"{prefix}{key.value}", values[key.value]
+        text = _comment(lines, key.start_mark.line)
+        if isinstance(value, yaml.MappingNode) and default and path not in WHOLE:
+            if text:
+                yield path, "", text
+            yield from _rows(value, lines, default, f"{path}.")
+        else:
+            yield path, json.dumps(default, ensure_ascii=False), text
+
+
+def _comment(lines: Sequence[str], line: int) -> str:
+    """The comment that ends directly above the line."""
+    found: list[str] = []
+    while line and lines[line - 1].lstrip().startswith("#"):
+        line -= 1
+        found.insert(0, lines[line].strip().removeprefix("#").strip())
+    return " ".join(found).replace("|", "\\|")
+
+
+def main(arguments: Sequence[str]) -> int:
+    text = readme()
+    if README.exists() and README.read_text() == text:
+        return 0
+    if "--check" in arguments:
+        print(f"{README.name} of the chart is out of date: run `make generate`, and commit it", file=sys.stderr)
+        return 1
+    README.write_text(text)
+    print(f"wrote {README.relative_to(CHART.parents[1])}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
