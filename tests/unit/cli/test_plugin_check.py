@@ -48,8 +48,8 @@ def test_a_missing_crd_is_an_error_with_the_command_that_installs_it() -> None:
 
 
 def test_an_older_crd_is_named_with_the_fields_that_it_lacks() -> None:
-    ours = {"properties": {"spec": {"properties": {"suspend": {}, "drained": {}}}}}
-    theirs = {"properties": {"spec": {"properties": {"suspend": {}}}}}
+    ours: dict[str, Any] = {"properties": {"spec": {"properties": {"suspend": {}, "drained": {}}}}}
+    theirs: dict[str, Any] = {"properties": {"spec": {"properties": {"suspend": {}}}}}
     assert findings.crd(True, theirs, ours).message == "the CRD is older than this command: it has no spec.drained"
     assert findings.crd(True, ours, theirs).level is Level.OK
     assert findings.crd(True, None, ours).level is Level.OK, "it may not be read"

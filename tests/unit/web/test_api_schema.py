@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import schemathesis
@@ -17,8 +17,11 @@ from queueworker.web.source import OperatorView
 from tests.support.web_source import DOWN, FakeSource, executor, snapshot
 
 if TYPE_CHECKING:
-    from schemathesis import Case
+    from schemathesis import Case as AnyCase
     from schemathesis.schemas import APIOperation
+
+    Operation = APIOperation[Any, Any, Any, Any]
+    Case = AnyCase[Any]
 
 OPERATIONS = {"/health", "/status", "/status/{namespace}/{name}", "/livez", "/readyz", "/metrics"}
 OPERATIONS |= {"/api/overview", "/api/sparklines", "/api/objects/{namespace}/{name}"}
@@ -61,13 +64,13 @@ SOURCES = {
 }
 
 
-def operations(which: str) -> list[APIOperation]:
+def operations(which: str) -> list[Operation]:
     mode, source = SOURCES[which]
     schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(source, mode))
-    return [found.ok() for found in schema.get_all_operations()]
+    return [found.ok() for found in schema.get_all_operations()]  # type: ignore[union-attr]
 
 
-def with_path(operation: APIOperation, parameters: dict[str, str]) -> Case:
+def with_path(operation: Operation, parameters: dict[str, str]) -> Case:
     return operation.Case(path_parameters=parameters)
 
 
