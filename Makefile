@@ -102,6 +102,10 @@ test-faults: venv ## inject every fault that one machine can produce, under load
 	@$(BIN)/python -m devcluster binaries
 	$(FAULTS)
 
+soak: venv ## random faults of all kinds for 30 minutes; SOAK_SECONDS=7200 lasts longer, SOAK_SEED=… repeats a run
+	@$(BIN)/python -m devcluster binaries
+	SOAK_SECONDS=$(or $(SOAK_SECONDS),1800) SOAK_SEED=$(or $(SOAK_SEED),$(shell date +%s)) $(PYTEST) -q -s tests/faults/test_soak.py
+
 reliability: venv ## run the fault tests and write docs/reliability.md
 	@$(BIN)/python -m devcluster packages
 	@$(BIN)/python -m devcluster binaries
