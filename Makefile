@@ -9,6 +9,8 @@ BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
 AUDIT_VENV := .venv-audit
 AUDIT_STAMP := $(AUDIT_VENV)/.installed
+DOCS_VENV := .venv-docs
+DOCS_STAMP := $(DOCS_VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 # These tests mostly wait for clocks and processes, so more workers than cores pay off.
@@ -44,6 +46,16 @@ $(AUDIT_STAMP): requirements-audit.txt
 	@$(AUDIT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-audit.txt
 	@touch $@
 
+$(DOCS_STAMP): requirements-docs.txt
+	@test -x $(DOCS_VENV)/bin/python || $(PYTHON) -m venv $(DOCS_VENV)
+	@echo "installing Sphinx in $(DOCS_VENV)"
+	@$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-docs.txt
+	@touch $@
+
+docs: $(DOCS_STAMP) ## build the site of docs/ in dist/site; any warning is an error
+	@$(DOCS_VENV)/bin/python -m sphinx -b html -W -n -q --keep-going docs dist/site
+	@echo dist/site/index.html
+
 demo: venv ## run the whole platform here and break it; DEMO_SECONDS=30 ends by itself, DEMO_CONTEXT=name uses your cluster
 	@$(BIN)/python -m demo
 
@@ -56,10 +68,13 @@ recording: venv ## record make demo-worker as docs/images/demo.svg
 control-plane: venv ## prepare kube-apiserver, etcd, kubectl and redis-server, and print their folder
 	@$(BIN)/python -m devcluster binaries
 
-test: lint verify test-fast test-processes test-browser test-controlplane test-e2e test-faults ## run all checks and tests
+test: lint verify test-docs test-fast test-processes test-browser test-controlplane test-e2e test-faults ## run all checks and tests
 
 test-fast: venv ## run the unit and component tests
 	$(PYTEST) -q -rs -n $(FAST_WORKERS) tests/unit tests/component
+
+test-docs: venv docs ## build the site, check its links, and run the command blocks of README and docs
+	$(PYTEST) -q -rs tests/docs
 
 test-processes: venv ## run the tests that start the worker, the commands and the demo's services as processes
 	$(PYTEST) -q -rs -n $(FAST_WORKERS) tests/processes
@@ -150,15 +165,17 @@ image: venv ## build the image with the container engine of this machine, or a p
 reproduce: venv ## build the image twice, and compare the digests of its layers
 	@$(BIN)/python -m tools.reproduce
 
-generate: venv ## write the generated files: CRD, reference, environment table, README of the chart
+generate: venv ## write the generated files: CRD, reference pages, environment table, README of the chart
 	@$(BIN)/python -m queueworker.resource.generate
 	@$(BIN)/python -m queueworker.processes.environment_reference
 	@$(BIN)/python -m tools.chart_readme
+	@$(BIN)/python -m tools.reference_pages
 
 verify: venv ## fail if a generated file is out of date
 	@$(BIN)/python -m queueworker.resource.generate --check
 	@$(BIN)/python -m queueworker.processes.environment_reference --check
 	@$(BIN)/python -m tools.chart_readme --check
+	@$(BIN)/python -m tools.reference_pages --check
 
 format: venv ## format the code
 	$(BIN)/ruff format .
@@ -170,6 +187,7 @@ lock: venv ## pin the current versions of the dependencies, with hashes
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --group dev -o requirements-dev.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group bench -o requirements-bench.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group audit -o requirements-audit.txt
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group docs -o requirements-docs.txt
 
 clean: ## delete all environments and all caches in this folder (not the binaries in ~/.cache/queueworker)
-	rm -rf $(VENV) $(BENCH_VENV) $(AUDIT_VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(BENCH_VENV) $(AUDIT_VENV) $(DOCS_VENV) dist/site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,10 +1,15 @@
-"""Sphinx: the site of docs/, which `make docs` writes to dist/site. It needs no internet, neither to build nor to read."""
+"""Sphinx: the site, which `make docs` writes to dist/site. It needs no internet, neither to build nor to read."""
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "_extensions"))
@@ -23,8 +28,6 @@ myst_heading_anchors = 4
 myst_fence_as_directive = ["mermaid"]
 # Commands, output and logs are not highlighted as something that they are not.
 highlight_language = "none"
-# Some groups of the table of contents name pages by a pattern, so that a new page is in it by itself.
-suppress_warnings = ["toc.empty_glob"]
 
 html_theme = "furo"
 html_title = f"{project} {release}"
@@ -33,3 +36,23 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True}
+
+# A pattern in the table of contents may match nothing, for example before a page is generated. Sphinx gives this
+# warning no type, so that suppress_warnings cannot name it.
+logging.getLogger("sphinx.sphinx.directives.other").addFilter(lambda r: getattr(r, "subtype", "") != "empty_glob")
+
+# Links that lead to a file or a folder on GitHub, and their pages here.
+ELSEWHERE = {
+    r"(?:\.\./)+CHANGELOG\.md": "/changelog.md",
+    r"(?:\.\./)+charts/queueworker-operator/README\.md": "/values.md",
+    r"runbooks/": "/runbooks/README.md",
+}
+
+
+def point_to_pages(_app: Sphinx, _docname: str, source: list[str]) -> None:
+    for link, page in ELSEWHERE.items():
+        source[0] = re.sub(rf"\]\({link}\)", f"]({page})", source[0])
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("source-read", point_to_pages)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     import click
 
-    from queueworker.routing.snapshot import Snapshot
     from queueworker.web.source import Source
 
 MADE = "<!-- Made by `make generate` from {source}; do not edit. -->\n"
@@ -28,13 +27,13 @@ WIDTH = 100
 COMMAND_HEAD = """\
 # The command queueworker
 
-The help of each command, as `--help` prints it. The plugin `kubectl queueworker` has a page of its own.
+The help of each command, as `--help` prints it. [kubectl queueworker](command.md) is another one.
 """
 HTTP_HEAD = """\
 # The HTTP API
 
-Operator and worker serve it on port 8084. It has no login: [what it shows to whom](page.md#what-it-shows-to-whom). Every
-process describes its own fields at `/docs`, `/openapi.json` and `/openapi.yaml`; the page is at `/`.
+Operator and worker serve it on port 8084. It has no login: [what it shows to whom](page.md#what-it-shows-to-whom).
+Every process describes its own fields at `/docs`, `/openapi.json` and `/openapi.yaml`; [the page](page.md) is at `/`.
 """
 
 
