@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from bench import charts
 from bench.simulation import Kind, Run, Simulation
 from devcluster.redis_server import RedisServer
 from tests.support.running import running
@@ -99,11 +100,13 @@ def main() -> None:
     for scenario in SCENARIOS:
         runs = {s: Simulation(scenario.kinds, s, load=scenario.load, tasks=TASKS, seed=SEED).run() for s in STRATEGIES}
         text = scenario.text.format(two=mean_wait_of_two_choices(scenario.load))
-        parts.append(f"## {scenario.title}\n\n{text}\n\n{_table(_simulated(scenario, runs))}\n")
+        table = _table(_simulated(scenario, runs))
+        parts.append(f"## {scenario.title}\n\n{text}\n\n{charts.links(scenario.title)}{table}\n")
         print(parts[-1], flush=True)
     parts.append(f"{HTTP_HEAD}\n\n{_table(asyncio.run(_over_http()))}\n")
     print(parts[-1])
     PAGE.write_text("\n".join(parts))
+    charts.draw(PAGE)
 
 
 def _simulated(scenario: Scenario, runs: dict[str, Run]) -> Iterable[Sequence[str]]:

@@ -6,7 +6,7 @@ import datetime as dt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import machine
+from bench import charts, machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,13 +21,14 @@ depend on the machine, which others may have used at the same time. Compare rows
 
 
 def write(order: Sequence[str], measured: dict[str, str], page: Path = PAGE) -> None:
-    """Insert the sections by title, with the machine and the date."""
+    """Insert the sections by title, with the machine, the date and their charts."""
     sections = _read(page) if page.exists() else {}
     today = dt.datetime.now(dt.UTC).date()
     stamp = f"*{today}; {machine.describe()}; load {machine.load():.1f} at the end.*"
-    sections |= {title: f"{stamp}\n\n{text.strip()}\n" for title, text in measured.items()}
+    sections |= {title: f"{stamp}\n\n{charts.links(title)}{text.strip()}\n" for title, text in measured.items()}
     parts = [f"## {title}\n\n{sections[title].strip()}\n" for title in order if title in sections]
     page.write_text("\n".join([HEAD, *parts]))
+    charts.draw(page)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
