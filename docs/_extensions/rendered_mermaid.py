@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,12 +38,18 @@ def visit_html(translator: Any, node: mermaid_picture) -> None:
     name = f"mermaid-{hashlib.sha256(source.encode()).hexdigest()[:12]}.svg"
     folder = Path(translator.builder.outdir) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(mermaidx.render(source).svg())
+    (folder / name).write_text(with_size(mermaidx.render(source).svg()))
     uri = translator.builder.get_relative_uri(translator.docnames[0], "index").rpartition("/")[0]
     path = f"{uri}/{FOLDER}/{name}" if uri else f"{FOLDER}/{name}"
     text = translator.attval(source)
     translator.body.append(f'<p><a href="{path}"><img class="mermaid-picture" src="{path}" alt="{text}"></a></p>\n')
     raise nodes.SkipNode
+
+
+def with_size(svg: str) -> str:
+    """The picture in its own size; Mermaid lets it fill whatever it is in."""
+    width, height = re.findall(r'viewBox="\S+ \S+ (\S+) (\S+)"', svg)[0]
+    return svg.replace('width="100%"', f'width="{width}" height="{height}"', 1)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
