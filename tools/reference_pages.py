@@ -6,9 +6,8 @@ With `--check`, fails if one of them is out of date.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-import typer
 from typer.main import get_command
 
 from queueworker.cli.main import app as cli
@@ -17,8 +16,6 @@ from queueworker.web.app import Mode, create_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    import click
 
     from queueworker.web.source import Source
 
@@ -40,13 +37,14 @@ Every process describes its own fields at `/docs`, `/openapi.json` and `/openapi
 def command_page() -> str:
     parts = [MADE.format(source="operator/queueworker/cli"), COMMAND_HEAD]
     for path, command in commands(get_command(cli), "queueworker"):
-        text = command.get_help(typer.Context(command, info_name=path, max_content_width=WIDTH, terminal_width=WIDTH))
+        context = command.make_context(path, [], resilient_parsing=True, max_content_width=WIDTH, terminal_width=WIDTH)
+        text = command.get_help(context)
         parts.append(f"## {path}\n\n```text\n{_trimmed(text)}\n```\n")
     return "\n".join(parts)
 
 
-def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
-    """The command itself and all below it, with their whole names."""
+def commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """The command of Typer's own copy of click, and all below it, with their whole names."""
     yield path, command
     for name, child in getattr(command, "commands", {}).items():
         if not child.hidden:
@@ -85,7 +83,7 @@ def _nobody() -> Source:
         def __getattr__(self, name: str) -> Any:
             raise AttributeError(name)
 
-    return Nobody()  # type: ignore[return-value]
+    return cast("Source", Nobody())
 
 
 TARGETS = {"docs/queueworker.md": command_page, "docs/http.md": http_page}
