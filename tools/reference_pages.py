@@ -36,19 +36,19 @@ Every process describes its own fields at `/docs`, `/openapi.json` and `/openapi
 
 def command_page() -> str:
     parts = [MADE.format(source="operator/queueworker/cli"), COMMAND_HEAD]
-    for path, command in commands(get_command(cli), "queueworker"):
-        context = command.make_context(path, [], resilient_parsing=True, max_content_width=WIDTH, terminal_width=WIDTH)
-        text = command.get_help(context)
+    for path, text in helps(get_command(cli), "queueworker"):
         parts.append(f"## {path}\n\n```text\n{_trimmed(text)}\n```\n")
     return "\n".join(parts)
 
 
-def commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """The command of Typer's own copy of click, and all below it, with their whole names."""
-    yield path, command
-    for name, child in getattr(command, "commands", {}).items():
+def helps(command: Any, name: str, parent: Any = None) -> Iterator[tuple[str, str]]:
+    """Name and help of the command and of all below it. They are of Typer's own copy of click."""
+    width = {"max_content_width": WIDTH, "terminal_width": WIDTH}
+    context = command.make_context(name, [], parent, resilient_parsing=True, **width)
+    yield context.command_path, command.get_help(context)
+    for child_name, child in getattr(command, "commands", {}).items():
         if not child.hidden:
-            yield from commands(child, f"{path} {name}")
+            yield from helps(child, child_name, context)
 
 
 def _trimmed(text: str) -> str:
