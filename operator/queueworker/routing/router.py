@@ -27,7 +27,7 @@ from queueworker.routing.queue.clients import QueueClients
 from queueworker.routing.recovery import Unfinished
 from queueworker.routing.router_log import RouterLog
 from queueworker.routing.runs import TaskRuns
-from queueworker.routing.snapshot import Pipeline, Snapshot
+from queueworker.routing.snapshot import Snapshot
 from queueworker.routing.task_run import TaskRunner
 
 if TYPE_CHECKING:
@@ -216,16 +216,11 @@ class Router:
             hold=self._poller.reason,
             memory_held=self._memory.held,
             memory_budget=self._memory.budget.max_bytes,
-            pipeline=self._pipeline(),
+            pipeline=self._runner.pipeline(len(self._runs.flights), self._journal.buffered_events),
             history=self._housekeeper.history,
             failures=tuple(self._runner.failures),
             transitions=tuple(self._log.transitions),
         )
-
-    def _pipeline(self) -> Pipeline:
-        executing, to_report = self._runner.executing, self._runner.reporting
-        pulled = max(0, len(self._runs.flights) - executing - to_report)
-        return Pipeline(pulled, executing, to_report, self._journal.buffered_events)
 
     # --- life
 
