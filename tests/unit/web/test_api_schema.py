@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import schemathesis
@@ -17,8 +17,10 @@ from queueworker.web.source import OperatorView
 from tests.support.web_source import DOWN, FakeSource, executor, snapshot
 
 if TYPE_CHECKING:
-    from schemathesis import Case
     from schemathesis.schemas import APIOperation
+
+    Case = schemathesis.Case[Any]
+    Operation = APIOperation[Any, Any, Any, Any]
 
 OPERATIONS = {"/health", "/status", "/status/{namespace}/{name}", "/livez", "/readyz", "/metrics"}
 MAX_BODY_BYTES = 32 * 1024
@@ -58,13 +60,14 @@ SOURCES = {
 }
 
 
-def operations(which: str) -> list[APIOperation]:
+def operations(which: str) -> list[Operation]:
     mode, source = SOURCES[which]
     schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(source, mode))
-    return [found.ok() for found in schema.get_all_operations()]
+    found = [result.ok() for result in schema.get_all_operations()]
+    return [operation for operation in found if operation.path in OPERATIONS]
 
 
-def with_path(operation: APIOperation, parameters: dict[str, str]) -> Case:
+def with_path(operation: Operation, parameters: dict[str, str]) -> Case:
     return operation.Case(path_parameters=parameters)
 
 
