@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from markdown_it import MarkdownIt
 
-from tests.docs.blocks import ROOT, pages
+from tests.docs.blocks import ROOT, blocks, pages
 
 SITE = ROOT / "dist" / "site"
 needs_site = pytest.mark.skipif(not (SITE / "index.html").exists(), reason="there is no site: `make docs` builds it")
@@ -75,6 +75,13 @@ def test_every_link_of_the_site_leads_somewhere() -> None:
 @needs_site
 def test_the_site_loads_nothing_from_another_host() -> None:
     assert loaded_from_elsewhere(SITE) == []
+
+
+@needs_site
+def test_every_diagram_of_docs_is_a_picture_in_the_site() -> None:
+    diagrams = [block for page in pages() for block in blocks(page) if block.language == "mermaid"]
+    pictures = [name for page in site(SITE).values() for name in page.loads if "/mermaid-" in name]
+    assert len(pictures) == len(diagrams) > 0
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
