@@ -66,10 +66,17 @@ def _paths(schema: dict[str, Any]) -> str:
     rows = ["| call | tells | answers |", "|---|---|---|"]
     for path, calls in schema["paths"].items():
         for verb, call in calls.items():
-            about = " ".join(f"{call['summary']}. {call.get('description', '')}".split())
-            answers = "; ".join(f"{status}: {answer['description']}" for status, answer in call["responses"].items())
+            about = f"{call['summary']}. {call.get('description', '')}"
+            answers = "; ".join(f"{status}: {text.rstrip('.')}" for status, text in _answers(call))
             rows.append(f"| `{verb.upper()} {path}` | {_cell(about)} | {_cell(answers)} |")
     return "\n".join(rows)
+
+
+def _answers(call: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """All but FastAPI's own answer to a parameter that it cannot read."""
+    for status, answer in call["responses"].items():
+        if answer["description"] != "Validation Error":
+            yield status, answer["description"]
 
 
 def _cell(text: str) -> str:
