@@ -12,6 +12,7 @@ from queueworker.processes.worker_source import WorkerSource
 from queueworker.routing.config import static_endpoints
 from queueworker.routing.router import Router
 from queueworker.web.app import Mode, create_app
+from queueworker.web.loop_lag import LoopLag
 from queueworker.web.server import serve
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ async def run_worker(settings: WorkerSettings) -> None:
         log.info("received %s: draining for at most %d s", name, config.spec.routing.drain_seconds)
         source.stopping = True
 
-    with StopSignals(on_stop) as signals:
-        async with serve(create_app(source, Mode.WORKER, settings.web), process.host, process.port):
+    with StopSignals(on_stop) as signals, LoopLag() as lag:
+        async with serve(create_app(source, Mode.WORKER, settings.web, lag), process.host, process.port):
             for note in (*settings.notes, *config.spec.warnings):
                 log.warning(note)
             log.info(

@@ -214,6 +214,8 @@ class Router:
             per_minute=self._housekeeper.history.per_minute,
             counters=counters,
             rivals=self._journal.rivals,
+            slots_free=self._pool.free_slots,
+            oldest_task_seconds=self._runs.oldest_seconds(),
             stalled=self._housekeeper.stalled,
             hold=self._hold(),
             memory_held=self._memory.held,

@@ -131,6 +131,8 @@ class TaskRunner:
             except NoExecutors as error:
                 self._counters.attempts_failed += 1
                 return Outcome(completed=False, error=str(error))
+            if not flight.executor:
+                self._counters.wait.observe(self._clock() - flight.pulled_at)
             self.executing += 1
             try:
                 result = await self._attempt(flight, executor, body, timeout)
@@ -225,10 +227,12 @@ class TaskRunner:
         failed = None
         if outcome.completed:
             counters.completed += 1
+            counters.completed_seconds.observe(seconds)
             if self._logs_each_task:
                 self._log.completed(flight, seconds)
         else:
             counters.failed += 1
+            counters.failed_seconds.observe(seconds)
             self._log.failed(flight, outcome.error, seconds, clock)
             failed = failed_task(flight, outcome.error, now, self._limits)
             shown = (failed.eval_id, now, failed.error, failed.executor, failed.attempts, failed.ambiguous)
