@@ -29,6 +29,7 @@ from queueworker.routing.router_log import RouterLog
 from queueworker.routing.runs import TaskRuns
 from queueworker.routing.snapshot import Pipeline, Snapshot
 from queueworker.routing.task_run import TaskRunner
+from queueworker.routing.wire.cloud_events import Envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -102,10 +103,14 @@ class Router:
             limits=limits,
         )
         self._outcomes = AsyncOutcomes(config.redis_url, connect, max_body_bytes=spec.routing.max_body_bytes)
-        self._attempts = Attempts(spec, self._outcomes, self._pool, self._transport, self._journal, counters, clock)
+        self._envelope = Envelope(config.group, spec.events.format)
+        self._attempts = Attempts(
+            *(spec, self._outcomes, self._pool, self._transport, self._journal, self._envelope, counters, clock)
+        )
         self._poller = Poller(spec, self._queues.own, self._journal, self._memory, limits, self._fill_slots)
         self._runner = TaskRunner(
-            *(spec, self._pool, self._attempts, self._outcomes, self._journal, self._memory, counters, limits, clock),
+            *(spec, self._pool, self._attempts, self._outcomes, self._journal, self._envelope, self._memory),
+            *(counters, limits, clock),
             log=self._log,
             on_report_failure=self._transition,
         )
@@ -148,6 +153,7 @@ class Router:
         self._config = config
         self._runner.spec = self._poller.spec = config.spec
         self._attempts.apply(config.spec)
+        self._envelope.format = config.spec.events.format
         for queue in self._queues.all():
             queue.max_body_bytes = config.spec.routing.max_body_bytes
         self._queues.own.set_key(config.api_key)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from queueworker.routing.limits import Limits
     from queueworker.routing.memory import MemoryAccount
     from queueworker.routing.router_log import RouterLog
+    from queueworker.routing.wire.cloud_events import Envelope
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class TaskRunner:
         attempts: Attempts,
         outcomes: AsyncOutcomes,
         journal: Journal,
+        envelope: Envelope,
         memory: MemoryAccount,
         counters: Counters,
         limits: Limits,
@@ -85,6 +87,7 @@ class TaskRunner:
         self._attempts = attempts
         self._outcomes = outcomes
         self._journal = journal
+        self._envelope = envelope
         self._memory = memory
         self._counters = counters
         self._limits = limits
@@ -201,6 +204,7 @@ class TaskRunner:
     async def _record(self, flight: InFlightTask, outcome: Outcome) -> None:
         """Make the outcome durable, so that a successor reports the task and does not run it again."""
         flight.outcome = outcome
+        flight.event_id = flight.event_id or self._envelope.event_id()
         record_outcome(flight, self._journal, outcome)
         await self._journal.durable(flight.eval_id)
         await self._raise_if_fenced(flight)
@@ -238,7 +242,10 @@ class TaskRunner:
             shown = (failed.eval_id, now, failed.error, failed.executor, failed.attempts, failed.ambiguous)
             self.failures.appendleft(TaskFailure(*shown))
         published = flight.outcome is not None and flight.outcome.published
-        self._journal.finish(flight.eval_id, None if published else event(flight.eval_id, outcome), failed)
+        told = None
+        if not published:
+            told = self._envelope.wrap(event(flight.eval_id, outcome), flight.eval_id, flight.event_id)
+        self._journal.finish(flight.eval_id, told, failed)
 
     async def _raise_if_fenced(self, flight: InFlightTask) -> None:
         """Called before anything that others would see. Raises `Fenced`."""
