@@ -23,8 +23,8 @@ COPY pyproject.toml README.md LICENSE ./
 COPY operator ./operator
 RUN /opt/build/bin/hatchling build --target wheel --directory /dist \
     && python3 -m pip --python /opt/queueworker/bin/python install --quiet --no-compile --no-index --no-deps /dist/*.whl
-# The same input makes the same layer: no tests of other projects, byte code that holds no times, and one time for all
-# files. Byte code is made here, because nothing can be written at run time.
+# No tests of other projects, byte code that holds no times, and one time for all files. Byte code is made here, because
+# nothing can be written at run time.
 ARG SOURCE_DATE_EPOCH=0
 RUN find /opt/queueworker -type d -name tests -path '*/site-packages/*' -prune -exec rm -r {} + \
     && PYTHONHASHSEED=0 /opt/queueworker/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/queueworker/lib \

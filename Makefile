@@ -50,8 +50,7 @@ demo: venv ## run the whole platform here and break it; DEMO_SECONDS=30 ends by 
 demo-worker: venv ## the same without Kubernetes, which starts in seconds; DEMO_LEGACY=1 shows the legacy loop beside it
 	@$(BIN)/python -m demo --worker
 
-recording: venv ## record make demo as docs/images/demo.svg
-	@$(BIN)/python -m devcluster binaries
+recording: venv ## record make demo-worker as docs/images/demo.svg
 	@$(BIN)/python -m tools.recording
 
 control-plane: venv ## prepare kube-apiserver, etcd, kubectl and redis-server, and print their folder
@@ -106,6 +105,10 @@ test-faults: venv ## inject every fault that one machine can produce, under load
 	@$(BIN)/python -m devcluster packages
 	@$(BIN)/python -m devcluster binaries
 	$(FAULTS)
+
+soak: venv ## random faults of all kinds for 30 minutes; SOAK_SECONDS=7200 lasts longer, SOAK_SEED=… repeats a run
+	@$(BIN)/python -m devcluster binaries
+	SOAK_SECONDS=$(or $(SOAK_SECONDS),1800) SOAK_SEED=$(or $(SOAK_SEED),$(shell date +%s)) $(PYTEST) -q -s tests/faults/test_soak.py
 
 reliability: venv ## run the fault tests and write docs/reliability.md
 	@$(BIN)/python -m devcluster packages

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 import httpx
 
 from bench.processes import cpu_seconds, process
-from devcluster import binaries
+from devcluster import go_build
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -104,7 +104,7 @@ def build(folder: str) -> str:
     """Build the stub and return its path. Raises `BinaryError` if there is no Go."""
     path = f"{folder}/stub"
     env = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off"}
-    with process([binaries.go(), "build", "-C", str(SOURCE), "-o", path, "."], env) as compiler:
+    with process([go_build.go(), "build", "-C", str(SOURCE), "-o", path, "."], env) as compiler:
         if compiler.wait():
             raise RuntimeError("the stub does not build; the compiler's output is above")
     return path

@@ -45,22 +45,20 @@ class Account:
         )
 
     def explanations(self) -> list[str]:
-        """What a reader of the summary line asks, in sentences."""
+        """What a reader of the summary line asks."""
         lines = []
         if self.stored.on_purpose:
-            lines.append(
-                f"{self.stored.on_purpose} tasks failed on purpose: one in ten tasks of the load raises an error."
-            )
+            lines.append(f"failed on purpose: {self.stored.on_purpose} (one in ten tasks of the load raises an error)")
         others = self.stored.failed - self.stored.on_purpose
         if others:
             lines.append(
-                f"{others} tasks failed because their executor was killed. They may have run, so only `routing.retry` "
-                "would run them again."
+                f"failed because the executor was killed: {others} (a task may have run, so only `routing.retry` would "
+                "run it again)"
             )
         if self.announced:
             lines.append(
-                f"{self.announced} tasks were handed out while the router was being killed, and had not reached its "
-                "journal. The README says so under “What it cannot prevent”."
+                f"handed out while the router was killed, and not in its journal yet: {self.announced} (see the "
+                "README, “What it cannot prevent”)"
             )
         if not self.in_order:
             lines.append("Tasks are lost for which there is no such reason. This is a defect: please report it.")

@@ -86,7 +86,11 @@ class Operators:
         self.urls, self.services = [], []
         for number, port in enumerate(http_ports(2), 1):
             command = ("queueworker.cli.main", "operator", "--host", "127.0.0.1", "--port", str(port))
-            service = Service(folder, f"operator-{number}", *command, env={"KUBECONFIG": kubeconfig})
+            env = {
+                "KUBECONFIG": kubeconfig,
+                "POD_IP": "127.0.0.1",
+            }  # with it, a standby's page shows what the leader has
+            service = Service(folder, f"operator-{number}", *command, env=env)
             self.urls.append(f"http://127.0.0.1:{port}")
             self.services.append(stack.enter_context(service))
 

@@ -34,11 +34,11 @@ ETCD = Binary("etcd", required("etcd", "go.etcd.io/etcd/server/v3"), "etcd", "."
 HELM = Binary("helm", required("helm", "helm.sh/helm/v4"), "helm", "helm.sh/helm/v4/cmd/helm", about="about a minute")
 # What a node needs beside Debian's containerd, runc and CNI plugins. The times are those after kube-apiserver's build,
 # which compiles most of their packages.
-KUBELET = _of_kubernetes("kubelet", "about 40 seconds")
+KUBELET = _of_kubernetes("kubelet", "about a minute")
 KUBE_PROXY = _of_kubernetes("kube-proxy", "about 10 seconds")
-CONTROLLER_MANAGER = _of_kubernetes("kube-controller-manager", "about 40 seconds")
+CONTROLLER_MANAGER = _of_kubernetes("kube-controller-manager", "about a minute")
 SCHEDULER = _of_kubernetes("kube-scheduler", "about 10 seconds")
-COREDNS = Binary("coredns", required("coredns", "github.com/coredns/coredns"), "coredns", ".", about="about a minute")
+COREDNS = Binary("coredns", required("coredns", "github.com/coredns/coredns"), "coredns", ".", about="1.5 minutes")
 PAUSE = Binary("pause", "1", "pause", ".", about="a few seconds")
 NODE = (KUBE_APISERVER, ETCD, CONTROLLER_MANAGER, SCHEDULER, KUBELET, KUBE_PROXY, COREDNS, PAUSE)
 

@@ -86,10 +86,7 @@ def engine() -> Iterator[Engine]:
 
 
 def build(engine: Engine, tag: str, base: str | None = None, *, cache: bool = True) -> None:
-    """Build the Dockerfile. If `base` is None, its own base image is used; in a private engine, one that we make.
-
-    The layers depend on the checkout and the base only, also when they are built anew (`cache` is False).
-    """
+    """Build the Dockerfile. If `base` is None, its own base image is used; in a private engine, one that we make."""
     if base is None and engine.private:
         base = _ready_base(engine)
     arguments = ["--build-arg", f"VERSION={app_version()}", "--build-arg", f"REVISION={_revision()}"]

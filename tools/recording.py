@@ -1,4 +1,4 @@
-"""`make recording`: runs the demo on a terminal of its own, and writes what is seen there as an animated SVG.
+"""`make recording`: runs `make demo-worker` on a terminal of its own, and writes what is seen there as an animated SVG.
 
 Nothing in the picture is made by hand: it is what one run showed, at twice its speed. The terminal is pyte's.
 """
@@ -190,7 +190,7 @@ def frames(samples: list[Sample]) -> list[Frame]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=PICTURE)
-    parser.add_argument("command", nargs="*", default=[sys.executable, "-m", "demo"])
+    parser.add_argument("command", nargs="*", default=[sys.executable, "-m", "demo", "--worker"])
     options = parser.parse_args()
     picture = animation(frames(record(options.command)), COLUMNS, ROWS, "The demo, recorded by make recording")
     options.output.parent.mkdir(parents=True, exist_ok=True)

@@ -77,8 +77,9 @@ def _executor_is_sick(_before: Facts, now: Facts) -> bool:
     return now.router is not None and not all(e.healthy for e in now.router.pool)
 
 
-def _no_router(_before: Facts, now: Facts) -> bool:
-    return now.router is None
+def _router_is_gone(before: Facts, now: Facts) -> bool:
+    """No router answers, or another one: on a machine under load two of them may lead for a moment."""
+    return now.router is None or (before.router is not None and now.router.url != before.router.url)
 
 
 def _taken_over(before: Facts, now: Facts) -> bool:
@@ -136,7 +137,7 @@ ROUTER = Act(
     "router killed",
     "The router is killed; another finds its tasks in the journal",
     (
-        Step(_always(Kind.KILL_ROUTER), _no_router, hold=1),
+        Step(_always(Kind.KILL_ROUTER), _router_is_gone, hold=1),
         Step(_always(Kind.START_ROUTER), _taken_over),
     ),
     _from_the_journal,

@@ -15,10 +15,12 @@ import yaml
 
 from devcluster import binaries
 from devcluster.server import OPERATOR_ACCOUNT
+from tests.support.demo_processes import demo_process
 from tests.support.operating import condition, done, eventually, install, is_ready, operator, spec, submit, worker
+from tests.support.terminal import terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from devcluster.redis_server import RedisServer
     from devcluster.server import ControlPlane
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
     from tests.support.operating import Operator
 
 SYSTEM, SERVICE = OPERATOR_ACCOUNT
+
+
+def soon(check: Callable[[], object]) -> None:
+    """Each look starts a command, so a busy machine needs more time than for others."""
+    eventually(check, timeout=60)
 
 
 def own_address() -> str:
@@ -40,19 +47,22 @@ def own_address() -> str:
 
 
 def service(address: str, port: int) -> str:
-    """The operator's Service; the controllers that would make its endpoints are not here."""
+    """The operator's Service and pod; the controllers that would make its endpoints are not here."""
     ports = [{"name": "http", "port": port}]
     made = {"namespace": SYSTEM, "name": SERVICE}
-    subset = {"addresses": [{"ip": address}], "ports": ports}
+    pod = {"kind": "Pod", "namespace": SYSTEM, "name": SERVICE}
+    subset = {"addresses": [{"ip": address, "targetRef": pod}], "ports": ports}
+    containers = [{"name": "operator", "image": "queueworker-operator"}]
     documents = [
         {"apiVersion": "v1", "kind": "Service", "metadata": made, "spec": {"ports": ports}},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": made, "spec": {"containers": containers}},
         {"apiVersion": "v1", "kind": "Endpoints", "metadata": made, "subsets": [subset]},
         {
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
             "metadata": made | {"labels": {"kubernetes.io/service-name": SERVICE}},
             "addressType": "IPv4",
-            "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+            "endpoints": [{"addresses": [address], "conditions": {"ready": True}, "targetRef": pod}],
             "ports": ports,
         },
     ]
@@ -67,10 +77,21 @@ def running(control_plane: ControlPlane, kubectl: Kubectl, folder: Path) -> Iter
         pytest.skip("this machine has no address but the loopback, to which an API server does not proxy")
     install(kubectl)
     with operator(control_plane, folder, "--host", "0.0.0.0") as started:
-        eventually(lambda: is_ready(started))
+        eventually(lambda: is_ready(started), timeout=90)
         kubectl("apply", "--server-side", "-f", "-", input=service(address, started.port))
+        running = {"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}}
+        kubectl("patch", "pod", SERVICE, "-n", SYSTEM, "--subresource=status", "-p", json.dumps(running))
         yield started
-        kubectl("delete", "service,endpoints,endpointslice", SERVICE, "-n", SYSTEM, "--ignore-not-found")
+        kubectl(
+            "delete",
+            "service,endpoints,endpointslice,pod",
+            SERVICE,
+            "-n",
+            SYSTEM,
+            "--force",
+            "--grace-period=0",
+            "--ignore-not-found",
+        )
 
 
 class Plugin:
@@ -78,8 +99,8 @@ class Plugin:
 
     def __init__(self, kubeconfig: str, namespace: str) -> None:
         beside = str(Path(sys.executable).parent)
-        self._environ = os.environ | {"PATH": f"{beside}{os.pathsep}{os.environ['PATH']}", "KUBECONFIG": kubeconfig}
-        self._environ.pop("QUEUEWORKER_OPERATOR", None)
+        self.environ = os.environ | {"PATH": f"{beside}{os.pathsep}{os.environ['PATH']}", "KUBECONFIG": kubeconfig}
+        self.environ.pop("QUEUEWORKER_OPERATOR", None)
         self._namespace = namespace
 
     def __call__(self, *args: str, status: int = 0) -> str:
@@ -93,7 +114,7 @@ class Plugin:
         return json.loads(self(*args, "-o", "json", status=status))
 
     def run(self, command: list[str], status: int = 0) -> str:
-        done = subprocess.run(command, env=self._environ, capture_output=True, text=True, timeout=90, check=False)
+        done = subprocess.run(command, env=self.environ, capture_output=True, text=True, timeout=90, check=False)
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + (done.stderr if status else "")
 
@@ -121,7 +142,7 @@ def legacy(
 def test_status_shows_what_the_leader_says_now(plugin: Plugin, legacy: str, queue: DemoProcess) -> None:
     plugin("status", legacy, "--wait", "Ready", "--timeout", "60s")
     submit(queue, 5)
-    eventually(lambda: done(queue, 5))
+    soon(lambda: done(queue, 5))
     seen = plugin.json("status", legacy)
     assert seen["source"]["live"], seen["source"]
     assert (seen["state"]["word"], seen["completed"], seen["per_minute"]) == ("Routing", 5, 5)
@@ -161,20 +182,33 @@ def test_a_drained_executor_leaves_the_pool_and_comes_back(
         json.dumps({"spec": {"executors": {"endpoints": [executor.url, slow_executor.url]}}}),
     )
     name = slow_executor.url.removeprefix("http://")
-    eventually(lambda: plugin.json("status", legacy)["executors_healthy"] == 2)
+    soon(lambda: plugin.json("status", legacy)["executors_healthy"] == 2)
     plugin("drain", name, legacy)
-    eventually(lambda: [e["state"] for e in plugin.json("status", legacy)["executors"]] == ["healthy", "drained"])
+    soon(lambda: [e["state"] for e in plugin.json("status", legacy)["executors"]] == ["healthy", "drained"])
     assert "no executor nobody" in plugin("drain", "nobody", legacy, status=1)
     plugin("undrain", name, legacy)
-    eventually(lambda: plugin.json("status", legacy)["executors_healthy"] == 2)
+    soon(lambda: plugin.json("status", legacy)["executors_healthy"] == 2)
 
 
-def test_failed_tasks_are_found_by_the_name_of_their_object(plugin: Plugin, legacy: str, queue: DemoProcess) -> None:
-    with queue.client() as client:
-        client.post("/tasks", json={"eval_id": "broken", "code": "raise ValueError('no')"}).raise_for_status()
-    eventually(lambda: len(plugin.json("failed", "list", legacy)) == 1)
-    assert "ValueError: no" in plugin("failed", "show", legacy, "broken")
-    assert plugin("failed", "retry", legacy, "broken").startswith("broken: sent to queue")
+def test_failed_tasks_are_found_by_the_name_of_their_object(
+    plugin: Plugin, kubectl: Kubectl, legacy: str, queue: DemoProcess, shared_redis: RedisServer, namespace: str
+) -> None:
+    with demo_process("executor", "--port", "0") as real:  # one that runs code
+        kubectl("apply", "-n", namespace, "-f", "-", input=worker(legacy, **spec(queue, shared_redis, real)))
+        plugin("status", legacy, "--wait", "Ready", "--timeout", "60s")
+        with queue.client() as client:
+            client.post("/tasks", json={"eval_id": "broken", "code": "raise ValueError('no')"}).raise_for_status()
+        soon(lambda: len(plugin.json("failed", "list", legacy)) == 1)
+        assert "ValueError: no" in plugin("failed", "show", legacy, "broken")
+        (sent,) = plugin.json("failed", "retry", legacy, "broken")
+        assert (sent["eval_id"], sent["sent"]) == ("broken", True)
+
+
+def test_the_operators_own_account_may_list_failed_tasks_as_in_its_pod(
+    control_plane: ControlPlane, plugin: Plugin, legacy: str, namespace: str
+) -> None:
+    in_pod = Plugin(control_plane.kubeconfig_for(*OPERATOR_ACCOUNT), namespace)
+    assert in_pod.json("failed", "list", legacy) == []
 
 
 def test_check_passes_where_everything_is_there(plugin: Plugin, legacy: str) -> None:
@@ -192,7 +226,7 @@ def test_check_names_what_is_missing_and_fails(plugin: Plugin, kubectl: Kubectl,
         "events": {"redisURL": "redis://127.0.0.1:9"},
     }
     kubectl("apply", "-n", namespace, "-f", "-", input=worker("broken", **made))
-    eventually(lambda: condition(kubectl, namespace, "broken", "Ready")[0] == "False")
+    soon(lambda: condition(kubectl, namespace, "broken", "Ready")[0] == "False")
     text = plugin("check", "broken", "--short", status=1)
     assert f"✕ DNS: queue (spec.queue.url) is no Service of the namespace {namespace}" in text
     assert "✕ DNS: executor-2 (spec.executors.count)" in text
@@ -209,7 +243,7 @@ def test_check_names_the_rights_that_the_operator_lacks(
     kubectl("patch", "clusterrole", SERVICE, "--type=merge", "-p", json.dumps({"rules": fewer}))
     try:
         message = f"may not list endpointslices.discovery.k8s.io, watch endpointslices.discovery.k8s.io in {namespace}"
-        eventually(lambda: any(message in f["message"] for f in _findings(plugin, legacy)))
+        soon(lambda: any(message in f["message"] for f in _findings(plugin, legacy)))
     finally:
         kubectl("patch", "clusterrole", SERVICE, "--type=merge", "-p", json.dumps({"rules": rules["rules"]}))
 
@@ -237,6 +271,20 @@ def test_kubectl_completes_the_plugins_verbs_and_the_objects_names(plugin: Plugi
     assert [line.split("\t")[0] for line in verbs.splitlines()][:1] == ["status"]
     names = plugin.run([binaries.kubectl(), "__complete", "queueworker", "status", "-n", namespace, "le"])
     assert names.splitlines()[0] == "legacy"
+
+
+def test_top_shows_objects_opens_one_and_sums_up(plugin: Plugin, legacy: str, namespace: str) -> None:
+    plugin("status", legacy, "--wait", "Ready", "--timeout", "60s")
+    with terminal([binaries.kubectl(), "queueworker", "top", "-n", namespace], plugin.environ) as seen:
+        seen.wait_for("enter open")
+        assert f"{namespace}/legacy" in seen.text
+        seen.type("\r")
+        seen.wait_for("EXECUTOR")
+        seen.type("\x1b")
+        seen.wait_for("enter open")
+        seen.type("q")
+        assert seen.end() == 0
+    assert "\x1b[?1049l1 object for " in seen.text, "the line that stays when the screen is given back"
 
 
 def test_the_version_is_told(plugin: Plugin) -> None:

@@ -14,6 +14,7 @@ import yaml
 from devcluster.server import OPERATOR_ACCOUNT, ControlPlane
 from tests.controlplane import conftest as shared
 from tests.support.operating import (
+    ROOT,
     account,
     condition,
     done,
@@ -39,13 +40,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 60
 """Seconds that something may take on a busy machine."""
-RIGHTS = [
-    {"apiGroups": ["apps"], "resources": ["statefulsets"], "verbs": ["list", "watch", "create", "patch", "delete"]},
-    {"apiGroups": [""], "resources": ["services"], "verbs": ["create", "patch", "delete"]},
-    {"apiGroups": ["policy"], "resources": ["poddisruptionbudgets"], "verbs": ["create", "patch", "delete"]},
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch", "delete"]},
-    {"apiGroups": ["crucible.dev"], "resources": ["queueworkers/finalizers"], "verbs": ["update"]},
-]
+COMPONENT = ROOT / "manifests" / "components" / "managed-pools" / "role.yaml"
+RIGHTS: list[dict[str, Any]] = next(yaml.safe_load_all(COMPONENT.read_text()))["rules"]
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 # 127.0.0.1 in a spelling that URLs know and that the API server, which refuses loopback addresses in slices, does not
 LOOPBACK = "0x7f.1"
+LEASE = "queueworker-operator"
 
 
 def test_an_object_routes_tasks_and_tells_of_it(
@@ -316,18 +317,22 @@ def test_a_second_operator_takes_over_from_a_killed_leader_and_no_task_is_lost(
     slow_executor: DemoProcess,
     shared_redis: RedisServer,
 ) -> None:
-    lease = ("--lease-name", f"lease-{namespace}", "--namespace", namespace)
+    only = ("--namespace", namespace)
     body = worker("legacy", **spec(queue, shared_redis, slow_executor))
-    # the shared operator watches the whole cluster: it must not route what these two are for
+    # the shared operator watches the whole cluster, and has the one Lease that may be written
     assert running.stop() == 0
-    with operator(control_plane, folder, *lease) as first:
+    with operator(control_plane, folder, *only) as first:
         eventually(lambda: is_ready(first))
-        with operator(control_plane, folder, *lease) as second:
+        with operator(control_plane, folder, *only) as second:
             eventually(lambda: is_ready(second))
             assert "standing by" in httpx.get(f"{second.url}/readyz").text
             kubectl("apply", "-n", namespace, "-f", "-", input=body)
             submit(queue, 24)
             eventually(lambda: account(queue)["handed_out"] >= 16)
+            relayed = httpx.get(f"{second.url}/api/objects/{namespace}/legacy")
+            assert (relayed.status_code, relayed.json()["state"]["level"]) == (200, "ok"), "the standby asks the leader"
+            overview = httpx.get(f"{second.url}/api/overview")
+            assert overview.headers["x-answered-by"] != overview.json()["identity"]
             first.kill()
             took = eventually(lambda: "leading" in httpx.get(f"{second.url}/readyz").text, 15)
             eventually(lambda: done(queue, 24), 30)
@@ -335,7 +340,7 @@ def test_a_second_operator_takes_over_from_a_killed_leader_and_no_task_is_lost(
             assert (counts["completed"], counts["reported_twice"]) == (24, 0), f"took over after {took:.1f} s"
             eventually(lambda: status(kubectl, namespace, "legacy").get("tasks", {}).get("recovered", 0) > 0, 30)
             assert second.stop() == 0
-    held = kubectl("get", "lease", lease[1], "-n", "queueworker-system", "-o", "jsonpath={.spec.holderIdentity}").stdout
+    held = kubectl("get", "lease", LEASE, "-n", "queueworker-system", "-o", "jsonpath={.spec.holderIdentity}").stdout
     assert held == "", "a lease that is given up lets the next one lead at once"
 
 

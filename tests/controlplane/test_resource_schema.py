@@ -112,7 +112,7 @@ def test_urls_that_can_work_are_taken(kubectl: Kubectl, namespace: str) -> None:
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
 def test_every_sample_is_taken(kubectl: Kubectl, namespace: str, sample: Path) -> None:
-    assert yaml.safe_load(sample.read_text())["kind"] == "QueueWorker"
+    assert next(yaml.safe_load_all(sample.read_text()))["kind"] == "QueueWorker"
     kubectl("apply", "-n", namespace, "--validate=strict", "-f", str(sample))
 
 

@@ -201,6 +201,9 @@ def test_it_says_what_it_is(container_engine: Engine, image: str) -> None:
     assert config["User"] == "65532:65532", "numeric: runAsNonRoot is checked without reading /etc/passwd"
     assert config["Cmd"] == ["worker"]
     assert config["ExposedPorts"] == {"8084/tcp": {}}
+    assert config["Healthcheck"]["Test"] == ["CMD", "queueworker", "healthcheck"]
+    kept = ("--entrypoint", "python", image, "-c", "import httpx")  # a health check of the legacy container
+    assert container_engine.run("run", "--rm", *kept, check=False).returncode == 0
     assert config["Labels"]["org.opencontainers.image.version"] == app_version()
     assert container_engine.run("run", "--rm", image, "version").stdout.strip() == app_version()
 

@@ -125,7 +125,7 @@ def columns(cluster: Cluster) -> list[str]:
 def chart_with_another_column(folder: Path) -> Path:
     """A copy of the chart as a later version might be."""
     shutil.copytree(CHART, folder)
-    file = next((folder / "files").glob("*.yaml"))
+    file = folder / "files" / "crd.yaml"
     crd = yaml.safe_load(file.read_text())
     another = {"name": "Another", "type": "integer", "jsonPath": ".spec.executors.count"}
     crd["spec"]["versions"][0]["additionalPrinterColumns"].append(another)

@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.controlplane import conftest as shared
+from tests.support.faults.cluster import Cluster
 from tests.support.faults.reliability import PROPERTY, Row, page
 from tests.support.faults.rig import Rig
+from tests.support.operating import install
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator
+
+    from devcluster.server import ControlPlane
+    from tests.controlplane.conftest import Kubectl
+
+control_plane, kubectl, namespace = shared.control_plane, shared.kubectl, shared.namespace
 
 _PASSED = pytest.StashKey[bool]()
 _rows: list[Row] = []
@@ -54,6 +62,23 @@ async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[R
             path, line, name = request.node.location
             case = name.removeprefix("test_").replace("_", " ").replace("[", " (").replace("]", ")")
             request.node.user_properties.append((PROPERTY, ((path, line, name), case, *made.result)))
+
+
+@pytest.fixture(scope="session")
+def installed(control_plane: ControlPlane, kubectl: Kubectl) -> ControlPlane:
+    install(kubectl)
+    return control_plane
+
+
+@pytest.fixture
+async def cluster(
+    rig: Rig,
+    installed: ControlPlane,
+    kubectl: Kubectl,
+    namespace: str,
+    tmp_path: Path,
+) -> Cluster:
+    return Cluster(rig, installed, kubectl, namespace, tmp_path)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

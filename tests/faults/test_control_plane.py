@@ -13,40 +13,17 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.asyncio import Redis
 
-from tests.controlplane import conftest as shared
-from tests.support.faults.cluster import Cluster
 from tests.support.faults.http_faults import changes_key
-from tests.support.operating import install
 
 if TYPE_CHECKING:
-    from devcluster.server import ControlPlane
-    from tests.controlplane.conftest import Kubectl
+    from tests.support.faults.cluster import Cluster
     from tests.support.faults.proxy import Exchange
     from tests.support.faults.rig import Rig
-
-control_plane, kubectl, namespace = shared.control_plane, shared.kubectl, shared.namespace
 
 # They share one control plane.
 pytestmark = pytest.mark.xdist_group("control-plane")
 
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
-
-
-@pytest.fixture(scope="session")
-def installed(control_plane: ControlPlane, kubectl: Kubectl) -> ControlPlane:
-    install(kubectl)
-    return control_plane
-
-
-@pytest.fixture
-async def cluster(
-    rig: Rig,
-    installed: ControlPlane,
-    kubectl: Kubectl,
-    namespace: str,
-    tmp_path: Path,
-) -> Cluster:
-    return Cluster(rig, installed, kubectl, namespace, tmp_path)
 
 
 async def rotated(exchange: Exchange) -> None:

@@ -36,6 +36,18 @@ def install(kubectl: Kubectl) -> None:
         kubectl("create", "namespace", namespace)
     install_crd(kubectl)
     kubectl("apply", "-f", str(ROOT / "manifests" / "rbac" / "role.yaml"))
+    allow_leases_of_other_names(kubectl)
+
+
+def allow_leases_of_other_names(kubectl: Kubectl) -> None:
+    """The operator's rights are for its own Lease; many a test has one with another name."""
+    namespace, account = OPERATOR_ACCOUNT
+    rules = ("--verb=get,update", "--resource=leases.coordination.k8s.io")
+    created = kubectl("create", "role", "leases-of-tests", "-n", namespace, *rules, "--dry-run=client", "-o", "json")
+    kubectl("apply", "-f", "-", input=created.stdout)
+    to = ("--role=leases-of-tests", f"--serviceaccount={namespace}:{account}")
+    bound = kubectl("create", "rolebinding", "leases-of-tests", "-n", namespace, *to, "--dry-run=client", "-o", "json")
+    kubectl("apply", "-f", "-", input=bound.stdout)
 
 
 def install_crd(kubectl: Kubectl) -> None:

@@ -86,12 +86,14 @@ def example() -> list[Snapshot]:
     def made(name: str, rate: float, seconds: float, failing: float = 0.0, **fields: Any) -> Snapshot:
         counters = Counters(pulled=4000)
         history = grown(counters, rate, seconds, rng, failing)
+        counters.events_published = counters.routed
         defaults: dict[str, Any] = {
             "counters": counters,
             "history": history,
             "per_minute": round(rate),
             "executors": pool(3, rng, busy=rate > 0),
             "pipeline": Pipeline(0, 7, 1, 0) if rate else Pipeline(),
+            "in_flight": 8 if rate else 0,
         }
         return snapshot(name, **defaults | fields)
 

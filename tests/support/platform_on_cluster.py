@@ -17,7 +17,8 @@ NAME = "legacy"
 EXECUTORS = 3
 CONCURRENCY = 2
 # A pod that is to go takes no new tasks, and has this long to end those that it runs.
-DRAIN_SECONDS = 20
+DRAIN_SECONDS = 8
+TASK_TIMEOUT_SECONDS = 10
 _POD_SECURITY = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 _CONTAINER_SECURITY = {
     "allowPrivilegeEscalation": False,
@@ -125,6 +126,23 @@ def queue_worker() -> dict[str, Any]:
     return {"apiVersion": "crucible.dev/v1alpha1", "kind": "QueueWorker", "metadata": {"name": NAME}, "spec": spec}
 
 
+def managed_worker(image: str, count: int, **environment: str) -> dict[str, Any]:
+    """A QueueWorker whose executors are pods that the operator runs."""
+    template = _template("executor", image, _executor(), None)
+    container = template["spec"]["containers"][0]
+    container["env"] += [{"name": name, "value": value} for name, value in environment.items()]
+    worker = queue_worker()
+    worker["spec"] |= {
+        "executors": {"count": count, "template": template, "concurrency": CONCURRENCY},
+        "routing": {"strategy": "LeastLoaded", "taskTimeoutSeconds": TASK_TIMEOUT_SECONDS},
+    }
+    return worker
+
+
+def _executor() -> dict[str, Any]:
+    return {"args": ["demo.services.executor", "--host", "0.0.0.0", "--record", _RECORD]}
+
+
 def services(image: str, executors: int = EXECUTORS, drain_seconds: int = DRAIN_SECONDS) -> list[dict[str, Any]]:
     """The objects of the platform, which comply with the pod security standard `restricted`."""
     queue = {"args": ["demo.services.queue", "--host", "0.0.0.0", "--record", _RECORD]}
@@ -135,10 +153,7 @@ def services(image: str, executors: int = EXECUTORS, drain_seconds: int = DRAIN_
             *("--database", "/tmp/evaluations.db"),
         ]
     }
-    executor = {
-        "args": ["demo.services.executor", "--host", "0.0.0.0", "--record", _RECORD],
-        "lifecycle": {"preStop": {"sleep": {"seconds": drain_seconds}}},
-    }
+    executor = _executor() | {"lifecycle": {"preStop": {"sleep": {"seconds": drain_seconds}}}}
     return [
         _service("queue", 8081),
         _deployment("queue", image, queue, 8081),

@@ -88,6 +88,9 @@ class FakeSource:
     def objects(self) -> Sequence[ObjectView]:
         return [object_of(shown) for shown in self.snapshots()]
 
+    def object(self, group: str) -> ObjectView | None:
+        return next((view for view in self.objects() if view.group == group), None)
+
     def config(self, group: str) -> RouterConfig | None:
         return self.configs.get(group)
 

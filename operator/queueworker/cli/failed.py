@@ -19,10 +19,10 @@ from queueworker.redaction import without_credentials
 from queueworker.resource.redis_url import shown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from queueworker.routing.journal.failed_tasks import FailedTask
-    from queueworker.routing.resend import FailedTasks
+    from queueworker.routing.resend import FailedTasks, Sent
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -176,12 +176,32 @@ def retry(
 
 
 def send_again(
-    place: Place, eval_ids: list[str] | None, api_key: str | None, queue_url: str | None, *, ambiguous: bool
+    place: Place,
+    eval_ids: list[str] | None,
+    api_key: str | None,
+    queue_url: str | None,
+    *,
+    ambiguous: bool,
+    as_json: bool = False,
 ) -> None:
     """Send these tasks, or all without ids. Ends the command with status 1 if one was not sent."""
     wanted = list(dict.fromkeys(eval_ids)) if eval_ids else None
-    if not _run(_retry(place, wanted, api_key, queue_url, ambiguous=ambiguous), place):
+    sent: list[Sent] = []
+    _run(_retry(place, wanted, api_key, queue_url, sent.append if as_json else _tell(sent), ambiguous=ambiguous), place)
+    if as_json:
+        _print_json([{"eval_id": each.eval_id, "sent": each.done, "message": each.message} for each in sent])
+    if not all(each.done for each in sent):
         raise typer.Exit(1)
+
+
+def _tell(sent: list[Sent]) -> Callable[[Sent], None]:
+    """Prints what became of each task, and keeps it."""
+
+    def tell(each: Sent) -> None:
+        sent.append(each)
+        print(_plain(f"{each.eval_id}: {each.message}"), file=sys.stdout if each.done else sys.stderr, flush=True)
+
+    return tell
 
 
 @asynccontextmanager
@@ -218,9 +238,15 @@ async def _check_group(stored: FailedTasks, place: Place, found: object) -> None
 
 
 async def _retry(
-    place: Place, wanted: list[str] | None, key: str | None, queue_url: str | None, *, ambiguous: bool
-) -> bool:
-    """Returns True if every requested task is in its queue now."""
+    place: Place,
+    wanted: list[str] | None,
+    key: str | None,
+    queue_url: str | None,
+    on_sent: Callable[[Sent], None],
+    *,
+    ambiguous: bool,
+) -> None:
+    """Sends each task, and tells what became of it as soon as it is known."""
     from queueworker.routing.resend import Resender, Sent, refusal
 
     group = place.group
@@ -239,7 +265,6 @@ async def _retry(
                 f"{len(may_have_run)} of {len(tasks)} tasks may have run already and may run twice; send them too?"
             )
             ambiguous = typer.confirm(question, default=False, err=True)
-        done = 0
         async with aclosing(Resender(stored, key, queue_url)) as resender:
             for eval_id, task in tasks.items():
                 if task is None:
@@ -248,9 +273,7 @@ async def _retry(
                     sent = Sent(eval_id, done=False, message=f"not sent: {reason}")
                 else:
                     sent = await resender.send(task)
-                done += sent.done
-                print(_plain(f"{eval_id}: {sent.message}"), file=sys.stdout if sent.done else sys.stderr, flush=True)
-    return done == len(tasks)
+                on_sent(sent)
 
 
 def _run(work: Any, place: Place) -> Any:

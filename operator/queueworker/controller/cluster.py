@@ -322,7 +322,7 @@ async def _load(configuration: client.Configuration) -> None:
 
 
 def _unusable(path: str) -> str:
-    if any(Path(name).expanduser().exists() for name in path.split(os.pathsep)):
+    if any(Path(os.path.expanduser(name)).exists() for name in path.split(os.pathsep)):  # noqa: PTH111 -- never raises
         return f"the kubeconfig {path} has no context that can be used"
     return f"there is no kubeconfig at {path}"
 

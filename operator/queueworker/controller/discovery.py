@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from queueworker.controller.watches import Body, Key
-    from queueworker.resource.spec import ServiceRef
+    from queueworker.resource.executors_spec import ServiceRef
 
 
 class Slice(NamedTuple):

@@ -8,14 +8,22 @@ counts in an annotation of the object, which the new one adds to its own and rem
 from __future__ import annotations
 
 import json
+import logging
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
+from queueworker.controller.events import ObjectEvent
 from queueworker.controller.status import Totals
 from queueworker.resource.names import GROUP
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from queueworker.resource.spec import QueueWorkerSpec
+    from queueworker.routing.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
 
 PREFIX = f"handed-over.{GROUP}/"
 PATIENCE_SECONDS = 30.0
@@ -71,3 +79,19 @@ class RivalAlarm:
         due = not self._told and now - self._since > drain_seconds + PATIENCE_SECONDS
         self._told = self._told or due
         return due
+
+
+def tell_of_rivals(
+    alarm: RivalAlarm,
+    group: str,
+    spec: QueueWorkerSpec | None,
+    snapshot: Snapshot | None,
+    announce: Callable[[ObjectEvent], None],
+) -> None:
+    """Warn of another router of the object, in the log and by an Event, when it is time to."""
+    if snapshot is None or spec is None:
+        return
+    if alarm.look(snapshot.rivals, spec.routing.drain_seconds, time.monotonic()):
+        text = f"{snapshot.rivals} other routers route for this object: do two operators watch its namespace?"
+        log.warning("%s: %s", group, text)
+        announce(ObjectEvent("Warning", "RivalRouter", text))

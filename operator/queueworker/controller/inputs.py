@@ -12,11 +12,13 @@ from pydantic import ValidationError
 from queueworker.controller import discovery
 from queueworker.controller.conditions import Problems
 from queueworker.controller.secrets import Secrets
+from queueworker.resource.executors_spec import ServiceRef
 from queueworker.resource.names import pool_name
 from queueworker.resource.reasons import ConditionType
 from queueworker.resource.redis_url import redis_target
-from queueworker.resource.spec import QueueWorkerSpec, ServiceRef
+from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.resource.urls import in_namespace
+from queueworker.resource.warnings import warnings
 from queueworker.routing.config import Endpoint, RouterConfig, static_endpoints, without_drained
 
 if TYPE_CHECKING:
@@ -100,7 +102,7 @@ class InputReader:
             discovery=discovery_fault,
             queue_note=key.note,
             redis_note=redis_url.note,
-            warnings=spec.warnings,
+            warnings=warnings(spec),
             suspended=suspended,
         )
         if endpoints is None and self._config is None:

@@ -84,12 +84,19 @@ class Registry:
         return [snapshot for runner in self.runners.values() if (snapshot := runner.snapshot()) is not None]
 
     def objects(self) -> Iterable[ObjectView]:
-        return [runner.view() for runner in self.runners.values()]
+        return (runner.view() for runner in list(self.runners.values()))
+
+    def object(self, group: str) -> ObjectView | None:
+        runner = self._runner(group)
+        return runner.view() if runner is not None else None
 
     def config(self, group: str) -> RouterConfig | None:
-        namespace, _, name = group.partition("/")
-        runner = self.runners.get((namespace, name))
+        runner = self._runner(group)
         return runner.config if runner is not None else None
+
+    def _runner(self, group: str) -> ObjectRunner | None:
+        namespace, _, name = group.partition("/")
+        return self.runners.get((namespace, name))
 
     def has_rivals(self) -> bool:
         """True if another operator routes for one of our objects, according to Redis."""

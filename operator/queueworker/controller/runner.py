@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -75,8 +74,7 @@ class ObjectRunner:
         self._problems = Problems()
         written = statuses.read(body.get("status") or {})
         self._inputs = InputReader(self.namespace, self.name, cluster, slices)
-        owner = Owner(self.namespace, self.name, self.uid or "")
-        self._pool = ManagedPool(owner, cluster, pool_objects, announce)
+        self._pool = ManagedPool(Owner(self.namespace, self.name, self.uid or ""), cluster, pool_objects, announce)
         self._supervisor = RouterSupervisor(
             identity, self._wake.set, statuses.Totals.of(written.tasks), factory=factory
         )
@@ -93,8 +91,7 @@ class ObjectRunner:
         self._end: asyncio.Task[None] | None = None
         """Not None once `_ending` is set: the end, which goes on even if nobody waits for it."""
         self._term_ends = asyncio.Event()
-        self._warned = ""
-        """What was logged last, so that a failure is logged once."""
+        self._warn = _WarnOnce(self._group)
 
     # --- what it is told
 
@@ -156,7 +153,7 @@ class ObjectRunner:
             await self._take_counts()
             await self._reconcile()
             await self._publish()
-            self._warned = ""
+            self._warn.forget()
         except ObjectGone:
             self.gone()
         except FAILED as error:
@@ -192,15 +189,6 @@ class ObjectRunner:
         except (ObjectGone, StalePatch, *FAILED) as error:
             log.warning("%s: the last counts could not be handed over: %s", self._group, reason_of(error))
 
-    def _look_for_rivals(self) -> None:
-        snapshot = self.snapshot()
-        if snapshot is None or self._spec is None:
-            return
-        if self._alarm.look(snapshot.rivals, self._spec.routing.drain_seconds, time.monotonic()):
-            text = f"{snapshot.rivals} other routers route for this object: do two operators watch its namespace?"
-            log.warning("%s: %s", self._group, text)
-            self._announce(ObjectEvent("Warning", "RivalRouter", text))
-
     async def _reconcile(self) -> None:
         """Read the object, and make its router follow it."""
         body = self._body
@@ -212,7 +200,7 @@ class ObjectRunner:
             self._pool.decide(inputs.spec, self._applied if inputs.problems.spec else generation, self.snapshot())
         if inputs.config is not None and self._end is None:
             self._supervisor.drive(inputs.config, self._pool.staying(inputs.endpoints))
-        self._look_for_rivals()
+        handover.tell_of_rivals(self._alarm, self._group, self._spec, self.snapshot(), self._announce)
         if inputs.whole and self._supervisor.is_current:
             self._applied = generation
         if self._end is None:
@@ -291,17 +279,28 @@ class ObjectRunner:
         except Exception as error:
             log.warning("%s: the status could not be written: %s", self._group, reason_of(error))
 
-    def _warn(self, problem: str) -> None:
-        if problem != self._warned:
-            self._warned = problem
-            log.warning("%s: %s", self._group, problem)
-
     def _interval(self) -> float:
         """Seconds until the next reconciliation if nothing wakes the runner earlier."""
         snapshot, problems = self.snapshot(), self._problems
         troubled = problems.secret or problems.failure
         waiting = snapshot is None or troubled or snapshot.queue.is_down or snapshot.journal.is_down
         return self._pool.interval or (RETRY_SECONDS if waiting else HEARTBEAT_SECONDS)
+
+
+class _WarnOnce:
+    """Logs a problem of an object when it begins, and not again until another one was logged, or `forget` called."""
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+        self._last = ""
+
+    def __call__(self, problem: str) -> None:
+        if problem != self._last:
+            self._last = problem
+            log.warning("%s: %s", self._group, problem)
+
+    def forget(self) -> None:
+        self._last = ""
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> bool:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from queueworker.routing.config import RouterConfig
-    from queueworker.web.source import ObjectView
 
 PATH = Path(__file__).parents[3] / "docs" / "metrics.md"
 _COMMAND = "make generate"
@@ -73,15 +71,6 @@ class _Example:
                 counters=Counters(),
             )
         ]
-
-    def objects(self) -> Sequence[ObjectView]:
-        return ()
-
-    def config(self, group: str) -> RouterConfig | None:  # noqa: ARG002 -- the source of an API
-        return None
-
-    def live(self) -> tuple[bool, str]:
-        return True, ""
 
     def ready(self) -> tuple[bool, str]:
         return True, ""

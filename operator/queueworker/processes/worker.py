@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from queueworker.processes.memory import memory_budget
 from queueworker.processes.signals import StopSignals
 from queueworker.processes.worker_source import WorkerSource
+from queueworker.resource.warnings import warnings
 from queueworker.routing.config import static_endpoints
 from queueworker.routing.router import Router
 from queueworker.web.app import Mode, create_app
@@ -40,7 +41,7 @@ async def run_worker(settings: WorkerSettings) -> None:
 
     with StopSignals(on_stop) as signals, LoopLag() as lag:
         async with serve(create_app(source, Mode.WORKER, settings.web, lag), process.host, process.port):
-            for note in (*settings.notes, *config.spec.warnings):
+            for note in (*settings.notes, *warnings(config.spec)):
                 log.warning(note)
             log.info(
                 "worker %s of group %s routes from %s to %d executors; strategy: %s",

@@ -57,6 +57,9 @@ class WorkerSource:
             ),
         )
 
+    def object(self, group: str) -> ObjectView | None:
+        return self.objects()[0] if group == self._config.group else None
+
     def config(self, group: str) -> RouterConfig | None:
         return self._config if group == self._config.group else None
 

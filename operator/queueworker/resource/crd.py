@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from queueworker.resource import names
-from queueworker.resource.spec import INT_OR_STRING, QueueWorkerSpec, rule
+from queueworker.resource.model import INT_OR_STRING, rule
+from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.resource.status import QueueWorkerStatus
 
 _INT32 = 2**31

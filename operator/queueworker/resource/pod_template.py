@@ -32,7 +32,7 @@ class PodTemplate(Model):
                     "minItems": 1,
                     "maxItems": MAX_CONTAINERS,
                     "description": "Containers of a pod, as in a StatefulSet.",
-                    "items": {"type": "object", _PRESERVE: True},
+                    "items": {"type": "object", _PRESERVE: True, "description": "A container."},
                 }
             },
         },

@@ -95,7 +95,8 @@ class History:
         """The newest points, the oldest of them first; None is a gap."""
         kept = min(self.points, most, POINTS)
         ring = self._series[series]
-        found = (ring[index % POINTS] for index in range(self.points - kept, self.points))
+        end = self.points % POINTS
+        found = [*ring[end:], *ring[:end]][POINTS - kept :]
         return [None if math.isnan(value) else round(value, 4) for value in found]
 
     def _put(self, values: dict[Series, float]) -> None:

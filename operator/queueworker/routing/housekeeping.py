@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from queueworker.resource.spec import WhenUnavailable
+from queueworker.resource.executors_spec import WhenUnavailable
 from queueworker.routing.aio import BackgroundTasks
 from queueworker.routing.history import History
 from queueworker.routing.router_log import RouterLog

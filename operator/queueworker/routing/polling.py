@@ -75,6 +75,12 @@ class Poller:
             return Hold.MEMORY
         return None
 
+    @property
+    def reason(self) -> str:
+        """Why nothing is pulled though the object wants it; empty when polls may start."""
+        hold = self.hold()
+        return "" if hold is None or hold is Hold.NOT_ROUTING else hold.value
+
     def started(self) -> None:
         """A poll is under way; `ended` follows, whatever comes of it."""
         self.under_way += 1

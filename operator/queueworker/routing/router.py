@@ -21,13 +21,13 @@ from queueworker.routing.journal.redis_client import connect
 from queueworker.routing.lifecycle import Lifecycle
 from queueworker.routing.limits import Limits
 from queueworker.routing.memory import MemoryAccount, MemoryBudget
-from queueworker.routing.polling import Hold, Poller
+from queueworker.routing.polling import Poller
 from queueworker.routing.queue.client import QueueClient
 from queueworker.routing.queue.clients import QueueClients
 from queueworker.routing.recovery import Unfinished
 from queueworker.routing.router_log import RouterLog
 from queueworker.routing.runs import TaskRuns
-from queueworker.routing.snapshot import Pipeline, Snapshot
+from queueworker.routing.snapshot import Snapshot
 from queueworker.routing.task_run import TaskRunner
 from queueworker.routing.wire.cloud_events import Envelope
 
@@ -64,13 +64,11 @@ class Router:
         limits: Limits = Limits(),  # noqa: B008 -- frozen
         budget: MemoryBudget | None = None,
     ) -> None:
-        self._config = config
-        self._endpoints = endpoints
+        self._config, self._endpoints = config, endpoints
         self._worker_id = worker_id
         self._on_transition = on_transition
         self._inherited = inherited
-        self._clock = clock
-        self._limits = limits
+        self._clock, self._limits = clock, limits
         self._memory = MemoryAccount(budget or MemoryBudget(), self._fill_slots)
         self._transport = transport or HttpTransport(memory=self._memory)
         self._counters = Counters()
@@ -103,14 +101,13 @@ class Router:
             limits=limits,
         )
         self._outcomes = AsyncOutcomes(config.redis_url, connect, max_body_bytes=spec.routing.max_body_bytes)
-        self._envelope = Envelope(config.group, spec.events.format)
-        self._attempts = Attempts(
-            *(spec, self._outcomes, self._pool, self._transport, self._journal, self._envelope, counters, clock)
-        )
+        envelope = Envelope(config.group, spec.events.format)
+        used = (self._outcomes, self._pool, self._transport, self._journal, envelope)
+        self._attempts = Attempts(spec, *used, counters, clock)
         self._poller = Poller(spec, self._queues.own, self._journal, self._memory, limits, self._fill_slots)
         self._runner = TaskRunner(
-            *(spec, self._pool, self._attempts, self._outcomes, self._journal, self._envelope, self._memory),
-            *(counters, limits, clock),
+            *(spec, self._pool, self._attempts, self._outcomes, self._journal, envelope, self._memory, counters),
+            *(limits, clock),
             log=self._log,
             on_report_failure=self._transition,
         )
@@ -153,7 +150,6 @@ class Router:
         self._config = config
         self._runner.spec = self._poller.spec = config.spec
         self._attempts.apply(config.spec)
-        self._envelope.format = config.spec.events.format
         for queue in self._queues.all():
             queue.max_body_bytes = config.spec.routing.max_body_bytes
         self._queues.own.set_key(config.api_key)
@@ -220,22 +216,17 @@ class Router:
             per_minute=self._housekeeper.history.per_minute,
             counters=counters,
             rivals=self._journal.rivals,
-            slots_free=self._pool.free_slots,
+            slots_free=self._pool.members.free_slots(),
             oldest_task_seconds=self._runs.oldest_seconds(),
             stalled=self._housekeeper.stalled,
-            hold=self._hold(),
+            hold=self._poller.reason,
             memory_held=self._memory.held,
             memory_budget=self._memory.budget.max_bytes,
-            pipeline=self._pipeline(),
+            pipeline=self._runner.pipeline(len(self._runs.flights), self._journal.buffered_events),
             history=self._housekeeper.history,
             failures=tuple(self._runner.failures),
             transitions=tuple(self._log.transitions),
         )
-
-    def _pipeline(self) -> Pipeline:
-        executing, to_report = self._runner.executing, self._runner.reporting
-        pulled = max(0, len(self._runs.flights) - executing - to_report)
-        return Pipeline(pulled, executing, to_report, self._journal.buffered_events)
 
     # --- life
 
@@ -269,10 +260,6 @@ class Router:
     async def _close_journal(self) -> None:
         entries = self._journal.hand_over() if self._moving else {}
         self._unfinished = Unfinished(entries, await self._journal.close())
-
-    def _hold(self) -> str:
-        hold = self._poller.hold()
-        return "" if hold is None or hold is Hold.NOT_ROUTING else hold.value
 
     def _settle(self) -> None:
         changed = self._life.settle(self._config.intent, busy=self._runs.busy)

@@ -18,7 +18,7 @@ from queueworker.routing.executors.attempt import EXECUTE_MARGIN_SECONDS, Retry
 from queueworker.routing.executors.slot_waits import NoExecutors
 from queueworker.routing.in_flight import died_with, failed_task, record_outcome, record_state
 from queueworker.routing.journal.entries import State
-from queueworker.routing.snapshot import TaskFailure
+from queueworker.routing.snapshot import Pipeline, TaskFailure
 from queueworker.routing.wire.outcome import Outcome, event
 from queueworker.routing.wire.task import execute_body
 
@@ -95,6 +95,11 @@ class TaskRunner:
         self._log = log
         self._logs_each_task = logging.getLogger(router_log.__name__).isEnabledFor(logging.DEBUG)
         self._on_report_failure = on_report_failure
+
+    def pipeline(self, in_flight: int, buffered_events: int) -> Pipeline:
+        """Where so many tasks in flight are."""
+        pulled = max(0, in_flight - self.executing - self.reporting)
+        return Pipeline(pulled, self.executing, self.reporting, buffered_events)
 
     async def run(self, flight: InFlightTask, permit: SlotPermit | None) -> None:
         """Take the task to its event. The permit is given back, whatever happens here."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
 import time
 from enum import Enum
 from http import HTTPStatus
+from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 from uuid import uuid4
@@ -14,20 +16,26 @@ from fastapi import HTTPException, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from queueworker import __version__
-from queueworker.web import overview
+from queueworker.web import overview, relay
 from queueworker.web.actions import Actions
 from queueworker.web.models import ErrorDetail
 from queueworker.web.overview import FIELDS, LIST_POINTS, ObjectDetail
-from queueworker.web.relay import DIRECT, Relay
+from queueworker.web.relay import DIRECT
 from queueworker.web.shared import Body, Shared, respond
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 
     from fastapi import FastAPI
 
     from queueworker.web.options import WebOptions
-    from queueworker.web.source import OperatorView, Source
+    from queueworker.web.source import ObjectView, OperatorView, Source
+
+    _Fields = Mapping[str, Any]
+
+
+OBJECTS_AT_ONCE = 20
+"""Objects that are read in one turn of the event loop: a few milliseconds, with 20 executors each."""
 
 
 class Overview(BaseModel):
@@ -62,8 +70,14 @@ class Sparklines(BaseModel):
 
 
 NOW = "The state of at most a second ago, or 304 if it has the ETag that was sent."
+_STANDBY: dict[int | str, dict[str, Any]] = {
+    HTTPStatus.SERVICE_UNAVAILABLE: {
+        "model": ErrorDetail,
+        "description": "A standby that gets no answer from a leader.",
+    }
+}
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {
-    HTTPStatus.NOT_FOUND: {"model": ErrorDetail, "description": "This process does not route for it."}
+    HTTPStatus.NOT_FOUND: {"model": ErrorDetail, "description": "The leader does not route for it."}
 }
 
 
@@ -89,7 +103,6 @@ class Api:
         self._kind = kind
         self._failures = options.failures
         self._actions = Actions(source, options.token)
-        self._relay = Relay()
         self._boot = uuid4().hex[:12]
         self._page_version = page_version
         self._shared = Shared()
@@ -104,6 +117,7 @@ class Api:
             summary="All QueueWorkers in few bytes",
             response_model=Overview,
             response_description=NOW,
+            responses=_STANDBY,
         )
         async def overview(request: Request) -> Response:
             """Built at most once a second. Send the ETag back as If-None-Match."""
@@ -115,6 +129,7 @@ class Api:
             summary="Sparklines of all QueueWorkers",
             response_model=Sparklines,
             response_description=NOW,
+            responses=_STANDBY,
         )
         async def sparklines(request: Request) -> Response:
             """Ask once, and then append what the overview tells."""
@@ -126,7 +141,7 @@ class Api:
             summary="One QueueWorker in depth",
             response_model=ObjectDetail,
             response_description=NOW,
-            responses=_NOT_FOUND,
+            responses=_NOT_FOUND | _STANDBY,
         )
         async def queue_worker_detail(
             request: Request,
@@ -161,28 +176,31 @@ class Api:
                     quote(part, safe="") for part in ("api", "objects", namespace, name, "failures", eval_id)
                 )
                 path = f"/{where}/retry?ambiguous={str(ambiguous).lower()}"
-                return Retried.model_validate_json(await self._relay.post(path, token, standby))
+                return Retried.model_validate_json(await relay.post(path, token, standby))
             sent = await self._actions.retry(f"{namespace}/{name}", eval_id, ambiguous=ambiguous)
             return Retried(sent=sent.done, message=sent.message)
 
-    async def _respond(self, request: Request, path: str, build: Callable[[], Mapping[str, Any]]) -> Response:
+    async def _respond(
+        self, request: Request, path: str, build: Callable[[], Coroutine[Any, Any, _Fields]]
+    ) -> Response:
         """With what is kept, else with what this process or the leader says now."""
-        body = self._shared.get(path)
-        if body is None:
-            standby = self._standby(request)
-            made = Body.of(build(), time.time()) if standby is None else await self._relay.get(path, standby)
-            body = self._shared.keep(path, made)
-        return respond(request, body, self._headers())
+        standby = self._standby(request)
+
+        async def make() -> Body:
+            return Body.of(await build(), time.time()) if standby is None else await relay.get(path, standby)
+
+        # What is relayed is another answer than our own: a relayed request must not wait for one that relays.
+        key = path if standby is None else f"relayed {path}"
+        return respond(request, await self._shared.get_or_make(key, make), self._headers())
 
     def _standby(self, request: Request) -> OperatorView | None:
         """Not None if another replica has to answer."""
         view = self._source.operator()
         return view if view is not None and not view.leading and DIRECT not in request.query_params else None
 
-    def _overview(self) -> Mapping[str, Any]:
+    async def _overview(self) -> _Fields:
         ready, reason = self._source.ready()
         view = self._source.operator()
-        objects = sorted(self._source.objects(), key=lambda v: v.group)
         return {
             "boot": self._boot,
             "version": __version__,
@@ -192,17 +210,24 @@ class Api:
             "reason": reason,
             "namespaces": sorted({w.namespace for w in view.watches if w.namespace}) if view is not None else [],
             "fields": FIELDS,
-            "objects": [overview.row(v) for v in objects],
+            "objects": sorted([overview.row(v) async for v in self._objects()], key=itemgetter(0)),
         }
 
-    def _sparklines(self) -> Mapping[str, Any]:
-        return {"boot": self._boot, "objects": overview.sparklines(self._source.objects())}
+    async def _sparklines(self) -> _Fields:
+        return {"boot": self._boot, "objects": {v.group: overview.sparkline(v) async for v in self._objects()}}
 
-    def _detail(self, group: str) -> Mapping[str, Any]:
-        for view in self._source.objects():
-            if view.group == group:
-                return overview.detail(view, self._boot, self._failures, actions=self._actions.allowed)
-        raise HTTPException(HTTPStatus.NOT_FOUND, f"this process does not route for a QueueWorker {group}")
+    async def _detail(self, group: str) -> _Fields:
+        view = self._source.object(group)
+        if view is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"this process does not route for a QueueWorker {group}")
+        return overview.detail(view, self._boot, self._failures, actions=self._actions.allowed)
+
+    async def _objects(self) -> AsyncIterator[ObjectView]:
+        """With pauses, so that hundreds of objects do not hold the routers up."""
+        for number, view in enumerate(self._source.objects(), 1):
+            yield view
+            if number % OBJECTS_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     def _headers(self) -> dict[str, str]:
         """Who answers, and which page it serves: a standby answers with the bytes of the leader."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import platform
 from dataclasses import replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from queueworker.routing.snapshot import ExecutorSnapshot, Snapshot
     from queueworker.web.loop_lag import LoopLag
-    from queueworker.web.source import Source
+    from queueworker.web.source import OperatorView
 
 PREFIX = "queueworker_"
 LABEL = "queueworker"
@@ -121,10 +121,20 @@ def _joined(known: ExecutorSnapshot, other: ExecutorSnapshot) -> ExecutorSnapsho
     )
 
 
+class Scraped(Protocol):
+    """The part of a `Source` that metrics are made from."""
+
+    def snapshots(self) -> Iterable[Snapshot]: ...
+
+    def ready(self) -> tuple[bool, str]: ...
+
+    def operator(self) -> OperatorView | None: ...
+
+
 class SnapshotCollector(Collector):
     """Takes one snapshot of each router for each scrape."""
 
-    def __init__(self, source: Source, lag: LoopLag | None) -> None:
+    def __init__(self, source: Scraped, lag: LoopLag | None) -> None:
         self._source = source
         self._lag = lag
 
@@ -152,7 +162,7 @@ class SnapshotCollector(Collector):
         yield from _states(snapshots)
 
 
-def _process(source: Source) -> Iterator[Metric]:
+def _process(source: Scraped) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         PREFIX + "ready", "1 if the readiness probe of this process succeeds, else 0.", value=source.ready()[0]
     )
@@ -298,7 +308,7 @@ def _build() -> dict[str, str]:
     return {"version": app_version(), "python": platform.python_version()}
 
 
-def registry(source: Source, lag: LoopLag | None = None) -> CollectorRegistry:
+def registry(source: Scraped, lag: LoopLag | None = None) -> CollectorRegistry:
     """A new registry with the metrics above and those of the process (memory, CPU, file descriptors)."""
     found = CollectorRegistry(auto_describe=False)
     found.register(SnapshotCollector(source, lag))

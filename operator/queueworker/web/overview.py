@@ -15,7 +15,7 @@ from queueworker.web.source import ConditionView, EventView, MigrationView
 from queueworker.web.state import Level, advice, state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from queueworker.routing.history import History
     from queueworker.routing.snapshot import ExecutorSnapshot
@@ -79,13 +79,10 @@ def _sign(link: Link) -> str:
     return "+" if link.ok else "-" if link.is_down else "?"
 
 
-def sparklines(objects: Iterable[ObjectView]) -> dict[str, list[list[float | None]]]:
-    """For each object the newest points: tasks a minute, and p95 in seconds."""
-    return {v.group: _sparkline(v) for v in objects if v.snapshot is not None}
-
-
-def _sparkline(view: ObjectView) -> list[list[float | None]]:
-    assert view.snapshot is not None
+def sparkline(view: ObjectView) -> list[list[float | None]]:
+    """The newest points: tasks a minute, and p95 in seconds."""
+    if view.snapshot is None:
+        return [[], []]
     history = view.snapshot.history
     return [_rates(history, LIST_POINTS), history.newest(Series.P95, LIST_POINTS)]
 

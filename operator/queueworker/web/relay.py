@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -19,44 +18,34 @@ if TYPE_CHECKING:
 
 RELAY_SECONDS = 3.0
 """Less than the time after which the page gives up."""
+POST_SECONDS = 30.0
+"""A retry asks Redis and the queue."""
 MAX_RELAY_BYTES = 16 * 1024 * 1024
 DIRECT = "direct"
 """The query parameter of a relayed request: whoever gets it answers by itself, so that no request runs in a circle."""
 
 
-class Relay:
-    """Asks the leader once for all viewers that wait for the same path."""
+async def get(path: str, view: OperatorView) -> Body:
+    """Raises HTTPException: 503 in words if no leader answers, or the leader's own error."""
+    transport = HttpTransport()
+    try:
+        raw = _body(await transport.get(_url(path, view), RELAY_SECONDS, limit=MAX_RELAY_BYTES))
+    except TransportError as error:
+        raise _no_answer(view, error) from error
+    finally:
+        await transport.close()
+    return Body.made(raw, hashlib.blake2b(raw, digest_size=12).hexdigest())
 
-    def __init__(self) -> None:
-        self._asking: dict[str, asyncio.Task[Body]] = {}
 
-    async def get(self, path: str, view: OperatorView) -> Body:
-        """Raises HTTPException: 503 in words if no leader answers, or the leader's own error."""
-        asking = self._asking.get(path)
-        if asking is None:
-            asking = self._asking[path] = asyncio.create_task(self._get(path, view), name=f"relay {path}")
-            asking.add_done_callback(lambda _: self._asking.pop(path, None))
-        return await asyncio.shield(asking)
-
-    async def post(self, path: str, token: str, view: OperatorView) -> bytes:
-        """As `get`. The leader checks the token."""
-        transport = HttpTransport()
-        try:
-            return _body(await transport.post(_url(path, view), b"", RELAY_SECONDS * 8, token, limit=MAX_RELAY_BYTES))
-        except TransportError as error:
-            raise _no_answer(view, error) from error
-        finally:
-            await transport.close()
-
-    async def _get(self, path: str, view: OperatorView) -> Body:
-        transport = HttpTransport()
-        try:
-            raw = _body(await transport.get(_url(path, view), RELAY_SECONDS, limit=MAX_RELAY_BYTES))
-        except TransportError as error:
-            raise _no_answer(view, error) from error
-        finally:
-            await transport.close()
-        return Body.made(raw, hashlib.blake2b(raw, digest_size=12).hexdigest())
+async def post(path: str, token: str, view: OperatorView) -> bytes:
+    """As `get`. The leader checks the token."""
+    transport = HttpTransport()
+    try:
+        return _body(await transport.post(_url(path, view), b"", POST_SECONDS, token, limit=MAX_RELAY_BYTES))
+    except TransportError as error:
+        raise _no_answer(view, error) from error
+    finally:
+        await transport.close()
 
 
 def _url(path: str, view: OperatorView) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import time
@@ -14,7 +15,7 @@ import orjson
 from fastapi import Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from fastapi import Request
 
@@ -53,11 +54,26 @@ class Shared:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._kept: OrderedDict[str, tuple[float, Body]] = OrderedDict()
+        self._making: dict[str, asyncio.Task[Body]] = {}
 
     def get(self, key: str) -> Body | None:
         """The answer, if it was built in the last second."""
         built_at, body = self._kept.get(key, (float("-inf"), None))
         return body if self._clock() - built_at < BUILD_SECONDS else None
+
+    async def get_or_make(self, key: str, make: Callable[[], Coroutine[Any, Any, Body]]) -> Body:
+        """The answer; made once for all who wait for it. Raises what `make` raises."""
+        body = self.get(key)
+        if body is not None:
+            return body
+        making = self._making.get(key)
+        if making is None:
+            making = self._making[key] = asyncio.create_task(self._make(key, make), name=f"answer {key}")
+            making.add_done_callback(lambda _: self._making.pop(key, None))
+        return await asyncio.shield(making)
+
+    async def _make(self, key: str, make: Callable[[], Coroutine[Any, Any, Body]]) -> Body:
+        return self.keep(key, await make())
 
     def keep(self, key: str, body: Body) -> Body:
         self._kept[key] = (self._clock(), body)

@@ -121,7 +121,14 @@ class Source(Protocol):
         ...
 
     def objects(self) -> Iterable[ObjectView]:
-        """All QueueWorkers of this process, also those without a router."""
+        """All QueueWorkers of this process, also those without a router.
+
+        Each is made when the iteration comes to it, so that a caller may pause in between.
+        """
+        ...
+
+    def object(self, group: str) -> ObjectView | None:
+        """One of them."""
         ...
 
     def config(self, group: str) -> RouterConfig | None:
@@ -150,11 +157,15 @@ class Public:
     def snapshots(self) -> list[Snapshot]:
         return [public(snapshot) for snapshot in self._source.snapshots()]
 
-    def objects(self) -> list[ObjectView]:
-        return [
-            replace(view, snapshot=public(view.snapshot)) if view.snapshot is not None else view
-            for view in self._source.objects()
-        ]
+    def objects(self) -> Iterable[ObjectView]:
+        """As they are: for the list, which shows no URL and no message of a snapshot."""
+        return self._source.objects()
+
+    def object(self, group: str) -> ObjectView | None:
+        view = self._source.object(group)
+        if view is None or view.snapshot is None:
+            return view
+        return replace(view, snapshot=public(view.snapshot))
 
     def config(self, group: str) -> RouterConfig | None:
         return self._source.config(group)

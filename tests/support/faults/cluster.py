@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from devcluster.server import ControlPlane
     from tests.controlplane.conftest import Kubectl
     from tests.support.faults.rig import Rig
+
+START_SECONDS = 90
+"""Upper bound for a state that an operator is to reach."""
 
 
 class Cluster:
@@ -80,14 +84,19 @@ class Cluster:
 
     async def says(self, process: WorkerProcess, text: str) -> None:
         """Return when the operator's `/readyz` contains the text."""
-        async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False) as client:
-            while True:
+        said = ""
+        deadline = time.monotonic() + START_SECONDS
+        async with httpx.AsyncClient(trust_env=False) as client:
+            while time.monotonic() < deadline:
                 try:
-                    if text in (await client.get(f"{process.url}/readyz")).text:
-                        return
+                    said = (await client.get(f"{process.url}/readyz")).text
                 except httpx.HTTPError:
                     assert process.process.poll() is None, process.log()
+                else:
+                    if text in said:
+                        return
                 await asyncio.sleep(0.1)
+        raise AssertionError(f"an operator did not say {text!r}, but {said!r}\n{process.log()[-6000:]}")
 
     async def pulls(self, process: WorkerProcess) -> None:
         """Return when a router of this operator has pulled a task."""

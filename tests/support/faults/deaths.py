@@ -84,11 +84,11 @@ async def left_by(rig: Rig, *ways: RedisProxy) -> Left:
     )
 
 
-async def in_journals(rig: Rig) -> dict[str, str]:
-    """State by id, of every journal in Redis."""
+async def in_journals(rig: Rig, group: str = "") -> dict[str, str]:
+    """State by id, of the journals in Redis whose group begins so."""
     found = {}
     async with Redis.from_url(rig.redis.url) as redis:
-        async for key in redis.scan_iter("queueworker:*:journal:*", _type="HASH"):
+        async for key in redis.scan_iter(f"queueworker:{{{group}*:journal:*", _type="HASH"):
             for eval_id, entry in cast("dict[bytes, bytes]", await redis.hgetall(key)).items():
                 found[eval_id.decode()] = state_of(entry)
     return found

@@ -294,9 +294,9 @@ class Rig:
                 found[sample.name] = found.get(sample.name, 0) + sample.value
         return found
 
-    async def link_up(self, peer: str) -> bool:
+    async def link_up(self, peer: str, worker: WorkerProcess | None = None) -> bool:
         """Whether the first worker's link to that peer (queue, journal or events) is up, by its metrics."""
-        text = (await self._client.get(f"{self.workers[0].url}/metrics")).text
+        text = (await self._client.get(f"{(worker or self.workers[0]).url}/metrics")).text
         return any(
             sample.name == "queueworker_link_up" and sample.labels["peer"] == peer and sample.value
             for family in text_string_to_metric_families(text)

@@ -48,8 +48,8 @@ def test_a_missing_crd_is_an_error_with_the_command_that_installs_it() -> None:
 
 
 def test_an_older_crd_is_named_with_the_fields_that_it_lacks() -> None:
-    ours = {"properties": {"spec": {"properties": {"suspend": {}, "drained": {}}}}}
-    theirs = {"properties": {"spec": {"properties": {"suspend": {}}}}}
+    ours: dict[str, Any] = {"properties": {"spec": {"properties": {"suspend": {}, "drained": {}}}}}
+    theirs: dict[str, Any] = {"properties": {"spec": {"properties": {"suspend": {}}}}}
     assert findings.crd(True, theirs, ours).message == "the CRD is older than this command: it has no spec.drained"
     assert findings.crd(True, ours, theirs).level is Level.OK
     assert findings.crd(True, None, ours).level is Level.OK, "it may not be read"
@@ -93,7 +93,7 @@ def test_a_redis_that_may_evict_the_journal_is_a_warning_with_what_to_set() -> N
     )
     link = {"connected": True, "reason": "Connected", "message": message}
     (finding,) = [f for f in findings.of_object(seen(live(journal=link))) if f.check == "journal"]
-    assert (finding.level, finding.message) == (Level.WARNING, message)
+    assert (finding.level, finding.message) == (Level.WARNING, f"journal: {message}")
 
 
 def test_an_unreachable_queue_is_an_error() -> None:

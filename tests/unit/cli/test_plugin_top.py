@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from queueworker.cli.plugin.screen import ASCII, UNICODE, Size, length, plain
-from queueworker.cli.plugin.top import split
+from queueworker.cli.plugin.top import pause, split
 from queueworker.cli.plugin.top_screen import TopState, farewell, press, rows_of, top_lines
 from queueworker.cli.plugin.values import Level, State
 from tests.support.plugin_views import executor, live, seen
@@ -96,3 +96,7 @@ def test_the_last_line_sums_up_what_was_seen() -> None:
 
 def test_arrows_are_one_key_though_terminals_send_three_characters() -> None:
     assert split("\x1b[Aq\x1b[B\r\x1b\x7f") == ["up", "q", "down", "enter", "escape", "backspace"]
+
+
+def test_many_objects_are_asked_for_more_rarely() -> None:
+    assert (pause(0), pause(100), pause(500)) == (1, 1, 5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,6 +57,17 @@ def test_an_object_that_routes_without_its_journal_is_degraded() -> None:
     found = seen(live(journal=journal))
     assert found.state.message == "the journal cannot be written"
     assert (found.journal.level, found.journal.message) == (Level.ERROR, "Redis refused the connection")
+
+
+def test_what_the_status_says_is_not_believed_when_nobody_leads() -> None:
+    state = seen(replace(AWAY, leaderless="nobody leads; pod-a renewed the Lease 12 min ago")).state
+    assert (state.level, state.word) == (Level.ERROR, "NoLeader")
+    assert state.message.startswith("nobody leads")
+
+
+def test_a_connection_that_is_back_has_no_message_of_the_status() -> None:
+    found = seen(live(), condition("QueueReachable", "False", "ConnectionFailed", "connection refused"))
+    assert (found.queue.level, found.queue.message) == (Level.OK, "")
 
 
 def test_an_object_without_a_status_is_unknown() -> None:

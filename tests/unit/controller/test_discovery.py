@@ -8,7 +8,7 @@ import pytest
 
 from queueworker.controller.discovery import Slices, endpoints, read_slice
 from queueworker.controller.kinds import ENDPOINT_SLICES
-from queueworker.resource.spec import ServiceRef
+from queueworker.resource.executors_spec import ServiceRef
 from queueworker.routing.config import Endpoint
 
 

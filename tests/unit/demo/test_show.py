@@ -103,6 +103,13 @@ def test_a_killed_router_counts_as_healed_when_its_journal_was_taken_over() -> N
     assert it.show.performances[0].note == "6 taken from the journal"
 
 
+def test_a_killed_router_is_noticed_by_another_one_in_its_place() -> None:
+    it = course(ROUTER)
+    it.begin()
+    it.see(replace(WELL, router=replace(ROUTING, url="http://another")), 1)
+    assert it.show.performances[0].noticed == pytest.approx(1)
+
+
 def test_a_killed_router_with_an_empty_journal_heals_too() -> None:
     it = course(ROUTER)
     it.begin()

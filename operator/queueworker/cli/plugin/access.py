@@ -76,7 +76,7 @@ def with_access(function: Callable[..., Any], *, everywhere: bool = False) -> Ca
     shown = [*own, *declared]
     command.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in shown}
-    del command.__wrapped__  # type: ignore[attr-defined]
+    del command.__wrapped__
     return command
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -33,8 +34,8 @@ async def check(access: Access, name: str | None) -> list[Finding]:
     """Check the operator, and the object of that name, or all objects of the namespace. Raises Problem."""
     async with Api(access) as api:
         operator = Operator(api, access.operator)
-        live, schema = await asyncio.gather(operator.live(), _crd(api))
-        found = [schema, *await _operator(api, operator, live)]
+        live, schema = await asyncio.gather(look(api, operator), _crd(api))
+        found = [schema, await leader(api, operator), findings.operator(live, __version__)]
         if schema.level is Level.ERROR:
             return found
         bodies = [await objects.one(api, name)] if name else await objects.some(api, everywhere=access.all_namespaces)
@@ -69,16 +70,24 @@ def _schema(crd: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-async def _operator(api: Api, operator: Operator, live: Live) -> list[Finding]:
+async def leader(api: Api, operator: Operator) -> Finding:
+    """What the operator's Lease says. It has the name of the Service."""
     where = operator.where if operator.namespace else DEFAULT_OPERATOR
     namespace, _, name = where.partition("/")
     try:
         lease = await api.find(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}")
     except Refused as error:
-        found = Finding(Level.OFF, "leader", f"not checked: the Lease {where}: {error}", "allow `get leases`")
-    else:
-        found = findings.leader(lease, where, datetime.now(UTC))
-    return [found, findings.operator(live, __version__)]
+        return Finding(Level.OFF, "leader", f"not checked: the Lease {where}: {error}", "allow `get leases`")
+    return findings.leader(lease, where, datetime.now(UTC))
+
+
+async def look(api: Api, operator: Operator) -> Live:
+    """What the operator says now; if it does not answer, whether anybody leads."""
+    live = await operator.live()
+    if not live.problem:
+        return live
+    found = await leader(api, operator)
+    return replace(live, leaderless=f"{found.message}; {found.advice}") if found.level is Level.ERROR else live
 
 
 async def _account(api: Api, operator: Operator) -> str:

@@ -87,12 +87,14 @@ def retry(
     queue_url: Annotated[
         str, typer.Option(metavar="URL", help="Send to this queue, for example behind a port-forward.")
     ] = "",
+    output: Annotated[tasks.ShowOutput, typer.Option("--output", "-o")] = tasks.ShowOutput.TEXT,
 ) -> None:
     """Send failed tasks to their queue again, with the API key of the object. Exit status 1 if one was not sent."""
     if bool(eval_ids) == all_:
         raise typer.BadParameter("give one or more IDs, or --all")
     place, key = run(_place(access, name, redis_url, "retry --all", with_key=True))
-    tasks.send_again(place, eval_ids, key, queue_url or None, ambiguous=ambiguous)
+    as_json = output is tasks.ShowOutput.JSON
+    tasks.send_again(place, eval_ids, key, queue_url or None, ambiguous=ambiguous, as_json=as_json)
 
 
 for _command, _name in ((list_, "list"), (show, "show"), (retry, "retry")):

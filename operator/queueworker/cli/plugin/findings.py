@@ -143,17 +143,18 @@ def _ready(view: View) -> Finding:
         "Unknown": "see the leader above; does the operator watch this namespace?",
         "Standby": "set migration.celeryPercent below 100, or forceLegacyQueue",
         "NoExecutors": "see the executors below",
+        "Degraded": "see the errors below",
+        "NoLeader": "see the leader above",
     }.get(state.word, "")
-    level = Level.OK if state.word == "Degraded" else state.level  # what degrades it is listed below
-    return Finding(level, "ready", text, advice, view.key)
+    return Finding(state.level, "ready", text, advice, view.key)
 
 
 def _peer(key: str, check: str, name: str, link: LinkView) -> Finding:
     """A connected peer with a message is one that is not set up as it should be."""
     if link.level is Level.OK and link.message:
-        return Finding(Level.WARNING, check, link.message, "", key)
+        return Finding(Level.WARNING, check, f"{check}: {link.message}", "", key)
     if link.level is Level.ERROR:
-        return Finding(Level.ERROR, check, link.message or f"{name} is not reachable", "", key)
+        return Finding(Level.ERROR, check, f"{check}: {link.message or f'{name} is not reachable'}", "", key)
     if link.level is Level.OFF:
         return Finding(Level.OFF, check, f"{name}: {link.message or 'not known yet'}", "", key)
     return Finding(Level.OK, check, f"{name} is connected", "", key)

@@ -26,7 +26,10 @@ async def load(configuration: Any, access: Access) -> str:
     files, given = _files(access)
     if not files:
         if runs_in_pod(os.environ) and not access.kubeconfig and not access.context:
-            config.load_incluster_config(client_configuration=configuration)
+            try:
+                config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            except config.ConfigException as error:
+                raise Problem("the pod has no service account token: set automountServiceAccountToken") from error
             return access.namespace or own_namespace() or "default"
         raise Problem(f"there is no kubeconfig at {given}: set --kubeconfig or KUBECONFIG")
     shown = os.pathsep.join(map(str, files))
@@ -37,7 +40,7 @@ async def load(configuration: Any, access: Access) -> str:
         known = ", ".join(sorted(contexts)) or "none"
         raise Problem(f"the kubeconfig {shown} {problem}: set --context; it has: {known}")
     try:
-        await config.load_kube_config(
+        await config.load_kube_config(  # type: ignore[no-untyped-call]
             config_file=shown, context=name, client_configuration=configuration, persist_config=False
         )
     except (config.ConfigException, OSError, ValueError, KeyError, TypeError) as error:
@@ -50,12 +53,18 @@ def _files(access: Access) -> tuple[list[Path], str]:
     """The kubeconfig files that exist, and what was given."""
     given = access.kubeconfig or os.environ.get("KUBECONFIG") or DEFAULT
     names = [given] if access.kubeconfig else [name for name in given.split(os.pathsep) if name]
-    return [path for name in names if (path := Path(name).expanduser()).is_file()], given
+    return [path for name in names if (path := _expanded(name)).is_file()], given
+
+
+def _expanded(name: str) -> Path:
+    """With the person's home, if there is one: the user of a pod may have none."""
+    return Path(os.path.expanduser(name))  # noqa: PTH111 -- never raises
 
 
 def _contexts(files: Sequence[Path], shown: str) -> tuple[str, dict[str, dict[str, Any]]]:
     """The name of the current context, and all contexts by name. The first file that has one wins."""
-    current, found = "", {}
+    current = ""
+    found: dict[str, dict[str, Any]] = {}
     try:
         for path in files:
             content = yaml.safe_load(path.read_text()) or {}

@@ -36,6 +36,8 @@ class Live:
     """The operator's version; empty if it does not say."""
     problem: str = ""
     """Why there is no answer of a leader, and what to do; empty if there is one."""
+    leaderless: str = ""
+    """By the Lease: why nobody routes; empty if somebody leads, or the Lease may not be read."""
 
 
 class Operator:

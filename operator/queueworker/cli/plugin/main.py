@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from queueworker.cli.plugin.values import View
 
 PROG = "kubectl queueworker"
+MAX_WAIT_SECONDS = 86_400
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 app = typer.Typer(
     cls=Group,
@@ -72,10 +74,11 @@ def _root(
 
 def _span(given: str) -> float:
     """Seconds of 90, 90s, 5m or 1h."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h|)", given)
-    if found is None or float(found[1]) > 86400:
-        raise typer.BadParameter(f"{given!r} is no time: give for example 60s, 5m or 1h")
-    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smh]?)", given)
+    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if found is None or seconds > MAX_WAIT_SECONDS:
+        raise typer.BadParameter(f"{given!r} is no time of at most 24h: give for example 60s, 5m or 1h")
+    return seconds
 
 
 def status(
@@ -192,6 +195,24 @@ def top(access: Access, *, output: Format = Output.TEXT) -> None:
     screen.show(top_lines(views, TopState(selected=-2), size, glyphs)[:-1])
 
 
+def web(
+    access: Access,
+    *,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in a browser.")] = True,
+) -> None:
+    """Forward a port to the operator's HTTP API, and open it in a browser, until Ctrl-C."""
+    from queueworker.cli.plugin import web as forwarding
+    from queueworker.cli.plugin.problems import Problem
+
+    try:
+        forwarding.web(access, browser=browser)
+    except KeyboardInterrupt:
+        return
+    except Problem as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        raise typer.Exit(1) from problem
+
+
 def _say(done: Done, output: Output) -> None:
     if output is Output.JSON:
         print_json(asdict(done))
@@ -205,7 +226,7 @@ app.add_typer(failed_cli.app, name="failed")
 app.command()(with_access(status, everywhere=True))
 app.command()(with_access(top, everywhere=True))
 app.command()(with_access(check, everywhere=True))
-for verb in (suspend, resume, drain, undrain):
+for verb in (suspend, resume, drain, undrain, web):
     app.command()(with_access(verb))
 
 

@@ -31,8 +31,21 @@ async def one(api: Api, name: str) -> dict[str, Any]:
     try:
         found: dict[str, Any] = await api.get(path_of(namespace, name))
     except Refused as error:
-        raise await _explained(api, namespace, name, error) from error
+        listed = await _listed(api, namespace, name) if error.status == 403 else None
+        if listed is None:
+            raise await _explained(api, namespace, name, error) from error
+        return listed
     return found
+
+
+async def _listed(api: Api, namespace: str, name: str) -> dict[str, Any] | None:
+    """The object by a list: the operator's service account may list and not get. None if it may not list either."""
+    try:
+        page = await api.get(path_of(namespace), fieldSelector=f"metadata.name={name}", limit=1)
+    except Refused:
+        return None
+    items: list[dict[str, Any]] = page.get("items") or []
+    return items[0] if items else None
 
 
 async def some(api: Api, *, everywhere: bool) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from queueworker import __version__
 from queueworker.cli.plugin import objects
 from queueworker.cli.plugin.api import Api, Refused
+from queueworker.cli.plugin.checks import look
 from queueworker.cli.plugin.live import Operator
 from queueworker.cli.plugin.problems import Problem
 from queueworker.cli.plugin.view import view
@@ -25,13 +26,13 @@ WAIT_SECONDS = 1.0
 
 async def read_view(api: Api, operator: Operator, name: str | None) -> View:
     """The object as it is now. Raises Problem."""
-    body, live = await asyncio.gather(objects.the_only_one(api, name), operator.live())
+    body, live = await asyncio.gather(objects.the_only_one(api, name), look(api, operator))
     return view(body, live, datetime.now(UTC), version=__version__)
 
 
 async def read_views(api: Api, operator: Operator, *, everywhere: bool) -> list[View]:
     """All objects of the namespace, or of all namespaces."""
-    bodies, live = await asyncio.gather(objects.some(api, everywhere=everywhere), operator.live())
+    bodies, live = await asyncio.gather(objects.some(api, everywhere=everywhere), look(api, operator))
     now = datetime.now(UTC)
     return [view(body, live, now, version=__version__) for body in bodies]
 

@@ -19,6 +19,7 @@ from rich.text import Text
 from queueworker import __version__
 from queueworker.cli.plugin import objects, screen
 from queueworker.cli.plugin.api import Api
+from queueworker.cli.plugin.checks import look
 from queueworker.cli.plugin.live import Operator
 from queueworker.cli.plugin.problems import Problem
 from queueworker.cli.plugin.top_screen import TopState, farewell, press, rows_of, top_lines
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from queueworker.cli.plugin.values import View
 
 LOOK_SECONDS = 1.0
+OBJECTS_A_SECOND = 100
+"""Of more objects than this the operator is asked more rarely: an answer about 500 takes it 80 ms."""
 OBJECTS_SECONDS = 5.0
 """The objects themselves change rarely; the operator is asked each time."""
 KEYS = {
@@ -64,7 +67,7 @@ class Watching:
             if time.monotonic() - self.asked_at > OBJECTS_SECONDS:
                 self.bodies = await objects.some(api, everywhere=self.everywhere)
                 self.asked_at = time.monotonic()
-            live = await operator.live()
+            live = await look(api, operator)
         except Problem as problem:
             self.problem = str(problem)
             return
@@ -105,9 +108,14 @@ async def top(access: Access) -> str:
             while not watching.state.done:
                 drawn.update(_drawing(watching, glyphs), refresh=True)
                 pressed.clear()
-                if not await _waited(pressed, LOOK_SECONDS) and not watching.state.paused:
+                if not await _waited(pressed, pause(len(watching.views))) and not watching.state.paused:
                     await watching.look(api, operator)
     return farewell(watching.views, watching.first, time.monotonic() - started, glyphs)
+
+
+def pause(objects: int) -> float:
+    """Seconds between two looks at so many objects."""
+    return LOOK_SECONDS * max(1.0, objects / OBJECTS_A_SECOND)
 
 
 async def _waited(event: asyncio.Event, timeout: float) -> bool:
@@ -139,11 +147,16 @@ def keys(on_key: Callable[[str], None]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     try:
         tty.setcbreak(stream)
-        loop.add_reader(stream, lambda: [on_key(key) for key in split(os.read(stream, 1024).decode(errors="ignore"))])
+        loop.add_reader(stream, _read_keys, stream, on_key)
         yield
     finally:
         loop.remove_reader(stream)
         termios.tcsetattr(stream, termios.TCSADRAIN, before)
+
+
+def _read_keys(stream: int, on_key: Callable[[str], None]) -> None:
+    for key in split(os.read(stream, 1024).decode(errors="ignore")):
+        on_key(key)
 
 
 def split(text: str) -> Sequence[str]:

@@ -31,6 +31,8 @@ def view(body: Body, live: Live, now: datetime, *, version: str = "") -> View:
     links = _links(worker, conditions)
     queue, events, journal = links.values()
     state = _state(metadata, conditions, pool, links)
+    if live.leaderless and state.word != "Deleting":
+        state = State(Level.ERROR, "NoLeader", live.leaderless)  # what the status says may be long over
     known = worker is not None
     healthy = sum(e.level in {Level.OK, Level.WARNING} and e.state in {"healthy", "warming", "silent"} for e in pool)
     return View(
@@ -139,7 +141,7 @@ def _live_link(link: Body | None, stored: LinkView) -> LinkView:
         return stored
     level = Level.OK if link.get("connected") else Level.ERROR
     since = stored.since if level is stored.level else None
-    return LinkView(level, str(link.get("reason")), str(link.get("message") or stored.message), since)
+    return LinkView(level, str(link.get("reason")), str(link.get("message") or ""), since)
 
 
 def _link(condition: Body | None) -> LinkView:

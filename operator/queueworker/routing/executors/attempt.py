@@ -11,7 +11,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
-from queueworker.resource.spec import WhenUnavailable
+from queueworker.resource.executors_spec import WhenUnavailable
 from queueworker.routing.backoff import exponential
 from queueworker.routing.executors.outcome_waits import OutcomeWaits
 from queueworker.routing.executors.verdict import Failure, Kind, Running, classify
@@ -71,6 +71,7 @@ class Attempts:
     def apply(self, spec: QueueWorkerSpec) -> None:
         """Take a changed spec: it applies to attempts that begin from now on, and to the next decision of others."""
         self._spec = spec
+        self._envelope.format = spec.events.format
         self._max_body_bytes = spec.routing.max_body_bytes
         self._outcomes.max_body_bytes = self._waits.max_body_bytes = self._max_body_bytes
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from queueworker.resource.spec import MAX_CONCURRENCY
+from queueworker.resource.executors_spec import MAX_CONCURRENCY
 from queueworker.routing.aio import cancelled
 from queueworker.routing.executors.health import period
 from queueworker.routing.http.transport import TimedOut, TooLarge, TransportError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from random import Random
 
-    from queueworker.resource.spec import ExecutorsSpec
+    from queueworker.resource.executors_spec import ExecutorsSpec
     from queueworker.routing.executors.executor import Executor
     from queueworker.routing.http.transport import Transport
     from queueworker.routing.limits import Limits

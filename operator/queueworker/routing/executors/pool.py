@@ -121,11 +121,6 @@ class ExecutorPool:
         return free and len(slots.avoiding) < max(1, self.members.healthy)  # avoiding leaves slots to others, in bounds
 
     @property
-    def free_slots(self) -> int:
-        """Slots that could take a task now, including those that are reserved for pulls."""
-        return self._slots.free
-
-    @property
     def healthy(self) -> int:
         """Executors in the pool whose health checks succeed and that are not ejected."""
         return self.members.healthy

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from queueworker.resource.spec import WhenUnavailable
+from queueworker.resource.executors_spec import WhenUnavailable
 from queueworker.routing.executors.health import UNHEALTHY_PERIOD_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queueworker.resource.spec import ExecutorsSpec
+    from queueworker.resource.executors_spec import ExecutorsSpec
     from queueworker.routing.executors.permit import SlotPermit
     from queueworker.routing.executors.slots import Slots
     from queueworker.routing.in_flight import InFlightTask

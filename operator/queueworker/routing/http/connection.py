@@ -30,7 +30,8 @@ class Connection(asyncio.Protocol):
     """Over TCP or TLS. An exchange ends with an `Answer` or with the error to raise.
 
     `NotSent` is exact because over TCP a request is written to the socket directly: the result tells whether the
-    kernel has taken a byte of it. What it does not take at once goes through the transport.
+    kernel has taken a byte of it. What it does not take at once goes through the transport. More than 15 attributes:
+    the state of the connection, and that of the exchange on it.
     """
 
     __slots__ = (

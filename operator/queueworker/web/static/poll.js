@@ -27,6 +27,7 @@ export class Poller {
     this.answeredDate = null;
     this.nextAt = null;
     this.running = false;
+    this.again = false; // something else is to be asked for than what is under way
     document.addEventListener("visibilitychange", () => this.soon());
   }
 
@@ -34,6 +35,7 @@ export class Poller {
   soon() {
     clearTimeout(this.timer);
     this.nextAt = null;
+    this.again = this.running;
     if (!document.hidden && !this.paused && !this.running) void this.turn();
   }
 
@@ -62,7 +64,10 @@ export class Poller {
     this.running = false;
     const wait = this.failures
       ? BACKOFF_MS[Math.min(this.failures, BACKOFF_MS.length) - 1] * (0.8 + 0.4 * Math.random())
-      : PERIOD_MS;
+      : this.again
+        ? 0
+        : PERIOD_MS;
+    this.again = false;
     clearTimeout(this.timer);
     if (!document.hidden && !this.paused) {
       this.nextAt = performance.now() + wait;
