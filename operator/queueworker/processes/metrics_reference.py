@@ -32,8 +32,8 @@ Worker and operator answer `GET /metrics` in the text format of Prometheus or in
 is `namespace/name` of the object; for a worker, it is the group of its journal. In an operator, only the leader has
 the metrics with that label. Counters begin at 0 with each router: use `rate` and `increase`.
 
-The chart has [alert rules](../charts/queueworker-operator/files/alerts.yaml), whose [runbooks](runbooks/) say what to
-do, and a [dashboard](../charts/queueworker-operator/files/dashboard.json) for Grafana.
+The chart has [alert rules](../charts/queueworker-operator/files/alerts.yaml), whose [runbooks](runbooks/README.md) say
+what to do, and a [dashboard](../charts/queueworker-operator/files/dashboard.json) for Grafana.
 
 The buckets of all histograms end at {", ".join(f"{bound:g}" for bound in BUCKETS_SECONDS)} seconds and +Inf.
 
