@@ -33,6 +33,8 @@ FOLDERS = (
     *("/etc", "/etc/cni", "/run", "/run/containerd", "/run/containerd/s", "/run/netns", "/usr/libexec"),
     *("/var/lib", "/var/lib/cni", "/var/lib/kubelet", "/var/log", "/var/log/containers", "/var/log/pods"),
 )
+# Of what is in them, only this is ours: packages may be installed meanwhile.
+_NAMES = re.compile(r"cni|kube|contain|netns|pods")
 # `tools.image`'s container engine may come and go meanwhile.
 _ENGINE = re.compile(r"qw-docker-|/docker/|^docker$|^containerd$|/run/docker")
 
@@ -48,7 +50,7 @@ def capture(layout: Layout) -> Traces:
         "rules": rules(),
         "tables": output("nft", "list", "tables").splitlines(),
         "sysctls": [f"{name}={value}" for name, value in sysctls().items()],
-        "files": [str(path) for name in FOLDERS for path in _inside(name) if path != layout.folder],
+        "files": [str(path) for name in FOLDERS for path in _inside(name) if _is_ours(path, layout)],
         "processes": processes.about(str(layout.folder)),
     }
     return {kind: sorted(item for item in items if not _ENGINE.search(item)) for kind, items in found.items()}
@@ -113,6 +115,10 @@ def output(*command: str, text: str | None = None) -> str:
         return ""
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=60)
     return done.stdout if done.returncode == 0 else ""
+
+
+def _is_ours(path: Path, layout: Layout) -> bool:
+    return _NAMES.search(str(path)) is not None and path != layout.folder
 
 
 def _inside(folder: str) -> list[Path]:

@@ -393,7 +393,7 @@ def test_an_entry_that_is_taken_over_while_its_task_is_in_flight_elsewhere_goes_
         s.advance(10)
         assert s.live[0].held == {"a"}
         assert s.world.redis[A].journalled() == {"a"}, "a death would lose the task if the other Redis were gone"
-        s.advance(20)
+        s.advance(40)
         assert s.account.reported["a"] == 1
         assert s.journalled() == set()
 

@@ -23,6 +23,7 @@ NOT_IN_THE_ENVIRONMENT = {
     "spec.queue.api_key_secret_ref",
     "spec.executors.service",
     "spec.executors.template",
+    "spec.executors.drained",
     "spec.events.redis_url",
     "spec.events.redis_url_secret_ref",
     "spec.migration.celery_percent",
