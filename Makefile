@@ -68,7 +68,7 @@ recording: venv ## record make demo-worker as docs/images/demo.svg
 control-plane: venv ## prepare kube-apiserver, etcd, kubectl and redis-server, and print their folder
 	@$(BIN)/python -m devcluster binaries
 
-test: lint verify test-docs test-fast test-processes test-browser test-controlplane test-e2e test-faults ## run all checks and tests
+test: lint verify test-docs test-fast test-processes test-browser test-monitoring test-controlplane test-e2e test-faults ## run all checks and tests
 
 test-fast: venv ## run the unit and component tests
 	$(PYTEST) -q -rs -n $(FAST_WORKERS) tests/unit tests/component
@@ -82,6 +82,10 @@ test-processes: venv ## run the tests that start the worker, the commands and th
 test-browser: venv ## look at the page with Debian's Chromium, which is not installed by this
 	@command -v chromium >/dev/null || echo "there is no chromium: the tests are skipped; install it: apt-get install chromium"
 	$(PYTEST) -q -rs tests/browser
+
+test-monitoring: venv ## test alerts and dashboard with Debian's Prometheus, which is not installed by this
+	@command -v promtool >/dev/null || echo "there is no Prometheus: the tests are skipped; install it: apt-get install prometheus"
+	$(PYTEST) -q -rs tests/monitoring
 
 screenshots: venv ## take the pictures of the page in docs/images with Debian's Chromium
 	@$(BIN)/python -m tests.browser.pictures docs/images
@@ -165,17 +169,21 @@ image: venv ## build the image with the container engine of this machine, or a p
 reproduce: venv ## build the image twice, and compare the digests of its layers
 	@$(BIN)/python -m tools.reproduce
 
-generate: venv ## write the generated files: CRD, reference pages, environment table, README of the chart
+generate: venv ## write the generated files: CRD, reference pages, environment table, metrics, README and dashboard of the chart
 	@$(BIN)/python -m queueworker.resource.generate
 	@$(BIN)/python -m queueworker.processes.environment_reference
+	@$(BIN)/python -m queueworker.processes.metrics_reference
 	@$(BIN)/python -m tools.chart_readme
 	@$(BIN)/python -m tools.reference_pages
+	@$(BIN)/python -m tools.dashboard
 
 verify: venv ## fail if a generated file is out of date
 	@$(BIN)/python -m queueworker.resource.generate --check
 	@$(BIN)/python -m queueworker.processes.environment_reference --check
+	@$(BIN)/python -m queueworker.processes.metrics_reference --check
 	@$(BIN)/python -m tools.chart_readme --check
 	@$(BIN)/python -m tools.reference_pages --check
+	@$(BIN)/python -m tools.dashboard --check
 
 format: venv ## format the code
 	$(BIN)/ruff format .

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import sys
 from pathlib import Path
@@ -37,15 +36,10 @@ html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True}
 
-# A pattern in the table of contents may match nothing, for example before a page is generated. Sphinx gives this
-# warning no type, so that suppress_warnings cannot name it.
-logging.getLogger("sphinx.sphinx.directives.other").addFilter(lambda r: getattr(r, "subtype", "") != "empty_glob")
-
-# Links that lead to a file or a folder on GitHub, and their pages here.
+# Links that lead to a file outside of docs/ on GitHub, and their pages here.
 ELSEWHERE = {
     r"(?:\.\./)+CHANGELOG\.md": "/changelog.md",
     r"(?:\.\./)+charts/queueworker-operator/README\.md": "/values.md",
-    r"runbooks/": "/runbooks/README.md",
 }
 
 

@@ -106,6 +106,12 @@ def readiness(started: Operator) -> str:
     return str(httpx.get(f"{started.url}/readyz", timeout=5).json()["reason"])
 
 
+def metric(started: Operator, series: str) -> float:
+    lines = httpx.get(f"{started.url}/metrics", timeout=5).text.splitlines()
+    (found,) = [line.rpartition(" ")[2] for line in lines if line.startswith(f"{series} ")]
+    return float(found)
+
+
 def is_up(started: Operator, namespace: str, kind: str) -> bool:
     wanted = f'queueworker_watch_up{{kind="{kind}",namespace="{namespace}"}} '
     lines = httpx.get(f"{started.url}/metrics", timeout=5).text.splitlines()
@@ -139,6 +145,8 @@ def test_a_namespace_that_refuses_its_watch_is_named_and_routed_for_and_watched_
         assert is_up(started, namespace, "QueueWorkers")
         assert is_ready(started)
         assert f"QueueWorkers in namespace {other} (403 Forbidden)" in readiness(started)
+        assert metric(started, 'queueworker_api_errors_total{reason="forbidden"}') > 0
+        assert metric(started, 'queueworker_lease_changes_total{change="acquired"}') == 1
         for of in (queue, second):
             submit(of, 20, prefix="refused")
             eventually(lambda: done(of, 20))  # noqa: B023

@@ -36,8 +36,7 @@ class Block:
 
 
 def pages(root: Path = ROOT) -> list[Path]:
-    """All but the runbooks, whose commands need a cluster in which their alert fires."""
-    folders = (root, root / "docs", root / "tests", *(root / "charts").glob("*"))
+    folders = (root, root / "docs", root / "docs" / "runbooks", root / "tests", *(root / "charts").glob("*"))
     return [page for folder in folders for page in sorted(folder.glob("*.md"))]
 
 

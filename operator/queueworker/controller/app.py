@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from queueworker.controller.cluster import Cluster
 from queueworker.controller.leadership import Elector
 from queueworker.controller.term import Term
+from queueworker.web.source import LeaseChange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -31,7 +32,7 @@ async def run_operator(
     kopf installs its own signal handlers whenever it starts. `claim_signals` is called afterwards to replace them,
     because a SIGTERM has to drain the routers.
     """
-    async with Cluster(registry.mark_alive, in_pod=options.in_pod) as cluster:
+    async with Cluster(registry.mark_alive, registry.count_api_error, in_pod=options.in_pod) as cluster:
         elector = Elector(
             *(cluster, options.lease_namespace, options.lease_name, options.identity),
             rivals=registry.has_rivals,
@@ -45,6 +46,7 @@ async def run_operator(
                 break
             log.info("leading as %s", options.identity)
             registry.leading = True
+            registry.count_lease_change(LeaseChange.ACQUIRED)
             lost = asyncio.create_task(elector.lost.wait())
             term = Term(options, registry, cluster, claim_signals, budget)
             try:
@@ -52,6 +54,7 @@ async def run_operator(
             finally:
                 lost.cancel()
                 registry.leading = False
+                registry.count_lease_change(LeaseChange.LOST if elector.lost.is_set() else LeaseChange.RELEASED)
                 # The next leader starts while we drain: it counts the slots that we still hold as taken.
                 await asyncio.gather(term.drain(), elector.release())
         stopping.cancel()

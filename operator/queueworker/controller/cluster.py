@@ -18,6 +18,7 @@ import yaml
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
+from queueworker.controller.api_failures import failure_of
 from queueworker.controller.kinds import QUEUE_WORKERS
 from queueworker.resource import names
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from queueworker.controller.kinds import Kind
     from queueworker.resource.spec import SecretKeyRef
+    from queueworker.web.source import ApiFailure
 
 REQUEST_SECONDS = 5.0
 # When hundreds of objects start at once, all of them write status. More concurrent writes slow the API server down so
@@ -62,14 +64,21 @@ def reason_of(error: BaseException) -> str:
 
 class Cluster:
     """Use with `async with`. `on_answer` is called after every success of a call, because only that shows that the API
-    server is there for us: a refusal (401, 403) is as good as no answer.
+    server is there for us: a refusal (401, 403) is as good as no answer. `on_failure` is called after all others.
 
     `in_pod`: we run in the cluster, so its names of Services can be looked up.
     """
 
-    def __init__(self, on_answer: Callable[[], None], *, in_pod: bool = False) -> None:
+    def __init__(
+        self,
+        on_answer: Callable[[], None],
+        on_failure: Callable[[ApiFailure], None] = lambda _failure: None,
+        *,
+        in_pod: bool = False,
+    ) -> None:
         self.in_pod = in_pod
         self._on_answer = on_answer
+        self._on_failure = on_failure
         self._api: client.ApiClient | None = None
         self._status_writes = asyncio.Semaphore(MAX_STATUS_WRITES)
         self._loaded_at = float("-inf")
@@ -279,8 +288,9 @@ class Cluster:
     async def _call(self, verb: Callable[..., Any], *args: Any, **options: Any) -> Any:
         try:
             answer = await verb(*args, _request_timeout=REQUEST_SECONDS, **options)
-        except ApiException as error:
-            if error.status == 401:
+        except FAILED as error:
+            self._on_failure(failure_of(error))
+            if isinstance(error, ApiException) and error.status == 401:
                 await self._reload()
             raise
         self._on_answer()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from queueworker.controller.kinds import QUEUE_WORKERS
-from queueworker.web.source import OperatorView, WatchView
+from queueworker.web.source import ApiFailure, LeaseChange, OperatorCounters, OperatorView, WatchView
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -60,6 +60,7 @@ class Registry:
         self.leading = False
         self.leader = ""
         """The holder of the Lease, as it was seen last."""
+        self.counters = OperatorCounters()
         self._leader_address = ""
         self.stopping = False
         self._alive_at = float("-inf")
@@ -68,6 +69,12 @@ class Registry:
     def mark_alive(self) -> None:
         """A call to the API server has succeeded."""
         self._alive_at = time.monotonic()
+
+    def count_lease_change(self, change: LeaseChange) -> None:
+        self.counters.lease_changes[change] += 1
+
+    def count_api_error(self, failure: ApiFailure) -> None:
+        self.counters.api_errors[failure] += 1
 
     def see_leader(self, holder: str, address: str = "") -> None:
         """The holder of the Lease and the URL of its HTTP API were seen; empty if there is none."""
@@ -102,7 +109,7 @@ class Registry:
 
     def operator(self) -> OperatorView:
         watches = [WatchView(w.kind.name, w.namespace, w.up) for w in self.watches]
-        return OperatorView(self.leading, self.leader, watches, self.identity, self._leader_address)
+        return OperatorView(self.leading, self.leader, watches, self.identity, self._leader_address, self.counters)
 
     def live(self) -> tuple[bool, str]:
         """Always alive when it can answer: a restart helps only if the event loop hangs."""

@@ -264,6 +264,7 @@ FURTHER: tuple[Variable, ...] = (
     Variable("RETRY_BACKOFF_SECONDS", "spec.routing.retry.backoff_seconds"),
     Variable("RETRY_MAX_BACKOFF_SECONDS", "spec.routing.retry.max_backoff_seconds"),
     Variable("RECOVERY", "spec.routing.recovery"),
+    Variable("EVENTS_FORMAT", "spec.events.format"),
     Variable("DRAIN_SECONDS", "spec.routing.drain_seconds"),
     Variable("JOURNAL", "spec.routing.journal"),
     Variable("MAX_BODY_MEBIBYTES", "spec.routing.max_body_mebibytes"),

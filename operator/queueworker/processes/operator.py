@@ -11,6 +11,7 @@ from queueworker.controller.options import Registry
 from queueworker.processes.memory import memory_budget
 from queueworker.processes.signals import StopSignals
 from queueworker.web.app import Mode, create_app
+from queueworker.web.loop_lag import LoopLag
 from queueworker.web.server import serve
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ async def operate(options: OperatorOptions, host: str, port: int, web: WebOption
         log.info("received %s: draining", name)
         registry.stopping = True
 
-    with StopSignals(on_stop) as signals:
-        async with serve(create_app(registry, Mode.OPERATOR, web), host, port) as bound:
+    with StopSignals(on_stop) as signals, LoopLag() as lag:
+        async with serve(create_app(registry, Mode.OPERATOR, web, lag), host, port) as bound:
             reached = replace(options, address=reached_at(host, bound, pod_ip))
             budget = memory_budget(options.memory_budget_mebibytes)
             await run_operator(reached, registry, signals.stopped, signals.claim, budget)

@@ -13,6 +13,7 @@ from queueworker.resource.warnings import warnings
 from queueworker.routing.config import static_endpoints
 from queueworker.routing.router import Router
 from queueworker.web.app import Mode, create_app
+from queueworker.web.loop_lag import LoopLag
 from queueworker.web.server import serve
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ async def run_worker(settings: WorkerSettings) -> None:
         log.info("received %s: draining for at most %d s", name, config.spec.routing.drain_seconds)
         source.stopping = True
 
-    with StopSignals(on_stop) as signals:
-        async with serve(create_app(source, Mode.WORKER, settings.web), process.host, process.port):
+    with StopSignals(on_stop) as signals, LoopLag() as lag:
+        async with serve(create_app(source, Mode.WORKER, settings.web, lag), process.host, process.port):
             for note in (*settings.notes, *warnings(config.spec)):
                 log.warning(note)
             log.info(

@@ -42,6 +42,11 @@ class Recovery(StrEnum):
     FAIL = "Fail"
 
 
+class EventFormat(StrEnum):
+    LEGACY = "Legacy"
+    CLOUD_EVENTS = "CloudEvents"
+
+
 class JournalPolicy(StrEnum):
     PREFERRED = "Preferred"
     REQUIRED = "Required"
@@ -159,6 +164,11 @@ class EventsSpec(Model):
         None,
         alias="redisURLSecretRef",
         description="Key of a Secret that holds the Redis URL, for a URL with a password. Default: none.",
+    )
+    format: EventFormat = Field(
+        EventFormat.LEGACY,
+        description="Legacy: the fields of the legacy worker. CloudEvents: the same fields as `data` of a CloudEvent "
+        "1.0 in JSON, on the same channels; every subscriber has to read that. Default: Legacy.",
     )
 
     @property

@@ -34,7 +34,9 @@ BUCKETS_SECONDS = (
     10,
     30,
     60,
+    120,
     300,
+    600,
 )
 
 
@@ -89,6 +91,10 @@ class LossCause(StrEnum):
     UNREADABLE = "unreadable"
 
 
+_TASK_SECONDS = (
+    "Seconds from the pull of a task until the queue acknowledged its report, with all attempts and waits, by outcome. "
+    "The time that the task waited in the queue before is not known."
+)
 _POLLS = "Answered calls of GET /tasks/next by result: a task, no task (empty) or an error (failed)."
 _PULLS_LOST = (
     "Polls that may have removed a task from the queue without bringing it here, by cause: no answer (no_answer), an "
@@ -157,6 +163,21 @@ class Counters:
     execution: Annotated[
         Histogram, Metric("execution_seconds", "Seconds from sending a task to an executor until its answer.")
     ] = field(default_factory=Histogram)
+
+    wait: Annotated[
+        Histogram,
+        Metric(
+            "task_wait_seconds",
+            "Seconds from the pull of a task until its first executor was chosen. A task that was taken over from a "
+            "dead router counts from the takeover, and not at all if an executor had it before.",
+        ),
+    ] = field(default_factory=Histogram)
+    completed_seconds: Annotated[Histogram, Metric("task_seconds", _TASK_SECONDS, "outcome", "completed")] = field(
+        default_factory=Histogram
+    )
+    failed_seconds: Annotated[Histogram, Metric("task_seconds", _TASK_SECONDS, "outcome", "failed")] = field(
+        default_factory=Histogram
+    )
 
     def count_lost_pull(self, cause: LossCause) -> None:
         match cause:

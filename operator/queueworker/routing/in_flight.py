@@ -46,6 +46,8 @@ class InFlightTask:
     """It comes from the journal of a router that died."""
     outcome: Outcome | None = None
     """Set once it is known how the task ended."""
+    event_id: str = ""
+    """The id of the event of its outcome, where the format of events has one."""
     redelivered: bool = False
     """The queue has handed out the id once more since its report was sent."""
     recorded: bool = False
@@ -81,7 +83,9 @@ def record_state(flight: InFlightTask, journal: Journal, state: State, executor:
 def record_outcome(flight: InFlightTask, journal: Journal, outcome: Outcome) -> None:
     """Put the task's entry into the journal, as `executed` with its outcome."""
     entry = entries.encode_outcome(
-        *(flight.queue.url, outcome, flight.task.raw, flight.attempt, flight.executor), ambiguous=flight.ambiguous
+        *(flight.queue.url, outcome, flight.task.raw, flight.attempt, flight.executor),
+        ambiguous=flight.ambiguous,
+        event_id=flight.event_id,
     )
     journal.put(flight.task.eval_id, entry)
 

@@ -60,6 +60,7 @@ def revive(
         recovered=True,
         recorded=True,
         outcome=entry.outcome,
+        event_id=entry.event_id,
     )
     if flight.outcome is None and entry.task == NO_TASK:
         flight.outcome = Outcome(completed=False, error="the router died, and a task as large as this one is not kept")

@@ -29,6 +29,7 @@ from queueworker.routing.router_log import RouterLog
 from queueworker.routing.runs import TaskRuns
 from queueworker.routing.snapshot import Snapshot
 from queueworker.routing.task_run import TaskRunner
+from queueworker.routing.wire.cloud_events import Envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -100,10 +101,13 @@ class Router:
             limits=limits,
         )
         self._outcomes = AsyncOutcomes(config.redis_url, connect, max_body_bytes=spec.routing.max_body_bytes)
-        self._attempts = Attempts(spec, self._outcomes, self._pool, self._transport, self._journal, counters, clock)
+        envelope = Envelope(config.group, spec.events.format)
+        used = (self._outcomes, self._pool, self._transport, self._journal, envelope)
+        self._attempts = Attempts(spec, *used, counters, clock)
         self._poller = Poller(spec, self._queues.own, self._journal, self._memory, limits, self._fill_slots)
         self._runner = TaskRunner(
-            *(spec, self._pool, self._attempts, self._outcomes, self._journal, self._memory, counters, limits, clock),
+            *(spec, self._pool, self._attempts, self._outcomes, self._journal, envelope, self._memory, counters),
+            *(limits, clock),
             log=self._log,
             on_report_failure=self._transition,
         )
@@ -212,6 +216,8 @@ class Router:
             per_minute=self._housekeeper.history.per_minute,
             counters=counters,
             rivals=self._journal.rivals,
+            slots_free=self._pool.members.free_slots(),
+            oldest_task_seconds=self._runs.oldest_seconds(),
             stalled=self._housekeeper.stalled,
             hold=self._poller.reason,
             memory_held=self._memory.held,

@@ -76,6 +76,11 @@ class TaskRuns:
     def busy(self) -> bool:
         return bool(self._runs)
 
+    def oldest_seconds(self) -> float:
+        """The age of the oldest task in flight, which is the one that was added first; 0 if there is none."""
+        oldest = next(iter(self.flights.values()), None)
+        return self._clock() - oldest.pulled_at if oldest is not None else 0.0
+
     def fill_slots(self) -> None:
         """Start as many runs as may start now. Called whenever a slot, a task or a permission may have come."""
         pool = self._pool

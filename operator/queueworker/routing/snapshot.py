@@ -178,6 +178,10 @@ class Snapshot:
     """Other live routers of the group at the last heartbeat: in an operator, the routers of a later leader."""
     hold: str = ""
     """Why nothing is pulled at this moment though the object wants it; empty when polls may start."""
+    slots_free: int = 0
+    """Slots that could take a task now, including those that are reserved for pulls."""
+    oldest_task_seconds: float = 0.0
+    """Age of the oldest task in flight, since its pull or its takeover; 0 if there is none."""
     memory_held: int = 0
     """Bytes that this router holds, as the budget counts them."""
     memory_budget: int = 0
@@ -200,6 +204,11 @@ class Snapshot:
     def down(self) -> bool:
         """Whether every executor is sick and idle: one that runs a task may do no better than that for now."""
         return not any(e.healthy or not e.idle for e in self.executors if not e.leaving)
+
+    @property
+    def slots_in_use(self) -> int:
+        """Slots that tasks use on executors, also on those that are leaving."""
+        return sum(e.in_flight for e in self.executors)
 
     @property
     def desired(self) -> int:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from queueworker.routing.limits import Limits
     from queueworker.routing.memory import MemoryAccount
     from queueworker.routing.router_log import RouterLog
+    from queueworker.routing.wire.cloud_events import Envelope
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class TaskRunner:
         attempts: Attempts,
         outcomes: AsyncOutcomes,
         journal: Journal,
+        envelope: Envelope,
         memory: MemoryAccount,
         counters: Counters,
         limits: Limits,
@@ -85,6 +87,7 @@ class TaskRunner:
         self._attempts = attempts
         self._outcomes = outcomes
         self._journal = journal
+        self._envelope = envelope
         self._memory = memory
         self._counters = counters
         self._limits = limits
@@ -136,6 +139,8 @@ class TaskRunner:
             except NoExecutors as error:
                 self._counters.attempts_failed += 1
                 return Outcome(completed=False, error=str(error))
+            if not flight.executor:
+                self._counters.wait.observe(self._clock() - flight.pulled_at)
             self.executing += 1
             try:
                 result = await self._attempt(flight, executor, body, timeout)
@@ -204,6 +209,7 @@ class TaskRunner:
     async def _record(self, flight: InFlightTask, outcome: Outcome) -> None:
         """Make the outcome durable, so that a successor reports the task and does not run it again."""
         flight.outcome = outcome
+        flight.event_id = flight.event_id or self._envelope.event_id()
         record_outcome(flight, self._journal, outcome)
         await self._journal.durable(flight.eval_id)
         await self._raise_if_fenced(flight)
@@ -230,16 +236,21 @@ class TaskRunner:
         failed = None
         if outcome.completed:
             counters.completed += 1
+            counters.completed_seconds.observe(seconds)
             if self._logs_each_task:
                 self._log.completed(flight, seconds)
         else:
             counters.failed += 1
+            counters.failed_seconds.observe(seconds)
             self._log.failed(flight, outcome.error, seconds, clock)
             failed = failed_task(flight, outcome.error, now, self._limits)
             shown = (failed.eval_id, now, failed.error, failed.executor, failed.attempts, failed.ambiguous)
             self.failures.appendleft(TaskFailure(*shown))
         published = flight.outcome is not None and flight.outcome.published
-        self._journal.finish(flight.eval_id, None if published else event(flight.eval_id, outcome), failed)
+        told = None
+        if not published:
+            told = self._envelope.wrap(event(flight.eval_id, outcome), flight.eval_id, flight.event_id)
+        self._journal.finish(flight.eval_id, told, failed)
 
     async def _raise_if_fenced(self, flight: InFlightTask) -> None:
         """Called before anything that others would see. Raises `Fenced`."""

@@ -30,6 +30,7 @@ from queueworker.web.source import OperatorView, Public
 if TYPE_CHECKING:
     from starlette.middleware.base import RequestResponseEndpoint
 
+    from queueworker.web.loop_lag import LoopLag
     from queueworker.web.source import Source
 
 PAGES = {"/docs", "/redoc"}
@@ -60,7 +61,12 @@ _TAGS = [
 ]
 
 
-def create_app(source: Source, mode: Mode = Mode.OPERATOR, options: WebOptions = WebOptions()) -> FastAPI:  # noqa: B008
+def create_app(
+    source: Source,
+    mode: Mode = Mode.OPERATOR,
+    options: WebOptions = WebOptions(),  # noqa: B008 -- frozen
+    lag: LoopLag | None = None,
+) -> FastAPI:
     """Returns the application. It reads `source` on each request; the page's answers are kept for a second."""
     source = Public(source)
     app: FastAPI = FastAPIOffline(
@@ -74,7 +80,7 @@ def create_app(source: Source, mode: Mode = Mode.OPERATOR, options: WebOptions =
     _add_legacy(app, source) if mode is Mode.WORKER else _add_operator(app, source)
     _add_queue_worker(app, source)
     _add_probes(app, source)
-    _add_metrics(app, source)
+    _add_metrics(app, source, lag)
     files = assets.load()
     Api(source, mode, options, files.version).add_to(app)
     add_page(app, files)
@@ -193,8 +199,8 @@ def _add_probes(app: FastAPI, source: Source) -> None:
         return answer(response, source.ready())
 
 
-def _add_metrics(app: FastAPI, source: Source) -> None:
-    registry = metrics.registry(source)
+def _add_metrics(app: FastAPI, source: Source, lag: LoopLag | None) -> None:
+    registry = metrics.registry(source, lag)
 
     @app.get(
         "/metrics",

@@ -17,7 +17,7 @@ from __future__ import annotations
 import platform
 from dataclasses import replace
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
@@ -28,22 +28,41 @@ from queueworker.routing import counters
 from queueworker.routing.config import Intent
 from queueworker.routing.counters import BUCKETS_SECONDS, Histogram
 from queueworker.routing.snapshot import Phase
+from queueworker.web.loop_lag import PERIOD_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from prometheus_client.metrics_core import Metric
 
     from queueworker.routing.snapshot import ExecutorSnapshot, Snapshot
-    from queueworker.web.source import Source
+    from queueworker.web.loop_lag import LoopLag
+    from queueworker.web.source import OperatorView
 
 PREFIX = "queueworker_"
 LABEL = "queueworker"
 """Label with `namespace/name` of the object; for a worker, the group of its journal."""
 
+_BOUNDS = [*(str(float(bound)) for bound in BUCKETS_SECONDS), "+Inf"]
 _GAUGES: Sequence[tuple[str, str, Callable[[Snapshot], float | None]]] = (
     ("tasks_per_minute", "Tasks reported to the queue in the last 60 seconds.", lambda s: s.per_minute),
     ("tasks_in_flight", "Tasks pulled and not reported yet.", lambda s: s.in_flight),
+    ("slots_in_use", "Slots that tasks use on executors.", lambda s: s.slots_in_use),
+    (
+        "slots_free",
+        "Slots of healthy executors that could take a task now, including those that are reserved for pulls.",
+        lambda s: s.slots_free,
+    ),
+    (
+        "oldest_task_seconds",
+        "Age in seconds of the oldest task in flight, since its pull or its takeover; 0 if there is none.",
+        lambda s: s.oldest_task_seconds,
+    ),
+    (
+        "stalled",
+        "1 if nothing is pulled although tasks wait and slots are free, for a minute or longer, else 0.",
+        lambda s: bool(s.stalled),
+    ),
     ("executors_desired", "Executors in the pool.", lambda s: s.desired),
     ("executors_healthy", "Executors in the pool that are healthy.", lambda s: s.healthy),
     (
@@ -102,11 +121,22 @@ def _joined(known: ExecutorSnapshot, other: ExecutorSnapshot) -> ExecutorSnapsho
     )
 
 
+class Scraped(Protocol):
+    """The part of a `Source` that metrics are made from."""
+
+    def snapshots(self) -> Iterable[Snapshot]: ...
+
+    def ready(self) -> tuple[bool, str]: ...
+
+    def operator(self) -> OperatorView | None: ...
+
+
 class SnapshotCollector(Collector):
     """Takes one snapshot of each router for each scrape."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Scraped, lag: LoopLag | None) -> None:
         self._source = source
+        self._lag = lag
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: otherwise registering would take snapshots to compare names with those of other collectors."""
@@ -116,6 +146,8 @@ class SnapshotCollector(Collector):
         snapshots = list(self._source.snapshots())
         yield InfoMetricFamily(PREFIX + "build", "Version of the operator and of Python.", _build())
         yield from _process(self._source)
+        if self._lag is not None:
+            yield _loop_lag(self._lag)
         yield from _budget(snapshots)
         yield from _counters(snapshots)
         for name, text, read in _GAUGES:
@@ -130,7 +162,7 @@ class SnapshotCollector(Collector):
         yield from _states(snapshots)
 
 
-def _process(source: Source) -> Iterator[Metric]:
+def _process(source: Scraped) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         PREFIX + "ready", "1 if the readiness probe of this process succeeds, else 0.", value=source.ready()[0]
     )
@@ -146,6 +178,36 @@ def _process(source: Source) -> Iterator[Metric]:
     for watch in view.watches:
         watches.add_metric([watch.namespace, watch.kind], watch.up)
     yield watches
+    yield _by_label(
+        "lease_changes",
+        "Changes of the Lease of this replica by kind: acquired, lost or released.",
+        "change",
+        view.counters.lease_changes,
+    )
+    yield _by_label(
+        "api_errors",
+        "Calls of the operator to the API server that failed, by reason. A conflict is a write that another writer "
+        "was faster with. The watches are not counted here: see watch_up.",
+        "reason",
+        view.counters.api_errors,
+    )
+
+
+def _by_label(name: str, text: str, label: str, counts: Mapping[Any, int]) -> CounterMetricFamily:
+    family = CounterMetricFamily(PREFIX + name, text, labels=[label])
+    for value, count in counts.items():
+        family.add_metric([value], count)
+    return family
+
+
+def _loop_lag(lag: LoopLag) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(
+        PREFIX + "loop_lag_seconds",
+        f"Seconds by which a timer of the event loop was late, measured every {PERIOD_SECONDS} s.",
+        labels=[],
+    )
+    family.add_metric([], buckets=_buckets(lag.histogram), sum_value=lag.histogram.sum)
+    return family
 
 
 def _budget(snapshots: Sequence[Snapshot]) -> Iterator[Metric]:
@@ -164,25 +226,36 @@ def _counters(snapshots: Sequence[Snapshot]) -> Iterator[Metric]:
     families: dict[str, CounterMetricFamily] = {}
     for field, described in counters.metrics(int).items():
         for metric in described:
-            labels = [LABEL, metric.label] if metric.label else [LABEL]
             family = families.setdefault(
-                metric.name, CounterMetricFamily(PREFIX + metric.name, metric.text, labels=labels)
+                metric.name, CounterMetricFamily(PREFIX + metric.name, metric.text, labels=_labels(metric))
             )
             for s in snapshots:
-                values = [s.group, metric.value] if metric.label else [s.group]
-                family.add_metric(values, getattr(s.counters, field))
+                family.add_metric(_values(metric, s), getattr(s.counters, field))
     yield from families.values()
 
 
 def _histograms(snapshots: Sequence[Snapshot]) -> Iterator[Metric]:
-    bounds = [*(str(float(b)) for b in BUCKETS_SECONDS), "+Inf"]
+    families: dict[str, HistogramMetricFamily] = {}
     for field, (metric,) in counters.metrics(Histogram).items():
-        family = HistogramMetricFamily(PREFIX + metric.name, metric.text, labels=[LABEL])
+        family = families.setdefault(
+            metric.name, HistogramMetricFamily(PREFIX + metric.name, metric.text, labels=_labels(metric))
+        )
         for s in snapshots:
             histogram: Histogram = getattr(s.counters, field)
-            cumulative = list(zip(bounds, accumulate(histogram.counts), strict=True))
-            family.add_metric([s.group], buckets=cumulative, sum_value=histogram.sum)
-        yield family
+            family.add_metric(_values(metric, s), buckets=_buckets(histogram), sum_value=histogram.sum)
+    yield from families.values()
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    return list(zip(_BOUNDS, accumulate(histogram.counts), strict=True))
+
+
+def _labels(metric: counters.Metric) -> list[str]:
+    return [LABEL, metric.label] if metric.label else [LABEL]
+
+
+def _values(metric: counters.Metric, snapshot: Snapshot) -> list[str]:
+    return [snapshot.group, metric.value] if metric.label else [snapshot.group]
 
 
 def _pool(snapshots: Iterable[Snapshot]) -> Iterator[Metric]:
@@ -235,9 +308,9 @@ def _build() -> dict[str, str]:
     return {"version": app_version(), "python": platform.python_version()}
 
 
-def registry(source: Source) -> CollectorRegistry:
+def registry(source: Scraped, lag: LoopLag | None = None) -> CollectorRegistry:
     """A new registry with the metrics above and those of the process (memory, CPU, file descriptors)."""
     found = CollectorRegistry(auto_describe=False)
-    found.register(SnapshotCollector(source))
+    found.register(SnapshotCollector(source, lag))
     ProcessCollector(registry=found)
     return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 from pydantic import Field
@@ -25,6 +26,36 @@ class WatchView:
     up: bool
 
 
+class LeaseChange(StrEnum):
+    """What happened to the Lease of this replica. LOST: it stopped leading without having been told to end."""
+
+    ACQUIRED = "acquired"
+    LOST = "lost"
+    RELEASED = "released"
+
+
+class ApiFailure(StrEnum):
+    """Why a call to the API server failed. The values are a metric's label."""
+
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
+    THROTTLED = "throttled"
+    REJECTED = "rejected"
+    SERVER_ERROR = "server_error"
+    TIMEOUT = "timeout"
+    CONNECTION = "connection"
+
+
+@dataclass(slots=True)
+class OperatorCounters:
+    """Monotonic counts since the operator started."""
+
+    lease_changes: dict[LeaseChange, int] = field(default_factory=lambda: dict.fromkeys(LeaseChange, 0))
+    api_errors: dict[ApiFailure, int] = field(default_factory=lambda: dict.fromkeys(ApiFailure, 0))
+
+
 @dataclass(frozen=True, slots=True)
 class OperatorView:
     """What only an operator has: whether it leads, and its watches (none on a standby)."""
@@ -37,6 +68,7 @@ class OperatorView:
     """The name of this replica in the Lease."""
     address: str = ""
     """The base URL of the leader's HTTP API, from the Lease; empty if it is not known."""
+    counters: OperatorCounters = field(default_factory=OperatorCounters)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 import orjson
 import pytest
 
+from queueworker.resource.spec import EventFormat
 from queueworker.routing.executors.async_outcomes import AsyncOutcomes
 from queueworker.routing.executors.attempt import EXECUTE_MARGIN_SECONDS, Attempts, Retry
 from queueworker.routing.http.transport import Answer, Broken, NotSent, TimedOut, TooLarge, TransportError
+from queueworker.routing.wire.cloud_events import Envelope
 from queueworker.routing.wire.outcome import CHANNEL_RUNNING, Event, Outcome
 from tests.support.pools import PoolWorld, flight, spec
 
@@ -68,9 +70,11 @@ class AttemptWorld(PoolWorld):
         self.journal = FakeJournal()
         self.outcomes = FakeOutcomes()
         self.flight: InFlightTask = flight("a", pulled_at=self.loop.time())
+        envelope = Envelope("default/legacy", EventFormat.LEGACY)
         self.attempts = Attempts(
             *(spec(*arguments[1:], **routing), self.outcomes, self.pool, self.transport),
             cast("Journal", self.journal),
+            envelope,
             self.counters,
             self.loop.time,
         )

@@ -191,3 +191,10 @@ def test_of_an_entry_in_parts_without_them_a_task_is_not_known_and_a_result_is_m
     raw = b'{"state":"executed","queue":"q","completed":true,"error":"","published":false,"result":null,"parts":2}'
     with pytest.raises(UnreadableEntry, match="a part of its result is missing"):
         entries.decode(raw)
+
+
+@pytest.mark.parametrize("completed", [True, False])
+def test_the_id_of_an_outcomes_event_is_kept_and_without_one_nothing_is_written(completed: bool) -> None:
+    outcome = Outcome(completed=completed, error="" if completed else "e")
+    assert entries.decode(entries.encode_outcome(QUEUE, outcome, event_id="x")).event_id == "x"
+    assert b"event" not in entries.encode_outcome(QUEUE, outcome)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -14,8 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from queueworker.routing.config import Intent
 from queueworker.routing.counters import BUCKETS_SECONDS, Counters, LossCause
 from queueworker.routing.snapshot import Phase
+from queueworker.web.loop_lag import PERIOD_SECONDS, LoopLag
 from queueworker.web.metrics import registry
-from queueworker.web.source import OperatorView, WatchView
+from queueworker.web.source import ApiFailure, LeaseChange, OperatorCounters, OperatorView, WatchView
 from queueworker.web.views import router_status
 from tests.support.web_source import DOWN, FakeSource, executor, snapshot
 
@@ -115,6 +118,53 @@ def test_histograms_are_cumulative_and_end_with_the_count() -> None:
     rest = {s.name: s.value for s in family.samples if not s.name.endswith("_bucket")}
     assert rest["queueworker_task_overhead_seconds_count"] == 4
     assert rest["queueworker_task_overhead_seconds_sum"] == pytest.approx(400.0061)
+
+
+def test_tasks_are_counted_by_duration_and_outcome_in_one_family() -> None:
+    counters = Counters()
+    counters.completed_seconds.observe(2)
+    counters.failed_seconds.observe(550)
+    counters.failed_seconds.observe(700)
+    source = FakeSource([snapshot(counters=counters)])
+    name = "queueworker_task_seconds"
+    assert families(source)[name].type == "histogram"
+    assert value(source, f"{name}_count", outcome="completed") == 1
+    assert value(source, f"{name}_bucket", outcome="failed", le="300.0") == 0
+    assert value(source, f"{name}_bucket", outcome="failed", le="600.0") == 1
+    assert value(source, f"{name}_count", outcome="failed") == 2
+
+
+def test_slots_the_oldest_task_and_a_stall_are_shown() -> None:
+    pool = (executor(1, in_flight=2, capacity=4), executor(2, leaving=True, in_flight=1))
+    shown = snapshot(executors=pool, slots_free=2, oldest_task_seconds=81.5, stalled="nothing was pulled")
+    source = FakeSource([shown])
+    names = ("slots_in_use", "slots_free", "oldest_task_seconds", "stalled")
+    assert [value(source, f"queueworker_{name}") for name in names] == [3, 2, 81.5, 1]
+    assert value(FakeSource(), "queueworker_stalled") == 0
+
+
+def test_an_operator_counts_lease_changes_and_failed_calls_and_shows_each_kind_from_the_start() -> None:
+    counters = OperatorCounters()
+    counters.lease_changes[LeaseChange.LOST] += 2
+    counters.api_errors[ApiFailure.FORBIDDEN] += 3
+    source = FakeSource([], view=OperatorView(leading=True, leader="me", counters=counters))
+    found = {(s.name, *s.labels.values()): s.value for s in samples(source)}
+    changes = {change: found["queueworker_lease_changes_total", change] for change in LeaseChange}
+    assert changes == dict.fromkeys(LeaseChange, 0) | {LeaseChange.LOST: 2}
+    errors = {failure: found["queueworker_api_errors_total", failure] for failure in ApiFailure}
+    assert errors == dict.fromkeys(ApiFailure, 0) | {ApiFailure.FORBIDDEN: 3}
+
+
+async def test_a_blocked_event_loop_shows_as_lag() -> None:
+    with LoopLag() as lag:
+        time.sleep(PERIOD_SECONDS + 0.1)
+        while not sum(lag.histogram.counts):
+            await asyncio.sleep(0)
+        text = generate_latest(registry(FakeSource(), lag)).decode()
+    (family,) = [f for f in text_string_to_metric_families(text) if f.name == "queueworker_loop_lag_seconds"]
+    found = {(s.name, s.labels.get("le")): s.value for s in family.samples}
+    assert found["queueworker_loop_lag_seconds_bucket", "0.05"] == 0
+    assert found["queueworker_loop_lag_seconds_bucket", "+Inf"] == 1
 
 
 def test_phase_intent_and_peers_are_one_hot() -> None:

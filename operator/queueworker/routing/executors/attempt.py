@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from queueworker.routing.http.transport import Transport
     from queueworker.routing.in_flight import InFlightTask
     from queueworker.routing.journal.journal import Journal
+    from queueworker.routing.wire.cloud_events import Envelope
 
 # An executor ends a task at the task's timeout and then answers: it gets this much longer to do so.
 EXECUTE_MARGIN_SECONDS = 10.0
@@ -53,6 +54,7 @@ class Attempts:
         pool: ExecutorPool,
         transport: Transport,
         journal: Journal,
+        envelope: Envelope,
         counters: Counters,
         clock: Callable[[], float],
     ) -> None:
@@ -60,6 +62,7 @@ class Attempts:
         self._pool = pool
         self._transport = transport
         self._journal = journal
+        self._envelope = envelope
         self._counters = counters
         self._clock = clock
         self._waits = OutcomeWaits(transport, clock, spec.routing.max_body_bytes)
@@ -68,6 +71,7 @@ class Attempts:
     def apply(self, spec: QueueWorkerSpec) -> None:
         """Take a changed spec: it applies to attempts that begin from now on, and to the next decision of others."""
         self._spec = spec
+        self._envelope.format = spec.events.format
         self._max_body_bytes = spec.routing.max_body_bytes
         self._outcomes.max_body_bytes = self._waits.max_body_bytes = self._max_body_bytes
 
@@ -157,7 +161,8 @@ class Attempts:
     ) -> None:
         """Tell subscribers, unless the outcome was faster, and the journal, unless it has the deadline already."""
         if not published.done():
-            self._journal.publish(running_event(flight.eval_id, verdict.result, timeout))
+            told = running_event(flight.eval_id, verdict.result, timeout)
+            self._journal.publish(self._envelope.wrap(told, flight.eval_id))
         if flight.deadline is None:
             flight.deadline = time.time() + timeout + EXECUTE_MARGIN_SECONDS
             record_state(flight, self._journal, State.EXECUTING, executor.name)

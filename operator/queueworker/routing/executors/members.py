@@ -44,3 +44,7 @@ class Members:
         found = self.all()
         in_use = sum(executor.in_flight for executor in found)
         return in_use, sum(e.capacity for e in found if e.healthy and not e.leaving)
+
+    def free_slots(self) -> int:
+        """Slots that could take a task now, including those that are reserved for pulls."""
+        return sum(executor.free for executor in self.present.values())

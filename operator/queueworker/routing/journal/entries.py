@@ -43,6 +43,8 @@ class Entry:
     """Unix time in seconds. An asynchronous executor has the task, and may publish the outcome until then."""
     deaths: int = 0
     """Routers that died while an executor ran the task."""
+    event_id: str = ""
+    """The id that the event of the outcome will have; empty if the format of events has none."""
 
 
 class UnreadableEntry(Exception):
@@ -84,6 +86,7 @@ def encode_outcome(
     executor: str = "",
     *,
     ambiguous: bool = False,
+    event_id: str = "",
     max_task_bytes: int = _LIMITS.max_failed_task_body_bytes,
 ) -> bytes:
     """With the task only when it failed and its record will hold it."""
@@ -95,6 +98,8 @@ def encode_outcome(
         "published": outcome.published,
         "result": None if outcome.result is None else orjson.Fragment(outcome.result),
     }
+    if event_id:
+        entry["event"] = event_id
     if not outcome.completed:
         entry |= {
             "doubtful": ambiguous,
@@ -151,6 +156,7 @@ class _Executed(msgspec.Struct, tag_field="state", tag="executed"):
     attempt: int = 1
     executor: str = ""
     task: msgspec.Raw = _NULL
+    event: str = ""
 
     def entry(self) -> Entry:
         result = bytes(self.result)
@@ -163,7 +169,7 @@ class _Executed(msgspec.Struct, tag_field="state", tag="executed"):
             published=self.published,
         )
         known = (self.attempt, self.executor, bytes(self.task))
-        return Entry(State.EXECUTED, self.queue, *known, outcome, ambiguous=self.doubtful)
+        return Entry(State.EXECUTED, self.queue, *known, outcome, ambiguous=self.doubtful, event_id=self.event)
 
 
 _decoder = msgspec.json.Decoder(_Pulled | _Executing | _Executed)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NO_SLOTS: Mapping[str, int] = {}
 NEVER = float("-inf")
 
 
@@ -119,8 +120,7 @@ class Lease:
         """On the monotonic clock. After that another instance may have our tasks: `verify` first."""
         self.rivals = 0
         """Other live workers in the group at the last heartbeat; their entries are left alone."""
-        self.rival_slots: Mapping[str, int] = {}
-        """Tasks that they ran then, by the name of the executor."""
+        self._rival_slots: Mapping[str, int] = NO_SLOTS
         self._redis = redis
         self._script = redis.exclusive_script(scripts.LEASE)
         self._link = link
@@ -138,10 +138,15 @@ class Lease:
         """Heartbeats, until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._times.heartbeat):
+                async with asyncio.timeout(self._times.rivals if self.rival_slots else self._times.heartbeat):
                     await self._room.wanted.wait()
             self._room.wanted.clear()
             await self.renew(take_over=True)
+
+    @property
+    def rival_slots(self) -> Mapping[str, int]:
+        """Tasks that rivals ran at the last heartbeat, by the name of the executor; empty while that is not known."""
+        return self._rival_slots if self._clock() <= self.until else NO_SLOTS
 
     async def renew(self, *, take_over: bool = False) -> None:
         """Renew the lease, or find out that it is lost. Raises nothing that Redis could cause.
@@ -228,7 +233,7 @@ class Lease:
         status, set_aside, rivals, _, begun_by, policy, slots = answer
         self.until = asked + self._times.lease
         self.rivals = int(rivals)
-        self.rival_slots = {
+        self._rival_slots = {
             name.decode(errors="replace"): int(number) for name, number in zip(slots[::2], slots[1::2], strict=True)
         }
         for instance in set_aside.decode().split():

@@ -13,6 +13,8 @@ class JournalTimes:
     """An instance that has not renewed its lease for so long is dead to the others."""
     heartbeat: float = 2.0
     """Between two renewals of the lease."""
+    rivals: float = 0.5
+    """The same, while rivals hold slots: a slot that one gives back is used that soon."""
     operation: float = 2.0
     """For connecting to Redis, and for a command that carries little."""
     flush: float = 3.0
