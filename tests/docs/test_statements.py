@@ -1,0 +1,34 @@
+"""What the pages say of limits and of the compose file holds in the code."""
+
+from __future__ import annotations
+
+import yaml
+
+from queueworker.controller.leadership import DURATION_SECONDS
+from queueworker.processes.environment import load
+from queueworker.routing.journal.times import TIMES
+from tests.docs.blocks import ROOT, blocks
+
+SWITCHING = ROOT / "docs" / "switching-over.md"
+NEW_LINES = {"image", "stop_grace_period", "restart"}
+
+
+def test_the_timeline_of_a_kill_is_that_of_the_journal_and_of_the_lease() -> None:
+    page = (ROOT / "docs" / "guarantees.md").read_text()
+    assert f"| up to {TIMES.lease:g} | the lease of the dead router ends |" in page
+    assert f"| up to {TIMES.lease + TIMES.heartbeat:g} | at its next heartbeat (every {TIMES.heartbeat:g} s)" in page
+    assert f"at\nmost {DURATION_SECONDS:g} s after the leader" in page
+
+
+def test_the_compose_file_changes_in_the_lines_that_are_named() -> None:
+    files = [yaml.safe_load(block.text) for block in blocks(SWITCHING) if block.language == "yaml"]
+    before, after = (file["services"]["queue-worker"] for file in files)
+    changed = {key for key in before | after if before.get(key) != after.get(key)}
+    assert changed == NEW_LINES
+    assert int(after["stop_grace_period"].removesuffix("s")) > load({}).config.spec.routing.drain_seconds
+
+
+def test_the_worker_takes_the_environment_of_the_legacy_worker() -> None:
+    (before, *_) = [yaml.safe_load(block.text) for block in blocks(SWITCHING) if block.language == "yaml"]
+    spec = load(before["services"]["queue-worker"]["environment"]).config.spec
+    assert (spec.executors.count, str(spec.queue.url)) == (3, "http://queue:8081")
