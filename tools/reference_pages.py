@@ -63,12 +63,12 @@ def http_page() -> str:
 
 
 def _paths(schema: dict[str, Any]) -> str:
-    rows = ["| call | tells | answers |", "|---|---|---|"]
+    rows = ["| call | what it does, and its answers |", "|---|---|"]
     for path, calls in schema["paths"].items():
         for verb, call in calls.items():
             about = f"{call['summary']}. {call.get('description', '')}"
             answers = "; ".join(f"{status}: {text.rstrip('.')}" for status, text in _answers(call))
-            rows.append(f"| `{verb.upper()} {path}` | {_cell(about)} | {_cell(answers)} |")
+            rows.append(f"| `{verb.upper()} {path}` | {_cell(about)}<br>{_cell(answers)} |")
     return "\n".join(rows)
 
 
