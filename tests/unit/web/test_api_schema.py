@@ -28,7 +28,7 @@ OPERATIONS |= {"/api/overview", "/api/sparklines", "/api/objects/{namespace}/{na
 OPERATIONS |= {"/api/objects/{namespace}/{name}/failures/{eval_id}/retry"}
 OF_ONE_OBJECT = ("/status/{namespace}/{name}", "/api/objects/{namespace}/{name}")
 MAX_BODY_BYTES = 32 * 1024
-MAX_OBJECT_BYTES = 8 * 1024
+MAX_OBJECT_BYTES = 16 * 1024
 """In an answer about all objects."""
 EXAMPLES = 15
 SOURCES = {

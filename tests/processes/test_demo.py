@@ -40,7 +40,7 @@ def test_the_demo_ends_by_itself_with_an_account() -> None:
 def test_a_person_kills_the_router_and_ends_the_demo() -> None:
     """On a terminal without colour and without UTF-8."""
     with Session(COMMAND, {"NO_COLOR": "1", "LC_ALL": "C"}) as session:
-        session.until(lambda text: "the first act begins soon" in text, LIMIT_SECONDS)
+        session.until(lambda text: "q end" in text, LIMIT_SECONDS)
         session.press(" ")
         session.press("r")
         session.until(lambda text: "+ router killed" in text, LIMIT_SECONDS)
