@@ -50,11 +50,19 @@ def _integers(least: int, most: int) -> st.SearchStrategy[int]:
     return st.one_of(few, few, few, st.sampled_from([least, most]), st.integers(least, most))
 
 
+def _string(node: Mapping[str, Any]) -> st.SearchStrategy[str]:
+    if "pattern" not in node:
+        return st.text("abc-1.", min_size=node.get("minLength", 0), max_size=min(20, node["maxLength"]))
+    return st.from_regex(node["pattern"], fullmatch=True).filter(lambda text: len(text) <= node["maxLength"])
+
+
 def _of(node: Mapping[str, Any], path: str, own: Mapping[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
     if path in own:
         return own[path]
     if "enum" in node:
         return st.sampled_from(node["enum"])
+    if node.get("x-kubernetes-int-or-string"):
+        return st.one_of(_integers(node["minimum"], node["maximum"]), _string(node))
     match node["type"]:
         case "object":
             parts = {name: _of(child, f"{path}.{name}", own) for name, child in node["properties"].items()}
@@ -67,7 +75,7 @@ def _of(node: Mapping[str, Any], path: str, own: Mapping[str, st.SearchStrategy[
         case "boolean":
             return st.booleans()
         case "string":
-            return st.from_regex(node["pattern"], fullmatch=True).filter(lambda text: len(text) <= node["maxLength"])
+            return _string(node)
     raise NotImplementedError(f"{path}: {node['type']}")
 
 
