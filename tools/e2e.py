@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,7 +47,11 @@ class NoCluster(Exception):
 def own_node() -> Iterator[dict[str, str]]:
     """The environment of tests on a node of our own. Raises `NoCluster` where this machine cannot have one."""
     path, tags = _prepare()
-    with node() as layout:
+    with ExitStack() as stack:
+        try:
+            layout = stack.enter_context(node())
+        except NodeError as error:
+            raise NoCluster(f"the node did not come up: {error}") from error
         started = time.monotonic()
         images.load(layout, path)
         say(f"loaded the images in {time.monotonic() - started:.0f} s")
@@ -156,7 +160,7 @@ def main(
     except NoCluster as error:
         if kind or required or keep_node:
             sys.exit(f"error: {error}")
-        say(f"no node here: {error}")
+        say(f"NO NODE HERE, so the tests that need one are skipped: {error}")
         status = _pytest(arguments or [], {"E2E_WHY_NOT": str(error)})
     say(f"e2e took {time.monotonic() - started:.0f} s")
     sys.exit(status)
