@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from aiohttp import web
 
 from queueworker.web.app import Mode, create_app
 from queueworker.web.options import WebOptions
 from queueworker.web.server import serve
 from queueworker.web.source import OperatorView
+from tests.support.foreign_answers import FOREIGN, ForeignAnswer
+from tests.support.stubs import Server
 from tests.support.web_source import FakeSource, snapshot
 
 if TYPE_CHECKING:
@@ -78,6 +81,44 @@ async def test_a_standby_without_a_leader_says_so(view: OperatorView, says: str)
         answer = await standby.get("/api/overview")
     assert answer.status_code == 503
     assert says in answer.json()["detail"]
+
+
+ANOTHERS = {
+    **FOREIGN,
+    "nothing": ForeignAnswer(204, b"", ""),
+    "not modified": ForeignAnswer(304, b"", ""),
+    "a list": ForeignAnswer(200, b"[1]", "application/json"),
+    "another object": ForeignAnswer(200, b'{"status": "ok"}', "application/json"),
+    "words of a validation": ForeignAnswer(422, b'{"detail": [{"loc": ["path"]}]}', "application/json"),
+    "a status of its own": ForeignAnswer(599, b'{"detail": "what?"}', "application/json"),
+}
+
+
+class Another(Server):
+    """Whoever is at the leader's address by now: another pod, a proxy, an operator of another version."""
+
+    says = ForeignAnswer(200, b"", "")
+
+    def routes(self) -> list[web.RouteDef]:
+        return [web.route("*", "/{path:.*}", self._answer)]
+
+    async def _answer(self, _request: web.Request) -> web.Response:
+        headers = {"Content-Type": self.says.content_type} if self.says.content_type else {}
+        return web.Response(status=self.says.status, body=self.says.body, headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("verb", "path"), [("GET", "/api/overview"), ("POST", "/api/objects/a/b/failures/t/retry")], ids=["GET", "POST"]
+)
+async def test_what_is_not_the_leaders_own_answer_is_not_passed_on(verb: str, path: str) -> None:
+    async with (
+        Another() as another,
+        replica(FakeSource([], view=replace(STANDBY, address=another.url)), token=TOKEN) as standby,
+    ):
+        for name, another.says in ANOTHERS.items():
+            answer = await standby.request(verb, path, headers={"Authorization": f"Bearer {TOKEN}"})
+            assert answer.status_code == 503, name
+            assert "what answers at the address of pod-a, which leads, is no operator" in answer.json()["detail"], name
 
 
 async def test_two_standbys_that_take_each_other_for_the_leader_do_not_ask_in_a_circle() -> None:

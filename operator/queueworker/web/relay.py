@@ -6,10 +6,10 @@ import hashlib
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-import orjson
 from fastapi import HTTPException
 
 from queueworker.routing.http.transport import HttpTransport, TransportError
+from queueworker.routing.wire.reading import describe, read_object
 from queueworker.web.shared import Body
 
 if TYPE_CHECKING:
@@ -23,13 +23,17 @@ POST_SECONDS = 30.0
 MAX_RELAY_BYTES = 16 * 1024 * 1024
 DIRECT = "direct"
 """The query parameter of a relayed request: whoever gets it answers by itself, so that no request runs in a circle."""
+_ERRORS = frozenset({401, 403, 404, 503})
+"""Statuses with which an operator answers such a request, in words."""
+_NO_ROUTE = "Not Found"
+"""The words of an operator that does not know the path."""
 
 
 async def get(path: str, view: OperatorView) -> Body:
     """Raises HTTPException: 503 in words if no leader answers, or the leader's own error."""
     transport = HttpTransport()
     try:
-        raw = _body(await transport.get(_url(path, view), RELAY_SECONDS, limit=MAX_RELAY_BYTES))
+        raw = _body(await transport.get(_url(path, view), RELAY_SECONDS, limit=MAX_RELAY_BYTES), "boot", view)
     except TransportError as error:
         raise _no_answer(view, error) from error
     finally:
@@ -41,7 +45,8 @@ async def post(path: str, token: str, view: OperatorView) -> bytes:
     """As `get`. The leader checks the token."""
     transport = HttpTransport()
     try:
-        return _body(await transport.post(_url(path, view), b"", POST_SECONDS, token, limit=MAX_RELAY_BYTES))
+        answer = await transport.post(_url(path, view), b"", POST_SECONDS, token, limit=MAX_RELAY_BYTES)
+        return _body(answer, "sent", view)
     except TransportError as error:
         raise _no_answer(view, error) from error
     finally:
@@ -61,15 +66,23 @@ def _url(path: str, view: OperatorView) -> str:
     return f"{view.address}{path}{'&' if '?' in path else '?'}{DIRECT}=true"
 
 
-def _body(answer: Answer) -> bytes:
-    """The body of a 200. Raises HTTPException with the leader's status and words otherwise."""
-    if answer.status == HTTPStatus.OK:
+def _body(answer: Answer, field: str, view: OperatorView) -> bytes:
+    """The body of a 200, an object with that field. Raises HTTPException otherwise, with the leader's status and words.
+
+    The address may be another pod's by now, or lead to a proxy. Only what an operator says is passed on: another one's
+    404 would tell that there is no such object, and its 401 that the token is wrong.
+    """
+    said = read_object(answer.body) or {}
+    if answer.status == HTTPStatus.OK and field in said:
         return answer.body
-    try:
-        said = str(orjson.loads(answer.body)["detail"])
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        said = f"the leader answered {answer.status}"
-    raise HTTPException(answer.status, said)
+    words = said.get("detail")
+    if answer.status in _ERRORS and isinstance(words, str) and words != _NO_ROUTE:
+        raise HTTPException(answer.status, words)
+    text = f"what answers at the address of {view.leader}, which leads, is no operator that has this page"
+    raise HTTPException(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        f"{view.identity} stands by, and {text}: it answered {answer.status} ({describe(answer.body)})",
+    )
 
 
 def _no_answer(view: OperatorView, error: TransportError) -> HTTPException:
