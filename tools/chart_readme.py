@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from queueworker.resource.generate import ROOT, main
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-CHART = Path(__file__).parents[1] / "charts" / "queueworker-operator"
-README = CHART / "README.md"
+CHART = ROOT / "charts" / "queueworker-operator"
 # Maps with a default that users replace as a whole.
 WHOLE = {"resources", "podSecurityContext", "securityContext", "updateStrategy", "nodeSelector", "dashboard.labels"}
 
@@ -91,17 +91,8 @@ def _comment(lines: Sequence[str], line: int) -> str:
     return " ".join(found).replace("|", "\\|")
 
 
-def main(arguments: Sequence[str]) -> int:
-    text = readme()
-    if README.exists() and README.read_text() == text:
-        return 0
-    if "--check" in arguments:
-        print(f"{README.name} of the chart is out of date: run `make generate`, and commit it", file=sys.stderr)
-        return 1
-    README.write_text(text)
-    print(f"wrote {README.relative_to(CHART.parents[1])}")
-    return 0
+TARGETS = {"charts/queueworker-operator/README.md": readme}
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(TARGETS, sys.argv[1:]))

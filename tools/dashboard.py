@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from itertools import count
-from pathlib import Path
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,10 +12,12 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.common import VisibilityMode
 from grafana_foundation_sdk.models.dashboard import DataSourceRef, VariableRefresh
 
+from queueworker.resource.generate import ROOT, main
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-CHART = Path(__file__).parents[1] / "charts" / "queueworker-operator"
+CHART = ROOT / "charts" / "queueworker-operator"
 PATH = CHART / "files" / "dashboard.json"
 DATASOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 COLUMNS = 24
@@ -284,18 +285,8 @@ def _panel(plot: Plot) -> timeseries.Panel:
     return panel
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Returns the exit status."""
-    made = text()
-    if PATH.exists() and PATH.read_text() == made:
-        return 0
-    if "--check" in arguments:
-        print(f"{PATH.name} of the chart is out of date: run `make generate`, and commit it", file=sys.stderr)
-        return 1
-    PATH.write_text(made)
-    print(f"wrote {PATH.relative_to(CHART.parents[1])}")
-    return 0
+TARGETS = {str(PATH.relative_to(ROOT)): text}
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(TARGETS, sys.argv[1:]))

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, cast
 from typer.main import get_command
 
 from queueworker.cli.main import app as cli
-from queueworker.resource.generate import run
+from queueworker.resource.generate import main
 from queueworker.web.app import Mode, create_app
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from queueworker.web.source import Source
 
@@ -96,10 +96,5 @@ def _nobody() -> Source:
 TARGETS = {"docs/queueworker.md": command_page, "docs/http.md": http_page}
 
 
-def main(arguments: Sequence[str]) -> int:
-    checking = "--check" in arguments
-    return int(bool(run(TARGETS, check=checking)) and checking)
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(TARGETS, sys.argv[1:]))

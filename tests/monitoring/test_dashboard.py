@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from queueworker.resource import generate
 from queueworker.web.app import Mode, create_app
 from queueworker.web.loop_lag import LoopLag
 from queueworker.web.server import serve
@@ -57,7 +58,7 @@ def test_every_panel_has_a_number_a_title_and_a_description_of_its_own() -> None
 
 
 def test_the_file_is_what_the_generator_makes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert dashboard.main(["--check"]) == 0, capsys.readouterr().err
+    assert generate.main(dashboard.TARGETS, ["--check"]) == 0, capsys.readouterr().err
 
 
 @needs_prometheus

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from queueworker.processes.environment_table import FURTHER, LEGACY
+from queueworker.resource.generate import renew
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,9 +15,8 @@ if TYPE_CHECKING:
     from queueworker.processes.environment_table import Variable
 
 PATH = Path(__file__).parents[3] / "docs" / "environment.md"
-_COMMAND = "make generate"
 
-_HEAD = f"""<!-- Made by `{_COMMAND}` from operator/queueworker/processes; do not edit. -->
+_HEAD = """<!-- Made by `make generate` from operator/queueworker/processes; do not edit. -->
 # The worker's environment
 
 `queueworker worker` reads these variables. An empty variable counts as not set; other variables are ignored, with a
@@ -56,16 +56,7 @@ def _table(variables: Iterable[Variable]) -> list[str]:
 
 def run(path: Path = PATH, *, check: bool) -> int:
     """Returns the exit status."""
-    text = reference()
-    if path.exists() and path.read_text() == text:
-        return 0
-    if check:
-        print(f"docs/{path.name} is out of date: run `{_COMMAND}` and commit what it writes", file=sys.stderr)
-        return 1
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text)
-    print(f"wrote docs/{path.name}")
-    return 0
+    return int(renew(path, f"docs/{path.name}", reference(), check=check) and check)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from queueworker.resource.generate import renew
 from queueworker.routing.config import Intent
 from queueworker.routing.counters import BUCKETS_SECONDS, Counters
 from queueworker.routing.snapshot import ExecutorSnapshot, Link, Phase, Snapshot
@@ -112,16 +113,7 @@ def _labels(family: Metric) -> list[str]:
 
 def run(path: Path = PATH, *, check: bool) -> int:
     """Returns the exit status."""
-    text = reference()
-    if path.exists() and path.read_text() == text:
-        return 0
-    if check:
-        print(f"docs/{path.name} is out of date: run `{_COMMAND}` and commit what it writes", file=sys.stderr)
-        return 1
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text)
-    print(f"wrote docs/{path.name}")
-    return 0
+    return int(renew(path, f"docs/{path.name}", reference(), check=check) and check)
 
 
 if __name__ == "__main__":

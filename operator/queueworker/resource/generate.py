@@ -11,7 +11,7 @@ import yaml
 from queueworker.resource.crd import crd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 ROOT = Path(__file__).parents[3]
 _HEADER = "# Made by `make generate` from operator/queueworker/resource; do not edit.\n"
@@ -79,22 +79,27 @@ TARGETS: dict[str, Callable[[], str]] = {
 
 def run(targets: dict[str, Callable[[], str]], *, check: bool) -> int:
     """Writes the targets, or only compares them. Returns the number of targets that were out of date."""
-    stale = 0
-    for name, make in targets.items():
-        path, text = ROOT / name, make()
-        if path.exists() and path.read_text() == text:
-            continue
-        stale += 1
-        if check:
-            print(f"{name} is out of date: run `make generate` and commit what it writes", file=sys.stderr)
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-            print(f"wrote {name}")
-    return stale
+    return sum(renew(ROOT / name, name, make(), check=check) for name, make in targets.items())
+
+
+def renew(path: Path, name: str, text: str, *, check: bool) -> bool:
+    """Writes the file, or only compares it. Returns whether it was out of date. `name` is for people."""
+    if path.exists() and path.read_text() == text:
+        return False
+    if check:
+        print(f"{name} is out of date: run `make generate` and commit what it writes", file=sys.stderr)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        print(f"wrote {name}")
+    return True
+
+
+def main(targets: dict[str, Callable[[], str]], arguments: Sequence[str]) -> int:
+    """Writes the targets; with `--check`, only compares them. Returns the exit status."""
+    checking = "--check" in arguments
+    return int(run(targets, check=checking) > 0 and checking)
 
 
 if __name__ == "__main__":
-    checking = "--check" in sys.argv[1:]
-    if run(TARGETS, check=checking) and checking:
-        sys.exit(1)
+    sys.exit(main(TARGETS, sys.argv[1:]))
