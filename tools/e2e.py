@@ -125,7 +125,7 @@ def _run(*command: str) -> None:
 
 def _pytest(arguments: list[str], environment: dict[str, str]) -> int:
     """Run the tests. After Ctrl-C they end in order, before the cluster goes."""
-    command = [sys.executable, "-m", "pytest", "-q", "-rs", *(arguments or ["tests/e2e"])]
+    command = [sys.executable, "-m", "pytest", "-q", "-rsx", *(arguments or ["tests/e2e"])]
     process: subprocess.Popen[bytes] = subprocess.Popen(
         command, cwd=ROOT, env=os.environ | environment, start_new_session=True, preexec_fn=die_with_parent
     )

@@ -14,7 +14,7 @@ class JournalTimes:
     heartbeat: float = 2.0
     """Between two renewals of the lease."""
     rivals: float = 0.5
-    """The same, while rivals hold slots: a slot that one gives back is used that soon."""
+    """The same, while rivals hold slots: how soon we know that one is given back."""
     operation: float = 2.0
     """For connecting to Redis, and for a command that carries little."""
     flush: float = 3.0
