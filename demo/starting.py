@@ -53,6 +53,7 @@ def start(stack: ExitStack, folder: Path, options: Options, console: Console) ->
         operators.route(stack, line, redis.url, options.executors)
         routers = operators
         console.print(_commands(kubectl, operators))
+    console.print(f"the page: {routers.urls[0]}/")
     legacy = _legacy(stack, folder, redis.url) if options.legacy else None
     platform = Platform(redis, database, line, routers, legacy)
     for each in platform.lines:

@@ -28,6 +28,7 @@ def test_the_demo_ends_by_itself_with_an_account() -> None:
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert re.search(r"^the page: http://127\.0\.0\.1:\d+/$", ended.stdout, re.MULTILINE)
     assert "ACT 1 of 5: An executor is killed" in ended.stdout
     assert re.search(r"^  \+ executor killed +noticed .* healed ", ended.stdout, re.MULTILINE)
     assert "\x1b" not in ended.stdout
