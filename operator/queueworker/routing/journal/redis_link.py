@@ -22,8 +22,9 @@ CONNECTED = Link(LinkReason.CONNECTED)
 class RedisLink:
     """The outcome of the journal's last exchange with Redis, whoever had it. `on_change` is called when it changed.
 
-    `waits`: whether something is to be written, or on its way. A heartbeat that passes says nothing about a batch that Redis refused,
-    for example because its user may not publish: while that one waits, only a batch can say that all is well.
+    `waits`: whether something is to be written, or on its way. A heartbeat that passes says nothing about a batch that
+    Redis refused, for example because its user may not publish: while that one waits, only a batch can say that all is
+    well.
     """
 
     def __init__(
