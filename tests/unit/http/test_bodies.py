@@ -72,11 +72,12 @@ async def test_no_proxy_of_the_environment_is_used(transport: HttpTransport, mon
         assert not proxy.connections
 
 
-async def test_no_cookie_is_sent_back_and_no_encoding_is_asked_for_or_undone(transport: HttpTransport) -> None:
+async def test_no_cookie_is_sent_back_and_an_encoding_is_declined_and_not_undone(transport: HttpTransport) -> None:
     answer = b"HTTP/1.1 200 OK\r\nset-cookie: a=b\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}"
     async with peer(answering(answer, answer)) as server:
         assert await get(transport, server.url) == await get(transport, server.url) == OK
-    assert not any(b"cookie" in request.lower() or b"encoding" in request.lower() for request in server.requests)
+    assert not any(b"cookie" in request.lower() for request in server.requests)
+    assert all(b"\r\nAccept-Encoding: identity\r\n" in request for request in server.requests)
 
 
 async def test_the_credentials_of_a_url_are_sent(transport: HttpTransport) -> None:

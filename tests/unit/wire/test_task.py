@@ -314,7 +314,15 @@ def test_json_that_exhausts_a_reader_is_invalid(body: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("body", "shown"),
-    [(b"", "an empty body"), (b" <html>", "HTML, 7 bytes"), (b'{"a": 1}', "JSON, 8 bytes"), (b"no", "text, 2 bytes")],
+    [
+        *(
+            (b"", "an empty body"),
+            (b" <html>", "HTML, 7 bytes"),
+            (b'{"a": 1}', "JSON, 8 bytes"),
+            (b"no", "text, 2 bytes"),
+        ),
+        (b"\x1f\x8b\x08", "compressed by gzip, 3 bytes"),
+    ],
 )
 def test_status_shows_the_kind_and_length_of_a_body_and_not_its_text(body: bytes, shown: str) -> None:
     assert describe(body) == shown

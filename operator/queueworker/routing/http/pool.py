@@ -40,7 +40,9 @@ class Origin:
         self.host = parts.hostname
         self.port = (443 if self.tls else 80) if parts.port is None else parts.port
         credentials, _, authority = parts.netloc.rpartition("@")
-        self._headers = f"Host: {authority}\r\nUser-Agent: queueworker\r\nAccept: */*\r\n{_authorization(credentials)}"
+        # Without Accept-Encoding, a server may choose any encoding (RFC 9110, section 12.5.3).
+        wanted = "User-Agent: queueworker\r\nAccept: */*\r\nAccept-Encoding: identity"
+        self._headers = f"Host: {authority}\r\n{wanted}\r\n{_authorization(credentials)}"
         self._heads: dict[str | None, tuple[str, str]] = {}
 
     def heads(self, key: str | None) -> tuple[str, str]:

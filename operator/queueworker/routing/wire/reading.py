@@ -12,6 +12,7 @@ import orjson
 
 Fields = TypeVar("Fields")
 _EXCERPT_CHARS = 300
+_GZIP = b"\x1f\x8b"
 # Python reads and writes no longer integers, because that takes a time that grows with the square of their length.
 _MAX_DIGITS = 4300
 _ID_AT_START = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*"eval_id"\s*:\s*"([^"\\\x00-\x1f\x80-\xff]*)"')
@@ -97,6 +98,8 @@ def _cleaned(value: Any) -> Any:
 
 def describe(body: bytes) -> str:
     """Kind and length of a body, fit for status and Events: its text may hold anything, and is not shown there."""
+    if body.startswith(_GZIP):
+        return f"compressed by gzip, {len(body):,} bytes"
     start = body[:64].lstrip()[:1]
     kinds = {b"": "an empty body", b"<": "HTML", b"{": "JSON", b"[": "JSON", b'"': "JSON"}
     kind = kinds.get(start, "text")
