@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from queueworker.routing.executors.async_outcomes import AsyncOutcomes
 from queueworker.routing.wire.outcome import CHANNEL_COMPLETED
+from tests.support.redis_state import set_user
 
 if TYPE_CHECKING:
     import pytest
@@ -59,7 +60,7 @@ async def test_a_subscription_that_redis_refuses_is_named_once_and_made_when_it_
 ) -> None:
     caplog.set_level(logging.WARNING)
     async with Redis.from_url(own_redis.url) as admin:
-        await admin.execute_command("ACL", "SETUSER", "u", "on", ">pw", "~*", "resetchannels", "+@all")
+        await set_user(own_redis.url, "u", "on", ">pw", "~*", "resetchannels", "+@all")
         outcomes = AsyncOutcomes(own_redis.url.replace("//", "//u:pw@"), max_body_bytes=1 << 20)
         waiting = outcomes.subscribe("a")
         await outcomes.listen()
@@ -67,7 +68,7 @@ async def test_a_subscription_that_redis_refuses_is_named_once_and_made_when_it_
         assert [record.message.partition(":")[0] for record in caplog.records] == [
             "subscription to the outcome channels broke"
         ]
-        await admin.execute_command("ACL", "SETUSER", "u", "allchannels")
+        await set_user(own_redis.url, "u", "allchannels")
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not await admin.publish(CHANNEL_COMPLETED, b'{"eval_id":"a","status":"completed"}'):
                 await asyncio.sleep(0.05)

@@ -36,6 +36,7 @@ class FakeRouter:
         self.leaves = Unfinished()
         """Handed to the successor."""
         self.refuses: Exception | None = None
+        self.refusals = 0
         """Raised by `apply` while it is set."""
         self.drained_for: list[RouterConfig] = []
         self.stopped_with: list[bool] = []
@@ -71,6 +72,7 @@ class FakeRouter:
     def apply(self, config: RouterConfig) -> None:
         assert self.serves(config)
         if self.refuses is not None:
+            self.refusals += 1
             raise self.refuses
         self.config = config
 

@@ -34,6 +34,12 @@ async def journalled(redis_url: str) -> dict[str, Any]:
         return {str(i): orjson.loads(entry) for key in keys for i, entry in (await redis.hgetall(key)).items()}
 
 
+async def set_user(redis_url: str, name: str, *rules: str) -> None:
+    """Give a user of the ACL these rules."""
+    async with Redis.from_url(redis_url) as redis:
+        await redis.execute_command("ACL", "SETUSER", name, *rules)  # type: ignore[no-untyped-call]
+
+
 async def leave(redis_url: str, queue: StubQueue, entries: Mapping[str, bytes]) -> None:
     """Write the journal of an instance that died: entries by id. The queue waits for their reports."""
     async with Redis.from_url(redis_url) as redis:

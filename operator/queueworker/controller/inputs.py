@@ -78,8 +78,8 @@ class InputReader:
 
     async def read(self, body: Mapping[str, Any], snapshot: Snapshot | None) -> RouterInputs:
         """Never fails because of the object or the API server; each problem is in the result."""
-        given = body.get("spec") or {}
-        suspended = given.get("suspend") is True
+        given: Any = body.get("spec") or {}  # an object may be older than its schema
+        suspended = isinstance(given, dict) and given.get("suspend") is True
         try:
             self._spec = spec = self._validated(given)
             fault = ""

@@ -159,8 +159,8 @@ class ObjectRunner:
         except FAILED as error:
             self._warn(f"the API server cannot be reached: {reason_of(error)}")
         except Exception as error:
-            log.exception("%s: reconciling failed; it is tried again", self._group)
             text = f"reconciling failed ({type(error).__name__}); it is tried again; the operator's log has more"
+            self._warn(text, defect=error)
             self._problems = replace(self._problems, failure=text)
             await self._publish_if_possible()
 
@@ -294,10 +294,11 @@ class _WarnOnce:
         self._group = group
         self._last = ""
 
-    def __call__(self, problem: str) -> None:
+    def __call__(self, problem: str, defect: Exception | None = None) -> None:
+        """With a traceback if it is a defect of ours."""
         if problem != self._last:
             self._last = problem
-            log.warning("%s: %s", self._group, problem)
+            log.log(logging.ERROR if defect else logging.WARNING, "%s: %s", self._group, problem, exc_info=defect)
 
     def forget(self) -> None:
         self._last = ""

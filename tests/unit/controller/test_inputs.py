@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from queueworker.controller.discovery import Slices
 from queueworker.controller.inputs import InputReader
 from queueworker.resource.reasons import Reason
@@ -13,8 +15,6 @@ from tests.support.fake_cluster import FakeCluster
 from tests.support.web_source import DOWN, snapshot
 
 if TYPE_CHECKING:
-    import pytest
-
     from queueworker.controller.inputs import RouterInputs
     from queueworker.routing.config import RouterConfig
     from queueworker.routing.snapshot import Snapshot
@@ -82,6 +82,17 @@ async def test_an_invalid_spec_takes_nothing_away_and_its_suspend_counts() -> No
     suspended = await reading.config({"queue": {"url": "queue"}, "suspend": True})
     assert (suspended.spec.executors.concurrency, suspended.intent) == (3, Intent.SUSPEND)
     assert (await reading.config({"executors": {"concurrency": 4}})).intent is Intent.ROUTE
+
+
+@pytest.mark.parametrize("spec", ["suspend", 5, [1], True])
+async def test_a_spec_that_is_no_object_is_invalid_and_takes_nothing_away(spec: Any) -> None:
+    reading = Reading()
+    assert (await reading.read(spec)).problems.spec.startswith("spec: ")
+    before = await reading.config({"executors": {"count": 3}})
+    found = await reading.read(spec)
+    assert found.config == before
+    assert found.problems.spec.startswith("spec: ")
+    assert not found.whole
 
 
 async def test_fields_of_a_newer_crd_are_ignored_and_named_once(caplog: pytest.LogCaptureFixture) -> None:

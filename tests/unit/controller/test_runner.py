@@ -133,6 +133,16 @@ async def test_a_new_object_that_is_suspended_is_ready_whatever_is_wrong_with_it
         assert "Secret default/key does not exist" in run.cluster.statuses[-1]["conditions"][0]["message"]
 
 
+async def test_a_failure_that_goes_on_has_one_traceback_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(body(FIRST)) as run:
+        await run.has_written("Routing")
+        run.routers.made[0].refuses = RuntimeError("a defect")
+        for times in range(1, 4):
+            run.runner.observe(body(FIRST | {"suspend": True}, 1 + times))
+            await until(lambda: run.routers.made[0].refusals >= times)  # noqa: B023
+    assert caplog.text.count("a defect") == 1
+
+
 async def test_a_failure_of_the_operator_is_a_condition_until_it_is_over() -> None:
     async with running(body(FIRST)) as run:
         await run.has_written("Routing")
