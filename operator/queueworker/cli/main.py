@@ -305,9 +305,7 @@ def _run_in_cluster(work: Coroutine[Any, Any, _T]) -> _T:
 @app.command()
 def version() -> None:
     """Print the version."""
-    from queueworker.web.metrics import app_version
-
-    print(app_version())
+    print(__version__)
 
 
 @app.command()

@@ -42,8 +42,6 @@ class InFlightTask:
     """Unix time in seconds. An asynchronous executor has the task, and may publish the outcome until then."""
     deaths: int = 0
     """Routers that died while an executor ran the task."""
-    recovered: bool = False
-    """It comes from the journal of a router that died."""
     outcome: Outcome | None = None
     """Set once it is known how the task ended."""
     event_id: str = ""
