@@ -219,7 +219,7 @@ def operator(
         print("\n".join(error.problems), file=sys.stderr)
         raise typer.Exit(2) from error
     options = _operator_options(
-        *(namespace, lease_name, lease_namespace, memory_budget_mebibytes), managed_pools=managed_pools
+        namespace, lease_name, lease_namespace, memory_budget_mebibytes, managed_pools=managed_pools
     )
     _run_in_cluster(operate(options, host, port, web, os.environ.get("POD_IP", "")))
 

@@ -34,7 +34,10 @@ async def run_operator(
     """
     async with Cluster(registry.mark_alive, registry.count_api_error, in_pod=options.in_pod) as cluster:
         elector = Elector(
-            *(cluster, options.lease_namespace, options.lease_name, options.identity),
+            cluster,
+            options.lease_namespace,
+            options.lease_name,
+            options.identity,
             rivals=registry.has_rivals,
             on_holder=registry.see_leader,
             address=options.address,

@@ -122,7 +122,11 @@ class Term:
             self._poster.post(about, event)
 
         return ObjectRunner(
-            *(body, self._cluster, self._slices, self._identity, announce),
+            body,
+            self._cluster,
+            self._slices,
+            self._identity,
+            announce,
             factory=self._router,
             pool_objects=self._pool_objects,
         )

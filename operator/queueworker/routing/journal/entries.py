@@ -131,7 +131,11 @@ class _Pulled(msgspec.Struct, tag_field="state", tag="pulled"):
 
     def _entry(self, state: State, *, ambiguous: bool) -> Entry:
         return Entry(
-            *(state, self.queue, self.attempt, self.executor, bytes(self.task)),
+            state,
+            self.queue,
+            self.attempt,
+            self.executor,
+            bytes(self.task),
             ambiguous=ambiguous,
             deadline=self.until,
             deaths=self.deaths,
