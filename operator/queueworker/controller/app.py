@@ -14,7 +14,8 @@ from queueworker.web.source import LeaseChange
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from queueworker.controller.options import OperatorOptions, Registry
+    from queueworker.controller.options import OperatorOptions
+    from queueworker.controller.registry import Registry
     from queueworker.routing.memory import MemoryBudget
 
 log = logging.getLogger(__name__)
