@@ -171,10 +171,14 @@ class TaskRunner:
         return await self._attempts.attempt(flight, executor, body, timeout)
 
     async def _await_published_outcome(self, flight: InFlightTask, deadline: float) -> Outcome | None:
-        """An asynchronous executor had the task when its router died. None: the task is to be executed again."""
+        """An asynchronous executor had the task when its router died. None: the task is to be executed again.
+
+        The deadline is by the clock of the dead router's machine, which may be another than ours.
+        """
+        most = (flight.task.timeout or self.spec.routing.task_timeout_seconds) + EXECUTE_MARGIN_SECONDS
         self.executing += 1
         try:
-            outcome = await self._attempts.resume(flight, max(0.0, deadline - time.time()))
+            outcome = await self._attempts.resume(flight, min(max(0.0, deadline - time.time()), most))
         finally:
             self.executing -= 1
         if outcome is None and self.spec.routing.recovery is Recovery.FAIL:
