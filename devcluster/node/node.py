@@ -210,6 +210,7 @@ def _start_controllers(layout: Layout, found: Programs, ports: dict[str, int]) -
             *("--root-ca-file", str(layout.ca_file)),
             *("--flex-volume-plugin-dir", str(layout.folder / "volume-plugins")),
             *("--cluster-cidr", POD_CIDR, "--service-cluster-ip-range", SERVICE_CIDR),
+            *("--horizontal-pod-autoscaler-sync-period", "3s"),  # tests wait for it
         ],
     )
     processes.start(
