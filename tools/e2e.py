@@ -21,6 +21,7 @@ import typer
 
 from devcluster.children import die_with_parent
 from devcluster.go_build import BinaryError
+from devcluster.interrupts import uninterrupted
 from devcluster.node import images
 from devcluster.node.layout import CONTEXT, Layout
 from devcluster.node.node import LeftBehind, NodeError, check, down, node, programs, up
@@ -124,7 +125,7 @@ def _run(*command: str) -> None:
 
 
 def _pytest(arguments: list[str], environment: dict[str, str]) -> int:
-    """Run the tests. After Ctrl-C they end in order, before the cluster goes."""
+    """Run the tests. After Ctrl-C they end in order, before the cluster goes; another Ctrl-C changes nothing."""
     command = [sys.executable, "-m", "pytest", "-q", "-rsx", *(arguments or ["tests/e2e"])]
     process: subprocess.Popen[bytes] = subprocess.Popen(
         command, cwd=ROOT, env=os.environ | environment, start_new_session=True, preexec_fn=die_with_parent
@@ -132,7 +133,9 @@ def _pytest(arguments: list[str], environment: dict[str, str]) -> int:
     try:
         return process.wait()
     except BaseException:
-        end(process, signal.SIGINT, STOP_SECONDS)  # once: a second one would keep the tests from cleaning up
+        say(f"interrupted: the tests clean up, for {STOP_SECONDS:.0f} s at most")
+        with uninterrupted():
+            end(process, signal.SIGINT, STOP_SECONDS)  # once: a second one would keep the tests from cleaning up
         raise
 
 

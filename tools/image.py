@@ -25,6 +25,7 @@ import typer
 
 from devcluster.binaries import cache_folder
 from devcluster.children import die_with_parent
+from devcluster.interrupts import uninterrupted
 from devcluster.packages import PackagesMissing, need
 from queueworker import __version__
 
@@ -172,11 +173,12 @@ def _private_engine() -> Iterator[Engine]:
             _await_engine(found, process, log)
             yield found
         finally:
-            _end(process)
-            _unmount(folder, data)
-            _remove_cgroups(cgroup)
-            if _IP_FORWARD.read_text() != forwarding:
-                _IP_FORWARD.write_text(forwarding)
+            with uninterrupted():
+                _end(process)
+                _unmount(folder, data)
+                _remove_cgroups(cgroup)
+                if _IP_FORWARD.read_text() != forwarding:
+                    _IP_FORWARD.write_text(forwarding)
 
 
 def _await_engine(engine: Engine, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -67,6 +67,13 @@ class Platform:
         self.queue.submit(prefix, count, 0)
         self.queue.await_account("completed", lambda completed: completed >= before + count)
 
+    def evict(self, pod: str) -> str:
+        """Ask the eviction API, as `kubectl drain` does. Returns why it refuses; empty if it does not."""
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/eviction"
+        done = self.cluster.kubectl("create", "--raw", path, "-f", "-", text=json.dumps(eviction), check=False)
+        return done.stderr.strip() if done.returncode else ""
+
     def await_routing(self, executors: int = EXECUTORS) -> None:
         def routes() -> bool:
             worker = self.worker()
@@ -155,12 +162,12 @@ def services(image: str, executors: int = EXECUTORS, drain_seconds: int = DRAIN_
     }
     executor = _executor() | {"lifecycle": {"preStop": {"sleep": {"seconds": drain_seconds}}}}
     return [
-        _service("queue", 8081),
-        _deployment("queue", image, queue, 8081),
-        _service("redis", 6379),
-        _deployment("redis", image, redis, 6379),
-        _deployment("storage", image, storage, None),
-        _service("executor", 8083, headless=True),
+        service("queue", 8081),
+        deployment("queue", image, queue, 8081),
+        service("redis", 6379),
+        deployment("redis", image, redis, 6379),
+        deployment("storage", image, storage, None),
+        service("executor", 8083, headless=True),
         _executors(image, executor, executors, drain_seconds),
     ]
 
@@ -179,7 +186,7 @@ def _executors(image: str, container: dict[str, Any], count: int, drain_seconds:
     return {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "executor"}, "spec": spec}
 
 
-def _deployment(name: str, image: str, container: dict[str, Any], port: int | None) -> dict[str, Any]:
+def deployment(name: str, image: str, container: dict[str, Any], port: int | None) -> dict[str, Any]:
     spec = {"selector": {"matchLabels": {"app": name}}, "template": _template(name, image, container, port)}
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec}
 
@@ -207,7 +214,7 @@ def _template(name: str, image: str, container: dict[str, Any], port: int | None
     return {"metadata": {"labels": {"app": name}}, "spec": spec}
 
 
-def _service(name: str, port: int, *, headless: bool = False) -> dict[str, Any]:
+def service(name: str, port: int, *, headless: bool = False) -> dict[str, Any]:
     spec: dict[str, Any] = {"selector": {"app": name}, "ports": [{"name": "http", "port": port}]}
     if headless:
         spec["clusterIP"] = "None"
