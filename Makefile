@@ -166,7 +166,7 @@ sbom: $(AUDIT_STAMP) ## write dist/queueworker-operator.cdx.json: the Python pac
 image: venv ## build the image with the container engine of this machine, or a private one
 	@$(BIN)/python -m tools.image build
 
-reproduce: venv ## build the image twice, and compare the digests of its layers
+reproduce: venv ## build the image from two checkouts, and compare the digests of its layers
 	@$(BIN)/python -m tools.reproduce
 
 generate: venv ## write the generated files: CRD, reference pages, environment table, metrics, README and dashboard of the chart
