@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from demo.objects import CONCURRENCY, EXECUTORS
 from tests.support.cluster import RESTRICTED, is_ready
-from tests.support.platform_on_cluster import CONCURRENCY, EXECUTORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
