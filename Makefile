@@ -66,7 +66,7 @@ docs: $(DOCS_STAMP) ## build the site of docs/ in dist/site; any warning is an e
 	@$(DOCS_VENV)/bin/python -m sphinx -b html -W -n -q --keep-going docs dist/site
 	@echo dist/site/index.html
 
-demo: venv ## run the whole platform here and break it; DEMO_SECONDS=30 ends by itself, DEMO_CONTEXT=name uses your cluster
+demo: venv ## run the whole platform here and break it; DEMO_SECONDS=30 ends by itself, DEMO_NODE=1 shows it on pods
 	@$(BIN)/python -m demo
 
 demo-worker: $(DEMO_STAMP) ## the same without Kubernetes, which starts in seconds; DEMO_LEGACY=1 shows the legacy loop beside it
@@ -176,7 +176,7 @@ sbom: $(AUDIT_STAMP) ## write dist/queueworker-operator.cdx.json: the Python pac
 image: venv ## build the image with the container engine of this machine, or a private one
 	@$(BIN)/python -m tools.image build
 
-reproduce: venv ## build the image twice, and compare the digests of its layers
+reproduce: venv ## build the image from two checkouts, and compare the digests of its layers
 	@$(BIN)/python -m tools.reproduce
 
 generate: venv ## write the generated files: CRD, reference pages, environment table, metrics, README and dashboard of the chart

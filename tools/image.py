@@ -86,7 +86,7 @@ def engine() -> Iterator[Engine]:
         yield own
 
 
-def build(engine: Engine, tag: str, base: str | None = None, *, cache: bool = True) -> None:
+def build(engine: Engine, tag: str, base: str | None = None, *, checkout: Path = ROOT, cache: bool = True) -> None:
     """Build the Dockerfile. If `base` is None, its own base image is used; in a private engine, one that we make."""
     if base is None and engine.private:
         base = _ready_base(engine)
@@ -100,7 +100,7 @@ def build(engine: Engine, tag: str, base: str | None = None, *, cache: bool = Tr
         arguments.append("--no-cache")
     _say(f"building {tag}")
     started = time.monotonic()
-    engine.run("build", "--network", "host", "--tag", tag, *arguments, str(ROOT))
+    engine.run("build", "--network", "host", "--tag", tag, *arguments, str(checkout))
     if engine.private:
         engine.run("image", "prune", "--force")  # the image that had this tag before
     _say(f"built {tag} in {time.monotonic() - started:.0f} s")
