@@ -7,7 +7,7 @@ import re
 import pytest
 
 from queueworker.processes.environment_table import VARIABLES
-from tests.docs.blocks import ROOT
+from tests.support.doc_blocks import ROOT
 
 NAMES = ("how-to", "guarantees", "switching-over", "tasks", "troubleshooting")
 PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))

@@ -29,6 +29,8 @@ from queueworker.web.page import add_page
 from queueworker.web.source import OperatorView, Public
 
 if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
     from starlette.middleware.base import RequestResponseEndpoint
 
     from queueworker.web.loop_lag import LoopLag
@@ -67,8 +69,12 @@ def create_app(
     mode: Mode = Mode.OPERATOR,
     options: WebOptions = WebOptions(),  # noqa: B008 -- frozen
     lag: LoopLag | None = None,
+    static: Traversable = assets.STATIC,
 ) -> FastAPI:
-    """Returns the application. It reads `source` on each request; the page's answers are kept for a second."""
+    """Returns the application. It reads `source` on each request; the page's answers are kept for a second.
+
+    `static` is the folder of the page's files.
+    """
     source = Public(source)
     app: FastAPI = FastAPIOffline(
         title="QueueWorker" if mode is Mode.WORKER else "QueueWorker operator",
@@ -82,7 +88,7 @@ def create_app(
     _add_queue_worker(app, source)
     _add_probes(app, source)
     _add_metrics(app, source, lag)
-    files = assets.load()
+    files = assets.load(static)
     Api(source, mode, options, files.version).add_to(app)
     add_page(app, files)
 
