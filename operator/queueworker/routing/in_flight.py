@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.limits import Limits
     from queueworker.routing.queue.client import QueueClient
+    from queueworker.routing.tracing import TaskSpan
     from queueworker.routing.wire.task import Task
 
 
@@ -57,6 +58,8 @@ class InFlightTask:
     executor_seconds: float = 0.0
     """Time that executors and the backoffs between attempts used. The rest is the router's overhead."""
     run: asyncio.Task[None] | None = None
+    span: TaskSpan | None = None
+    """None while tracing is off."""
 
     @property
     def eval_id(self) -> str:
