@@ -43,6 +43,8 @@ class TaskSpan(Protocol):
 
 
 class Tracer(Protocol):
+    counts: SpanCounts
+
     def task(self, group: str, task: Task, queue_url: str, *, recovered: bool) -> TaskSpan:
         """The span of a task that was pulled now, or `recovered` from the journal of a router that died."""
         ...
