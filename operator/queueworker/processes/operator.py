@@ -46,7 +46,7 @@ async def operate(
 
     with StopSignals(on_stop) as signals, LoopLag() as lag:
         async with tracing(traced, "queueworker-operator", options.identity) as tracer:
-            app = create_app(registry, Mode.OPERATOR, web, lag, tracer and tracer.counts)
+            app = create_app(registry, Mode.OPERATOR, web, lag, tracer.counts if tracer else None)
             async with serve(app, host, port) as bound:
                 reached = replace(options, address=reached_at(host, bound, pod_ip))
                 routers = partial(Router, budget=memory_budget(options.memory_budget_mebibytes), tracer=tracer)

@@ -21,6 +21,8 @@ from queueworker.resource.urls import HttpUrl
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from pydantic.config import JsonDict
+
     from queueworker.routing.tracing import Tracer
 
 log = logging.getLogger(__name__)
@@ -75,7 +77,7 @@ _File = Annotated[str | None, AfterValidator(_file)]
 
 
 def _field(default: Any, name: str, may_be: str, description: str) -> Any:
-    extra = {"may_be": may_be}
+    extra: JsonDict = {"may_be": may_be}
     return Field(default, alias=name, description=description, json_schema_extra=extra, repr=name != _SECRET)
 
 

@@ -49,7 +49,7 @@ async def _run(settings: WorkerSettings, tracer: Tracer | None) -> None:
         source.stopping = True
 
     with StopSignals(on_stop) as signals, LoopLag() as lag:
-        app = create_app(source, Mode.WORKER, settings.web, lag, tracer and tracer.counts)
+        app = create_app(source, Mode.WORKER, settings.web, lag, tracer.counts if tracer else None)
         async with serve(app, process.host, process.port):
             for note in (*settings.notes, *warnings(config.spec)):
                 log.warning(note)
