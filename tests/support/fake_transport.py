@@ -78,6 +78,8 @@ def _capacity(value: object) -> Answer:
         return Answer(404, b"Not Found")
     if isinstance(value, TransportError):
         raise value
+    if isinstance(value, Answer):
+        return value
     return Answer(200, value if isinstance(value, bytes) else orjson.dumps({"max_concurrent": value}))
 
 

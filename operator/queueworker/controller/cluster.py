@@ -18,7 +18,7 @@ import yaml
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
-from queueworker.controller.api_failures import failure_of
+from queueworker.controller.api_failures import answer_of, failure_of
 from queueworker.controller.kinds import QUEUE_WORKERS
 from queueworker.resource import names
 
@@ -138,12 +138,14 @@ class Cluster:
             try:
                 await self._call(
                     client.CustomObjectsApi(self._api).patch_namespaced_custom_object_status,
-                    *(names.GROUP, names.VERSION, namespace, names.PLURAL, name),
+                    *_coordinates(namespace, name),
                     {"status": status},
                     _content_type="application/merge-patch+json",
                 )
             except ApiException as error:
-                raise _explained(error, name) from error
+                if error.status == 404 and _is_about(error, name):
+                    raise ObjectGone(name) from error
+                raise
 
     async def patch_object(
         self, namespace: str, name: str, patch: Sequence[dict[str, Any]] | dict[str, Any]
@@ -156,7 +158,7 @@ class Cluster:
         try:
             found: dict[str, Any] = await self._call(
                 client.CustomObjectsApi(self._api).patch_namespaced_custom_object,
-                *(names.GROUP, names.VERSION, namespace, names.PLURAL, name),
+                *_coordinates(namespace, name),
                 patch if isinstance(patch, dict) else list(patch),
                 _content_type=f"application/{content}+json",
             )
@@ -244,11 +246,13 @@ class Cluster:
     async def read_lease(self, namespace: str, name: str) -> Any:
         """Returns the V1Lease, or None if it does not exist yet. Raises one of `FAILED`."""
         try:
-            return await self._call(client.CoordinationV1Api(self._api).read_namespaced_lease, name, namespace)
+            lease = await self._call(client.CoordinationV1Api(self._api).read_namespaced_lease, name, namespace)
         except ApiException as error:
             if error.status == 404:
                 return None
             raise
+        lease.spec = lease.spec or client.V1LeaseSpec()
+        return lease
 
     async def write_lease(self, namespace: str, lease: Any, *, create: bool) -> Any:
         """Create or replace the Lease. Raises one of `FAILED`; if another replica wrote it first, ApiException 409."""
@@ -287,7 +291,7 @@ class Cluster:
 
     async def _call(self, verb: Callable[..., Any], *args: Any, **options: Any) -> Any:
         try:
-            answer = await verb(*args, _request_timeout=REQUEST_SECONDS, **options)
+            answer = await answer_of(verb(*args, _request_timeout=REQUEST_SECONDS, **options))
         except FAILED as error:
             self._on_failure(failure_of(error))
             if isinstance(error, ApiException) and error.status == 401:
@@ -319,6 +323,10 @@ async def _load(configuration: client.Configuration) -> None:
         raise config.ConfigException(_unusable(path)) from error
     except (yaml.YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise config.ConfigException(f"the kubeconfig {path} cannot be read: it must be YAML of kind Config") from error
+
+
+def _coordinates(namespace: str, name: str) -> tuple[str, str, str, str, str]:
+    return names.GROUP, names.VERSION, namespace, names.PLURAL, name
 
 
 def _unusable(path: str) -> str:

@@ -1,6 +1,7 @@
 """One task's way, from the pull to the event: execute → record → report → publish, in this order.
 
-Whatever dies in between, the task is reported once: each step is in the journal before the next one begins.
+Whatever dies in between, the task is reported once. The outcome is in the journal before the report; the entry of a
+first attempt is written while the executor is called already (docs/design.md says why).
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ class TaskRunner:
                 await self._back_off(flight, result.after)
 
     async def _attempt(self, flight: InFlightTask, executor: Executor, body: bytes, timeout: int) -> Outcome | Retry:
-        """One attempt. The journal knows the executor before the executor knows the task."""
+        """One attempt. Waits for the journal where it may hold an earlier entry of the task."""
         is_async = executor.completes_async
         flight.deadline = time.time() + timeout + EXECUTE_MARGIN_SECONDS if is_async else None
         record_state(flight, self._journal, State.EXECUTING, executor.name)
@@ -170,10 +171,14 @@ class TaskRunner:
         return await self._attempts.attempt(flight, executor, body, timeout)
 
     async def _await_published_outcome(self, flight: InFlightTask, deadline: float) -> Outcome | None:
-        """An asynchronous executor had the task when its router died. None: the task is to be executed again."""
+        """An asynchronous executor had the task when its router died. None: the task is to be executed again.
+
+        The deadline is by the clock of the dead router's machine, which may be another than ours.
+        """
+        most = (flight.task.timeout or self.spec.routing.task_timeout_seconds) + EXECUTE_MARGIN_SECONDS
         self.executing += 1
         try:
-            outcome = await self._attempts.resume(flight, max(0.0, deadline - time.time()))
+            outcome = await self._attempts.resume(flight, min(max(0.0, deadline - time.time()), most))
         finally:
             self.executing -= 1
         if outcome is None and self.spec.routing.recovery is Recovery.FAIL:
