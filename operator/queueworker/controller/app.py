@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from queueworker.controller.options import OperatorOptions
     from queueworker.controller.registry import Registry
-    from queueworker.routing.memory import MemoryBudget
+    from queueworker.controller.supervisor import RouterFactory
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +26,9 @@ async def run_operator(
     registry: Registry,
     stop: asyncio.Event,
     claim_signals: Callable[[], None],
-    budget: MemoryBudget,
+    routers: RouterFactory,
 ) -> None:
-    """Return once `stop` is set and every router has drained. All routers share the budget.
+    """Return once `stop` is set and every router has drained.
 
     kopf installs its own signal handlers whenever it starts. `claim_signals` is called afterwards to replace them,
     because a SIGTERM has to drain the routers.
@@ -52,7 +52,7 @@ async def run_operator(
             registry.leading = True
             registry.count_lease_change(LeaseChange.ACQUIRED)
             lost = asyncio.create_task(elector.lost.wait())
-            term = Term(options, registry, cluster, claim_signals, budget)
+            term = Term(options, registry, cluster, claim_signals, routers)
             try:
                 await term.route(lost, stopping)
             finally:

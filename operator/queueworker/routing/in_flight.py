@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.limits import Limits
     from queueworker.routing.queue.client import QueueClient
+    from queueworker.routing.tracing import TaskSpan
     from queueworker.routing.wire.task import Task
 
 
@@ -42,6 +43,8 @@ class InFlightTask:
     """Unix time in seconds. An asynchronous executor has the task, and may publish the outcome until then."""
     deaths: int = 0
     """Routers that died while an executor ran the task."""
+    recovered: bool = False
+    """It comes from the journal of a router that died."""
     outcome: Outcome | None = None
     """Set once it is known how the task ended."""
     event_id: str = ""
@@ -55,6 +58,8 @@ class InFlightTask:
     executor_seconds: float = 0.0
     """Time that executors and the backoffs between attempts used. The rest is the router's overhead."""
     run: asyncio.Task[None] | None = None
+    span: TaskSpan | None = None
+    """None while tracing is off."""
 
     @property
     def eval_id(self) -> str:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from starlette.middleware.base import RequestResponseEndpoint
 
+    from queueworker.routing.tracing import SpanCounts
     from queueworker.web.loop_lag import LoopLag
     from queueworker.web.source import Source
 
@@ -69,6 +70,7 @@ def create_app(
     mode: Mode = Mode.OPERATOR,
     options: WebOptions = WebOptions(),  # noqa: B008 -- frozen
     lag: LoopLag | None = None,
+    spans: SpanCounts | None = None,
     static: Traversable = assets.STATIC,
 ) -> FastAPI:
     """Returns the application. It reads `source` on each request; the page's answers are kept for a second.
@@ -87,7 +89,7 @@ def create_app(
     _add_legacy(app, source) if mode is Mode.WORKER else _add_operator(app, source)
     _add_queue_worker(app, source)
     _add_probes(app, source)
-    _add_metrics(app, source, lag)
+    _add_metrics(app, source, lag, spans)
     files = assets.load(static)
     Api(source, mode, options, files.version).add_to(app)
     add_page(app, files)
@@ -206,8 +208,8 @@ def _add_probes(app: FastAPI, source: Source) -> None:
         return answer(response, source.ready())
 
 
-def _add_metrics(app: FastAPI, source: Source, lag: LoopLag | None) -> None:
-    registry = metrics.registry(source, lag)
+def _add_metrics(app: FastAPI, source: Source, lag: LoopLag | None, spans: SpanCounts | None) -> None:
+    registry = metrics.registry(source, lag, spans)
 
     @app.get(
         "/metrics",

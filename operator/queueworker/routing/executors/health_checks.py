@@ -162,5 +162,6 @@ class HealthChecks:
 def _capacity(body: bytes) -> int:
     """`max_concurrent` of an answer to `/capacity`; 0 when it does not say."""
     value = (read_object(body) or {}).get("max_concurrent")
-    whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
-    return int(min(max(value, 0), MAX_CONCURRENCY)) if whole else 0
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        return 0
+    return int(min(max(value, 0), MAX_CONCURRENCY))
