@@ -116,7 +116,7 @@ def object_names(ctx: typer.Context, incomplete: str) -> list[str]:
 OptionalName = Annotated[
     str | None,
     typer.Argument(
-        metavar="[NAME]",
+        metavar="NAME",
         show_default=False,
         help="The QueueWorker; optional if there is one.",
         autocompletion=object_names,

@@ -69,7 +69,7 @@ def show(
     redis_url: RedisURL = "",
     output: Annotated[tasks.ShowOutput, typer.Option("--output", "-o")] = tasks.ShowOutput.TEXT,
 ) -> None:
-    """Show one failed task, with its whole error and the task as the queue handed it out."""
+    """Show one failed task. It has the whole error, and the task as the queue handed it out."""
     place, _ = run(_place(access, name, redis_url, f"show {eval_id}"))
     tasks.show_task(place, eval_id, output)
 
