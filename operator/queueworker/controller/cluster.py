@@ -143,9 +143,7 @@ class Cluster:
                     _content_type="application/merge-patch+json",
                 )
             except ApiException as error:
-                if error.status == 404 and _is_about(error, name):
-                    raise ObjectGone(name) from error
-                raise
+                raise (ObjectGone(name) if _is_gone(error, name) else error) from error
 
     async def patch_object(
         self, namespace: str, name: str, patch: Sequence[dict[str, Any]] | dict[str, Any]
@@ -168,14 +166,14 @@ class Cluster:
 
     async def create_object(self, namespace: str, body: dict[str, Any]) -> None:
         """Create a QueueWorker. Raises one of `FAILED`."""
-        where = (names.GROUP, names.VERSION, namespace, names.PLURAL)
-        await self._call(client.CustomObjectsApi(self._api).create_namespaced_custom_object, *where, body)
+        create = client.CustomObjectsApi(self._api).create_namespaced_custom_object
+        await self._call(create, names.GROUP, names.VERSION, namespace, names.PLURAL, body)
 
     async def delete_object(self, namespace: str, name: str) -> None:
         """Delete a QueueWorker; it goes when its finalizer does. Raises `ObjectGone` or one of `FAILED`."""
-        where = (names.GROUP, names.VERSION, namespace, names.PLURAL)
+        delete = client.CustomObjectsApi(self._api).delete_namespaced_custom_object
         try:
-            await self._call(client.CustomObjectsApi(self._api).delete_namespaced_custom_object, *where, name)
+            await self._call(delete, *_coordinates(namespace, name))
         except ApiException as error:
             raise _explained(error, name) from error
 
@@ -339,13 +337,13 @@ def _explained(error: ApiException, name: str) -> Exception:
     """A 404 that is about the object itself, not about its kind: that one may be missing for a moment. A patch whose
     tests fail is answered with 422.
     """
-    if error.status == 404 and _is_about(error, name):
+    if _is_gone(error, name):
         return ObjectGone(name)
     return StalePatch(name) if error.status in {409, 422} else error
 
 
-def _is_about(error: ApiException, name: str) -> bool:
+def _is_gone(error: ApiException, name: str) -> bool:
     try:
-        return bool(json.loads(error.body or "")["details"]["name"] == name)
+        return error.status == 404 and bool(json.loads(error.body or "")["details"]["name"] == name)
     except (ValueError, TypeError, KeyError):
         return False
