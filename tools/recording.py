@@ -26,7 +26,7 @@ FRAME_SECONDS = 0.5
 SPEED = 2.0
 LAST_FRAME_SECONDS = 8.0
 LIMIT_SECONDS = 300.0
-OVER = "All acts are over"
+BEGUN, OVER = "ACT 1 ", "All acts are over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +36,18 @@ class Sample:
 
 
 def record(command: list[str]) -> list[Sample]:
-    """What is seen from the first full screen on. When the acts are over, the program gets a q. Raises TimeoutError."""
+    """What is seen from the first act on. When the acts are over, the program gets a q. Raises TimeoutError."""
     samples, began, asked = list[Sample](), time.monotonic(), False
     with Session(command, os.environ | {"LC_ALL": "C.UTF-8"}, rows=ROWS) as session:
         while (now := time.monotonic() - began) < LIMIT_SECONDS:
+            ended = session.ended  # what it wrote last is read after that
             session.watch(FRAME_SECONDS)
-            if session.terminal.was_full_screen:
+            if samples or BEGUN in session.text:
                 samples.append(Sample(now, session.terminal.lines()))
             if OVER in session.text and not asked:
                 session.press("q")
                 asked = True
-            if session.ended:
+            if ended:
                 return samples
         raise TimeoutError(f"the demo did not end within {LIMIT_SECONDS:.0f} s; the screen is:\n{session.text}")
 

@@ -36,13 +36,11 @@ class Terminal:
 
     def __init__(self, columns: int = COLUMNS, rows: int = ROWS) -> None:
         self._size = columns, rows
-        self.was_full_screen = False
         self._clear()
 
     def feed(self, data: bytes) -> None:
         for index, part in enumerate(_ALTERNATE.split(data)):
             if index % 2:
-                self.was_full_screen = True
                 self._clear()
             else:
                 self._stream.feed(part)

@@ -283,17 +283,17 @@ def _is_ready(layout: Layout, found: Programs) -> bool:
 
 def _await(what: str, layout: Layout, condition: Callable[[], bool]) -> None:
     """Raises `NodeError` if a program ends, or if the condition does not hold in time."""
-    progress = Progress(f"waiting until {what}")
-    while not condition():
-        names = sorted(path.name for path in layout.pids.iterdir())
-        ended = next((name for name in names if not processes.running(layout, name)), None)
-        if ended is not None:
-            raise NodeError(f"{ended} ended. Its log:\n{_tail(layout, ended)}")
-        if progress.seconds > READY_SECONDS:
-            logs = "\n".join(f"{name}:\n{_tail(layout, name)}" for name in names)
-            raise NodeError(f"gave up waiting until {what}, after {READY_SECONDS:.0f} s. The logs:\n{logs}")
-        progress.tick()
-        time.sleep(0.1)
+    with Progress(f"waiting until {what}") as progress:
+        while not condition():
+            names = sorted(path.name for path in layout.pids.iterdir())
+            ended = next((name for name in names if not processes.running(layout, name)), None)
+            if ended is not None:
+                raise NodeError(f"{ended} ended. Its log:\n{_tail(layout, ended)}")
+            if progress.seconds > READY_SECONDS:
+                logs = "\n".join(f"{name}:\n{_tail(layout, name)}" for name in names)
+                raise NodeError(f"gave up waiting until {what}, after {READY_SECONDS:.0f} s. The logs:\n{logs}")
+            progress.tick()
+            time.sleep(0.1)
 
 
 def _tail(layout: Layout, name: str) -> str:

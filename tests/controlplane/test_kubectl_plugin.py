@@ -156,7 +156,7 @@ def test_the_operators_own_account_may_list_failed_tasks_as_in_its_pod(
     control_plane: ControlPlane, plugin: Plugin, legacy: str, namespace: str
 ) -> None:
     in_pod = Plugin(control_plane.kubeconfig_for(*OPERATOR_ACCOUNT), namespace)
-    assert in_pod.json("failed", "list", legacy) == []
+    assert in_pod.json("failed", "list") == []
 
 
 def test_check_passes_where_everything_is_there(plugin: Plugin, legacy: str) -> None:

@@ -80,4 +80,5 @@ def test_numbers_addresses_times_and_widths_may_differ() -> None:
     got = "more\nAGE    2m3s\n● 14 wait http://q/\nmore\n▅ 1 s, redis://b: no answer\n2027-01-01T00:00:01Z\n"
     assert differences(shown, got) == []
     assert differences("a\nb", "b\na") == ["b"]
+    assert differences("a\nb\nc", "a\nc") == ["b"]
     assert differences("3 of 3 healthy", "2 of 3 sick") == ["3 of 3 healthy"]

@@ -142,8 +142,14 @@ def differences(shown: str, got: str) -> list[str]:
 
     Numbers, times, addresses, sparklines and the width of columns may differ; `got` may have more lines.
     """
-    lines = iter([_words(line) for line in got.splitlines()])
-    return [line for line in shown.splitlines() if _words(line) not in lines]
+    rest = [_words(line) for line in got.splitlines()]
+    missing = []
+    for line in shown.splitlines():
+        if (words := _words(line)) in rest:
+            rest = rest[rest.index(words) + 1 :]
+        else:
+            missing.append(line)
+    return missing
 
 
 def _words(line: str) -> str:

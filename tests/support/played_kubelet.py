@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import ssl
-import subprocess
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
+
+from tests.support.certificates import make_certificate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,10 +55,6 @@ def played_kubelet(kubectl: Kubectl, folder: Path, log: Path) -> Iterator[None]:
 
 def _tls(folder: Path) -> ssl.SSLContext:
     """The API server does not verify a kubelet's certificate unless it is told an authority."""
-    make = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key.pem -out cert.pem"
-    subprocess.run(
-        ["openssl", *make.split(), "-days", "1", "-subj", f"/CN={NODE}"], cwd=folder, check=True, capture_output=True
-    )
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    context.load_cert_chain(*make_certificate(folder, f"DNS:{NODE}"))
     return context

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from xml.etree import ElementTree as ET
 
-from tools.recording import LAST_FRAME_SECONDS, ROWS, SPEED, Sample, frames
+from tools.recording import LAST_FRAME_SECONDS, ROWS, SPEED, Sample, frames, record
 from tools.terminal import COLUMNS, Terminal
 from tools.terminal_svg import Frame, Run, animation
 
@@ -24,10 +25,25 @@ def test_a_terminal_knows_colours_and_bold() -> None:
 def test_a_terminal_begins_anew_after_a_full_screen_program() -> None:
     terminal = Terminal()
     terminal.feed(b"before\x1b[?1049hfull screen")
-    assert terminal.was_full_screen
     assert terminal.text.split() == ["full", "screen"]
     terminal.feed(b"\x1b[?1049lafter")
     assert terminal.text.split() == ["after"]
+
+
+def test_the_recording_begins_with_the_first_act_and_ends_with_the_program() -> None:
+    program = """
+import sys, time, tty
+tty.setcbreak(0)
+for text in ("starting", "ACT 1 of 1", "All acts are over"):
+    print("\x1b[2J\x1b[H" + text, flush=True)
+    time.sleep(1)
+assert sys.stdin.read(1) == "q"
+print("the account")
+"""
+    samples = record([sys.executable, "-c", program])
+    first, last = ([run.text.strip() for line in sample.lines for run in line] for sample in (samples[0], samples[-1]))
+    assert first == ["ACT 1 of 1"]
+    assert last == ["All acts are over", "the account"]
 
 
 def test_a_picture_that_stays_is_one_frame_with_all_its_time() -> None:
