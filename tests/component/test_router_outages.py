@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from redis.asyncio import Redis
 
 from queueworker.routing.snapshot import LinkReason
 from tests.support.running import running
@@ -80,3 +84,30 @@ async def test_a_report_ends_when_the_queue_has_restarted_and_forgotten_its_task
         await until(lambda: router.snapshot().counters.reports_unknown == 1)
         await until(lambda: router.snapshot().in_flight == 0)
         await until(lambda: router.snapshot().counters.events_published == 1)
+
+
+RIGHTS = re.search(r"^ACL SETUSER queueworker (.+)$", Path("docs/security.md").read_text("utf-8"), re.MULTILINE)
+
+
+async def test_a_user_with_the_rights_of_the_documentation_may_do_all_and_without_a_channel_nothing_is_pulled(
+    queue: StubQueue, executor: StubExecutor, own_redis: RedisServer
+) -> None:
+    assert RIGHTS is not None
+    rights = RIGHTS[1].replace(">PASSWORD", ">secret").split()
+    url = own_redis.url.replace("//", "//queueworker:secret@")
+    async with Redis.from_url(own_redis.url) as admin:
+        await admin.execute_command("ACL", "SETUSER", "queueworker", *rights)
+        async with running(queue, [executor], url, routing={"journal": "Required"}) as router:
+            queue.submit("a")
+            await queue.reported(1)
+            await until(lambda: router.snapshot().counters.events_published == 1)
+            assert router.snapshot().journal.ok
+            await admin.execute_command("ACL", "SETUSER", "queueworker", "resetchannels")
+            queue.submit(*(f"t{i}" for i in range(10)))
+            await until(lambda: router.snapshot().journal.reason is LinkReason.AUTHENTICATION_FAILED)
+            pulled = router.snapshot().counters.pulled
+            await asyncio.sleep(7)  # three heartbeats
+            assert router.snapshot().counters.pulled <= pulled + 1, "a poll may have been under way"
+            assert "docs/security.md" in router.snapshot().journal.message
+            await admin.execute_command("ACL", "SETUSER", "queueworker", "&evaluation:*")
+            await queue.reported(11, 30)

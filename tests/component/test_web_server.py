@@ -72,6 +72,12 @@ async def test_an_address_that_is_not_ours_is_named() -> None:
             pass
 
 
+@pytest.mark.parametrize("host", ["\udcff", "\u2028", "a..b", "x" * 300, "http://x"])
+def test_a_host_that_is_no_name_at_all_is_named(host: str) -> None:
+    with pytest.raises(CannotListen, match="cannot be looked up"):
+        listen(host, 0)
+
+
 @pytest.mark.parametrize(
     "address",
     [

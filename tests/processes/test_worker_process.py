@@ -11,14 +11,16 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import orjson
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
+from devcluster.ports import free_ports
 from tests.support.demo_processes import DemoProcess, demo_process, wait_until
-from tests.support.worker_processes import can_have_hosts, run_command, worker_process
+from tests.support.worker_processes import COMMAND, can_have_hosts, run_command, worker_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -248,6 +250,27 @@ def test_a_signal_during_the_imports_ends_the_worker_with_status_0(
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_worker_without_standard_streams_runs_and_ends_with_status_0(closed: str) -> None:
+    """uvloop ends a process that closes a socket with the number of one of them."""
+    (port,) = free_ports(1)
+    environ = os.environ | NOWHERE | {"REDIS_URL": "redis://127.0.0.1:9", "HOST": "127.0.0.1", "PORT": str(port)}
+    with subprocess.Popen(["sh", "-c", f'exec "$0" worker {closed}', *COMMAND], env=environ) as process:
+        try:
+            wait_until(lambda: _lives(port), "the worker lives")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+
+
+def _lives(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/livez", timeout=5, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def test_the_log_is_json_lines_if_asked_for(redis_url: str) -> None:

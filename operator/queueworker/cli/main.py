@@ -23,6 +23,7 @@ from queueworker.processes.logs import LogFormat, LogLevel, configure
 from queueworker.processes.notes import ignored_proxies
 from queueworker.processes.pod import own_namespace, runs_in_pod
 from queueworker.processes.signals import exit_until_claimed
+from queueworker.processes.streams import open_standard_streams
 from queueworker.processes.tracing_settings import read_tracing
 
 if TYPE_CHECKING:
@@ -339,6 +340,7 @@ def _run(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 def main() -> None:
+    open_standard_streams()
     app()
 
 

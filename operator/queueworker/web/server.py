@@ -91,7 +91,7 @@ def listen(host: str, port: int, *, bind: Callable[[str, int], socket.socket] = 
     """Listen on `::` for all addresses; on a machine without IPv6, these are all of IPv4. Raises CannotListen."""
     try:
         return bind(host, port)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError, ValueError) as error:  # the last two: no name has such characters
         if host == "::" and getattr(error, "errno", None) in NO_IPV6:
             return listen("0.0.0.0", port, bind=bind)
         raise CannotListen(f"cannot listen on {host}:{port}: {_reason(error, host, port)}") from error
@@ -104,7 +104,7 @@ _PORT = "(PORT for the worker, --port for the operator)"
 def _reason(error: Exception, host: str, port: int) -> str:
     """What is wrong, and what to do."""
     number = getattr(error, "errno", None) or 0
-    if number < 0:  # of the resolver
+    if number < 0 or isinstance(error, TypeError | ValueError):  # of the resolver
         return f"the name {host} cannot be looked up; give an address of this machine {_HOST}"
     match number:
         case errno.EADDRINUSE:

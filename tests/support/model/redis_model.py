@@ -372,8 +372,14 @@ class PubSub:
         self._client.server.subscribers.pop(self._queue, None)
 
     async def subscribe(self, *channels: str) -> None:
-        heard = {channel.encode() for channel in channels}
-        await self._client._send(lambda: self._client.server.subscribers.update({self._queue: heard}))
+        """As Redis: each channel is confirmed, with the number of channels until then."""
+
+        def take() -> None:
+            self._client.server.subscribers[self._queue] = {channel.encode() for channel in channels}
+            for number, channel in enumerate(channels, 1):
+                self._queue.put_nowait({"type": "subscribe", "channel": channel.encode(), "data": number})
+
+        await self._client._send(take)
 
     async def ping(self) -> None:
         await self._client._send(lambda: self._queue.put_nowait({"type": "pong", "channel": None, "data": b""}))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from queueworker.routing.counters import Counters
 from queueworker.routing.journal.batch_writer import BatchWriter
@@ -117,7 +117,7 @@ class Bench:
 @asynccontextmanager
 async def bench(times: JournalTimes = TIMES, limits: Limits | None = None) -> AsyncIterator[Bench]:
     redis, lease, counters, room = FakeRedis(), FakeLease(), Counters(), [False]
-    link = RedisLink("redis://u:secret@fake", counters, lambda: None)
+    link = RedisLink("redis://u:secret@fake", counters, lambda: None, waits=lambda: buffer.unsettled)
     buffer = WriteBuffer(limits or Limits())
     writer = BatchWriter(
         *(redis, buffer, lease, link, counters),  # type: ignore[arg-type]
@@ -181,6 +181,27 @@ async def test_a_full_buffer_of_events_says_when_it_has_room_again() -> None:
             assert b.room == [room]
         await b.answer(b"OK")
         assert b.counters.events_published == 3
+
+
+async def test_a_heartbeat_that_passes_does_not_make_a_refused_batch_well() -> None:
+    """A user who may not publish: with `Required`, each heartbeat would allow another task without an entry."""
+    async with bench() as b:
+        b.put("a")
+        await b.answer(ResponseError("ACL failure in script: No permissions to access a channel"))
+        assert b.link.journal.reason is LinkReason.AUTHENTICATION_FAILED
+        b.link.succeeded()
+        assert not b.link.journal.ok
+        await b.answer(b"OK")
+        assert b.link.journal.ok
+
+
+async def test_a_heartbeat_makes_the_link_well_when_nothing_waits_for_a_batch() -> None:
+    async with bench() as b:
+        b.put("a")
+        await b.answer(ResponseError("oops"))
+        b.buffer.start_over({"a"})  # another instance has it
+        b.link.succeeded()
+        assert b.link.journal.ok
 
 
 # --- what the answers mean

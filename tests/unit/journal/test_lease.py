@@ -34,7 +34,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.client = FakeClient(self.group.server)
-        self.link = RedisLink("redis://fake", Counters(), lambda: None)
+        self.link = RedisLink("redis://fake", Counters(), lambda: None, waits=lambda: False)
         self.room = TakeoverRoom(self.max_takeover_bytes, self.memory)
         self.lease = Lease(
             *(self.client, Instance(BASE, self.worker), self.link, self.room),  # type: ignore[arg-type]

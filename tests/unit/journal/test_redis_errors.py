@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from redis.exceptions import AuthenticationError, NoPermissionError, ReadOnlyError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from queueworker.routing.journal.redis_errors import reason_of
+
+RIGHTS = "(docs/security.md names the rights that its user needs)"
+IN_A_SCRIPT = f"script: {'a1' * 20}, on @user_script:57."
 
 
 @pytest.mark.parametrize(
@@ -26,6 +29,30 @@ from queueworker.routing.journal.redis_errors import reason_of
         (TimeoutError(), "no answer in time"),
         (ConnectionResetError(104, "Connection reset by peer"), "connection reset by peer"),
         (ReadOnlyError("You can't write against a read only replica."), "You can't write against a read only replica."),
+        (ReadOnlyError(f"You can't write. {IN_A_SCRIPT}"), "You can't write"),
+        (ResponseError("unknown command 'EVALSHA', with args beginning with: 'af' '0'"), "unknown command 'EVALSHA'"),
+        (
+            ResponseError(f"ACL failure in script: No permissions to access a channel {IN_A_SCRIPT}"),
+            f"ACL failure in script: No permissions to access a channel {RIGHTS}",
+        ),
+        (
+            NoPermissionError("User u has no permissions to run the 'evalsha' command"),
+            f"User u has no permissions to run the 'evalsha' command {RIGHTS}",
+        ),
+        (AuthenticationError("invalid username-password pair"), "invalid username-password pair"),
+        (
+            AuthenticationError("HELLO must be called with the client already authenticated, otherwise the HELLO …"),
+            "it asks for a password, and the URL has none",
+        ),
+        *(
+            (ResponseError(text), f"{text}: the journal needs a single Redis, not a node of a cluster")
+            for text in (
+                "MOVED 7638 10.0.0.1:7001",
+                "CROSSSLOT Keys in request don't hash to the same slot",
+                "CLUSTERDOWN Hash slot not served",
+                "Script attempted to access a slot not served",
+            )
+        ),
     ],
 )
 def test_a_reason_quotes_redis_and_not_the_library(error: Exception, reason: str) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CHANNELS = (CHANNEL_COMPLETED, CHANNEL_FAILED)
 SUBSCRIBE_SECONDS = 2.0
 MAX_RECONNECT_SECONDS = 1.0
 # What is published while nobody is subscribed is lost, so a dead connection that nobody closed has to be noticed.
@@ -51,6 +52,8 @@ class AsyncOutcomes:
         self._connect = connect
         self._subscribers: dict[str, asyncio.Future[Outcome]] = {}
         self._listener: asyncio.Task[None] | None = None
+        self._failures = 0
+        """In a row, of the subscription."""
         self._settled = asyncio.Event()
         """Set while the channels are subscribed to, or after `SUBSCRIBE_SECONDS` without Redis."""
 
@@ -93,18 +96,15 @@ class AsyncOutcomes:
         asyncio.get_running_loop().call_later(SUBSCRIBE_SECONDS, settled.set)
 
     async def _listen_forever(self) -> None:
-        failures = 0
         while True:
             redis = self._connect(self._url, socket_connect_timeout=SUBSCRIBE_SECONDS)
             try:
                 async with redis.pubsub() as pubsub:
-                    await pubsub.subscribe(CHANNEL_COMPLETED, CHANNEL_FAILED)
-                    self._settled.set()
-                    failures = 0
+                    await pubsub.subscribe(*CHANNELS)
                     await self._receive(pubsub)
             except Exception as error:  # whatever it is: outcomes must be heard again
-                failures += 1
-                if failures == 1:
+                self._failures += 1
+                if self._failures == 1:
                     known = isinstance(error, RedisError | OSError)
                     log.warning("subscription to the outcome channels broke: %s", error, exc_info=not known)
                     if self._settled.is_set():
@@ -112,7 +112,7 @@ class AsyncOutcomes:
             finally:
                 with contextlib.suppress(RedisError, OSError):
                     await redis.aclose()
-            await asyncio.sleep(exponential(failures, 0.1, MAX_RECONNECT_SECONDS))
+            await asyncio.sleep(exponential(self._failures, 0.1, MAX_RECONNECT_SECONDS))
 
     async def _receive(self, pubsub: PubSub) -> None:
         """Receive until the connection breaks. Raises RedisError or OSError."""
@@ -123,12 +123,22 @@ class AsyncOutcomes:
                 if pinged:
                     raise RedisError(f"no answer within {SILENCE_SECONDS:.0f} s")
                 await pubsub.ping()
+            elif message["type"] == "subscribe":
+                self._confirmed(message["data"])
             elif message["type"] == "message":
                 try:
                     self._take(message["channel"].decode(), message["data"])
                 except Exception:  # a defect of ours: the other outcomes must be heard
                     log.exception("an event on %s could not be read", message["channel"])
             pinged = message is None
+
+    def _confirmed(self, channels: int) -> None:
+        """Redis has confirmed the subscription to so many channels. An ACL may refuse it: that is told here too."""
+        if channels == len(CHANNELS):
+            if self._failures:
+                log.warning("subscribed to the outcome channels again")
+            self._failures = 0
+            self._settled.set()
 
     def _take(self, channel: str, payload: bytes) -> None:
         if not self._subscribers:

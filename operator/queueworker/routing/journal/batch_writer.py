@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from redis.exceptions import RedisError
+from redis.exceptions import ResponseError
 
 from queueworker.routing.backoff import exponential
 from queueworker.routing.journal import scripts
@@ -138,7 +138,7 @@ class BatchWriter:
             self._buffer.put_back(batch)
             if not isinstance(error, Exception):
                 raise
-            self._link.failed(error)
+            self._link.failed(error, batch=True)
             return False
         written = await self._take_answer(answer, batch, instance)
         self._on_written()
@@ -161,12 +161,12 @@ class BatchWriter:
         self._counters.events_published += len(batch.events)
         if answer == OK:
             self._buffer.written(batch)
-            self._link.succeeded()
+            self._link.succeeded(batch=True)
             return True
         # The text of an error: Redis is out of memory. The events are published and the removals are done; entries or
         # failed-task records are not, or the batch's number is not.
         self._buffer.written_but_entries(batch)
-        self._link.failed(RedisError(answer.decode()), publishes=True)
+        self._link.failed(ResponseError(answer.decode()), batch=True, publishes=True)
         return False
 
     async def _back_off(self) -> None:

@@ -92,8 +92,8 @@ class Journal:
             retry=Retry(NoBackoff(), 0),
             health_check_interval=0,
         )
-        self._link = RedisLink(redis_url, counters, self._link_changed)
         self._buffer = WriteBuffer(limits)
+        self._link = RedisLink(redis_url, counters, self._link_changed, waits=lambda: self._buffer.unsettled)
         room = TakeoverRoom(limits.max_takeover_bytes, memory)
         self._lease = Lease(
             self._redis,

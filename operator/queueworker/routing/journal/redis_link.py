@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError
+from redis.exceptions import ResponseError
 
 from queueworker.resource.redis_url import shown
-from queueworker.routing.journal.redis_errors import reason_of
+from queueworker.routing.journal.redis_errors import is_refusal, reason_of
 from queueworker.routing.snapshot import Link, LinkReason
 
 if TYPE_CHECKING:
@@ -20,9 +20,16 @@ CONNECTED = Link(LinkReason.CONNECTED)
 
 
 class RedisLink:
-    """The outcome of the journal's last exchange with Redis, whoever had it. `on_change` is called when it changed."""
+    """The outcome of the journal's last exchange with Redis, whoever had it. `on_change` is called when it changed.
 
-    def __init__(self, redis_url: str, counters: Counters, on_change: Callable[[], None]) -> None:
+    `waits`: whether something is to be written, or on its way. A heartbeat that passes says nothing about a batch that
+    Redis refused, for example because its user may not publish: while that one waits, only a batch can say that all is
+    well.
+    """
+
+    def __init__(
+        self, redis_url: str, counters: Counters, on_change: Callable[[], None], *, waits: Callable[[], bool]
+    ) -> None:
         self.journal = Link()
         self.events = Link()
         """As `journal`, but for publishing: a Redis that is out of memory still publishes."""
@@ -33,6 +40,8 @@ class RedisLink:
         self._name = f"Redis {shown(redis_url)}"
         self._counters = counters
         self._on_change = on_change
+        self._waits = waits
+        self._batch_refused = False
         self._connected = CONNECTED
         """With a message when Redis answers, and is not set up as the journal needs it."""
 
@@ -42,7 +51,12 @@ class RedisLink:
         reason = self.journal.reason
         return reason is LinkReason.CONNECTED or reason is LinkReason.UNKNOWN
 
-    def succeeded(self) -> None:
+    def succeeded(self, *, batch: bool = False) -> None:
+        """`batch`: a batch was written. Else it is only known that Redis answers."""
+        if self._batch_refused and not batch and self._waits():
+            self.restored.set()  # for the batch to be tried again
+            return
+        self._batch_refused = False
         self.failures = 0
         if not self.journal.ok:
             self.restored.set()
@@ -56,12 +70,12 @@ class RedisLink:
                 self.journal = self._connected
                 self._on_change()
 
-    def failed(self, error: Exception, *, publishes: bool = False) -> None:
-        """`publishes`: Redis refused entries only, and published the events."""
+    def failed(self, error: Exception, *, batch: bool = False, publishes: bool = False) -> None:
+        """`batch`: of a batch. `publishes`: Redis refused entries only, and published the events."""
+        self._batch_refused = self._batch_refused or (batch and isinstance(error, ResponseError))
         self.failures += 1
         self._counters.journal_errors += 1
-        refused = isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError)
-        reason = LinkReason.AUTHENTICATION_FAILED if refused else LinkReason.CONNECTION_FAILED
+        reason = LinkReason.AUTHENTICATION_FAILED if is_refusal(error) else LinkReason.CONNECTION_FAILED
         link = Link(reason, f"{self._name}: {reason_of(error)}")
         self._set(link, CONNECTED if publishes else link)
 

@@ -85,6 +85,11 @@ class WriteBuffer:
         return bool(self.unwritten or self.events or self._removals or self.failed_tasks)
 
     @property
+    def unsettled(self) -> bool:
+        """Whether there is anything to write, or on its way."""
+        return self.pending or self._under_way is not None
+
+    @property
     def buffered_bytes(self) -> int:
         """Of events and records that wait."""
         return self.events.bytes + self.failed_tasks.bytes
