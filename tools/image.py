@@ -26,7 +26,7 @@ import typer
 from devcluster.binaries import cache_folder
 from devcluster.children import die_with_parent
 from devcluster.packages import PackagesMissing, need
-from queueworker.web.metrics import app_version
+from queueworker import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ class ImageError(Exception):
 
 def default_tag() -> str:
     """The image that the manifests and the chart use."""
-    return f"queueworker-operator:{app_version()}"
+    return f"queueworker-operator:{__version__}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def build(engine: Engine, tag: str, base: str | None = None, *, checkout: Path =
     """Build the Dockerfile. If `base` is None, its own base image is used; in a private engine, one that we make."""
     if base is None and engine.private:
         base = _ready_base(engine)
-    arguments = ["--build-arg", f"VERSION={app_version()}", "--build-arg", f"REVISION={_revision()}"]
+    arguments = ["--build-arg", f"VERSION={__version__}", "--build-arg", f"REVISION={_revision()}"]
     if base is not None:
         arguments += ["--build-arg", f"BASE_IMAGE={base}"]
     authorities = os.environ.get("SSL_CERT_FILE") or os.environ.get("PIP_CERT")

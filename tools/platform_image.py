@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from devcluster import binaries
 from devcluster.progress import say
-from queueworker.web.metrics import app_version
+from queueworker import __version__
 from tools.image import ROOT, EngineUnavailable, ImageError, build, default_tag, engine
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def platform_tag() -> str:
     """The image with queue, executor, storage worker and redis-server."""
-    return f"queueworker-platform:{app_version()}"
+    return f"queueworker-platform:{__version__}"
 
 
 def build_both(engine: Engine) -> tuple[str, str]:

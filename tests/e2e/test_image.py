@@ -20,7 +20,7 @@ import yaml
 from devcluster import binaries
 from devcluster.redis_server import RedisServer
 from devcluster.server import OPERATOR_ACCOUNT, ControlPlane, free_ports
-from queueworker.web.metrics import app_version
+from queueworker import __version__
 from tests.support.demo_processes import demo_process, wait_until
 from tools.image import Engine, EngineUnavailable, build, default_tag, engine
 
@@ -204,8 +204,8 @@ def test_it_says_what_it_is(container_engine: Engine, image: str) -> None:
     assert config["Healthcheck"]["Test"] == ["CMD", "queueworker", "healthcheck"]
     kept = ("--entrypoint", "python", image, "-c", "import httpx")  # a health check of the legacy container
     assert container_engine.run("run", "--rm", *kept, check=False).returncode == 0
-    assert config["Labels"]["org.opencontainers.image.version"] == app_version()
-    assert container_engine.run("run", "--rm", image, "version").stdout.strip() == app_version()
+    assert config["Labels"]["org.opencontainers.image.version"] == __version__
+    assert container_engine.run("run", "--rm", image, "version").stdout.strip() == __version__
 
 
 _TIMES = """

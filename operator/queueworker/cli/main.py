@@ -219,7 +219,7 @@ def operator(
         print("\n".join(error.problems), file=sys.stderr)
         raise typer.Exit(2) from error
     options = _operator_options(
-        *(namespace, lease_name, lease_namespace, memory_budget_mebibytes), managed_pools=managed_pools
+        namespace, lease_name, lease_namespace, memory_budget_mebibytes, managed_pools=managed_pools
     )
     _run_in_cluster(operate(options, host, port, web, os.environ.get("POD_IP", "")))
 
@@ -305,9 +305,7 @@ def _run_in_cluster(work: Coroutine[Any, Any, _T]) -> _T:
 @app.command()
 def version() -> None:
     """Print the version."""
-    from queueworker.web.metrics import app_version
-
-    print(app_version())
+    print(__version__)
 
 
 @app.command()

@@ -14,7 +14,8 @@ from queueworker.web.source import LeaseChange
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from queueworker.controller.options import OperatorOptions, Registry
+    from queueworker.controller.options import OperatorOptions
+    from queueworker.controller.registry import Registry
     from queueworker.routing.memory import MemoryBudget
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,10 @@ async def run_operator(
     """
     async with Cluster(registry.mark_alive, registry.count_api_error, in_pod=options.in_pod) as cluster:
         elector = Elector(
-            *(cluster, options.lease_namespace, options.lease_name, options.identity),
+            cluster,
+            options.lease_namespace,
+            options.lease_name,
+            options.identity,
             rivals=registry.has_rivals,
             on_holder=registry.see_leader,
             address=options.address,

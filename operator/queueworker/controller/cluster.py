@@ -138,7 +138,7 @@ class Cluster:
             try:
                 await self._call(
                     client.CustomObjectsApi(self._api).patch_namespaced_custom_object_status,
-                    *(names.GROUP, names.VERSION, namespace, names.PLURAL, name),
+                    *_coordinates(namespace, name),
                     {"status": status},
                     _content_type="application/merge-patch+json",
                 )
@@ -156,7 +156,7 @@ class Cluster:
         try:
             found: dict[str, Any] = await self._call(
                 client.CustomObjectsApi(self._api).patch_namespaced_custom_object,
-                *(names.GROUP, names.VERSION, namespace, names.PLURAL, name),
+                *_coordinates(namespace, name),
                 patch if isinstance(patch, dict) else list(patch),
                 _content_type=f"application/{content}+json",
             )
@@ -319,6 +319,10 @@ async def _load(configuration: client.Configuration) -> None:
         raise config.ConfigException(_unusable(path)) from error
     except (yaml.YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise config.ConfigException(f"the kubeconfig {path} cannot be read: it must be YAML of kind Config") from error
+
+
+def _coordinates(namespace: str, name: str) -> tuple[str, str, str, str, str]:
+    return names.GROUP, names.VERSION, namespace, names.PLURAL, name
 
 
 def _unusable(path: str) -> str:

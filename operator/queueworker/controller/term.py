@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from queueworker.controller.cluster import Cluster
     from queueworker.controller.events import ObjectEvent
     from queueworker.controller.kinds import Kind
-    from queueworker.controller.options import OperatorOptions, Registry
+    from queueworker.controller.options import OperatorOptions
+    from queueworker.controller.registry import Registry
     from queueworker.controller.watches import Body, Follower, Key
     from queueworker.routing.memory import MemoryBudget
 
@@ -122,7 +123,11 @@ class Term:
             self._poster.post(about, event)
 
         return ObjectRunner(
-            *(body, self._cluster, self._slices, self._identity, announce),
+            body,
+            self._cluster,
+            self._slices,
+            self._identity,
+            announce,
             factory=self._router,
             pool_objects=self._pool_objects,
         )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from queueworker.controller.app import run_operator
-from queueworker.controller.options import Registry
+from queueworker.controller.registry import Registry
 from queueworker.processes.memory import memory_budget
 from queueworker.processes.signals import StopSignals
 from queueworker.web.app import Mode, create_app

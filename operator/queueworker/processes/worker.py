@@ -45,7 +45,11 @@ async def run_worker(settings: WorkerSettings) -> None:
                 log.warning(note)
             log.info(
                 "worker %s of group %s routes from %s to %d executors; strategy: %s",
-                *(process.worker_id, config.group, config.spec.queue.url, len(endpoints), config.spec.routing.strategy),
+                process.worker_id,
+                config.group,
+                config.spec.queue.url,
+                len(endpoints),
+                config.spec.routing.strategy,
             )
             await _route(router, signals.stopped)
             log.info("stopped; %d tasks were routed", router.snapshot().counters.routed)

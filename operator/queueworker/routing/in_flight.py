@@ -42,8 +42,6 @@ class InFlightTask:
     """Unix time in seconds. An asynchronous executor has the task, and may publish the outcome until then."""
     deaths: int = 0
     """Routers that died while an executor ran the task."""
-    recovered: bool = False
-    """It comes from the journal of a router that died."""
     outcome: Outcome | None = None
     """Set once it is known how the task ended."""
     event_id: str = ""
@@ -72,7 +70,11 @@ def record_state(flight: InFlightTask, journal: Journal, state: State, executor:
     """Put the task's entry into the journal, as `pulled` or `executing` on that executor."""
     flight.executor = executor or flight.executor
     entry = entries.encode_task(
-        *(state, flight.queue.url, flight.task.raw, flight.attempt, executor),
+        state,
+        flight.queue.url,
+        flight.task.raw,
+        flight.attempt,
+        executor,
         ambiguous=flight.ambiguous,
         deadline=flight.deadline,
         deaths=flight.deaths,
@@ -83,7 +85,11 @@ def record_state(flight: InFlightTask, journal: Journal, state: State, executor:
 def record_outcome(flight: InFlightTask, journal: Journal, outcome: Outcome) -> None:
     """Put the task's entry into the journal, as `executed` with its outcome."""
     entry = entries.encode_outcome(
-        *(flight.queue.url, outcome, flight.task.raw, flight.attempt, flight.executor),
+        flight.queue.url,
+        outcome,
+        flight.task.raw,
+        flight.attempt,
+        flight.executor,
         ambiguous=flight.ambiguous,
         event_id=flight.event_id,
     )

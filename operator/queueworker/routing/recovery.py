@@ -57,7 +57,6 @@ def revive(
         ambiguous=entry.ambiguous,
         deadline=entry.deadline,
         deaths=entry.deaths + (entry.state is State.EXECUTING),
-        recovered=True,
         recorded=True,
         outcome=entry.outcome,
         event_id=entry.event_id,

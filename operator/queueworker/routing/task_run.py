@@ -1,6 +1,7 @@
 """One task's way, from the pull to the event: execute → record → report → publish, in this order.
 
-Whatever dies in between, the task is reported once: each step is in the journal before the next one begins.
+Whatever dies in between, the task is reported once. The outcome is in the journal before the report; the entry of a
+first attempt is written while the executor is called already (docs/design.md says why).
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ class TaskRunner:
                 await self._back_off(flight, result.after)
 
     async def _attempt(self, flight: InFlightTask, executor: Executor, body: bytes, timeout: int) -> Outcome | Retry:
-        """One attempt. The journal knows the executor before the executor knows the task."""
+        """One attempt. Waits for the journal where it may hold an earlier entry of the task."""
         is_async = executor.completes_async
         flight.deadline = time.time() + timeout + EXECUTE_MARGIN_SECONDS if is_async else None
         record_state(flight, self._journal, State.EXECUTING, executor.name)

@@ -12,6 +12,7 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client.exposition import choose_encoder
 from starlette.middleware.base import BaseHTTPMiddleware
 
+from queueworker import __version__
 from queueworker.web import assets, metrics, views
 from queueworker.web.api import Api
 from queueworker.web.models import (
@@ -71,7 +72,7 @@ def create_app(
     source = Public(source)
     app: FastAPI = FastAPIOffline(
         title="QueueWorker" if mode is Mode.WORKER else "QueueWorker operator",
-        version=metrics.app_version(),
+        version=__version__,
         description=_DESCRIPTION[mode],
         openapi_tags=_TAGS,
         generate_unique_id_function=lambda route: route.name,

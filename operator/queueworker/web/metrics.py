@@ -299,13 +299,8 @@ def _states(snapshots: Iterable[Snapshot]) -> Iterator[Metric]:
     yield from (links, phases, intents)
 
 
-def app_version() -> str:
-    """Version of this package."""
-    return __version__
-
-
 def _build() -> dict[str, str]:
-    return {"version": app_version(), "python": platform.python_version()}
+    return {"version": __version__, "python": platform.python_version()}
 
 
 def registry(source: Scraped, lag: LoopLag | None = None) -> CollectorRegistry:

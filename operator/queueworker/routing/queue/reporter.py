@@ -101,8 +101,10 @@ class Reporter:
             if self._is_hopeless(report, reply):
                 if not report.outcome.completed:
                     log.error(
-                        *("queue %s takes no report of task %s: it answered %d", self._exchange.url),
-                        *(eval_id, answer.status),
+                        "queue %s takes no report of task %s: it answered %d",
+                        self._exchange.url,
+                        eval_id,
+                        answer.status,
                     )
                     return report.outcome
                 error = f"queue refused the result with {answer.status}: {excerpt(answer.body)}"
