@@ -22,12 +22,14 @@ from tools.platform_image import platform_tag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from contextlib import ExitStack
+    from contextlib import AbstractContextManager, ExitStack
     from pathlib import Path
 
     from rich.console import Console
 
     from demo.starting import Options
+
+    MakeNode = Callable[[], AbstractContextManager[Nodes]]
 
 CHART = ROOT / "charts" / "queueworker-operator"
 READY_SECONDS = 180
@@ -36,9 +38,12 @@ CRD = "queueworkers.crucible.dev"
 _SUBSCRIBED = "subscribed to"
 
 
-def start_on_pods(stack: ExitStack, folder: Path, options: Options, console: Console) -> PodPlatform:
+def start_on_pods(
+    stack: ExitStack, folder: Path, options: Options, console: Console, make_node: MakeNode = own_node
+) -> PodPlatform:
     """Raises DemoError, and what `tools.clusters.own_node` raises."""
-    nodes, kubectl = _cluster(stack, folder, options.context)
+    nodes = _cluster_of(options.context, folder) if options.context else _own_node(stack, make_node)
+    kubectl = Kubectl(nodes.kubeconfig)
     console.print("installing the operator by its chart, with two replicas")
     if options.context:
         stack.callback(_uninstall, kubectl, console)
@@ -58,24 +63,24 @@ def start_on_pods(stack: ExitStack, folder: Path, options: Options, console: Con
     return PodPlatform(kubectl, client, load, counts)
 
 
-def _cluster(stack: ExitStack, folder: Path, context: str) -> tuple[Nodes, Kubectl]:
-    if context:
-        nodes = Nodes(kube.kubeconfig_of(context, folder), context, default_tag(), platform_tag())
-        kubectl = Kubectl(nodes.kubeconfig)
-        if kubectl("get", "crd", CRD, "--ignore-not-found", "-o", "name"):
-            raise DemoError(
-                f"the cluster {context} has {CRD} already, and the demo would delete it at its end: use another cluster"
-            )
-        return nodes, kubectl
+def _cluster_of(context: str, folder: Path) -> Nodes:
+    nodes = Nodes(kube.kubeconfig_of(context, folder), context, default_tag(), platform_tag())
+    if Kubectl(nodes.kubeconfig)("get", "crd", CRD, "--ignore-not-found", "-o", "name"):
+        raise DemoError(
+            f"the cluster {context} has {CRD} already, and the demo would delete it at its end: use another cluster"
+        )
+    return nodes
+
+
+def _own_node(stack: ExitStack, make_node: MakeNode) -> Nodes:
     try:
-        nodes = stack.enter_context(own_node())
+        return stack.enter_context(make_node())
     except NoCluster as error:
         raise DemoError(
             f"this machine cannot be the node of the demo: {error}\n"
             "  on a cluster of your own: make demo DEMO_NODE=1 DEMO_CONTEXT=its-context (docs/development.md)\n"
             "  without a node: make demo"
         ) from error
-    return nodes, Kubectl(nodes.kubeconfig)
 
 
 def _install(kubectl: Kubectl, image: str) -> None:

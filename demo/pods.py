@@ -54,7 +54,7 @@ class PodPlatform:
         self._api = api
         self._queue = Counts()
         self._leader = ""
-        self.hint = f"KUBECONFIG={kubectl.kubeconfig} kubectl get pods -n {NAMESPACE} -w"
+        self.hint = f"in another terminal: export KUBECONFIG={kubectl.kubeconfig}"
 
     def observe(self) -> Facts:
         queue = self._get(f"{QUEUE_PATH}/account")

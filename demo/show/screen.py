@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 KEYS = {"e": "executor", "r": "router", "d": "Redis", "u": "queue"}
 """What a key of an act breaks."""
 MAX_TILES = 10
-MAX_PODS = 10
+LINES_BESIDE_PODS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,12 @@ def symbols_for(encoding: str, environ: Mapping[str, str]) -> Symbols:
 def draw(view: View, width: int, height: int, symbols: Symbols) -> list[Text]:
     """The lines of the screen. Where it is low, empty lines go first, then the oldest acts."""
     head = [*_title(view, width), Text(), _act(view.show, symbols), Text(), *_counts(view, width, symbols), Text()]
-    head += [_peers(view, symbols), _executors(view, symbols), Text(), *_pods(view, symbols)]
+    head += [
+        _peers(view, symbols),
+        _executors(view, symbols),
+        Text(),
+        *_pods(view, symbols, height - LINES_BESIDE_PODS),
+    ]
     acts, foot = _acts(view.show, symbols), [Text(), *_foot(view)]
     if len(head) + len(acts) + len(foot) > height:
         head, foot = [line for line in head if line.plain], foot[1:]
@@ -188,12 +193,12 @@ def _executors(view: View, symbols: Symbols) -> Text:
     return line if executors else line.append("unknown while no router answers", "dim")
 
 
-def _pods(view: View, symbols: Symbols) -> list[Text]:
+def _pods(view: View, symbols: Symbols, room: int) -> list[Text]:
     """As `kubectl get pods` has them, followed by an empty line; nothing without a cluster."""
-    pods = view.facts.pods
-    lines = [_pod(pod, symbols) for pod in pods[:MAX_PODS]]
-    if len(pods) > MAX_PODS:
-        lines.append(Text(f"and {len(pods) - MAX_PODS} more pods", "dim"))
+    pods, room = view.facts.pods, max(1, room)
+    lines = [_pod(pod, symbols) for pod in pods[:room]]
+    if len(pods) > room:
+        lines.append(Text(f"and {len(pods) - room} more pods", "dim"))
     return [*lines, Text()] if lines else []
 
 

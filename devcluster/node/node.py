@@ -82,6 +82,7 @@ def node(layout: Layout | None = None) -> Iterator[Layout]:
         yield up(layout, machine)
     finally:
         with undisturbed():  # half a node would be in everybody's way
+            say("taking the node down; Ctrl-C has no effect until that is done")
             down(layout)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from demo.show.acts import ACT_SECONDS, ACTS, POD_ACTS, REDIS, Act
 from demo.show.facts import Executor, Facts, Legacy, Pod, Router, Stored
-from demo.show.screen import ASCII, MAX_PODS, UNICODE, Symbols, draw, sparkline, symbols_for
+from demo.show.screen import ASCII, UNICODE, Symbols, draw, sparkline, symbols_for
 from demo.show.show import CALM_SECONDS, Show
 from demo.show.view import View
 
@@ -85,9 +85,10 @@ def test_the_pods_of_a_cluster_are_shown_as_kubectl_says_them() -> None:
 
 
 def test_many_pods_leave_room_for_the_acts() -> None:
-    lines = text(view(replace(FACTS, pods=PODS * 5)))
-    assert f"and {len(PODS) * 5 - MAX_PODS} more pods" in lines
-    assert "· pool 3 → 5 → 2" in lines
+    lines = text(view(replace(FACTS, pods=PODS * 5), Show(POD_ACTS)))
+    assert "and 7 more pods" in lines
+    assert [line[2:] for line in lines[-4:-1] if line] == ["pool 3 → 5 → 2", "pod killed", "leader killed"]
+    assert "more pods" not in "".join(text(view(replace(FACTS, pods=PODS * 5)), height=40))
 
 
 def test_the_foot_has_the_keys_of_the_acts_and_a_command_for_another_terminal() -> None:
