@@ -22,6 +22,8 @@ class Block:
     text: str
     reason: str
     """Why it is not run; empty if it is."""
+    section: str
+    """The heading above it; empty before the first one."""
 
     @property
     def name(self) -> str:
@@ -41,15 +43,17 @@ def pages(root: Path = ROOT) -> list[Path]:
 
 
 def blocks(page: Path, root: Path = ROOT) -> list[Block]:
-    found, reason = [], ""
+    found, reason, section, before = [], "", "", ""
     for token in MarkdownIt().parse(page.read_text()):
         if token.type == "html_block" and (match := NOT_RUN.fullmatch(token.content.strip())):
             reason = match["reason"]
         elif token.type == "fence":
             line = token.map[0] + 1 if token.map else 0
             language = token.info.strip().split(" ")[0]
-            found.append(Block(page.relative_to(root).as_posix(), line, language, token.content, reason))
+            found.append(Block(page.relative_to(root).as_posix(), line, language, token.content, reason, section))
             reason = ""
         elif token.nesting >= 0:
             reason = ""
+            section = token.content if before == "heading_open" else section
+        before = token.type
     return found

@@ -63,6 +63,12 @@ def test_a_reason_belongs_to_the_next_block_only(tmp_path: Path) -> None:
     ]
 
 
+def test_a_block_knows_its_section(tmp_path: Path) -> None:
+    fence = "```sh\na\n```\n"
+    text = f"{fence}\n# One\n\n{fence}\nText.\n\n## Two `words`\n\nText.\n\n{fence}"
+    assert [block.section for block in page(tmp_path, text)] == ["", "One", "Two `words`"]
+
+
 def test_the_output_in_a_console_block_is_not_run(tmp_path: Path) -> None:
     (block,) = page(tmp_path, "```console\n$ true\noutput\n$ true\n```\n")
     assert block.commands == "true\ntrue"
