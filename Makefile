@@ -9,6 +9,9 @@ BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
 AUDIT_VENV := .venv-audit
 AUDIT_STAMP := $(AUDIT_VENV)/.installed
+# make demo-worker takes the developer's environment if there is one.
+DEMO_VENV := $(if $(wildcard $(STAMP)),$(VENV),.venv-demo)
+DEMO_STAMP := $(DEMO_VENV)/.installed
 DOCS_VENV := .venv-docs
 DOCS_STAMP := $(DOCS_VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
@@ -34,6 +37,13 @@ $(STAMP): requirements-dev.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
+.venv-demo/.installed: requirements-demo.txt
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@echo "installing what the demo needs in $(@D) (70 MB)"
+	@$(@D)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --require-hashes -r requirements-demo.txt
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
 $(BENCH_STAMP): requirements-bench.txt
 	@test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
 	@echo "installing Celery, which the bench measures, in $(BENCH_VENV)"
@@ -56,11 +66,11 @@ docs: $(DOCS_STAMP) ## build the site of docs/ in dist/site; any warning is an e
 	@$(DOCS_VENV)/bin/python -m sphinx -b html -W -n -q --keep-going docs dist/site
 	@echo dist/site/index.html
 
-demo: venv ## run the whole platform here and break it; DEMO_SECONDS=30 ends by itself, DEMO_CONTEXT=name uses your cluster
+demo: venv ## run the whole platform here and break it; DEMO_SECONDS=30 ends by itself, DEMO_NODE=1 shows it on pods
 	@$(BIN)/python -m demo
 
-demo-worker: venv ## the same without Kubernetes, which starts in seconds; DEMO_LEGACY=1 shows the legacy loop beside it
-	@$(BIN)/python -m demo --worker
+demo-worker: $(DEMO_STAMP) ## the same without Kubernetes, which starts in seconds; DEMO_LEGACY=1 shows the legacy loop beside it
+	@$(DEMO_VENV)/bin/python -m demo --worker
 
 recording: venv ## record make demo-worker as docs/images/demo.svg
 	@$(BIN)/python -m tools.recording
@@ -166,7 +176,7 @@ sbom: $(AUDIT_STAMP) ## write dist/queueworker-operator.cdx.json: the Python pac
 image: venv ## build the image with the container engine of this machine, or a private one
 	@$(BIN)/python -m tools.image build
 
-reproduce: venv ## build the image twice, and compare the digests of its layers
+reproduce: venv ## build the image from two checkouts, and compare the digests of its layers
 	@$(BIN)/python -m tools.reproduce
 
 generate: venv ## write the generated files: CRD, reference pages, environment table, metrics, README and dashboard of the chart
@@ -193,9 +203,10 @@ lock: venv ## pin the current versions of the dependencies, with hashes
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --group dev -o requirements-dev.txt
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --group demo -c requirements-dev.txt -o requirements-demo.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group bench -o requirements-bench.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group audit -o requirements-audit.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group docs -o requirements-docs.txt
 
 clean: ## delete all environments and all caches in this folder (not the binaries in ~/.cache/queueworker)
-	rm -rf $(VENV) $(BENCH_VENV) $(AUDIT_VENV) $(DOCS_VENV) dist/site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-demo $(BENCH_VENV) $(AUDIT_VENV) $(DOCS_VENV) dist/site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -20,6 +20,7 @@ from devcluster.node import images, preflight, processes, settings, teardown, tr
 from devcluster.node.layout import BRIDGE, GATEWAY, NODE_NAME, POD_CIDR, SERVICE_CIDR, Layout
 from devcluster.ports import free_ports
 from devcluster.progress import Progress, say
+from devcluster.signals import undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,7 +81,8 @@ def node(layout: Layout | None = None) -> Iterator[Layout]:
     try:
         yield up(layout, machine)
     finally:
-        down(layout)
+        with undisturbed():  # half a node would be in everybody's way
+            down(layout)
 
 
 def down(layout: Layout) -> None:

@@ -5,16 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import pytest
 from aiohttp import web
 from kubernetes.aio import client
+from kubernetes.aio.client.exceptions import ApiException
 
-from queueworker.controller.cluster import MAX_STATUS_WRITES, Cluster
+from queueworker.controller.cluster import FAILED, MAX_STATUS_WRITES, Cluster
+from queueworker.controller.kinds import QUEUE_WORKERS
+from queueworker.resource.spec import SecretKeyRef
+from queueworker.web.source import ApiFailure
 from tests.support.kube_api import KubeApi
 from tests.support.stubs import Server
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 OBJECTS = 100
@@ -36,7 +43,88 @@ class CountingApi(Server):
         await asyncio.sleep(0.01)
         self.now -= 1
         self.answered += 1
-        return web.json_response({})
+        return web.json_response({"kind": "QueueWorker"})
+
+
+class OneAnswerApi(Server):
+    """Answers everything in the same way."""
+
+    def __init__(self, status: int, body: bytes, content_type: str = "application/json") -> None:
+        super().__init__()
+        self._answer = (status, body, content_type)
+
+    def routes(self) -> list[web.RouteDef]:
+        return [web.route("*", "/{path:.*}", self._any)]
+
+    async def _any(self, _: web.Request) -> web.Response:
+        status, body, content_type = self._answer
+        return web.Response(status=status, body=body, headers={"Content-Type": content_type})
+
+
+class Calls:
+    """A cluster behind that server, and what came of its calls."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        self.answers = 0
+        self.failures: list[ApiFailure] = []
+        self.cluster = Cluster(self._answered, self.failures.append)
+        self.cluster._api = api
+
+    def _answered(self) -> None:
+        self.answers += 1
+
+
+@asynccontextmanager
+async def calls(server: Server) -> AsyncIterator[Calls]:
+    async with server, client.ApiClient(client.Configuration(host=server.url)) as api:
+        yield Calls(api)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, b"<html>Sign in</html>", "text/html"),
+        (200, b"<html>Sign in</html>", "text/html; charset=klingon"),
+        (200, b"<html>Sign in</html>", "application/json"),
+        (200, b'{"message": "back soon"}'),
+        (200, b'{"spec": "none", "data": [], "metadata": 7}'),
+        (200, b"[]"),
+        (200, b"null"),
+        (200, b""),
+        (201, b"\xff\xfe", "text/plain"),
+    ],
+)
+async def test_a_success_of_somebody_else_is_a_failed_call_and_no_sign_of_life(answer: tuple[int, bytes]) -> None:
+    async with calls(OneAnswerApi(*answer)) as made:
+        cluster = made.cluster
+        for call in (
+            lambda: cluster.read_lease("system", "lease"),
+            lambda: cluster.write_lease("system", client.V1Lease(metadata=client.V1ObjectMeta(name="l")), create=False),
+            lambda: cluster.list_all(QUEUE_WORKERS, ""),
+            lambda: cluster.is_served(QUEUE_WORKERS),
+            lambda: cluster.patch_status("team", "legacy", {}),
+            lambda: cluster.patch_object("team", "legacy", {}),
+            lambda: cluster.secret("team", SecretKeyRef(name="s", key="k")),
+            cluster.crd_uid,
+        ):
+            with pytest.raises(FAILED):
+                await call()
+        assert made.answers == 0
+        assert made.failures == [ApiFailure.CONNECTION] * 8
+
+
+async def test_a_lease_without_a_spec_is_one_that_nobody_holds() -> None:
+    async with calls(OneAnswerApi(200, b'{"kind": "Lease", "metadata": {"name": "lease"}}')) as made:
+        lease = await made.cluster.read_lease("system", "lease")
+        assert lease.spec.holder_identity is None
+
+
+@pytest.mark.parametrize("status", [409, 422, 400, 403])
+async def test_a_status_that_is_refused_is_a_refusal_and_nothing_else(status: int) -> None:
+    async with calls(OneAnswerApi(status, b'{"kind": "Status", "details": {"name": "legacy"}}')) as made:
+        with pytest.raises(ApiException) as caught:
+            await made.cluster.patch_status("team", "legacy", {})
+        assert caught.value.status == status
 
 
 async def test_many_objects_write_status_a_few_at_a_time() -> None:
@@ -100,7 +188,7 @@ asyncio.run(main())
 
 async def test_no_call_of_a_leader_imports_a_part_of_the_client(tmp_path: Path) -> None:
     """CoreV1Api takes a second of CPU time: on a busy node the event loop stood still until the leases had expired."""
-    async with KubeApi(secret={"data": {"k": "dmFsdWU="}}) as api:
+    async with KubeApi(secret={"kind": "Secret", "data": {"k": "dmFsdWU="}}) as api:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", MAKE_CALLS),
             env=os.environ | {"KUBECONFIG": api.kubeconfig(tmp_path)},

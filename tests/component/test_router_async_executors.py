@@ -261,6 +261,19 @@ async def test_the_successor_does_as_recovery_says_when_no_outcome_is_published(
     assert queue.reports == {"a": 1, "b": 1}
 
 
+async def test_a_deadline_by_a_clock_that_is_hours_ahead_holds_a_slot_no_longer_than_the_task_may_take(
+    queue: StubQueue, executor: AsyncExecutor, redis_url: str
+) -> None:
+    left = {}
+    for eval_id, deadline in (("a", time.time() + 3600), ("b", 1e300)):
+        task = orjson.dumps({"eval_id": eval_id, "code": "1", "timeout": 1})
+        left[eval_id] = entries.encode_task(State.EXECUTING, queue.url, task, 1, "executor-1", deadline=deadline)
+    await leave(redis_url, queue, left)
+    async with running(queue, [executor], redis_url, routing={"recovery": "Fail"}, executors={"concurrency": 2}):
+        await queue.reported(2, timeout=30)
+    assert set(queue.failed.values()) == {"the router died while executor executor-1 ran the task"}
+
+
 async def test_the_demos_asynchronous_executor_runs_real_tasks_and_each_is_reported_once(
     queue: StubQueue, redis_url: str, events: list[tuple[str, Any]]
 ) -> None:

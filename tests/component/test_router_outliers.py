@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
+from queueworker.resource.spec import Strategy
 from queueworker.routing.executors import outliers
 from tests.support.running import running
 from tests.support.stubs import StubExecutor, StubQueue, until
@@ -103,7 +104,7 @@ class Unreliable(StubExecutor):
         return web.Response(status=500, text="oops")
 
 
-@pytest.mark.parametrize("strategy", ["Random", "RoundRobin", "LeastLoaded", "Weighted", "Sticky"])
+@pytest.mark.parametrize("strategy", list(Strategy))
 async def test_what_one_executor_fails_is_done_by_the_others_under_every_strategy(
     queue: StubQueue, redis_url: str, strategy: str
 ) -> None:

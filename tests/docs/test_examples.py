@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from queueworker.resource.spec import QueueWorkerSpec
-from tests.docs.blocks import Block, blocks, pages
+from tests.support.doc_blocks import Block, blocks, pages
 
 YAML = [block for page in pages() for block in blocks(page) if block.language == "yaml"]
 PAGES_OF_THE_SPEC = {"README.md", "docs/managed-pool.md"}

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from devcluster import binaries
-from tests.docs.blocks import ROOT, Block, blocks
 from tests.support.cluster import COMMAND_SECONDS, NAME, READY_SECONDS, RESTRICTED
+from tests.support.doc_blocks import Place, run_by
 from tests.support.platform_on_cluster import platform_in
 from tools.image import default_tag
 
@@ -21,8 +18,7 @@ if TYPE_CHECKING:
 
     from tests.support.cluster import Cluster
 
-PAGE = ROOT / "docs" / "install.md"
-RUN_HERE = "tests/e2e/test_install_page.py runs it"
+BLOCKS = run_by(__file__)
 SYSTEM = "queueworker-system"
 
 
@@ -30,38 +26,27 @@ class Reader:
     """Somebody who follows the page, with kubectl, helm and the command on PATH, and a kubeconfig for the cluster."""
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
-        self.cluster = cluster
-        for name, program in (("kubectl", binaries.kubectl()), ("helm", binaries.helm())):
-            (folder / name).symlink_to(program)
-        config = folder / "kubeconfig"
+        self._cluster = cluster
+        config = folder / "admin"
         config.write_text(cluster.kubectl("config", "view", "--minify", "--flatten").stdout)
-        path = f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-        self._environment = os.environ | {"PATH": path, "KUBECONFIG": str(config)}
+        on = Place.on_cluster(str(config), folder, "default", {})
+        self._place = Place(on.environ, path=(*on.path, str(Path(binaries.helm()).parent)))
 
     def follow(self, section: str, number: int = 0) -> None:
-        """Run the commands of a section; of those that are for this test, the block of that number."""
-        block = [block for block in to_run() if block.section == section][number]
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", block.commands],
-            cwd=ROOT,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=2 * COMMAND_SECONDS,
-            check=False,
-        )
-        story = self.cluster.story(SYSTEM) if done.returncode else ""
-        assert done.returncode == 0, f"{block.name}\n{done.stdout}{done.stderr}{story}"
+        """Run the commands of a section: of its blocks for this test, the one of that number."""
+        block = [block for block in BLOCKS if block.section == section][number]
+        try:
+            for step in block.steps:
+                self._place.run(step, 2 * COMMAND_SECONDS)
+        except BaseException:
+            print(self._cluster.story(SYSTEM))
+            raise
 
     def leftovers(self) -> list[str]:
         """What the installation made and is still there."""
         kinds = "crds,namespaces,clusterroles,clusterrolebindings"
-        names = self.cluster.kubectl("get", kinds, "-o", "name").stdout.split()
+        names = self._cluster.kubectl("get", kinds, "-o", "name").stdout.split()
         return [name for name in names if "queueworker" in name]
-
-
-def to_run() -> list[Block]:
-    return [block for block in blocks(PAGE) if RUN_HERE in block.reason]
 
 
 @pytest.fixture
@@ -105,6 +90,6 @@ def test_kustomize_installs_and_removes_it(cluster: Cluster, reader: Reader) -> 
     assert reader.leftovers() == []
 
 
-def test_every_section_that_says_so_is_followed_here() -> None:
-    sections = sorted(block.section for block in to_run())
+def test_every_block_that_says_so_is_followed_here() -> None:
+    sections = sorted(block.section for block in BLOCKS)
     assert sections == ["Helm", "Kustomize", "Removal", "Removal", "Rollback", "Upgrade"]

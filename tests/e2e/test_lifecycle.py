@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from demo.objects import queue_worker
 from devcluster.node.layout import CONTEXT, Layout
 from devcluster.node.node import start_dns, stop_dns
 from tests.support.cluster import CHART, CRD, NAME, READY_SECONDS, ROOT, Release, installed
 from tests.support.demo_processes import wait_until
-from tests.support.platform_on_cluster import platform, platform_in, queue_worker
+from tests.support.platform_on_cluster import platform, platform_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from demo.objects import NAME, managed_worker
 from tests.support.autoscaling import autoscaler, queue_metrics
 from tests.support.cluster import SETTLE_SECONDS, installed, is_ready
 from tests.support.demo_processes import wait_until
-from tests.support.platform_on_cluster import NAME, managed_worker, platform
+from tests.support.platform_on_cluster import platform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

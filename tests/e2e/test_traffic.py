@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from demo.objects import CONCURRENCY, EXECUTORS, NAME
 from devcluster import binaries
 from tests.support.cluster import READY_SECONDS, RESTRICTED, is_ready
-from tests.support.platform_on_cluster import CONCURRENCY, EXECUTORS, NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from demo.objects import deployment, service
 from tests.support import metrics_server
 from tests.support.certificates import make_certificate
 from tests.support.cluster import READY_SECONDS
-from tests.support.platform_on_cluster import deployment, service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -29,10 +29,10 @@ class KubeApi(Server):
     async def _answer(self, request: web.Request) -> web.Response:
         self.asked += 1
         if "/secrets/" in request.path and self._secret is not None:
-            return web.json_response(self._secret)
+            return web.json_response({"kind": "Secret"} | self._secret)
         if request.path.endswith("/queueworkers"):
             found = request.query.get("fieldSelector") == f"metadata.name={self._name}"
-            return web.json_response({"items": [self._worker] if found else []})
+            return web.json_response({"kind": "QueueWorkerList", "items": [self._worker] if found else []})
         return web.json_response({"message": "not found"}, status=404)
 
     def kubeconfig(self, folder: Path) -> str:

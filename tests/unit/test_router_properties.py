@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from queueworker.resource.spec import Strategy
 from tests.support.model.platform import ASYNC
 from tests.support.model.scenario import EXECUTORS, Scenario
 
@@ -208,7 +209,7 @@ class Routers(RuleBasedStateMachine):
 
     @rule(
         concurrency=st.integers(1, 3),
-        strategy=st.sampled_from(("Random", "RoundRobin", "LeastLoaded", "Weighted", "Sticky")),
+        strategy=st.sampled_from(Strategy),
         moment=moments,
     )
     def concurrency_and_strategy_change(self, concurrency: int, strategy: str, moment: float) -> None:

@@ -18,7 +18,7 @@ import yaml
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
-from queueworker.controller.api_failures import failure_of
+from queueworker.controller.api_failures import answer_of, failure_of
 from queueworker.controller.kinds import CRDS, EVENTS, QUEUE_WORKERS, SECRETS
 from queueworker.resource import names
 
@@ -138,7 +138,9 @@ class Cluster:
             try:
                 await self._patch(f"{QUEUE_WORKERS.path(namespace, name)}/status", {"status": status})
             except ApiException as error:
-                raise _explained(error, name) from error
+                if error.status == 404 and _is_about(error, name):
+                    raise ObjectGone(name) from error
+                raise
 
     async def patch_object(
         self, namespace: str, name: str, patch: Sequence[dict[str, Any]] | dict[str, Any]
@@ -225,11 +227,13 @@ class Cluster:
     async def read_lease(self, namespace: str, name: str) -> Any:
         """Returns the V1Lease, or None if it does not exist yet. Raises one of `FAILED`."""
         try:
-            return await self._call(client.CoordinationV1Api(self._api).read_namespaced_lease, name, namespace)
+            lease = await self._call(client.CoordinationV1Api(self._api).read_namespaced_lease, name, namespace)
         except ApiException as error:
             if error.status == 404:
                 return None
             raise
+        lease.spec = lease.spec or client.V1LeaseSpec()
+        return lease
 
     async def write_lease(self, namespace: str, lease: Any, *, create: bool) -> Any:
         """Create or replace the Lease. Raises one of `FAILED`; if another replica wrote it first, ApiException 409."""
@@ -278,7 +282,7 @@ class Cluster:
 
     async def _call(self, verb: Callable[..., Any], *args: Any, **options: Any) -> Any:
         try:
-            answer = await verb(*args, _request_timeout=REQUEST_SECONDS, **options)
+            answer = await answer_of(verb(*args, _request_timeout=REQUEST_SECONDS, **options))
         except FAILED as error:
             self._on_failure(failure_of(error))
             if isinstance(error, ApiException) and error.status == 401:

@@ -58,17 +58,20 @@ class Hold:
 
     async def set(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """One try. Returns the object as it is now. Raises `ObjectGone` or one of `cluster.FAILED`."""
-        return body if is_held(body) or is_deleted(body) else await self._patched(holding(body))
+        return body if is_held(body) or is_deleted(body) else await self._patched(body, holding(body))
 
     async def remove(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """One try. Returns the object as it is now. Raises `ObjectGone` or one of `cluster.FAILED`."""
-        return await self._patched(releasing(body)) if is_held(body) else body
+        return await self._patched(body, releasing(body)) if is_held(body) else body
 
-    async def _patched(self, patch: Patch) -> Mapping[str, Any]:
+    async def _patched(self, known: Mapping[str, Any], patch: Patch) -> Mapping[str, Any]:
+        version = known["metadata"].get("resourceVersion")
         try:
             return await self._cluster.patch_object(self._namespace, self._name, patch)
-        except StalePatch:
+        except StalePatch as stale:
             body = await self._cluster.read_object(self._namespace, self._name)
             if body is None or body["metadata"].get("uid") != self._uid:
                 raise ObjectGone(self._name) from None
+            if stale.__cause__ is not None and body["metadata"].get("resourceVersion") == version:
+                raise stale.__cause__ from None  # the object is as we know it: the patch itself is refused
             return body

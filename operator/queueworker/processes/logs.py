@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -42,6 +43,17 @@ _STANDARD = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "color_m
 _KOPF_OBJECT, _KOPF_OWN = "k8s_ref", {"k8s_ref", "k8s_skip", "settings"}
 
 
+MAX_MESSAGE_CHARS = 8192
+"""Of one message: it may name a task by an id of any length."""
+# A message may quote the answer of a peer, which must be able neither to forge a log line nor to move a cursor.
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != ord("\t")}
+_ESCAPED = _CONTROLS | {ord("\n"): "\\n", ord("\r"): "\\r", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+
+
+def _bounded(message: str) -> str:
+    return message if len(message) <= MAX_MESSAGE_CHARS else f"{message[:MAX_MESSAGE_CHARS]}…"
+
+
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
     found = {k: v for k, v in record.__dict__.items() if k not in _STANDARD and k not in _KOPF_OWN}
     reference = record.__dict__.get(_KOPF_OBJECT)
@@ -62,12 +74,15 @@ class JsonFormatter(logging.Formatter):
             "time": _time(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _bounded(record.getMessage()),
             **_fields(record),
         }
         if record.exc_info:
             event["exception"] = self.formatException(record.exc_info)
-        line = orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode("utf-8", "replace")
+        try:
+            line = orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode("utf-8", "replace")
+        except TypeError:  # half a surrogate pair, or an integer above 64 bits
+            line = json.dumps(event, default=str)
         return without_credentials(line)
 
 
@@ -85,8 +100,7 @@ class TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         fields = "".join(f" {name}={value}" for name, value in _fields(record).items())
-        # A message may quote the answer of a peer, which must not be able to forge a log line.
-        return (super().formatMessage(record) + fields).replace("\n", "\\n").replace("\r", "\\r")
+        return _bounded(super().formatMessage(record) + fields).translate(_ESCAPED)
 
 
 class ColourFormatter(TextFormatter):

@@ -274,6 +274,24 @@ async def test_the_release_is_tried_again_until_it_is_done() -> None:
         assert third[-1] == {"op": "remove", "path": "/metadata/finalizers/0"}, "as the object was read again"
 
 
+def refused() -> StalePatch:
+    """As a validation or a webhook refuses a patch, which looks like a test of the patch that failed."""
+    error = StalePatch()
+    error.__cause__ = ApiException(status=422, reason="Unprocessable Entity")
+    return error
+
+
+async def test_a_finalizer_whose_removal_is_refused_is_named_in_the_log_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(body(FIRST)) as run:
+        await run.has_written("Routing")
+        run.cluster.patch_errors = [refused(), refused()]
+        run.cluster.found = deleted(FIRST, FINALIZER)
+        run.runner.observe(deleted(FIRST, FINALIZER))
+        await run.ends()
+        assert len(run.cluster.patches) == 3
+    assert caplog.text.count("the finalizer cannot be removed yet: 422 Unprocessable Entity") == 1
+
+
 async def test_the_end_of_the_term_does_not_wait_for_a_release_that_is_refused() -> None:
     async with running(body(FIRST)) as run:
         await run.has_written("Routing")

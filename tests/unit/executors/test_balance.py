@@ -8,11 +8,11 @@ import pytest
 
 from bench.balance import mean_wait_of_two_choices
 from bench.simulation import Kind, Run, Simulation
-from queueworker.resource.spec import StickyKey
+from queueworker.resource.spec import StickyKey, Strategy
 from queueworker.routing.executors.strategies import Sticky
 from queueworker.routing.wire.task import Task
 
-ALL = ("Random", "RoundRobin", "LeastLoaded", "Weighted", "Sticky")
+ALL = tuple(Strategy)
 
 
 def simulate(kinds: list[Kind], strategy: str, load: float, tasks: int = 4000, **executors: object) -> Run:

@@ -131,6 +131,7 @@ def test_a_changed_check_applies_at_once() -> None:
         (0, 4),
         (-1, 4),
         ("2", 4),
+        (2.0, 2),
         (2.5, 4),
         (b"<html>", 4),
         (b"[]", 4),
@@ -168,6 +169,25 @@ def test_without_concurrency_an_executor_has_the_slots_that_it_advertises_or_one
         world.set_pool(1)
         world.advance(0.1)
         assert world.shown().capacity == capacity
+
+
+@pytest.mark.parametrize("silence", [Broken("reset"), TimedOut("late"), Answer(503, b"starting"), Answer(502, b"")])
+def test_a_capacity_that_was_not_answered_is_asked_for_again(silence: Answer | TransportError) -> None:
+    with PoolWorld(0, {"concurrency": None}) as world:
+        world.transport.capacity["executor-0"] = silence
+        world.set_pool(1)
+        world.advance(20)
+        asked = [call.at for call in world.transport.calls if call.url.endswith("/capacity")]
+        assert len(asked) == 1, "each question may take as long as a health check"
+        world.transport.capacity["executor-0"] = 4
+        world.advance(20)
+        assert world.shown().capacity == 4
+
+
+def test_an_executor_without_the_call_is_asked_for_its_capacity_once() -> None:
+    with PoolWorld(1, {"concurrency": None}) as world:
+        world.advance(120)
+        assert [call.url for call in world.transport.calls].count("http://executor-0/capacity") == 1
 
 
 def test_a_capacity_that_was_of_no_use_is_asked_for_when_concurrency_changes() -> None:

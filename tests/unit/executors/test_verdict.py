@@ -152,7 +152,7 @@ def test_a_result_that_says_running_is_not_the_end_of_the_task() -> None:
         (b'{"status": 200}', 'answered without a known status: {"status": 200}'),
         (b'{"status": "completed", "eval_id": "b"}', "answered with the result of another task, 'b'"),
         (b'{"status": "running", "eval_id": "b"}', "answered with the result of another task, 'b'"),
-        (b"[" * 100_000, "answered no JSON: " + "[" * 300 + "…"),
+        (b"[" * 100_000, "answered JSON that is nested too deeply: " + "[" * 300 + "…"),
     ],
 )
 def test_200_without_a_result_of_the_task_is_the_executors_fault_and_the_task_may_have_run(
@@ -177,3 +177,12 @@ def test_the_fault_that_status_and_events_show_holds_no_text_of_the_answer(statu
     assert isinstance(verdict, Failure)
     assert "intranet" not in verdict.reason
     assert "intranet" in verdict.error
+
+
+def test_a_result_that_is_nested_too_deeply_is_not_the_executors_fault() -> None:
+    """As a result that is too large: the task made it, and five of them must not eject a sound executor."""
+    body = b'{"eval_id":"a","status":"completed","output":%b%b}' % (b"[" * 100_000, b"]" * 100_000)
+    verdict = classify(Answer(200, body), NAME, "a")
+    assert isinstance(verdict, Failure)
+    assert (verdict.kind, verdict.reason, verdict.ambiguous) == (Kind.TOO_LARGE, "", True)
+    assert verdict.error.startswith("executor executor-1 answered JSON that is nested too deeply")

@@ -26,7 +26,8 @@ def ids(backlog: Backlog) -> list[object]:
 
 
 def test_a_record_is_read_back_as_it_was_and_its_task_to_the_byte() -> None:
-    kept = FailedTask("a", "oops", 2, "executor-1", 12.346, QUEUE, True, 9, b'{"a":[1]}')
+    task = b'{ "n":123456789012345678901234567890,"f":1.10,"k":1,"k":2,"t":1e400,"u":"\xc3\xa9" }'
+    kept = FailedTask("a", "oops", 2, "executor-1", 12.346, QUEUE, True, len(task), task)
     assert decode("a", kept.encode()) == kept
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from typing import Any
@@ -46,6 +47,21 @@ def test_a_message_cannot_forge_a_second_line() -> None:
     line = TextFormatter().format(record("queue answered %s", "x\n2026-01-01 ERROR forged", peer="a"))
     assert "\n" not in line
     assert line.endswith("WARNING queueworker.test: queue answered x\\n2026-01-01 ERROR forged peer=a")
+
+
+def test_a_message_cannot_move_the_cursor_of_a_terminal() -> None:
+    line = TextFormatter().format(record("task %s failed", "a\x1b[2J\x07\x9b\u2028\u2029\tb é"))
+    assert line.endswith("task a\\x1b[2J\\x07\\x9b\\u2028\\u2029\tb é failed")
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])
+def test_a_line_is_bounded_whatever_it_names(formatter: logging.Formatter) -> None:
+    assert len(formatter.format(record("task %s failed", "x" * 1_000_000))) < 10_000
+
+
+def test_half_a_surrogate_pair_is_logged_as_json_all_the_same() -> None:
+    line = JsonFormatter().format(record("task a failed: %s", "half \ud83d"))
+    assert json.loads(line)["message"].startswith("task a failed: half")
 
 
 @pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])

@@ -52,10 +52,16 @@ def test_a_200_that_is_no_task_is_somebody_elses(body: bytes) -> None:
         read_poll(200, body)
 
 
-def test_a_task_that_was_cut_off_is_unreadable() -> None:
+def test_a_task_that_was_cut_off_before_its_id_is_unreadable() -> None:
     with pytest.raises(ForeignAnswer) as caught:
-        read_poll(200, TASK[:-3])
+        read_poll(200, b'{"code":"print(1)","eval_')
     assert caught.value.cause is LossCause.UNREADABLE
+
+
+def test_a_task_that_was_cut_off_after_its_id_can_be_reported() -> None:
+    with pytest.raises(InvalidTask) as caught:
+        read_poll(200, TASK[:-3])
+    assert caught.value.eval_id == "a"
 
 
 def test_a_refused_key_costs_no_task() -> None:

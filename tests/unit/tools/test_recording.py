@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as ET
 
-from tools.recording import COLUMNS, LAST_FRAME_SECONDS, ROWS, SPEED, Sample, Terminal, frames
+from tools.recording import LAST_FRAME_SECONDS, ROWS, SPEED, Sample, frames
+from tools.terminal import COLUMNS, Terminal
 from tools.terminal_svg import Frame, Run, animation
 
 HELLO = (Run(0, "hello", "green", bold=True),)
@@ -42,6 +43,13 @@ def test_the_picture_shows_each_frame_at_its_time_and_stores_equal_lines_once() 
     assert len(list(picture.iter(f"{SVG}use"))) == 3
     assert "animation: film 4s steps(1, end) infinite" in text
     assert re.findall(r"^([\d.]+%)", text, re.MULTILINE) == ["0.000%", "25.000%"]
+
+
+def test_the_frame_in_the_middle_is_shown_where_nothing_moves() -> None:
+    text = animation([Frame((HELLO,), 1), Frame((WORLD,), 1), Frame((HELLO,), 1)], COLUMNS, 1, "A title")
+    height = float(ET.fromstring(text).attrib["viewBox"].split()[3])
+    assert f'<g id="film" transform="translate(0 {-height:g})">' in text
+    assert "#film { animation: none }" in text
 
 
 def test_the_picture_needs_nothing_from_elsewhere() -> None:

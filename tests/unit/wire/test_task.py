@@ -21,7 +21,7 @@ from queueworker.routing.wire.outcome import (
     report_body,
     running_event,
 )
-from queueworker.routing.wire.reading import InvalidAnswer, describe, excerpt
+from queueworker.routing.wire.reading import InvalidAnswer, TooDeep, describe, excerpt
 from queueworker.routing.wire.task import InvalidTask, execute_body, parse_task, path_id
 
 
@@ -43,6 +43,42 @@ def test_a_task_that_cannot_be_reported_has_no_id_in_the_error(eval_id: Any) -> 
     with pytest.raises(InvalidTask) as caught:
         parse_task(orjson.dumps({"eval_id": eval_id, "code": "x"}))
     assert caught.value.eval_id is None
+
+
+@pytest.mark.parametrize("eval_id", ["x" * 40_000, "half \ud83d"])
+def test_an_id_that_no_url_can_hold_is_named_by_its_length(eval_id: str) -> None:
+    with pytest.raises(InvalidTask, match=rf"no URL can hold \({len(eval_id):,} characters\)") as caught:
+        parse_task(json.dumps({"eval_id": eval_id, "code": "x"}).encode())
+    assert caught.value.eval_id is None
+
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"eval_id":"a","code":"x","more":%b}' % DEEP,
+        b'{"eval_id":"a","code":"x',
+        b'{"eval_id":"a","code":"x",}',
+        b'{"eval_id":"a","code":"x"}{}',
+        b'{"eval_id":"a","code":"x"}\0',
+        b'\xef\xbb\xbf { "eval_id" : "a" , code}',
+    ],
+)
+def test_a_task_that_nobody_can_read_is_reported_by_the_id_that_it_begins_with(body: bytes) -> None:
+    with pytest.raises(InvalidTask, match="not JSON that can be read") as caught:
+        parse_task(body)
+    assert caught.value.eval_id == "a"
+    assert "code" not in str(caught.value), "the text of an answer is not for the status"
+
+
+@pytest.mark.parametrize("sign", [b"", b"-"])
+def test_an_integer_that_python_does_not_read_is_an_infinity(sign: bytes) -> None:
+    body = b'{"eval_id":"a","code":"x","timeout":%b%b}' % (sign, b"9" * 5000)
+    task = parse_task(body)
+    assert task is not None
+    assert task.timeout == (None if sign else 86_400)
 
 
 @pytest.mark.parametrize("fields", [{}, {"code": None}, {"code": 1}, {"code": ["x"]}])
@@ -269,7 +305,6 @@ def test_a_timeout_is_always_in_bounds(number: str) -> None:
         b"[" * 100_000,
         b'{"status":NaN,"a":' + b"[" * 600 + b"]" * 600 + b"}",
         b'{"status":' + b"[" * 100_000,
-        b'{"status": ' + b"9" * 10_000 + b"}",
     ],
 )
 def test_json_that_exhausts_a_reader_is_invalid(body: bytes) -> None:
@@ -283,3 +318,13 @@ def test_json_that_exhausts_a_reader_is_invalid(body: bytes) -> None:
 )
 def test_status_shows_the_kind_and_length_of_a_body_and_not_its_text(body: bytes, shown: str) -> None:
     assert describe(body) == shown
+
+
+def test_an_error_with_half_a_surrogate_pair_is_text_that_can_be_written() -> None:
+    outcome = outcome_of(parse_own_result(rb'{"eval_id":"a","status":"failed","error":"half \ud83d"}', "a"))
+    assert outcome.error == "half \ufffd"
+
+
+def test_a_result_that_is_nested_too_deeply_says_so() -> None:
+    with pytest.raises(TooDeep, match="nested too deeply"):
+        parse_own_result(b'{"eval_id":"a","status":"completed","output":%b}' % DEEP, "a")

@@ -10,10 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 from typing import TYPE_CHECKING
 
-import orjson
 from redis.exceptions import RedisError
 
 from queueworker.routing.aio import cancelled
@@ -22,6 +20,7 @@ from queueworker.routing.journal.redis_client import connect
 from queueworker.routing.limits import KIB, MIB
 from queueworker.routing.wire.outcome import CHANNEL_COMPLETED, CHANNEL_FAILED, Outcome
 from queueworker.routing.wire.published import Published, parse_published
+from queueworker.routing.wire.reading import id_at_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,8 +36,6 @@ MAX_RECONNECT_SECONDS = 1.0
 SILENCE_SECONDS = 5.0
 # What an event may hold beside a result of the largest size.
 EVENT_ROOM_BYTES = 64 * KIB
-# The usual beginning of an event: it tells whose event it is without reading the rest.
-_HEAD = re.compile(rb'\s*\{\s*"eval_id"\s*:\s*("[^"\\\x00-\x1f\x80-\xff]*")')
 
 
 class AsyncOutcomes:
@@ -105,10 +102,11 @@ class AsyncOutcomes:
                     self._settled.set()
                     failures = 0
                     await self._receive(pubsub)
-            except (RedisError, OSError) as error:
+            except Exception as error:  # whatever it is: outcomes must be heard again
                 failures += 1
                 if failures == 1:
-                    log.warning("subscription to the outcome channels broke: %s", error)
+                    known = isinstance(error, RedisError | OSError)
+                    log.warning("subscription to the outcome channels broke: %s", error, exc_info=not known)
                     if self._settled.is_set():
                         self._unsettle()
             finally:
@@ -135,11 +133,11 @@ class AsyncOutcomes:
     def _take(self, channel: str, payload: bytes) -> None:
         if not self._subscribers:
             return
-        head = _HEAD.match(payload)
-        if head is not None and orjson.loads(head[1]) not in self._subscribers:
+        eval_id = id_at_start(payload)
+        if eval_id is not None and eval_id not in self._subscribers:
             return  # of another router's task; it may be large
         if len(payload) > self.max_body_bytes + EVENT_ROOM_BYTES:
-            published = None if head is None else Published(orjson.loads(head[1]), self._too_large(len(payload)))
+            published = None if eval_id is None else Published(eval_id, self._too_large(len(payload)))
         else:
             published = parse_published(channel, payload)
         future = None if published is None else self._subscribers.get(published.eval_id)

@@ -27,10 +27,10 @@ class Executor:
     """
 
     __slots__ = (
-        "advertised_capacity", "available", "available_index", "away_since", "capacity", "completes_async",
-        "cooldown_timer", "counted", "ejected_until", "ejection_reason", "ejection_timer", "endpoint", "execute_url",
-        "failures", "free", "health", "health_loop", "in_flight", "last_check", "last_failures", "last_success",
-        "leaving", "name", "probe", "running", "silent", "warming_since",
+        "advertised_capacity", "available", "available_index", "away_since", "capacity", "capacity_due",
+        "completes_async", "cooldown_timer", "counted", "ejected_until", "ejection_reason", "ejection_timer",
+        "endpoint", "execute_url", "failures", "free", "health", "health_loop", "in_flight", "last_check",
+        "last_failures", "last_success", "leaving", "name", "probe", "running", "silent", "warming_since",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, concurrency: int | None) -> None:
@@ -40,7 +40,9 @@ class Executor:
         self.capacity = concurrency or 1
         """Tasks that it may run at once now: `concurrency`, what it advertises, or fewer while it warms up."""
         self.advertised_capacity: int | None = None
-        """`max_concurrent` of its answer to `/capacity`; 0 when there is no such answer, None before it is asked."""
+        """`max_concurrent` of its answer to `/capacity`; 0 when it has no such call, None while it is not known."""
+        self.capacity_due = float("-inf")
+        """When it is to be asked again, after it did not answer; until then it is left alone."""
         self.in_flight = 0
         """Slots in use: by tasks, and by slots that cool down after failed tasks."""
         self.running = 0

@@ -7,13 +7,11 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-import orjson
-
 from queueworker.resource.executors_spec import MAX_CONCURRENCY
 from queueworker.routing.aio import cancelled
 from queueworker.routing.executors.health import period
 from queueworker.routing.http.transport import TimedOut, TooLarge, TransportError
-from queueworker.routing.wire.reading import describe, excerpt
+from queueworker.routing.wire.reading import describe, excerpt, read_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,6 +23,11 @@ if TYPE_CHECKING:
     from queueworker.routing.limits import Limits
 
 log = logging.getLogger(__name__)
+
+CAPACITY_RETRY_SECONDS = 30.0
+"""Time to the next question for a capacity that was not answered: each may take as long as a check's timeout."""
+# Answers of a server that is not up yet, or of a gateway in front of it. Others say that there is no such call.
+_NO_WORD_ON_CAPACITY = frozenset({408, 425, 429, *range(500, 600)}) - {501}
 
 
 class HealthChecks:
@@ -115,8 +118,8 @@ class HealthChecks:
             return False
         executor.last_success = self._clock()
         # With one slot, or before the executor can get a task, the capacity is of no use.
-        unknown = not executor.health.healthy or executor.advertised_capacity is None
-        if unknown and self.spec.concurrency != 1:
+        unknown = executor.advertised_capacity is None and self._clock() >= executor.capacity_due
+        if (unknown or not executor.health.healthy) and self.spec.concurrency != 1:
             await self._ask_capacity(executor)
         if executor.health.succeeded(check.success_threshold):
             self._on_flip(executor)
@@ -139,15 +142,26 @@ class HealthChecks:
 
     async def _ask_capacity(self, executor: Executor) -> None:
         """Only some executors have `/capacity`. It is their number of slots, or lowers what `concurrency` allows."""
-        capacity = 0
         url = f"{executor.endpoint.url}/capacity"
         timeout = self.spec.health_check.timeout_seconds
+        capacity: int | None = None
         try:
             status, body = await self._transport.get(url, timeout, limit=self._max_body_bytes)
-            value = orjson.loads(body).get("max_concurrent") if status == 200 else None
-            if isinstance(value, int) and not isinstance(value, bool):
-                capacity = min(max(value, 0), MAX_CONCURRENCY)
-        except (TransportError, orjson.JSONDecodeError, AttributeError):
+            if status not in _NO_WORD_ON_CAPACITY:
+                capacity = _capacity(body) if status == 200 else 0
+        except TooLarge:
+            capacity = 0
+        except TransportError:
             pass
+        if capacity is None:
+            executor.capacity_due = self._clock() + CAPACITY_RETRY_SECONDS
         executor.advertised_capacity = capacity
         self._on_capacity(executor)
+
+
+def _capacity(body: bytes) -> int:
+    """`max_concurrent` of an answer to `/capacity`; 0 when it does not say."""
+    value = (read_object(body) or {}).get("max_concurrent")
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        return 0
+    return int(min(max(value, 0), MAX_CONCURRENCY))

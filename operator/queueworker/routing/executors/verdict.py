@@ -8,7 +8,7 @@ from enum import Enum, auto
 from queueworker.routing.http.transport import Answer, NotSent, TimedOut, TooLarge, TransportError
 from queueworker.routing.limits import MIB
 from queueworker.routing.wire.outcome import Outcome, Result, outcome_of, parse_own_result
-from queueworker.routing.wire.reading import InvalidAnswer, describe, excerpt
+from queueworker.routing.wire.reading import InvalidAnswer, TooDeep, describe, excerpt, id_at_start
 
 
 class Kind(Enum):
@@ -23,7 +23,7 @@ class Kind(Enum):
     FAULT = auto()
     """The executor is to blame, and the task may have run."""
     TOO_LARGE = auto()
-    """A result above the limit: the task has run, and the executor is not to blame."""
+    """A result above a limit, of bytes or of nesting: the task has run, and the executor is not to blame."""
     NOT_SENT = auto()
     """The executor never saw the request."""
     BROKEN = auto()
@@ -92,6 +92,8 @@ def classify(answer: Answer | TransportError, executor: str, eval_id: str) -> Ve
     try:
         result = parse_own_result(answer.body, eval_id)
     except InvalidAnswer as error:
+        if isinstance(error, TooDeep) and id_at_start(answer.body) == eval_id:
+            return Failure(Kind.TOO_LARGE, f"executor {executor} {error}")
         return Failure(
             Kind.FAULT,
             f"executor {executor} {error}",

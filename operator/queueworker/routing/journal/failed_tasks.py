@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import orjson
 
 from queueworker.routing.wire.reading import write_for_all
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from queueworker.routing.limits import Limits
 
 NO_TASK = b"null"
+_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 # The last three KEYS are those of `keys`. Redis looks at its memory before the first write of a script only, so a
 # record is written whole or not at all.
@@ -138,7 +140,9 @@ class FailedTask:
 def decode(eval_id: str, raw: bytes) -> FailedTask:
     """A record that cannot be read has an error that says so: a person may want to see it, and nobody can send it."""
     try:
-        data = orjson.loads(raw)
+        fields = _decoder.decode(raw)
+        task = bytes(fields.pop("task"))  # byte for byte: numbers are not read, and so not written in another way
+        data = {name: orjson.loads(bytes(value)) for name, value in fields.items()}
         return FailedTask(
             eval_id=eval_id,
             error=str(data["error"]),
@@ -148,9 +152,9 @@ def decode(eval_id: str, raw: bytes) -> FailedTask:
             queue_url=str(data["queue"]),
             ambiguous=bool(data["ambiguous"]),
             task_bytes=int(data["task_bytes"]),
-            task=orjson.dumps(data["task"]),
+            task=task,
         )
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         return FailedTask(eval_id, f"the record cannot be read: {error!r}", 0, "", 0.0, "", False, 0, NO_TASK)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from queueworker.routing.backoff import exponential
-from queueworker.routing.http.transport import TransportError
+from queueworker.routing.http.transport import Broken, TransportError
 from queueworker.routing.queue.answers import Reply, read_depth, read_look_up, read_report
 from queueworker.routing.snapshot import LinkReason
 from queueworker.routing.wire.outcome import Outcome, report_body
@@ -64,6 +64,7 @@ class Reporter:
         self._limits = limits
         self._taken = 0
         self._refusals_in_a_row = 0
+        self._asking: asyncio.Future[Answer | None] | None = None
 
     @property
     def all_refused(self) -> bool:
@@ -89,7 +90,9 @@ class Reporter:
         eval_id = report.eval_id
         while True:
             answer = await self._send(report, on_failure)
-            reply = read_report(answer.status, answer.body, completed=report.outcome.completed)
+            reply = Reply.NOT_NOW
+            if not isinstance(answer, TransportError):
+                reply = read_report(answer.status, answer.body, completed=report.outcome.completed)
             if reply is Reply.TAKEN:
                 self._count_taken()
                 return report.outcome
@@ -100,13 +103,9 @@ class Reporter:
             self._count_refusal(report, reply, answer)
             if self._is_hopeless(report, reply):
                 if not report.outcome.completed:
-                    log.error(
-                        *("queue %s takes no report of task %s: it answered %d", self._exchange.url),
-                        *(eval_id, answer.status),
-                    )
+                    log.error("queue %s takes no report of task %s: %s", self._exchange.url, eval_id, _shape(answer))
                     return report.outcome
-                error = f"queue refused the result with {answer.status}: {excerpt(answer.body)}"
-                report.become_failure(error, self._taken)
+                report.become_failure(_refusal(answer), self._taken)
                 continue
             on_failure()
             await self._wait(exponential(report.refusals, RETRY_FIRST_SECONDS, RETRY_MAX_SECONDS))
@@ -118,8 +117,8 @@ class Reporter:
         self._exchange.signs_of_life += depth is not None
         return depth
 
-    async def _send(self, report: _Report, on_failure: Callable[[], None]) -> Answer:
-        """The answer to one report, once there is one."""
+    async def _send(self, report: _Report, on_failure: Callable[[], None]) -> Answer | Broken:
+        """The answer to one report, once there is one; or why it has none, if only this report has none."""
         exchange, backoff = self._exchange, self._exchange.backoff
         path = f"/tasks/{path_id(report.eval_id)}/{'complete' if report.outcome.completed else 'fail'}"
         while True:
@@ -127,8 +126,14 @@ class Reporter:
                 on_failure()
                 await backoff.acquire()
             epoch = backoff.epoch
+            answer: Answer | Broken
             try:
-                answer = await exchange.post(path, report_body(report.outcome), REPORT_TIMEOUT_SECONDS)
+                try:
+                    answer = await exchange.post(path, report_body(report.outcome), REPORT_TIMEOUT_SECONDS)
+                except Broken as error:
+                    if not await self._answers():
+                        raise
+                    answer = error
             except TransportError as error:
                 exchange.unreachable(epoch, error)
             except BaseException:
@@ -137,6 +142,16 @@ class Reporter:
             else:
                 exchange.answered()
                 return answer
+
+    async def _answers(self) -> bool:
+        """Whether somebody answers at the queue's address now. Those who ask at once share one request.
+
+        After a report that broke: what stands in between may cut off this one each time (for its size, or its text).
+        It is a refusal then, and must not hold up everybody else as an outage does.
+        """
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(self._exchange.ask("/status"))
+        return await asyncio.shield(self._asking) is not None
 
     async def _is_unknown(self, report: _Report) -> bool:
         """After a 404 that may be somebody else's: whether the queue itself has no such task.
@@ -165,13 +180,13 @@ class Reporter:
         if self._exchange.link.reason is LinkReason.CONNECTION_FAILED:
             self._exchange.set_link(LinkReason.CONNECTED)
 
-    def _count_refusal(self, report: _Report, reply: Reply, answer: Answer) -> None:
+    def _count_refusal(self, report: _Report, reply: Reply, answer: Answer | Broken) -> None:
         report.refusals += 1
         self._refusals_in_a_row += 1
         if not report.stuck:
             report.stuck = True
             self.stuck += 1
-        what = f"{answer.status} ({describe(answer.body)}) to a report"
+        what = f"{_shape(answer)} to a report"
         if reply is Reply.KEY_REFUSED:
             self._exchange.key_refused(what)
         else:
@@ -181,3 +196,17 @@ class Reporter:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay):  # wait_for may swallow a cancellation before Python 3.12
                 await self._exchange.key_changed.wait()
+
+
+def _shape(answer: Answer | Broken) -> str:
+    """An answer without its text, or why there is none."""
+    if isinstance(answer, TransportError):
+        return f"nothing whole ({answer})"
+    return f"{answer.status} ({describe(answer.body)})"
+
+
+def _refusal(answer: Answer | Broken) -> str:
+    """The error of a task whose result was refused."""
+    if isinstance(answer, TransportError):
+        return f"queue gave no answer to the result: {answer}"
+    return f"queue refused the result with {answer.status}: {excerpt(answer.body)}"

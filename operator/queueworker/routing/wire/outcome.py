@@ -7,7 +7,14 @@ from typing import Any, NamedTuple
 import msgspec
 import orjson
 
-from queueworker.routing.wire.reading import InvalidAnswer, excerpt, read_leniently, read_strictly, write_for_all
+from queueworker.routing.wire.reading import (
+    InvalidAnswer,
+    cleaned,
+    excerpt,
+    read_leniently,
+    read_strictly,
+    write_for_all,
+)
 
 CHANNEL_COMPLETED = "evaluation:completed"
 CHANNEL_FAILED = "evaluation:failed"
@@ -56,15 +63,15 @@ STATUSES = ("completed", "failed", "timeout", "killed", "running")
 
 
 def parse_result(body: bytes) -> Result:
-    """The executor's result object. Raises `InvalidAnswer`."""
+    """The executor's result object. Raises `InvalidAnswer`, or `TooDeep`."""
     try:
         result = read_strictly(body, _decoder)
         result.raw = body
     except (ValueError, RecursionError):
         try:
-            value = read_leniently(body)
+            value = cleaned(read_leniently(body))
         except InvalidAnswer as error:
-            raise InvalidAnswer(f"answered {error}") from error
+            raise type(error)(f"answered {error}") from error
         if not isinstance(value, dict):
             raise InvalidAnswer(f"answered no result object: {excerpt(body)}") from None
         result = Result(raw=write_for_all(value))

@@ -48,7 +48,7 @@ def parse_published(channel: str, payload: bytes) -> Published | None:
         try:
             payload = write_for_all(read_leniently(payload))
             fields = _decoder.decode(payload)
-        except (InvalidAnswer, ValueError):
+        except (InvalidAnswer, ValueError, RecursionError):
             return None
     if not isinstance(fields.eval_id, str):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, TypeVar
 
 import msgspec
@@ -11,10 +12,17 @@ import orjson
 
 Fields = TypeVar("Fields")
 _EXCERPT_CHARS = 300
+# Python reads and writes no longer integers, because that takes a time that grows with the square of their length.
+_MAX_DIGITS = 4300
+_ID_AT_START = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*"eval_id"\s*:\s*"([^"\\\x00-\x1f\x80-\xff]*)"')
 
 
 class InvalidAnswer(Exception):
     """An answer is not what docs/wire.md says. The message shows how it begins."""
+
+
+class TooDeep(InvalidAnswer):
+    """JSON that is nested more deeply than we, and most libraries, can read."""
 
 
 def excerpt(body: bytes) -> str:
@@ -36,24 +44,42 @@ def read_strictly(body: bytes, decoder: msgspec.json.Decoder[Fields]) -> Fields:
 
 def read_leniently(body: bytes) -> Any:
     """What `json.loads` makes of a body: half surrogate pairs, NaN, control characters, a byte order mark are taken.
+    An integer of more than 4,300 digits is an infinity.
 
     Raises `InvalidAnswer`.
     """
     try:
-        return json.loads(body.decode("utf-8-sig", "replace"), strict=False)
-    except (ValueError, RecursionError) as error:
+        return json.loads(body.decode("utf-8-sig", "replace"), strict=False, parse_int=_integer)
+    except RecursionError as error:
+        raise TooDeep(f"JSON that is nested too deeply: {excerpt(body)}") from error
+    except ValueError as error:
         raise InvalidAnswer(f"no JSON: {excerpt(body)}") from error
 
 
-def write_for_all(value: Any) -> bytes:
-    """JSON that every library reads: half surrogate pairs become U+FFFD, NaN and the infinities null.
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _MAX_DIGITS else math.copysign(math.inf, -1 if digits[0] == "-" else 1)
 
-    Raises `InvalidAnswer` when the value is nested too deeply.
-    """
+
+def id_at_start(body: bytes) -> str | None:
+    """The `eval_id` of an object that begins with it, as most do, without reading the rest; None if it does not."""
+    found = _ID_AT_START.match(body)
+    return None if found is None else found[1].decode()
+
+
+def write_for_all(value: Any) -> bytes:
+    """JSON that every library reads, of a value as `cleaned` makes it. Raises `TooDeep`."""
     try:
-        return json.dumps(_cleaned(value), allow_nan=False, separators=(",", ":")).encode()
+        return json.dumps(cleaned(value), allow_nan=False, separators=(",", ":")).encode()
     except RecursionError as error:
-        raise InvalidAnswer("JSON that is nested too deeply") from error
+        raise TooDeep("JSON that is nested too deeply") from error
+
+
+def cleaned(value: Any) -> Any:
+    """The value with U+FFFD for half surrogate pairs, and null for NaN and the infinities. Raises `TooDeep`."""
+    try:
+        return _cleaned(value)
+    except RecursionError as error:
+        raise TooDeep("JSON that is nested too deeply") from error
 
 
 def _cleaned(value: Any) -> Any:

@@ -10,13 +10,25 @@ from urllib.parse import quote
 import msgspec
 import orjson
 
-from queueworker.routing.wire.reading import InvalidAnswer, excerpt, read_leniently, read_strictly, write_for_all
+from queueworker.routing.wire.reading import (
+    InvalidAnswer,
+    describe,
+    excerpt,
+    id_at_start,
+    read_leniently,
+    read_object,
+    read_strictly,
+    write_for_all,
+)
+from queueworker.routing.wire.trace_context import TraceContext, trace_context
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*\Z")
 
 
 # The queue checks nothing of a task but the types: a timeout may be 10^20.
 MAX_TIMEOUT_SECONDS = 86_400
+# The path of a report holds the id, and servers bound the head of a request (64 KiB at most, many of them at 8).
+MAX_ID_CHARS = 32 * 1024
 
 
 class InvalidTask(Exception):
@@ -38,6 +50,8 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     engine: str
     raw: bytes
     """The queue's whole answer: byte for byte, or written again where strict JSON libraries would refuse it."""
+    trace: TraceContext | None = None
+    """The trace that it belongs to, if it names a valid one."""
 
 
 class _TaskFields(msgspec.Struct):
@@ -46,6 +60,8 @@ class _TaskFields(msgspec.Struct):
     timeout: Any = None
     language: Any = ""
     engine: Any = ""
+    traceparent: Any = None
+    tracestate: Any = None
 
 
 _decoder = msgspec.json.Decoder(_TaskFields)
@@ -62,13 +78,12 @@ def parse_task(body: bytes) -> Task | None:
     try:
         fields = read_strictly(body, _decoder)
     except (ValueError, RecursionError):
-        value = read_leniently(body)
+        value, body = _lenient(body)
         if not value and value != 0:
             return None
         if not isinstance(value, dict):
             raise InvalidAnswer(f"no task object: {excerpt(body)}") from None
         fields = _TaskFields(**{name: value[name] for name in _TaskFields.__struct_fields__ if name in value})
-        body = write_for_all(value)
     if fields.eval_id is None and fields.code is None:
         if body.strip() == b"{}":
             return None
@@ -76,22 +91,45 @@ def parse_task(body: bytes) -> Task | None:
     return _task(fields, body)
 
 
+def _lenient(body: bytes) -> tuple[Any, bytes]:
+    """The value, and the body written again. A body that nobody can read is a task if it begins with an id."""
+    try:
+        value = read_leniently(body)
+        return value, write_for_all(value)
+    except InvalidAnswer as error:
+        eval_id = id_at_start(body)
+        if not eval_id or not _fits_a_url(eval_id):
+            raise
+        raise InvalidTask(f"the task is not JSON that can be read ({describe(body)})", eval_id) from error
+
+
 def _task(fields: _TaskFields, body: bytes) -> Task:
     eval_id, code, timeout = fields.eval_id, fields.code, fields.timeout
     if not isinstance(eval_id, str) or not _fits_a_url(eval_id):
-        kind = "text that no URL can hold" if isinstance(eval_id, str) else f"of type {type(eval_id).__name__}"
+        kind = f"of type {type(eval_id).__name__}"
+        if isinstance(eval_id, str):
+            kind = f"text that no URL can hold ({len(eval_id):,} characters)"
         raise InvalidTask(f"a task whose eval_id is {kind} can be neither run nor reported")
     if not isinstance(code, str):
         raise InvalidTask("the task has no code, or its code is not a string", eval_id)
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 1:
         timeout = None
     seconds = None if timeout is None else int(min(timeout, MAX_TIMEOUT_SECONDS))
-    return Task(eval_id, code, seconds, str(fields.language), str(fields.engine), body)
+    trace = None if fields.traceparent is None else trace_context(fields.traceparent, fields.tracestate)
+    return Task(eval_id, code, seconds, str(fields.language), str(fields.engine), body, trace)
+
+
+def trace_of(raw: bytes) -> TraceContext | None:
+    """The trace that a task belongs to, of which nothing else has to be known."""
+    fields = read_object(raw) or {}
+    return trace_context(fields.get("traceparent"), fields.get("tracestate"))
 
 
 def _fits_a_url(eval_id: str) -> bool:
     """Whether a report can name the id: "." and ".." are not path segments, and half a surrogate pair is not UTF-8."""
-    return eval_id not in {"", ".", ".."} and (eval_id.isascii() or not any("\ud800" <= c <= "\udfff" for c in eval_id))
+    if eval_id in {"", ".", ".."} or len(eval_id) > MAX_ID_CHARS:
+        return False
+    return eval_id.isascii() or not any("\ud800" <= c <= "\udfff" for c in eval_id)
 
 
 def execute_body(task: Task, timeout: int) -> bytes:
