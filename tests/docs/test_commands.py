@@ -55,6 +55,12 @@ def test_a_mark_belongs_to_the_next_block_only(tmp_path: Path) -> None:
     ]
 
 
+def test_a_block_knows_its_section(tmp_path: Path) -> None:
+    fence = "```sh\na\n```\n"
+    text = f"{fence}\n# One\n\n{fence}\nText.\n\n## Two `words`\n\nText.\n\n{fence}"
+    assert [block.section for block in page(tmp_path, text)] == ["", "One", "Two `words`"]
+
+
 def test_a_command_with_a_prompt_has_the_output_below_it(tmp_path: Path) -> None:
     (block,) = page(tmp_path, "```console\n$ one\nits output\nexit status 3\n$ two\n```\n")
     assert [(step.script, step.output, step.status) for step in block.steps] == [

@@ -113,9 +113,7 @@ def test_a_leader_that_is_deleted_hands_over_without_a_pause(team: Platform, rel
     pause = pause_while(team, "deleted", lambda: release.cluster.kubectl(*delete))
     assert release.await_leader(other_than=leader)
     release.await_ready(2)
-    if pause > MAX_PAUSE_SECONDS:
-        # Seen on a busy machine, before rivals were asked every half second for the slots that they give back.
-        pytest.xfail(f"the queue was not pulled for {pause:.1f} s")
+    assert pause <= MAX_PAUSE_SECONDS
 
 
 def test_a_rollout_of_the_operator_makes_no_pause(team: Platform, release: Release) -> None:

@@ -67,6 +67,8 @@ class Block:
     """Why it is not run; empty if it is."""
     runner: str = ""
     """The test file that runs it; empty if it needs nothing beside the repository."""
+    section: str = ""
+    """The heading above it; empty before the first one."""
 
     @property
     def name(self) -> str:
@@ -166,6 +168,7 @@ def pages(root: Path = ROOT) -> list[Path]:
 def blocks(page: Path, root: Path = ROOT) -> list[Block]:
     found: list[Block] = []
     marked = {"not run": "", "run by": ""}
+    section = before = ""
     for token in MarkdownIt().parse(page.read_text()):
         if token.type == "html_block" and (mark := _MARK.fullmatch(token.content.strip())):
             marked[mark["kind"]] = mark["said"]
@@ -173,10 +176,12 @@ def blocks(page: Path, root: Path = ROOT) -> list[Block]:
             line = token.map[0] + 1 if token.map else 0
             language = token.info.strip().split(" ")[0]
             name = page.relative_to(root).as_posix()
-            found.append(Block(name, line, language, token.content, marked["not run"], marked["run by"]))
+            found.append(Block(name, line, language, token.content, marked["not run"], marked["run by"], section))
             marked = dict.fromkeys(marked, "")
         elif token.nesting >= 0:
             marked = dict.fromkeys(marked, "")
+            section = token.content if before == "heading_open" else section
+        before = token.type
     return found
 
 
