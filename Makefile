@@ -22,6 +22,14 @@ FAST_WORKERS ?= 4
 FAULT_WORKERS ?= 6
 FAULTS = $(PYTEST) -q -rs -n $(FAULT_WORKERS) --dist loadgroup tests/faults
 
+# Their fast run tries a few examples only.
+PROPERTIES = $(addprefix tests/unit/,test_router_properties.py journal/test_journal_properties.py http/test_answer_properties.py executors/test_permit.py managed_pool/test_plan.py)
+
+# Compiled modules are kept whatever the environment says: otherwise each worker of a test run and each interpreter that
+# a test starts compiles everything again.
+export PYTHONDONTWRITEBYTECODE :=
+COMPILE = @$(BIN)/python -m compileall -q operator demo devcluster bench tools tests/support
+
 # Every target: none is a file of that name.
 .PHONY: $(shell awk -F: '/^[a-z0-9-]+:/{print $$1}' $(MAKEFILE_LIST))
 
@@ -81,6 +89,7 @@ control-plane: venv ## prepare kube-apiserver, etcd, kubectl and redis-server, a
 test: lint verify test-docs test-fast test-processes test-browser test-monitoring test-controlplane test-e2e test-faults ## run all checks and tests
 
 test-fast: venv ## run the unit and component tests
+	$(COMPILE)
 	$(PYTEST) -q -rs -n $(FAST_WORKERS) tests/unit tests/component
 
 test-docs: venv docs ## build the site, check its links, and run the command blocks of README and docs
@@ -100,8 +109,8 @@ test-monitoring: venv ## test alerts and dashboard with Debian's Prometheus, whi
 screenshots: venv ## take the pictures of the page in docs/images with Debian's Chromium
 	@$(BIN)/python -m tests.browser.pictures docs/images
 
-test-properties: venv ## search for interleavings of faults that break the router; PROPERTY_EXAMPLES=20000 searches longer
-	PROPERTY_EXAMPLES=$(or $(PROPERTY_EXAMPLES),2000) $(PYTEST) -q tests/unit/test_router_properties.py
+test-properties: venv ## search for what breaks router, journal, pool and HTTP answers; PROPERTY_EXAMPLES=20000 searches longer
+	PROPERTY_EXAMPLES=$(or $(PROPERTY_EXAMPLES),2000) $(PYTEST) -q -n $(WORKERS) $(PROPERTIES)
 
 test-controlplane: venv ## run the tests that need a real kube-apiserver
 	@$(BIN)/python -m devcluster binaries

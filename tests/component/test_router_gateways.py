@@ -15,7 +15,7 @@ from tests.support.stubs import StubExecutor, StubQueue
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-TASKS = 400
+TASKS = 120
 
 
 class Misrouted(StubExecutor):
