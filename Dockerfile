@@ -23,11 +23,12 @@ COPY pyproject.toml README.md LICENSE ./
 COPY operator ./operator
 RUN /opt/build/bin/hatchling build --target wheel --directory /dist \
     && python3 -m pip --python /opt/queueworker/bin/python install --quiet --no-compile --no-index --no-deps /dist/*.whl
-# No tests of other projects, byte code that holds no times, and one time for all files. Byte code is made here, because
-# nothing can be written at run time.
+# No tests of other projects, byte code that holds no times, and one time for all files, so that the same input makes the
+# same layer. Byte code is made here, because nothing can be written at run time, and with -f: pip imports some of the
+# packages, and compileall would keep the byte code that this leaves, which holds the time of the installation.
 ARG SOURCE_DATE_EPOCH=0
 RUN find /opt/queueworker -type d -name tests -path '*/site-packages/*' -prune -exec rm -r {} + \
-    && PYTHONHASHSEED=0 /opt/queueworker/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/queueworker/lib \
+    && PYTHONHASHSEED=0 /opt/queueworker/bin/python -m compileall -f -q --invalidation-mode unchecked-hash /opt/queueworker/lib \
     && mkdir -p /layer/opt && mv /opt/queueworker /layer/opt/ \
     && find /layer -exec touch --no-dereference --date="@${SOURCE_DATE_EPOCH}" {} +
 

@@ -9,6 +9,9 @@ BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
 AUDIT_VENV := .venv-audit
 AUDIT_STAMP := $(AUDIT_VENV)/.installed
+# make demo-worker takes the developer's environment if there is one.
+DEMO_VENV := $(if $(wildcard $(STAMP)),$(VENV),.venv-demo)
+DEMO_STAMP := $(DEMO_VENV)/.installed
 DOCS_VENV := .venv-docs
 DOCS_STAMP := $(DOCS_VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
@@ -18,6 +21,14 @@ FAST_WORKERS ?= 4
 # The cases mostly wait. Each worker takes the next case when it is free; those that take a minute come first.
 FAULT_WORKERS ?= 6
 FAULTS = $(PYTEST) -q -rs -n $(FAULT_WORKERS) --dist loadgroup tests/faults
+
+# Their fast run tries a few examples only.
+PROPERTIES = $(addprefix tests/unit/,test_router_properties.py journal/test_journal_properties.py http/test_answer_properties.py executors/test_permit.py managed_pool/test_plan.py)
+
+# Compiled modules are kept whatever the environment says: otherwise each worker of a test run and each interpreter that
+# a test starts compiles everything again.
+export PYTHONDONTWRITEBYTECODE :=
+COMPILE = @$(BIN)/python -m compileall -q operator demo devcluster bench tools tests/support
 
 # Every target: none is a file of that name.
 .PHONY: $(shell awk -F: '/^[a-z0-9-]+:/{print $$1}' $(MAKEFILE_LIST))
@@ -32,6 +43,13 @@ $(STAMP): requirements-dev.txt pyproject.toml
 	@echo "installing the pinned requirements in $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-demo/.installed: requirements-demo.txt
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@echo "installing what the demo needs in $(@D) (70 MB)"
+	@$(@D)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --require-hashes -r requirements-demo.txt
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(BENCH_STAMP): requirements-bench.txt
@@ -56,11 +74,11 @@ docs: $(DOCS_STAMP) ## build the site of docs/ in dist/site; any warning is an e
 	@$(DOCS_VENV)/bin/python -m sphinx -b html -W -n -q --keep-going docs dist/site
 	@echo dist/site/index.html
 
-demo: venv ## run the whole platform here and break it; DEMO_SECONDS=30 ends by itself, DEMO_CONTEXT=name uses your cluster
+demo: venv ## run the whole platform here and break it; DEMO_SECONDS=30 ends by itself, DEMO_NODE=1 shows it on pods
 	@$(BIN)/python -m demo
 
-demo-worker: venv ## the same without Kubernetes, which starts in seconds; DEMO_LEGACY=1 shows the legacy loop beside it
-	@$(BIN)/python -m demo --worker
+demo-worker: $(DEMO_STAMP) ## the same without Kubernetes, which starts in seconds; DEMO_LEGACY=1 shows the legacy loop beside it
+	@$(DEMO_VENV)/bin/python -m demo --worker
 
 recording: venv ## record make demo-worker as docs/images/demo.svg
 	@$(BIN)/python -m tools.recording
@@ -71,6 +89,7 @@ control-plane: venv ## prepare kube-apiserver, etcd, kubectl and redis-server, a
 test: lint verify test-docs test-fast test-processes test-browser test-monitoring test-controlplane test-e2e test-faults ## run all checks and tests
 
 test-fast: venv ## run the unit and component tests
+	$(COMPILE)
 	$(PYTEST) -q -rs -n $(FAST_WORKERS) tests/unit tests/component
 
 test-docs: venv docs ## build the site, check its links, and run the command blocks of README and docs
@@ -90,8 +109,8 @@ test-monitoring: venv ## test alerts and dashboard with Debian's Prometheus, whi
 screenshots: venv ## take the pictures of the page in docs/images with Debian's Chromium
 	@$(BIN)/python -m tests.browser.pictures docs/images
 
-test-properties: venv ## search for interleavings of faults that break the router; PROPERTY_EXAMPLES=20000 searches longer
-	PROPERTY_EXAMPLES=$(or $(PROPERTY_EXAMPLES),2000) $(PYTEST) -q tests/unit/test_router_properties.py
+test-properties: venv ## search for what breaks router, journal, pool and HTTP answers; PROPERTY_EXAMPLES=20000 searches longer
+	PROPERTY_EXAMPLES=$(or $(PROPERTY_EXAMPLES),2000) $(PYTEST) -q -n $(WORKERS) $(PROPERTIES)
 
 test-controlplane: venv ## run the tests that need a real kube-apiserver
 	@$(BIN)/python -m devcluster binaries
@@ -166,7 +185,7 @@ sbom: $(AUDIT_STAMP) ## write dist/queueworker-operator.cdx.json: the Python pac
 image: venv ## build the image with the container engine of this machine, or a private one
 	@$(BIN)/python -m tools.image build
 
-reproduce: venv ## build the image twice, and compare the digests of its layers
+reproduce: venv ## build the image from two checkouts, and compare the digests of its layers
 	@$(BIN)/python -m tools.reproduce
 
 generate: venv ## write the generated files: CRD, reference pages, environment table, metrics, README and dashboard of the chart
@@ -193,9 +212,10 @@ lock: venv ## pin the current versions of the dependencies, with hashes
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --group dev -o requirements-dev.txt
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --group demo -c requirements-dev.txt -o requirements-demo.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group bench -o requirements-bench.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group audit -o requirements-audit.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group docs -o requirements-docs.txt
 
 clean: ## delete all environments and all caches in this folder (not the binaries in ~/.cache/queueworker)
-	rm -rf $(VENV) $(BENCH_VENV) $(AUDIT_VENV) $(DOCS_VENV) dist/site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-demo $(BENCH_VENV) $(AUDIT_VENV) $(DOCS_VENV) dist/site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -10,7 +10,7 @@ from rich.markdown import Markdown
 
 from bench import page
 from bench.measure import bench
-from bench.sections import choice, comparison, executors, half_load, idle, memory, objects, profile
+from bench.sections import choice, comparison, executors, half_load, idle, memory, objects, profile, viewers
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -22,6 +22,7 @@ SECTIONS: dict[str, ModuleType] = {
     "executors": executors,
     "idle": idle,
     "memory": memory,
+    "viewers": viewers,
     "objects": objects,
     "profile": profile,
 }

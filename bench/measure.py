@@ -127,14 +127,14 @@ def bench(seconds: float, rounds: int, *, full: bool = True) -> Iterator[Bench]:
         yield Bench(stubs.build(folder), redis, seconds, rounds, warm, full=full)
 
 
-def measure(bench: Bench, contender: Contender, executors: int = EXECUTORS, rate: float = 0) -> Figure:
+def measure(bench: Bench, contender: Contender, executors: int = EXECUTORS, rate: float = 0, **env: str) -> Figure:
     """Start the contender, warm it up, measure, stop it, and check the counts. Raises `Unusable`.
 
-    `rate` is in tasks per second that arrive; 0: a task for every pull.
+    `rate` is in tasks per second that arrive; 0: a task for every pull. `env` is added to the contender's environment.
     """
     with bench.stub(executors) as stub:
         stub.rate(rate)
-        with bench.run(contender, stub) as running:
+        with bench.run(contender, stub, **env) as running:
             stub.allow(stubs.PLENTY)
             figure = _count(bench, contender, stub, running)
             if contender.pulls:

@@ -103,7 +103,9 @@ class Healths:
         begin, end = kind.away
         return Answer(503 if begin <= asyncio.get_running_loop().time() < end else 200, b"{}")
 
-    async def post(self, url: str, body: bytes, timeout: float, key: str | None = None, *, limit: int) -> Answer:
+    async def post(
+        self, url: str, body: bytes, timeout: float, key: str | None = None, *, limit: int, headers: str = ""
+    ) -> Answer:
         raise NotImplementedError
 
     async def close(self) -> None: ...

@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from demo.on_pods import start_on_pods
 from demo.processes import DemoError
-from demo.settling import settle_legacy, take_account
 from demo.show.run import perform
 from demo.show.show import Show
-from demo.stage import Observer, Stage
+from demo.stage import Stage
 from demo.starting import Options, start
 from devcluster.binaries import BinaryError
+from devcluster.node.images import ImportFailed
+from devcluster.node.node import LeftBehind, NodeError
 from devcluster.server import ControlPlaneError
+from tools.image import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
-
-    from demo.processes import Service
 
 
 def run(options: Options, seconds: float, console: Console) -> bool:
@@ -36,26 +37,21 @@ def run(options: Options, seconds: float, console: Console) -> bool:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="queueworker-demo-")))
         thread = ThreadPoolExecutor(1)
         stack.callback(thread.shutdown, cancel_futures=True)  # last: what it started ends with it
-        platform = start(stack, folder, options, console)
-        observer = Observer(platform)
-        stage = Stage(platform, observer, thread)
-        submitted = perform(Show(last_start=seconds or float("inf")), observer, stage, console)
-        account = take_account(platform, observer, stage.kills, submitted)
-        if platform.legacy is not None:
-            settle_legacy(platform, observer, console)
+        platform = (start_on_pods if options.pods else start)(stack, folder, options, console)
+        stage = Stage(platform, thread)
+        submitted = perform(Show(platform.acts, seconds or float("inf")), platform, stage, console)
+        account = platform.take_account(stage.kills, submitted, console)
         print(account, flush=True)
         for sentence in account.explanations():
             console.print(sentence, soft_wrap=not console.is_terminal)
         if not account.in_order:
-            _show_errors(platform.routers.services, console)
+            _show_errors(platform.log_lines(), console)
         console.print("stopping everything")
     return account.in_order
 
 
-def _show_errors(services: Sequence[Service], console: Console) -> None:
-    """Print the errors in the routers' logs, because the logs are deleted with their folder."""
-    logs = [log.read_text(errors="replace") for service in services for log in service.logs]
-    lines = [line for log in logs for line in log.splitlines()]
+def _show_errors(lines: Sequence[str], console: Console) -> None:
+    """Print the errors of the routers, because their logs will be deleted."""
     for line in [line for line in lines if "ERROR" in line or "Traceback" in line][-10:]:
         console.print(f"router: {line}", markup=False)
 
@@ -79,6 +75,14 @@ def main(
     worker: Annotated[
         bool, typer.Option("--worker", help="Without Kubernetes: run `queueworker worker` in place of the operator.")
     ] = False,
+    pods: Annotated[
+        bool,
+        typer.Option(
+            "--pods",
+            envvar="DEMO_NODE",
+            help="Everything as pods: this machine becomes a node (Linux, root); with a context, on that cluster.",
+        ),
+    ] = False,
     legacy: Annotated[
         bool,
         typer.Option("--legacy", envvar="DEMO_LEGACY", help="Run the loop of the legacy worker beside it, as it is."),
@@ -93,12 +97,17 @@ def main(
     """
     console = Console(highlight=False, soft_wrap=True)
     signal.signal(signal.SIGTERM, _interrupt)
-    options = Options(context=context, worker=worker, legacy=legacy, executors=executors, rate=rate)
+    if pods and (worker or legacy):
+        sys.exit("error: --pods (DEMO_NODE) has neither --worker nor --legacy (DEMO_LEGACY)")
+    options = Options(context=context, worker=worker, pods=pods, legacy=legacy, executors=executors, rate=rate)
     try:
         in_order = run(options, seconds, console)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (DemoError, BinaryError, ControlPlaneError, RuntimeError) as error:
+    except (
+        *(DemoError, BinaryError, ControlPlaneError, RuntimeError),
+        *(NodeError, LeftBehind, ImageError, ImportFailed),
+    ) as error:
         sys.exit(f"error: {error}")
     sys.exit(0 if in_order else 1)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from dataclasses import dataclass
+import time
+from dataclasses import astuple, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
@@ -13,11 +15,11 @@ from demo.show.facts import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
 LOSS_WINDOW_SECONDS = 1.0
 """A task that the queue handed out so shortly before or after the router was killed may not have reached the journal.
 It takes milliseconds; a machine under load may take longer."""
+FOLLOW_SECONDS = 0.5
 _ON_PURPOSE = "%fails on purpose%"
 
 
@@ -76,11 +78,18 @@ def stored(database: Path, prefix: str) -> Stored:
     return Stored(completed, failed, on_purpose)
 
 
-def stored_ids(database: Path, prefix: str) -> set[str]:
+def stored_ids(database: Path | str, prefix: str) -> set[str]:
     """The ids that have an outcome and begin with `prefix`."""
     query = "SELECT DISTINCT eval_id FROM events WHERE channel != 'evaluation:running' AND eval_id GLOB ?"
     with contextlib.closing(sqlite3.connect(database, timeout=10)) as connection:
         return {eval_id for (eval_id,) in connection.execute(query, (f"{prefix}-*",))}
+
+
+def follow(database: str, prefix: str) -> None:
+    """Print the counts again and again, as JSON: completed, failed, failed on purpose."""
+    while True:
+        print(orjson.dumps(astuple(stored(Path(database), prefix))).decode(), flush=True)
+        time.sleep(FOLLOW_SECONDS)
 
 
 def announced_losses(actions: Iterable[bytes], kills: Sequence[float], outcomes: set[str]) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from pathlib import Path
@@ -17,22 +18,46 @@ ROOT = Path(__file__).parents[1]
 NAMESPACE = "queueworker-demo"
 NAME = "legacy"
 INSTALL_SECONDS = 20.0
+COMMAND_SECONDS = 240.0
 
 
 class Kubectl:
+    """kubectl, and helm, with that kubeconfig."""
+
     def __init__(self, kubeconfig: str) -> None:
         self.kubeconfig = kubeconfig
-        self._binary = binaries.kubectl()
 
     def __call__(self, *args: str, text: str | None = None) -> str:
         """Run kubectl and return its output. Raises DemoError with its standard error."""
-        command = [self._binary, "--kubeconfig", self.kubeconfig, *args]
-        done = subprocess.run(
-            command, input=text, capture_output=True, text=True, check=False, timeout=90, start_new_session=True
-        )
-        if done.returncode != 0:
-            raise DemoError(f"kubectl {' '.join(args)}: {done.stderr.strip()}")
-        return done.stdout
+        return _run(self.command(*args), text)
+
+    def command(self, *args: str) -> list[str]:
+        """The command line."""
+        return [binaries.kubectl(), "--kubeconfig", self.kubeconfig, *args]
+
+    def helm(self, *args: str) -> str:
+        """Run helm, which is built the first time, and return its output. Raises BinaryError, DemoError."""
+        return _run([binaries.helm(), "--kubeconfig", self.kubeconfig, *args])
+
+
+def _run(command: list[str], text: str | None = None) -> str:
+    done = subprocess.run(
+        command,
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=COMMAND_SECONDS,
+        start_new_session=True,
+    )
+    if done.returncode != 0:
+        raise DemoError(f"{Path(command[0]).name} {' '.join(command[3:])}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def as_list(objects: list[dict[str, Any]]) -> str:
+    """A manifest of them."""
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
 
 
 def manifest(queue_url: str, redis_url: str, executor_url: str, executors: int) -> str:

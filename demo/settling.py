@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from demo.account import Account, announced_losses, stored, stored_ids
+from demo.account import stored
 from demo.show.acts import TAKEOVER_SECONDS
 
 if TYPE_CHECKING:
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from demo.local import Observer, Parts
     from demo.show.facts import Facts
-    from demo.stage import Observer, Platform
 
 SETTLE_SECONDS = 300.0
 NO_PROGRESS_SECONDS = 60.0
@@ -48,33 +48,18 @@ class Settling:
         )
 
 
-def take_account(platform: Platform, observer: Observer, kills: Sequence[float], submitted: int) -> Account:
-    """What became of each task."""
-    line = platform.line
-    outcomes = stored_ids(platform.database, line.prefix)
-    actions = line.actions.read_bytes().splitlines()
-    counts = observer.queue_account(line)
-    return Account(
-        submitted=submitted,
-        routed=counts.completed + counts.failed,
-        stored=stored(platform.database, line.prefix),
-        lost=submitted - len(outcomes),
-        announced=len(announced_losses(actions, kills, outcomes)),
-    )
-
-
-def settle_legacy(platform: Platform, observer: Observer, console: Console) -> None:
+def settle_legacy(parts: Parts, observer: Observer, console: Console) -> None:
     """Give the legacy loop some time for what it has, and print what it lost."""
-    assert platform.legacy is not None
-    line, worker = platform.legacy
+    assert parts.legacy is not None
+    line, worker = parts.legacy
     console.print(f"waiting for the legacy loop, {LEGACY_SECONDS:.0f} s at most")
     submitted = line.stop_load()
     now = progress_at = time.monotonic()
-    deadline, total, counts = now + LEGACY_SECONDS, -1, observer.queue_account(line)
+    deadline, total, counts = now + LEGACY_SECONDS, -1, observer.queue_counts(line)
     while now < deadline and (counts.handed_out < submitted or now < progress_at + IDLE_SECONDS) and total < submitted:
         time.sleep(POLL_SECONDS)
-        now, counts, before = time.monotonic(), observer.queue_account(line), total
-        total = stored(platform.database, line.prefix).total
+        now, counts, before = time.monotonic(), observer.queue_counts(line), total
+        total = stored(parts.database, line.prefix).total
         if total > before:
             progress_at = now
     worker.stop()

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from demo.kube import NAME, NAMESPACE, Kubectl, kubeconfig_of
+from demo.local import LocalPlatform, Parts
 from demo.processes import EventRedis, Line, Service
 from demo.routers import Operators, Routers, Worker
-from demo.stage import Platform
 from devcluster import binaries
 from devcluster.server import OPERATOR_ACCOUNT, ControlPlane
 
@@ -27,12 +27,13 @@ class Options:
 
     context: str = ""
     worker: bool = False
+    pods: bool = False
     legacy: bool = False
     executors: int = 3
     rate: float = 20
 
 
-def start(stack: ExitStack, folder: Path, options: Options, console: Console) -> Platform:
+def start(stack: ExitStack, folder: Path, options: Options, console: Console) -> LocalPlatform:
     """Raises DemoError, BinaryError, ControlPlaneError or RuntimeError, with what to do."""
     cluster = None if options.worker else _cluster(stack, folder, options.context, console)
     console.print("starting Redis, queue, executors, storage worker")
@@ -55,15 +56,14 @@ def start(stack: ExitStack, folder: Path, options: Options, console: Console) ->
         console.print(_commands(kubectl, operators))
     console.print(f"the page: {routers.urls[0]}/")
     legacy = _legacy(stack, folder, redis.url) if options.legacy else None
-    platform = Platform(redis, database, line, routers, legacy)
-    for each in platform.lines:
+    parts = Parts(redis, database, line, routers, legacy)
+    for each in parts.lines:
         each.start_load(options.rate)
-    return platform
+    return LocalPlatform(parts)
 
 
 def _cluster(stack: ExitStack, folder: Path, context: str, console: Console) -> tuple[Kubectl, str]:
     """The administrator's kubectl, and a kubeconfig of the operator if there is one already."""
-    console.print("preparing kube-apiserver and etcd; the first time they are built (5 minutes)")
     if context:
         return Kubectl(kubeconfig_of(context, folder)), ""
     binaries.assets()

@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import socket
+from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ def free_ports(count: int) -> list[int]:
     """Distinct ports on which nothing listens now. Raises OSError if there are too few."""
     found: list[int] = []
     share = _share(os.environ)
-    for port in random.sample(share, len(share)):
+    start = random.randrange(len(share))
+    for port in chain(share[start:], share[:start]):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
+from typing import Self
 
 PLAIN_SECONDS = 10.0
 TERMINAL_SECONDS = 0.5
-_WIDTH = 110
-
-
 _CLEAR_LINE = "\r\x1b[K"
 
 
@@ -21,13 +20,21 @@ def say(text: str) -> None:
 class Progress:
     """A long operation. `tick()`, which is called often, shows how far it is.
 
-    On a terminal one line is written over and over; elsewhere there is a line every ten seconds.
+    On a terminal one line is written over and over, and taken away at the end of the block; elsewhere there is a line
+    every ten seconds.
     """
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._started = self._said = time.monotonic()
         self._terminal = sys.stderr.isatty()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._terminal:
+            print(_CLEAR_LINE, end="", file=sys.stderr, flush=True)
 
     @property
     def seconds(self) -> float:
@@ -41,6 +48,6 @@ class Progress:
         self._said = time.monotonic()
         line = f"{self._text} … {self.seconds:.0f} s" + (f": {detail}" if detail else "")
         if self._terminal:
-            print(_CLEAR_LINE + line[:_WIDTH], end="", file=sys.stderr, flush=True)
+            print(_CLEAR_LINE + line[: shutil.get_terminal_size().columns - 1], end="", file=sys.stderr, flush=True)
         else:
             say(line)

@@ -194,15 +194,16 @@ class ControlPlane:
             end(process)
 
     def _await_ready(self) -> None:
-        progress = Progress("waiting for kube-apiserver to be ready")
-        while progress.seconds < READY_SECONDS:
-            for name, process in self._processes.items():
-                if process.poll() is not None:
-                    raise ControlPlaneError(f"{name} ended with {process.returncode}. Its log:\n{self._tail(name)}")
-            if self.ca_file.exists() and self._is_ready():
-                return
-            progress.tick()
-            time.sleep(0.1)
+        with Progress("waiting for kube-apiserver to be ready") as progress:
+            while progress.seconds < READY_SECONDS:
+                for name, process in self._processes.items():
+                    if process.poll() is not None:
+                        said = f"{name} ended with {process.returncode}. Its log:\n{self._tail(name)}"
+                        raise ControlPlaneError(said)
+                if self.ca_file.exists() and self._is_ready():
+                    return
+                progress.tick()
+                time.sleep(0.1)
         raise ControlPlaneError(f"kube-apiserver was not ready in time. Its log:\n{self._tail('kube-apiserver')}")
 
     def _is_ready(self) -> bool:

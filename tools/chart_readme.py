@@ -27,7 +27,7 @@ HEAD = """\
 
 {description}. Version {version}, for Kubernetes {kubernetes} or newer, and Helm 3 or 4.
 
-<!-- not run: needs a cluster with nodes; tests/e2e installs the chart and runs helm test -->
+<!-- not run: needs nodes, which run its pod; tests/e2e installs the chart and runs helm test -->
 ```sh
 helm install queueworker-operator charts/queueworker-operator -n queueworker-system --create-namespace \\
   --set image.repository=registry.example/queueworker-operator

@@ -25,8 +25,9 @@ import typer
 
 from devcluster.binaries import cache_folder
 from devcluster.children import die_with_parent
+from devcluster.interrupts import uninterrupted
 from devcluster.packages import PackagesMissing, need
-from queueworker.web.metrics import app_version
+from queueworker import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +52,7 @@ class ImageError(Exception):
 
 def default_tag() -> str:
     """The image that the manifests and the chart use."""
-    return f"queueworker-operator:{app_version()}"
+    return f"queueworker-operator:{__version__}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +86,11 @@ def engine() -> Iterator[Engine]:
         yield own
 
 
-def build(engine: Engine, tag: str, base: str | None = None, *, cache: bool = True) -> None:
+def build(engine: Engine, tag: str, base: str | None = None, *, checkout: Path = ROOT, cache: bool = True) -> None:
     """Build the Dockerfile. If `base` is None, its own base image is used; in a private engine, one that we make."""
     if base is None and engine.private:
         base = _ready_base(engine)
-    arguments = ["--build-arg", f"VERSION={app_version()}", "--build-arg", f"REVISION={_revision()}"]
+    arguments = ["--build-arg", f"VERSION={__version__}", "--build-arg", f"REVISION={_revision()}"]
     if base is not None:
         arguments += ["--build-arg", f"BASE_IMAGE={base}"]
     authorities = os.environ.get("SSL_CERT_FILE") or os.environ.get("PIP_CERT")
@@ -99,7 +100,7 @@ def build(engine: Engine, tag: str, base: str | None = None, *, cache: bool = Tr
         arguments.append("--no-cache")
     _say(f"building {tag}")
     started = time.monotonic()
-    engine.run("build", "--network", "host", "--tag", tag, *arguments, str(ROOT))
+    engine.run("build", "--network", "host", "--tag", tag, *arguments, str(checkout))
     if engine.private:
         engine.run("image", "prune", "--force")  # the image that had this tag before
     _say(f"built {tag} in {time.monotonic() - started:.0f} s")
@@ -172,11 +173,12 @@ def _private_engine() -> Iterator[Engine]:
             _await_engine(found, process, log)
             yield found
         finally:
-            _end(process)
-            _unmount(folder, data)
-            _remove_cgroups(cgroup)
-            if _IP_FORWARD.read_text() != forwarding:
-                _IP_FORWARD.write_text(forwarding)
+            with uninterrupted():
+                _end(process)
+                _unmount(folder, data)
+                _remove_cgroups(cgroup)
+                if _IP_FORWARD.read_text() != forwarding:
+                    _IP_FORWARD.write_text(forwarding)
 
 
 def _await_engine(engine: Engine, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -1,9 +1,13 @@
-"""The image of the demo's services, and the archive that takes both images to a node."""
+"""The image of the demo's services, and the archive that takes both images to a node.
+
+`python -m tools.platform_image` builds the operator's image and this one, and prints their names.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -11,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from devcluster import binaries
 from devcluster.progress import say
-from queueworker.web.metrics import app_version
-from tools.image import ROOT, build, default_tag
+from queueworker import __version__
+from tools.image import ROOT, EngineUnavailable, ImageError, build, default_tag, engine
 
 if TYPE_CHECKING:
     from tools.image import Engine
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 
 def platform_tag() -> str:
     """The image with queue, executor, storage worker and redis-server."""
-    return f"queueworker-platform:{app_version()}"
+    return f"queueworker-platform:{__version__}"
 
 
 def build_both(engine: Engine) -> tuple[str, str]:
@@ -52,3 +56,11 @@ def archive(engine: Engine, *tags: str) -> Path:
     unfinished.replace(path)
     say(f"saved the images in {time.monotonic() - started:.0f} s, {path.stat().st_size / 2**20:.0f} MiB")
     return path
+
+
+if __name__ == "__main__":
+    try:
+        with engine() as found:
+            print("\n".join(build_both(found)))
+    except (EngineUnavailable, ImageError) as error:
+        sys.exit(f"error: {error}")

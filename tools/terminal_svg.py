@@ -1,7 +1,8 @@
 """An animated SVG of a terminal: no script, no font from elsewhere, so it may be shown as an image.
 
 The frames are one below the other, and a CSS animation moves the one that is shown into view. Equal lines are stored
-once. Who prefers reduced motion sees the frame in the middle.
+once. The frame in the middle is shown where nothing moves: to those who prefer reduced motion, and by programs that
+know no animations.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ text {{ font: 14px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace;
 {_keyframes(frames, height)}
 }}
 @media (prefers-reduced-motion: reduce) {{
-#film {{ animation: none; transform: translateY({_short(-(len(frames) // 2) * height)}px) }}
+#film {{ animation: none }}
 }}
 </style>
 <defs>
@@ -74,7 +75,7 @@ text {{ font: 14px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace;
 </defs>
 <rect width="100%" height="100%" rx="8" fill="#11161d"/>
 <svg x="{MARGIN}" y="{MARGIN}" width="{_short(columns * CELL_WIDTH)}" height="{rows * CELL_HEIGHT}">
-<g id="film">
+<g id="film" transform="translate(0 {_short(-(len(frames) // 2) * height)})">
 {chr(10).join(shown)}
 </g>
 </svg>

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from demo.show.facts import Facts
 
+ACT_SECONDS = 30.0
+"""An act that has not healed by then is brought back all the same, and the next one may begin."""
+POD_SECONDS = 90.0
+"""The same where pods come and go: a pod that starts, and one that ends its tasks, take up to half a minute each."""
 TAKEOVER_SECONDS = 10.0
 """After this time a dead router's journal was taken over, even if nothing was in it (its lease expires after 6 s, and
 the operator's Lease after 8 s)."""
@@ -56,6 +60,8 @@ class Act:
     title: str
     steps: tuple[Step, ...]
     note: Callable[[Facts, Facts], str] = lambda _before, _now: ""
+    seconds: float = ACT_SECONDS
+    """Time that it has to heal."""
 
 
 def _always(kind: Kind, number: int = 0) -> Callable[[Facts], Command]:
@@ -75,6 +81,18 @@ def _busiest(facts: Facts) -> Command:
 
 def _executor_is_sick(_before: Facts, now: Facts) -> bool:
     return now.router is not None and not all(e.healthy for e in now.router.pool)
+
+
+def _executor_is_missing(before: Facts, now: Facts) -> bool:
+    return _executor_is_sick(before, now) or _executors(now) < _executors(before)
+
+
+def _pool_is_whole(before: Facts, now: Facts) -> bool:
+    return now.calm and _executors(now) >= _executors(before)
+
+
+def _executors(facts: Facts) -> int:
+    return len(facts.router.pool) if facts.router else 0
 
 
 def _router_is_gone(before: Facts, now: Facts) -> bool:
@@ -119,7 +137,8 @@ def _from_the_journal(before: Facts, now: Facts) -> str:
 def scaling(count: int) -> Act:
     """What + and - do."""
     step = Step(_always(Kind.SCALE, count), _pool_is(count))
-    return Act("", f"pool to {count}", f"The pool moves to {count} executors, while tasks run", (step,))
+    title = f"The pool moves to {count} executors, while tasks run"
+    return Act("", f"pool to {count}", title, (step,), seconds=POD_SECONDS)
 
 
 EXECUTOR = Act(
@@ -171,3 +190,26 @@ POOL = Act(
     ),
 )
 ACTS = (EXECUTOR, ROUTER, REDIS, QUEUE, POOL)
+"""What is shown on this machine."""
+
+EXECUTOR_POD = Act(
+    "e",
+    "pod killed",
+    "An executor's pod is deleted by force; the pool makes it again",
+    (
+        Step(_busiest, _executor_is_missing),
+        Step(_always(Kind.START_EXECUTORS), _pool_is_whole),
+    ),
+    _ran_on_it,
+    POD_SECONDS,
+)
+LEADER_POD = Act(
+    "r",
+    "leader killed",
+    "The leader's pod is deleted by force; the other replica goes on",
+    ROUTER.steps,
+    _from_the_journal,
+    POD_SECONDS,
+)
+POD_ACTS = (replace(POOL, seconds=2 * POD_SECONDS), EXECUTOR_POD, LEADER_POD)
+"""What is shown on a cluster, where Kubernetes itself brings back what is killed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 FEW_EVENTS = 20
@@ -42,6 +43,21 @@ class Router:
 
 
 @dataclass(frozen=True, slots=True)
+class Pod:
+    """`status` is what `kubectl get pods` says, `age` is in seconds."""
+
+    name: str
+    status: str
+    ready: bool
+    age: float
+    leads: bool = False
+
+    @property
+    def leaving(self) -> bool:
+        return self.status == "Terminating"
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
     """Outcomes in the storage worker's database."""
 
@@ -70,6 +86,8 @@ class Facts:
     reported: int
     stored: Stored
     legacy: Legacy | None = None
+    pods: tuple[Pod, ...] = ()
+    """On a cluster: the operator's and the platform's."""
 
     @property
     def under_way(self) -> int:
@@ -120,6 +138,28 @@ def router_from(url: str, status: dict[str, Any]) -> Router:
         in_flight=status["tasks"]["in_flight"],
         recovered=status["tasks"]["recovered"],
     )
+
+
+def pod_from(pod: dict[str, Any], leader: str, now: float) -> Pod:
+    """The pod in an answer of the API server. `leader` is the name of the one that leads, `now` Unix time."""
+    metadata, status = pod["metadata"], pod.get("status", {})
+    conditions = {found["type"]: found["status"] for found in status.get("conditions", [])}
+    return Pod(
+        name=metadata["name"],
+        status=_pod_status(metadata, status),
+        ready=conditions.get("Ready") == "True",
+        age=max(0.0, now - datetime.fromisoformat(metadata["creationTimestamp"]).timestamp()),
+        leads=metadata["name"] == leader,
+    )
+
+
+def _pod_status(metadata: dict[str, Any], status: dict[str, Any]) -> str:
+    if metadata.get("deletionTimestamp"):
+        return "Terminating"
+    states = [container.get("state", {}) for container in status.get("containerStatuses", [])]
+    found = (state.get("waiting") or state.get("terminated") or {} for state in states)
+    reasons = [reason for details in found if (reason := details.get("reason"))]
+    return str(reasons[0] if reasons else status.get("phase", "Unknown"))
 
 
 def _connected(*links: dict[str, Any]) -> bool | None:

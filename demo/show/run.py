@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from demo.show.facts import Facts
     from demo.show.show import Show
-    from demo.stage import Observer, Stage
+    from demo.stage import Platform, Stage
 
 PERIOD_SECONDS = 0.25
 LINE_SECONDS = 5.0
@@ -63,6 +63,7 @@ class Lines:
         self._begun = self._ended = 0
         self._next = 0.0
         self._over = False
+        self._pods: dict[str, str] = {}
 
     def update(self, view: View) -> None:
         show, facts = view.show, view.facts
@@ -73,12 +74,21 @@ class Lines:
         for performance in ended[self._ended :]:
             self._console.print(f"  {result(performance, ASCII)}")
         self._ended = len(ended)
+        self._print_pods({pod.name: pod.status for pod in facts.pods})
         if show.over and not self._over:
             self._over = True
             self._console.print("stopping the load and waiting for the tasks in flight")
         if facts.at >= self._next:
             self._next = facts.at + LINE_SECONDS
             self._console.print(_state(facts))
+
+    def _print_pods(self, pods: dict[str, str]) -> None:
+        """A line for each pod that has changed, as `kubectl get pods -w` prints them."""
+        for name in sorted(pods | self._pods):
+            status = pods.get(name, "gone")
+            if status != self._pods.get(name, "gone"):
+                self._console.print(f"  pod {name}: {status}")
+        self._pods = pods
 
 
 class Screen:
@@ -93,7 +103,7 @@ class Screen:
         self._live.update(Group(*draw(view, size.width, size.height, self._symbols)), refresh=True)
 
 
-def perform(show: Show, observer: Observer, stage: Stage, console: Console) -> int:
+def perform(show: Show, platform: Platform, stage: Stage, console: Console) -> int:
     """Run until the show is over and all tasks have ended. Returns how many were submitted.
 
     On Ctrl-C no act begins any more, and the one that is on is brought to its end.
@@ -101,11 +111,11 @@ def perform(show: Show, observer: Observer, stage: Stage, console: Console) -> i
     finale = Finale(stage)
     with ExitStack() as stack:
         read = stack.enter_context(keys.pressed())
-        view = View(show, observer.observe())
+        view = View(show, platform.observe(), hint=platform.hint)
         output = _output(console, stack)
         while True:
             try:
-                _turn(view, observer, stage, read())
+                _turn(view, platform, stage, read())
                 output.update(view)
                 if show.over and finale.is_over(view.facts):
                     return finale.submitted
@@ -116,8 +126,8 @@ def perform(show: Show, observer: Observer, stage: Stage, console: Console) -> i
                 show.end()
 
 
-def _turn(view: View, observer: Observer, stage: Stage, pressed: str) -> None:
-    facts = observer.observe()
+def _turn(view: View, platform: Platform, stage: Stage, pressed: str) -> None:
+    facts = platform.observe()
     view.add(facts)
     stage.check()
     for key in pressed:

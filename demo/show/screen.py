@@ -13,12 +13,14 @@ from demo.show.show import Outcome, Performance
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from demo.show.facts import Executor
+    from demo.show.facts import Executor, Pod
     from demo.show.show import Show
     from demo.show.view import View
 
-KEYS = "e executor  r router  d Redis  u queue  + - pool  space pause  q end"
+KEYS = {"e": "executor", "r": "router", "d": "Redis", "u": "queue"}
+"""What a key of an act breaks."""
 MAX_TILES = 10
+LINES_BESIDE_PODS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,13 @@ def symbols_for(encoding: str, environ: Mapping[str, str]) -> Symbols:
 def draw(view: View, width: int, height: int, symbols: Symbols) -> list[Text]:
     """The lines of the screen. Where it is low, empty lines go first, then the oldest acts."""
     head = [*_title(view, width), Text(), _act(view.show, symbols), Text(), *_counts(view, width, symbols), Text()]
-    head += [_peers(view, symbols), _executors(view, symbols), Text()]
-    acts, foot = _acts(view.show, symbols), [Text(), Text(KEYS, "dim")]
+    head += [
+        _peers(view, symbols),
+        _executors(view, symbols),
+        Text(),
+        *_pods(view, symbols, height - LINES_BESIDE_PODS),
+    ]
+    acts, foot = _acts(view.show, symbols), [Text(), *_foot(view)]
     if len(head) + len(acts) + len(foot) > height:
         head, foot = [line for line in head if line.plain], foot[1:]
     room = max(1, height - len(head) - len(foot))
@@ -184,6 +191,29 @@ def _executors(view: View, symbols: Symbols) -> Text:
     if len(executors) > MAX_TILES:
         line.append(f"and {len(executors) - MAX_TILES} more")
     return line if executors else line.append("unknown while no router answers", "dim")
+
+
+def _pods(view: View, symbols: Symbols, room: int) -> list[Text]:
+    """As `kubectl get pods` has them, followed by an empty line; nothing without a cluster."""
+    pods, room = view.facts.pods, max(1, room)
+    lines = [_pod(pod, symbols) for pod in pods[:room]]
+    if len(pods) > room:
+        lines.append(Text(f"and {len(pods) - room} more pods", "dim"))
+    return [*lines, Text()] if lines else []
+
+
+def _pod(pod: Pod, symbols: Symbols) -> Text:
+    mark, style = (symbols.up, "green") if pod.ready else (symbols.waiting, "bold yellow")
+    if pod.leaving:
+        mark, style = symbols.leaving, "yellow"
+    leads = "  leads" if pod.leads else ""
+    return Text(f"{mark} {pod.name:<40} {pod.status:<18} {seconds(pod.age):>6}{leads}", style)
+
+
+def _foot(view: View) -> list[Text]:
+    asked = [f"{act.key} {KEYS[act.key]}" for act in view.show.acts if act.key in KEYS]
+    keys = Text("  ".join([*asked, "+ - pool", "space pause", "q end"]), "dim")
+    return [Text(view.hint, "cyan"), keys] if view.hint else [keys]
 
 
 def _tile(executor: Executor, symbols: Symbols) -> Text:

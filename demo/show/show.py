@@ -8,15 +8,13 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from demo.services.gateway import MAX_EXECUTORS
-from demo.show.acts import ACTS, Act, Command, scaling
+from demo.show.acts import ACT_SECONDS, ACTS, Act, Command, scaling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from demo.show.facts import Facts
 
-ACT_SECONDS = 30.0
-"""An act that has not healed by then is brought back all the same, and the next one may begin."""
 CALM_SECONDS = 2.0
 """Time of calm before an act begins, so that a person sees that all is well."""
 START_SECONDS = 60.0
@@ -148,7 +146,7 @@ class Show:
 
     def _go_on(self, performance: Performance, facts: Facts) -> list[Command]:
         act, since = performance.act, facts.at - performance.before.at
-        if since >= ACT_SECONDS:
+        if since >= act.seconds:
             return self._give_up(performance, facts, since)
         step = act.steps[performance.step]
         if performance.step_done_at is None:

@@ -39,6 +39,8 @@ class View:
     facts: Facts
     address: str = ""
     """Where the router's page is; while no router answers, where it was."""
+    hint: str = ""
+    """A command for another terminal."""
     rates: Rates = field(default_factory=Rates)
     legacy_rates: Rates = field(default_factory=Rates)
     _down: dict[str, float] = field(default_factory=dict)

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 import httpx
 
 from devcluster import binaries
+from devcluster.interrupts import uninterrupted
 from devcluster.node import images, preflight, processes, settings, teardown, traces
 from devcluster.node.layout import BRIDGE, GATEWAY, NODE_NAME, POD_CIDR, SERVICE_CIDR, Layout
 from devcluster.ports import free_ports
 from devcluster.progress import Progress, say
+from devcluster.signals import undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,15 +81,18 @@ def node(layout: Layout | None = None) -> Iterator[Layout]:
     try:
         yield up(layout, machine)
     finally:
-        down(layout)
+        with undisturbed():  # half a node would be in everybody's way
+            say("taking the node down; Ctrl-C has no effect until that is done")
+            down(layout)
 
 
 def down(layout: Layout) -> None:
-    """Take down a node that is there, however it was started. Raises `LeftBehind`."""
+    """Take down a node that is there, however it was started. Ctrl-C does not stop it. Raises `LeftBehind`."""
     if not layout.folder.exists():
         return
     started = time.monotonic()
-    differences = teardown.down(layout)
+    with uninterrupted():
+        differences = teardown.down(layout)
     if differences:
         raise LeftBehind("the node is down, but this machine is not as it was:\n  " + "\n  ".join(differences))
     say(f"the node is down after {time.monotonic() - started:.0f} s, and this machine is as it was before")
@@ -97,7 +102,8 @@ def check(layout: Layout) -> preflight.Machine:
     """Remove a node that a killed run left behind. Raises `CannotBeNode` if this machine cannot be a node."""
     if processes.abandoned(layout):
         say("removing a node that an earlier run left behind")
-        teardown.down(layout)
+        with uninterrupted():
+            teardown.down(layout)
     return preflight.check(layout)
 
 
@@ -207,6 +213,7 @@ def _start_controllers(layout: Layout, found: Programs, ports: dict[str, int]) -
             *("--root-ca-file", str(layout.ca_file)),
             *("--flex-volume-plugin-dir", str(layout.folder / "volume-plugins")),
             *("--cluster-cidr", POD_CIDR, "--service-cluster-ip-range", SERVICE_CIDR),
+            *("--horizontal-pod-autoscaler-sync-period", "3s"),  # tests wait for it
         ],
     )
     processes.start(
@@ -277,17 +284,17 @@ def _is_ready(layout: Layout, found: Programs) -> bool:
 
 def _await(what: str, layout: Layout, condition: Callable[[], bool]) -> None:
     """Raises `NodeError` if a program ends, or if the condition does not hold in time."""
-    progress = Progress(f"waiting until {what}")
-    while not condition():
-        names = sorted(path.name for path in layout.pids.iterdir())
-        ended = next((name for name in names if not processes.running(layout, name)), None)
-        if ended is not None:
-            raise NodeError(f"{ended} ended. Its log:\n{_tail(layout, ended)}")
-        if progress.seconds > READY_SECONDS:
-            logs = "\n".join(f"{name}:\n{_tail(layout, name)}" for name in names)
-            raise NodeError(f"gave up waiting until {what}, after {READY_SECONDS:.0f} s. The logs:\n{logs}")
-        progress.tick()
-        time.sleep(0.1)
+    with Progress(f"waiting until {what}") as progress:
+        while not condition():
+            names = sorted(path.name for path in layout.pids.iterdir())
+            ended = next((name for name in names if not processes.running(layout, name)), None)
+            if ended is not None:
+                raise NodeError(f"{ended} ended. Its log:\n{_tail(layout, ended)}")
+            if progress.seconds > READY_SECONDS:
+                logs = "\n".join(f"{name}:\n{_tail(layout, name)}" for name in names)
+                raise NodeError(f"gave up waiting until {what}, after {READY_SECONDS:.0f} s. The logs:\n{logs}")
+            progress.tick()
+            time.sleep(0.1)
 
 
 def _tail(layout: Layout, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -89,17 +90,25 @@ def _no_cgroups() -> str:
         group.mkdir()
     except OSError as error:
         return f"a node needs cgroups, and {group} cannot be made: {error.strerror}"
-    group.rmdir()
+    finally:
+        with contextlib.suppress(OSError):
+            group.rmdir()
     return ""
 
 
 def _no_bridges() -> str:
-    if not _run("ip", "link", "add", _PROBE, "type", "bridge"):
+    if not _can_add_link("type", "bridge"):
         return "a node needs network bridges, and `ip link add … type bridge` fails"
-    _run("ip", "link", "delete", _PROBE)
-    done = _run("ip", "link", "add", _PROBE, "type", "veth", "peer", "name", f"{_PROBE}-2")
-    _run("ip", "link", "delete", _PROBE)
-    return "" if done else "a node needs pairs of network interfaces, and `ip link add … type veth` fails"
+    if not _can_add_link("type", "veth", "peer", "name", f"{_PROBE}-2"):
+        return "a node needs pairs of network interfaces, and `ip link add … type veth` fails"
+    return ""
+
+
+def _can_add_link(*kind: str) -> bool:
+    try:
+        return _run("ip", "link", "add", _PROBE, *kind)
+    finally:
+        _run("ip", "link", "delete", _PROBE)
 
 
 def _no_iptables() -> str:

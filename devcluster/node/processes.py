@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from devcluster.node.layout import Layout
 
@@ -76,6 +76,16 @@ def shims(layout: Layout) -> list[int]:
     for pid in found:  # grows while it is read
         found += [child for child, parent in parents.items() if parent == pid]
     return found
+
+
+def strays(layout: Layout, names: Collection[str]) -> list[int]:
+    """Programs of these names that run for the node: those without a pid file, after the others were ended.
+
+    Whoever started such a program was interrupted before it could write the file.
+    """
+    lines = {pid: _command_line(pid) for pid, _ in _stats()}
+    ours = {pid: Path(line.split(" ")[0]).name for pid, line in lines.items() if str(layout.folder) in line}
+    return [pid for pid, name in ours.items() if name in names]
 
 
 def about(text: str) -> list[str]:

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from devcluster.node.layout import Layout
     from devcluster.node.traces import Traces
 
+# In the order in which they are ended.
+_PROGRAMS = (
+    *("kubelet", "kube-scheduler", "kube-controller-manager", "coredns", "kube-proxy", "containerd"),
+    *("kube-apiserver", "etcd"),
+)
 _OURS = ("KUBE-", "CNI-", "10.213.", BRIDGE)
 
 
@@ -47,9 +52,9 @@ def down(layout: Layout) -> list[str]:
 
 
 def _end_programs(layout: Layout) -> None:
-    names = ["kubelet", "kube-scheduler", "kube-controller-manager", "coredns", "kube-proxy", "containerd"]
-    for name in (*names, "kube-apiserver", "etcd"):
+    for name in _PROGRAMS:
         processes.end(layout, name)
+    processes.kill(processes.strays(layout, _PROGRAMS))
 
 
 def _shim_sockets(layout: Layout) -> list[Path]:

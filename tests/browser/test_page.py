@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from playwright.async_api import expect
 
 from queueworker.routing.snapshot import TaskFailure
 from queueworker.web.app import Mode, create_app
+from queueworker.web.assets import STATIC, load
 from queueworker.web.options import WebOptions
 from queueworker.web.server import serve
 from queueworker.web.source import OperatorView
@@ -20,6 +22,8 @@ from tests.support.page_world import PageWorld, example, many
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from importlib.resources.abc import Traversable
+    from pathlib import Path
 
     from playwright.async_api import Page
 
@@ -37,8 +41,11 @@ expect.set_options(timeout=20_000)
 
 
 @asynccontextmanager
-async def served(world: PageWorld, port: int = 0, options: WebOptions | None = None) -> AsyncIterator[str]:
-    async with serve(create_app(world, Mode.OPERATOR, options or WebOptions()), "127.0.0.1", port) as bound:
+async def served(
+    world: PageWorld, port: int = 0, options: WebOptions | None = None, static: Traversable = STATIC
+) -> AsyncIterator[str]:
+    app = create_app(world, Mode.OPERATOR, options or WebOptions(), static=static)
+    async with serve(app, "127.0.0.1", port) as bound:
         yield f"http://127.0.0.1:{bound}/"
 
 
@@ -79,7 +86,7 @@ async def test_one_object_is_shown_in_depth(world: PageWorld, visitor: Visitor) 
         await page.get_by_role("link", name="default/legacy").click()
         await expect(page.get_by_role("heading", level=1)).to_contain_text("default/legacy")
         await expect(page.get_by_text("What is wrong, and what to do")).to_be_visible()
-        await expect(page.locator(".pipeline b")).to_have_text(["118", "0", "7", "1", "0"])
+        await expect(page.locator(".pipeline b")).to_have_text(["118", "0", "5", "1", "0"])
         await expect(page.get_by_role("table", name="Executors")).to_contain_text("ejected, back in")
         await expect(page.locator(".causes li")).to_have_text("7 × ValueError: no column 'price' in row …")
         await expect(page.locator("path.line-0[d]")).to_have_count(3)
@@ -102,12 +109,35 @@ async def test_it_survives_a_restart_and_says_how_old_it_is(world: PageWorld, vi
         page = await visitor.open(url)
         await expect(line(page, "default/legacy")).to_be_visible()
     await expect(page.locator("#stale")).to_contain_text("What you see is from then. Next try in")
+    found = await Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
     await expect(line(page, "default/legacy")).to_be_visible()
     port = int(url.rstrip("/").rpartition(":")[2])
     world.shown = [replace(s, per_minute=5) for s in world.shown]
     async with served(world, port):
         await expect(page.locator("#stale")).to_be_hidden()
         await expect(line(page, "evaluation/gpu").locator(".rate b")).to_have_text("5")
+
+
+async def test_another_version_of_the_page_is_offered_and_loaded(
+    world: PageWorld, visitor: Visitor, tmp_path: Path
+) -> None:
+    newer = tmp_path / "static"
+    shutil.copytree(str(STATIC), newer)
+    with (newer / "format.js").open("a") as file:
+        file.write("// changed\n")
+    async with served(world) as url:
+        page = await visitor.open(url)
+        reload = page.locator("#reload")
+        await expect(line(page, "default/legacy")).to_be_visible()
+        await expect(reload).to_be_hidden()
+    port = int(url.rstrip("/").rpartition(":")[2])
+    async with served(world, port, static=newer):
+        await expect(reload).to_be_visible()
+        await reload.click()
+        await expect(page.locator("html")).to_have_attribute("data-version", load(newer).version)
+        await expect(line(page, "default/legacy")).to_be_visible()
+        await expect(reload).to_be_hidden()
 
 
 async def test_it_asks_nobody_else_and_the_browser_has_nothing_to_complain_of(
@@ -203,6 +233,15 @@ async def test_keys_can_be_switched_off(world: PageWorld, visitor: Visitor) -> N
         await page.get_by_role("button", name="Close").click()
         await page.keyboard.press("p")
         await expect(page.get_by_role("button", name="Pause")).to_be_visible()
+
+
+async def test_the_systems_theme_is_used_until_another_is_chosen(world: PageWorld, visitor: Visitor) -> None:
+    async with served(world) as url:
+        page = await visitor.open(url, theme="dark")
+        await expect(page.locator("body")).to_have_css("background-color", "rgb(17, 22, 29)")
+        await page.get_by_role("button", name="Theme: auto").click()
+        await expect(page.get_by_role("button", name="Theme: light")).to_be_visible()
+        await expect(page.locator("body")).to_have_css("background-color", "rgb(255, 255, 255)")
 
 
 async def test_a_chosen_theme_stays(world: PageWorld, visitor: Visitor) -> None:

@@ -160,3 +160,39 @@ async def test_the_api_server_is_reached_without_the_proxies_of_the_environment(
         )
         output, _ = await asyncio.wait_for(process.communicate(), 60)
     assert (output, api.asked, proxy.asked) == (b"value\n", 1, 0)
+
+
+MAKE_CALLS = """
+import asyncio, sys
+from contextlib import suppress
+from kubernetes.aio.client.exceptions import ApiException
+from queueworker.controller.cluster import Cluster, ObjectGone
+from queueworker.resource.spec import SecretKeyRef
+
+EVENT = {"metadata": {"name": "e"}, "involvedObject": {}, "count": 1, "message": "", "lastTimestamp": None}
+
+async def main():
+    async with Cluster(lambda: None) as cluster:
+        await cluster.secret("team", SecretKeyRef(name="s", key="k"))
+        for call in (
+            cluster.write_event("team", EVENT, create=True), cluster.write_event("team", EVENT, create=False),
+            cluster.crd_uid(), cluster.patch_status("team", "legacy", {}), cluster.patch_object("team", "legacy", {}),
+        ):
+            with suppress(ApiException, ObjectGone):
+                await call
+    print(*(name for name in sys.modules if name.startswith("kubernetes.aio.client.api.")), flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_no_call_of_a_leader_imports_a_part_of_the_client(tmp_path: Path) -> None:
+    """CoreV1Api takes a second of CPU time: on a busy node the event loop stood still until the leases had expired."""
+    async with KubeApi(secret={"kind": "Secret", "data": {"k": "dmFsdWU="}}) as api:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", MAKE_CALLS),
+            env=os.environ | {"KUBECONFIG": api.kubeconfig(tmp_path)},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        output, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert (output, api.asked) == (b"\n", 6)

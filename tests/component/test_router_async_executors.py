@@ -269,8 +269,7 @@ async def test_a_deadline_by_a_clock_that_is_hours_ahead_holds_a_slot_no_longer_
         task = orjson.dumps({"eval_id": eval_id, "code": "1", "timeout": 1})
         left[eval_id] = entries.encode_task(State.EXECUTING, queue.url, task, 1, "executor-1", deadline=deadline)
     await leave(redis_url, queue, left)
-    fails, two = {"recovery": "Fail"}, {"concurrency": 2}
-    async with running(queue, [executor], redis_url, routing=fails, executors=two):
+    async with running(queue, [executor], redis_url, routing={"recovery": "Fail"}, executors={"concurrency": 2}):
         await queue.reported(2, timeout=30)
     assert set(queue.failed.values()) == {"the router died while executor executor-1 ran the task"}
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
+from queueworker.resource.spec import Strategy
 from tests.support.running import running
 from tests.support.stubs import StubExecutor, StubQueue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-TASKS = 400
+TASKS = 120
 
 
 class Misrouted(StubExecutor):
@@ -35,7 +36,7 @@ async def started(stack: AsyncExitStack, pool: Sequence[StubExecutor]) -> None:
 @pytest.mark.parametrize(
     ("status", "strategy"),
     [
-        *((404, strategy) for strategy in ("Random", "RoundRobin", "LeastLoaded", "Weighted", "Sticky")),
+        *((404, strategy) for strategy in Strategy),
         *((status, "Random") for status in (401, 302, 501)),
     ],
 )

@@ -125,8 +125,8 @@ class Away(StubQueue):
 
 async def test_an_object_whose_results_pile_up_leaves_memory_for_the_others_and_loses_nothing(redis_url: str) -> None:
     """One budget for both: the one whose queue takes no reports stops pulling, the other goes on."""
-    budget = MemoryBudget(24 << 20)
-    output = "x" * (1 << 20)
+    budget = MemoryBudget(6 << 20)
+    output = "x" * (1 << 18)
     ids = [f"t{i}" for i in range(60)]
     executors = {"concurrency": 20}
     async with Away() as stuck, StubQueue() as well, StubExecutor(name="one") as one, StubExecutor(name="two") as two:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 
 from devcluster import binaries
 from devcluster.server import OPERATOR_ACCOUNT
 from tests.support.demo_processes import demo_process
-from tests.support.operating import condition, done, eventually, install, is_ready, operator, spec, submit, worker
-from tests.support.terminal import terminal
+from tests.support.operating import condition, done, eventually, spec, submit, worker
+from tests.support.reachable_operator import SERVICE, SYSTEM, reachable_operator
+from tools.terminal import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,70 +27,19 @@ if TYPE_CHECKING:
     from tests.support.demo_processes import DemoProcess
     from tests.support.operating import Operator
 
-SYSTEM, SERVICE = OPERATOR_ACCOUNT
+
+PATIENCE = 60
+"""Each look starts a command, so a busy machine needs more seconds than for others."""
 
 
 def soon(check: Callable[[], object]) -> None:
-    """Each look starts a command, so a busy machine needs more time than for others."""
-    eventually(check, timeout=60)
-
-
-def own_address() -> str:
-    """An address of this machine that the API server may proxy to; it refuses the loopback."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("198.51.100.1", 9))
-        except OSError:
-            return ""
-        return str(probe.getsockname()[0])
-
-
-def service(address: str, port: int) -> str:
-    """The operator's Service and pod; the controllers that would make its endpoints are not here."""
-    ports = [{"name": "http", "port": port}]
-    made = {"namespace": SYSTEM, "name": SERVICE}
-    pod = {"kind": "Pod", "namespace": SYSTEM, "name": SERVICE}
-    subset = {"addresses": [{"ip": address, "targetRef": pod}], "ports": ports}
-    containers = [{"name": "operator", "image": "queueworker-operator"}]
-    documents = [
-        {"apiVersion": "v1", "kind": "Service", "metadata": made, "spec": {"ports": ports}},
-        {"apiVersion": "v1", "kind": "Pod", "metadata": made, "spec": {"containers": containers}},
-        {"apiVersion": "v1", "kind": "Endpoints", "metadata": made, "subsets": [subset]},
-        {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": made | {"labels": {"kubernetes.io/service-name": SERVICE}},
-            "addressType": "IPv4",
-            "endpoints": [{"addresses": [address], "conditions": {"ready": True}, "targetRef": pod}],
-            "ports": ports,
-        },
-    ]
-    return yaml.safe_dump_all(documents)
+    eventually(check, timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
 def running(control_plane: ControlPlane, kubectl: Kubectl, folder: Path) -> Iterator[Operator]:
-    """An operator that the API server can reach."""
-    address = own_address()
-    if not address or address.startswith("127."):
-        pytest.skip("this machine has no address but the loopback, to which an API server does not proxy")
-    install(kubectl)
-    with operator(control_plane, folder, "--host", "0.0.0.0") as started:
-        eventually(lambda: is_ready(started), timeout=90)
-        kubectl("apply", "--server-side", "-f", "-", input=service(address, started.port))
-        running = {"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}}
-        kubectl("patch", "pod", SERVICE, "-n", SYSTEM, "--subresource=status", "-p", json.dumps(running))
+    with reachable_operator(control_plane, kubectl, folder) as started:
         yield started
-        kubectl(
-            "delete",
-            "service,endpoints,endpointslice,pod",
-            SERVICE,
-            "-n",
-            SYSTEM,
-            "--force",
-            "--grace-period=0",
-            "--ignore-not-found",
-        )
 
 
 class Plugin:
@@ -208,7 +156,7 @@ def test_the_operators_own_account_may_list_failed_tasks_as_in_its_pod(
     control_plane: ControlPlane, plugin: Plugin, legacy: str, namespace: str
 ) -> None:
     in_pod = Plugin(control_plane.kubeconfig_for(*OPERATOR_ACCOUNT), namespace)
-    assert in_pod.json("failed", "list", legacy) == []
+    assert in_pod.json("failed", "list") == []
 
 
 def test_check_passes_where_everything_is_there(plugin: Plugin, legacy: str) -> None:
@@ -275,16 +223,16 @@ def test_kubectl_completes_the_plugins_verbs_and_the_objects_names(plugin: Plugi
 
 def test_top_shows_objects_opens_one_and_sums_up(plugin: Plugin, legacy: str, namespace: str) -> None:
     plugin("status", legacy, "--wait", "Ready", "--timeout", "60s")
-    with terminal([binaries.kubectl(), "queueworker", "top", "-n", namespace], plugin.environ) as seen:
-        seen.wait_for("enter open")
+    with Session([binaries.kubectl(), "queueworker", "top", "-n", namespace], plugin.environ) as seen:
+        seen.until(lambda text: "enter open" in text, PATIENCE)
         assert f"{namespace}/legacy" in seen.text
-        seen.type("\r")
-        seen.wait_for("EXECUTOR")
-        seen.type("\x1b")
-        seen.wait_for("enter open")
-        seen.type("q")
-        assert seen.end() == 0
-    assert "\x1b[?1049l1 object for " in seen.text, "the line that stays when the screen is given back"
+        seen.press("\r")
+        seen.until(lambda text: "EXECUTOR" in text, PATIENCE)
+        seen.press("\x1b")
+        seen.until(lambda text: "enter open" in text, PATIENCE)
+        seen.press("q")
+        assert seen.wait(PATIENCE) == 0
+        assert seen.text.startswith("1 object for "), "the line that stays when the screen is given back"
 
 
 def test_the_version_is_told(plugin: Plugin) -> None:

@@ -13,6 +13,7 @@ import yaml
 
 from devcluster.server import OPERATOR_ACCOUNT, ControlPlane
 from tests.controlplane import conftest as shared
+from tests.support.doc_blocks import Block, Place, run_by
 from tests.support.operating import (
     ROOT,
     account,
@@ -148,6 +149,25 @@ def test_a_template_makes_pods_and_tasks_are_routed_to_them(
         "get", "pods", "-n", namespace, "-o", "name", "-l", status(kubectl, namespace, "legacy")["selector"]
     )
     assert len(selected.stdout.split()) == 2, "an HPA finds the pods by the selector of the scale subresource"
+
+
+@pytest.mark.parametrize("block", run_by(__file__), ids=lambda block: block.name)
+def test_a_command_block_scales_the_pool(
+    running: Operator,
+    control_plane: ControlPlane,
+    kubectl: Kubectl,
+    namespace: str,
+    played: Played,
+    queue: DemoProcess,
+    shared_redis: RedisServer,
+    tmp_path: Path,
+    block: Block,
+) -> None:
+    apply(kubectl, namespace, **managed(queue, shared_redis))
+    wait_for_pool(kubectl, namespace)
+    place = Place.on_cluster(control_plane.admin_kubeconfig, tmp_path, namespace, {"qw/managed": "qw/legacy"})
+    place.run_all(block)
+    assert replicas(kubectl, namespace) == 5
 
 
 def test_scaling_in_waits_for_tasks_and_scaling_out_takes_pods_back(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from queueworker.resource.reasons import ConditionType, Reason
-from tests.docs.blocks import ROOT
+from tests.support.doc_blocks import ROOT
 
 PAGE = (ROOT / "docs" / "conditions.md").read_text()
 SOURCES = (ROOT / "operator" / "queueworker" / "controller").rglob("*.py")

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from markdown_it import MarkdownIt
 
-from tests.docs.blocks import ROOT, blocks, pages
+from tests.support.doc_blocks import ROOT, blocks, pages
 
 SITE = ROOT / "dist" / "site"
 needs_site = pytest.mark.skipif(not (SITE / "index.html").exists(), reason="there is no site: `make docs` builds it")

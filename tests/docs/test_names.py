@@ -7,14 +7,14 @@ import re
 import pytest
 
 from queueworker.processes.environment_table import VARIABLES
-from tests.docs.blocks import ROOT
+from tests.support.doc_blocks import ROOT
 
 NAMES = ("how-to", "guarantees", "switching-over", "tasks", "troubleshooting")
 PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 FIELD = re.compile(r"`(?:spec\.)?((?:queue|executors|routing|events|migration)\.[A-Za-z.]+)")
 VARIABLE = re.compile(r"`([A-Z]+(?:_[A-Z]+)+)\b")
-OTHERS = {"DEMO_SECONDS", "DEMO_LEGACY", "DEMO_CONTEXT"}
+OTHERS = {"DEMO_SECONDS", "DEMO_LEGACY", "DEMO_CONTEXT", "DEMO_NODE"}
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -7,7 +7,7 @@ import yaml
 from queueworker.controller.leadership import DURATION_SECONDS
 from queueworker.processes.environment import load
 from queueworker.routing.journal.times import TIMES
-from tests.docs.blocks import ROOT, blocks
+from tests.support.doc_blocks import ROOT, blocks
 
 SWITCHING = ROOT / "docs" / "switching-over.md"
 NEW_LINES = {"image", "stop_grace_period", "restart"}

@@ -20,7 +20,7 @@ import yaml
 from devcluster import binaries
 from devcluster.redis_server import RedisServer
 from devcluster.server import OPERATOR_ACCOUNT, ControlPlane, free_ports
-from queueworker.web.metrics import app_version
+from queueworker import __version__
 from tests.support.demo_processes import demo_process, wait_until
 from tools.image import Engine, EngineUnavailable, build, default_tag, engine
 
@@ -204,8 +204,24 @@ def test_it_says_what_it_is(container_engine: Engine, image: str) -> None:
     assert config["Healthcheck"]["Test"] == ["CMD", "queueworker", "healthcheck"]
     kept = ("--entrypoint", "python", image, "-c", "import httpx")  # a health check of the legacy container
     assert container_engine.run("run", "--rm", *kept, check=False).returncode == 0
-    assert config["Labels"]["org.opencontainers.image.version"] == app_version()
-    assert container_engine.run("run", "--rm", image, "version").stdout.strip() == app_version()
+    assert config["Labels"]["org.opencontainers.image.version"] == __version__
+    assert container_engine.run("run", "--rm", image, "version").stdout.strip() == __version__
+
+
+_TIMES = """
+import pathlib
+paths = [*pathlib.Path("/opt").rglob("*"), pathlib.Path("/opt")]
+print(*(path for path in paths if path.lstat().st_mtime))
+print(*(path for path in paths if path.suffix == ".pyc" and not path.read_bytes()[4]))
+"""
+
+
+def test_no_file_of_ours_holds_a_time_so_the_same_input_makes_the_same_layer(
+    container_engine: Engine, image: str
+) -> None:
+    """`make reproduce` compares two builds, which takes longer. Byte 4 of a .pyc is 0 if it holds a time (PEP 552)."""
+    done = container_engine.run("run", "--rm", "--entrypoint", "python", image, "-c", _TIMES)
+    assert done.stdout.split() == []
 
 
 def test_the_wheel_is_built_with_what_the_developers_have() -> None:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from demo.objects import queue_worker
 from devcluster.node.layout import CONTEXT, Layout
 from devcluster.node.node import start_dns, stop_dns
-from tests.support.cluster import CHART, CRD, NAME, READY_SECONDS, RESTRICTED, ROOT, Release, installed
+from tests.support.cluster import CHART, CRD, NAME, READY_SECONDS, ROOT, Release, installed
 from tests.support.demo_processes import wait_until
-from tests.support.platform_on_cluster import platform, platform_in, queue_worker
+from tests.support.platform_on_cluster import platform, platform_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,11 +32,11 @@ DELETION_SECONDS = 20
 
 
 @contextmanager
-def kustomized(cluster: Cluster, folder: Path, base: str) -> Iterator[None]:
-    """What a kustomization in `manifests/` installs, with this run's image, until the end of the block."""
+def kustomized(cluster: Cluster, folder: Path) -> Iterator[None]:
+    """What `manifests/namespaced` installs, for the namespace team-a, until the end of the block."""
     repository, _, tag = cluster.image.rpartition(":")
     image = {"name": NAME, "newName": repository, "newTag": tag}
-    kustomization = {"resources": [os.path.relpath(ROOT / "manifests" / base, folder)], "images": [image]}
+    kustomization = {"resources": [os.path.relpath(ROOT / "manifests" / "namespaced", folder)], "images": [image]}
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     cluster.kubectl("apply", "--server-side", "-k", str(folder))
     try:
@@ -45,16 +46,12 @@ def kustomized(cluster: Cluster, folder: Path, base: str) -> Iterator[None]:
         cluster.kubectl("delete", "-k", str(folder), "--ignore-not-found", "--timeout=180s")
 
 
-@pytest.mark.parametrize("scope", ["default", "namespaced"])
-def test_kustomize_installs_it_and_removes_it(cluster: Cluster, tmp_path: Path, scope: str) -> None:
-    """The manifests `namespaced` are for the namespace team-a."""
+def test_kustomize_installs_it_for_one_namespace_and_removes_it(cluster: Cluster, tmp_path: Path) -> None:
+    """`manifests/default`, for the whole cluster, is installed by test_install_page.py."""
     with cluster.namespace("team-a", unique=False) as namespace:
-        with kustomized(cluster, tmp_path, scope):
-            labels = cluster.get("namespace", SYSTEM)["metadata"]["labels"]
-            assert RESTRICTED.items() <= labels.items()
-            with platform_in(cluster, namespace, executors=1, drain_seconds=1) as team:
-                team.await_routing(1)
-                team.route("kustomized")
+        with kustomized(cluster, tmp_path), platform_in(cluster, namespace, executors=1, drain_seconds=1) as team:
+            team.await_routing(1)
+            team.route("kustomized")
         assert cluster.kubectl("get", "crd", CRD, check=False).returncode != 0
         cluster.kubectl("delete", "namespace", namespace, f"--timeout={READY_SECONDS}s")
 

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from demo.objects import NAME, managed_worker
+from tests.support.autoscaling import autoscaler, queue_metrics
 from tests.support.cluster import SETTLE_SECONDS, installed, is_ready
 from tests.support.demo_processes import wait_until
-from tests.support.platform_on_cluster import NAME, managed_worker, platform
+from tests.support.platform_on_cluster import platform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from tests.support.platform_on_cluster import Platform
 
 pytestmark = pytest.mark.requires("nodes")
+
+DELETION_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +100,54 @@ def test_a_new_template_reaches_every_pod_without_a_failed_task(pool: Platform) 
     wait_until(lambda: has_revision(pool, "second", 2), "both pods are of the new template", SETTLE_SECONDS)
 
 
-def test_a_pool_goes_with_its_queueworker(pool: Platform) -> None:
-    pool.cluster.kubectl("delete", "queueworker", NAME, "-n", pool.namespace, "--timeout=120s")
-    wait_until(lambda: pods(pool) == [], "the pool's pods are gone or going", SETTLE_SECONDS)
+def test_a_template_that_does_not_start_stops_at_its_first_pod(pool: Platform) -> None:
+    before = begin(pool, "bad-image", 24)
+    change(pool, managed_worker("registry.invalid/executor:1", 2, REVISION="bad"))
+    wait_until(lambda: "ImagePull" in pool_message(pool), "the condition has the pod's reason", SETTLE_SECONDS)
+    assert [pod for pod in pods(pool) if is_ready(pod)], "the other pod goes on"
+    assert_completed(pool, before, 24)
+    change(pool, managed_worker(pool.cluster.platform_image, 2, REVISION="third"))
+    wait_until(lambda: has_revision(pool, "third", 2), "both pods are of the good template", SETTLE_SECONDS)
+
+
+def pool_message(team: Platform) -> str:
+    """The message of the condition PoolReady."""
+    conditions = team.worker()["status"]["conditions"]
+    return next(str(found["message"]) for found in conditions if found["type"] == "PoolReady")
+
+
+def test_pods_are_evicted_one_at_a_time_and_end_their_tasks_first(pool: Platform) -> None:
+    before = begin(pool, "evicted", 24)
+    wait_until(lambda: not pool.evict("legacy-executor-1"), "the budget allows an eviction", SETTLE_SECONDS)
+    assert "disruption budget" in pool.evict("legacy-executor-2")
+    assert_completed(pool, before, 24)
+    wait_until(lambda: has_pods(pool, 2), "two pods are Ready", SETTLE_SECONDS)
+
+
+def test_an_autoscaler_scales_the_pool_by_the_length_of_the_queue(pool: Platform) -> None:
+    with queue_metrics(pool.cluster, pool.namespace):
+        before = pool.queue.account()
+        pool.queue.submit("autoscaled", 60, 1)
+        pool.cluster.apply([autoscaler(NAME, 2, 4)], pool.namespace)
+        wait_until(lambda: has_pods(pool, 4), "the autoscaler has made four pods", SETTLE_SECONDS)
+        assert_completed(pool, before, 60)
+        wait_until(lambda: has_pods(pool, 2), "the autoscaler has left two pods", SETTLE_SECONDS)
+        pool.cluster.kubectl("delete", "hpa", NAME, "-n", pool.namespace)
+
+
+def test_a_pool_goes_with_its_queueworker_and_no_task_is_lost(pool: Platform) -> None:
+    """What runs is reported, what waits stays in the queue, and what the operator made is gone in seconds."""
+    before = begin(pool, "deleted", 24)
+    pool.cluster.kubectl("delete", "queueworker", NAME, "-n", pool.namespace, f"--timeout={DELETION_SECONDS}s")
+    account = pool.queue.account()
+    completed = account["completed"] - before["completed"]
+    assert (account["processing"], account["queued"]) == (0, 24 - completed)
+    assert completed == account["handed_out"] - before["handed_out"]
+    assert (account["failed"], account["reported_twice"]) == (before["failed"], before["reported_twice"])
+    wait_until(lambda: belongings(pool) == "", "all that the operator made is gone", DELETION_SECONDS)
+
+
+def belongings(team: Platform) -> str:
+    kinds = "statefulsets,services,poddisruptionbudgets,pods"
+    select = ("-l", f"crucible.dev/queueworker={NAME}", "-o", "name")
+    return team.cluster.kubectl("get", kinds, "-n", team.namespace, *select).stdout

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
-from tests.support.cluster import RESTRICTED, is_ready
-from tests.support.platform_on_cluster import CONCURRENCY, EXECUTORS
+from demo.objects import CONCURRENCY, EXECUTORS, NAME
+from devcluster import binaries
+from tests.support.cluster import READY_SECONDS, RESTRICTED, is_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.requires("nodes")
 
+STOP_SECONDS = 20.0
 LONG_SECONDS = 8.0
 MAX_PAUSE_SECONDS = 3.0
 LEASE_SECONDS = 8.0  # a leader that cannot release its Lease is replaced when it has expired
@@ -49,6 +58,35 @@ def test_every_task_is_reported_and_stored_once(team: Platform) -> None:
     assert (stored["distinct"], stored["failed"]) == (account["completed"], 0)
 
 
+def test_kubectl_queueworker_web_shows_the_page_until_ctrl_c(team: Platform, release: Release, tmp_path: Path) -> None:
+    (tmp_path / "kubectl").symlink_to(binaries.kubectl())
+    operator = f"--operator={release.namespace}/{release.name}"
+    options = ("--no-browser", operator, f"--kubeconfig={team.cluster.kubeconfig}", f"--context={team.cluster.context}")
+    process = subprocess.Popen(
+        [str(Path(sys.executable).parent / "kubectl-queueworker"), "web", *options],
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert select.select([process.stdout], [], [], READY_SECONDS)[0], "it prints where the page is"
+        url = process.stdout.readline().split()[0]
+        with httpx.Client(base_url=url, timeout=20, trust_env=False) as http:
+            assert "<title>" in http.get("/").raise_for_status().text
+            http.get(f"/api/objects/{team.namespace}/{NAME}").raise_for_status()  # relayed, if a standby is asked
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: kubectl gets it too
+        _, errors = process.communicate(timeout=STOP_SECONDS)
+        assert (process.returncode, errors) == (0, "")
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 def pause_while(team: Platform, prefix: str, change: Callable[[], object]) -> float:
     """Change the operator while long and short tasks run, of which none runs twice.
 
@@ -75,9 +113,7 @@ def test_a_leader_that_is_deleted_hands_over_without_a_pause(team: Platform, rel
     pause = pause_while(team, "deleted", lambda: release.cluster.kubectl(*delete))
     assert release.await_leader(other_than=leader)
     release.await_ready(2)
-    if pause > MAX_PAUSE_SECONDS:
-        # Seen on a busy machine, before rivals were asked every half second for the slots that they give back.
-        pytest.xfail(f"the queue was not pulled for {pause:.1f} s")
+    assert pause <= MAX_PAUSE_SECONDS
 
 
 def test_a_rollout_of_the_operator_makes_no_pause(team: Platform, release: Release) -> None:
@@ -119,9 +155,7 @@ def test_a_node_that_is_drained_ends_the_tasks_of_its_executors_first(team: Plat
     before = team.queue.account()
     ids = team.queue.submit("drained", 30, 0.5)
     team.queue.await_account("handed_out", lambda count: count >= before["handed_out"] + 6)
-    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "executor-3"}}
-    path = f"/api/v1/namespaces/{team.namespace}/pods/executor-3/eviction"
-    team.cluster.kubectl("create", "--raw", path, "-f", "-", text=json.dumps(eviction))
+    assert team.evict("executor-3") == ""
     account = team.queue.settle()
     assert account["completed"] - before["completed"] == len(ids)
     assert (account["failed"], account["reported_twice"]) == (before["failed"], before["reported_twice"])

@@ -35,7 +35,8 @@ def template(*values: str, release: str = NAME) -> str:
 
 
 def documents(text: str) -> list[dict[str, Any]]:
-    return [item for item in yaml.safe_load_all(text) if item]
+    """By the loader in C: the one in Python takes a third of a second for the CRD."""
+    return [item for item in yaml.load_all(text, yaml.CSafeLoader) if item]
 
 
 def by_name(text: str) -> Objects:

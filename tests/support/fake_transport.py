@@ -22,6 +22,7 @@ class Call(NamedTuple):
     body: bytes
     at: float
     """Seconds on the loop's clock."""
+    headers: str = ""
 
 
 class FakeTransport:
@@ -57,8 +58,10 @@ class FakeTransport:
             self.probing -= 1
         return _answer(self.health.get(host, HEALTHY))
 
-    async def post(self, url: str, body: bytes, timeout: float, key: str | None = None, *, limit: int) -> Answer:
-        self.calls.append(Call("POST", url, timeout, limit, body, _now()))
+    async def post(
+        self, url: str, body: bytes, timeout: float, key: str | None = None, *, limit: int, headers: str = ""
+    ) -> Answer:
+        self.calls.append(Call("POST", url, timeout, limit, body, _now(), headers))
         await asyncio.sleep(self.execute_seconds)
         return _answer(self.answers.popleft())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -41,11 +41,22 @@ TRACEBACK = """Traceback (most recent call last):
 ValueError: no column 'price' in row 1893"""
 
 
-def grown(counters: Counters, rate: float, seconds: float, rng: random.Random, failing: float = 0.0) -> History:
-    """A history of ten minutes with that many tasks a minute, each of about so many seconds."""
+def grown(
+    counters: Counters,
+    rate: float,
+    seconds: float,
+    rng: random.Random,
+    failing: float = 0.0,
+    slots: tuple[int, int] = (6, 12),
+) -> History:
+    """A history of ten minutes with that many tasks a minute, each of about so many seconds.
+
+    `slots` are those in use at the end, and those of the healthy executors.
+    """
     history = History(counters)
-    for point in range(POINTS + 1):
-        wave = 1 + 0.35 * math.sin(point / 9) + 0.2 * (rng.random() - 0.5)
+    history.sample(0)
+    for point in range(1, POINTS + 1):
+        wave = 1 + 0.35 * math.sin((point - POINTS + 5.5) / 9) + 0.2 * (rng.random() - 0.5)  # 1 in the last minute
         done = round(rate / 12 * wave)
         counters.failed += (failed := sum(rng.random() < failing for _ in range(done)))
         counters.completed += done - failed
@@ -53,7 +64,8 @@ def grown(counters: Counters, rate: float, seconds: float, rng: random.Random, f
             counters.execution.observe(seconds * (0.4 + rng.random() ** 3 * 4))
         now = point * POINT_SECONDS
         if history.sample(now):
-            history.add(now, min(12, round(rate * seconds / 60 * wave)), 12)
+            in_use = slots[0] if point == POINTS else min(slots[1], round(slots[0] * wave))
+            history.add(now, in_use, slots[1])
     return history
 
 
@@ -85,15 +97,17 @@ def example() -> list[Snapshot]:
 
     def made(name: str, rate: float, seconds: float, failing: float = 0.0, **fields: Any) -> Snapshot:
         counters = Counters(pulled=4000)
-        history = grown(counters, rate, seconds, rng, failing)
+        executors = fields.setdefault("executors", pool(3, rng, busy=rate > 0))
+        busy = sum(found.in_flight for found in executors)
+        slots = (busy, sum(found.capacity for found in executors if found.healthy))
+        pipeline = fields.setdefault("pipeline", Pipeline(0, busy, 1, 0) if rate else Pipeline())
+        history = grown(counters, rate, seconds, rng, failing, slots)
         counters.events_published = counters.routed
         defaults: dict[str, Any] = {
             "counters": counters,
             "history": history,
             "per_minute": round(rate),
-            "executors": pool(3, rng, busy=rate > 0),
-            "pipeline": Pipeline(0, 7, 1, 0) if rate else Pipeline(),
-            "in_flight": 8 if rate else 0,
+            "in_flight": pipeline.pulled + pipeline.executing + pipeline.to_report,
         }
         return snapshot(name, **defaults | fields)
 
@@ -150,9 +164,10 @@ class PageWorld(FakeSource):
         percent = 100 if shown.intent is Intent.STANDBY else 40
         spec = QueueWorkerSpec.model_validate({"migration": {"celeryPercent": percent}})
         event = EventView(time.time() - 3600, "Normal", "Routing", "routing to 3 of 3 executors")
-        return object_view(
+        view = object_view(
             *(shown.group, spec, shown, Problems()),
             status=QueueWorkerStatus(),
             events=[event],
             now=datetime.now(UTC),
         )
+        return replace(view, conditions=[replace(found, since=event.time) for found in view.conditions])

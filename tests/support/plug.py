@@ -31,9 +31,11 @@ class Plug:
         self._check(url)
         return await self._transport.get(url, timeout, key, limit=limit)
 
-    async def post(self, url: str, body: bytes, timeout: float, key: str | None = None, *, limit: int) -> Answer:
+    async def post(
+        self, url: str, body: bytes, timeout: float, key: str | None = None, *, limit: int, headers: str = ""
+    ) -> Answer:
         self._check(url)
-        return await self._transport.post(url, body, timeout, key, limit=limit)
+        return await self._transport.post(url, body, timeout, key, limit=limit, headers=headers)
 
     async def close(self) -> None:
         await self._transport.close()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from queueworker.routing.memory import MemoryBudget
+    from queueworker.routing.tracing import Tracer
     from tests.support.stubs import StubExecutor, StubQueue
 
 GROUP = "default/legacy"
@@ -43,11 +44,18 @@ async def running(
     group: str = GROUP,
     limits: Limits | None = None,
     budget: MemoryBudget | None = None,
+    tracer: Tracer | None = None,
     **spec: Any,
 ) -> AsyncIterator[Router]:
     """A router that routes; drained at the end of the block."""
     configured = config(queue, redis_url, group=group, **spec)
-    router = Router(configured, endpoints(pool), worker_id="worker-1", limits=limits or Limits(), budget=budget)
+    router = Router(
+        *(configured, endpoints(pool)),
+        worker_id="worker-1",
+        limits=limits or Limits(),
+        budget=budget,
+        tracer=tracer,
+    )
     run = asyncio.create_task(router.run())
     try:
         yield router

@@ -31,7 +31,9 @@ class ScriptedTransport:
     async def get(self, url: str, timeout: float, key: str | None = None, *, limit: int) -> Answer:
         return await self._next(url, None)
 
-    async def post(self, url: str, body: bytes, timeout: float, key: str | None = None, *, limit: int) -> Answer:
+    async def post(
+        self, url: str, body: bytes, timeout: float, key: str | None = None, *, limit: int, headers: str = ""
+    ) -> Answer:
         return await self._next(url, body)
 
     async def close(self) -> None: ...

@@ -19,6 +19,8 @@ from devcluster.ports import free_ports
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from multidict import CIMultiDictProxy
+
 
 class Server:
     """An HTTP server on a port of its own, which can go away and come back on the same port."""
@@ -172,6 +174,8 @@ class StubExecutor(Server):
     executed: list[str] = field(default_factory=list)
     bodies: list[Any] = field(default_factory=list)
     """The bodies of `/execute`."""
+    headers: list[CIMultiDictProxy[str]] = field(default_factory=list)
+    """The headers of `/execute`."""
     checks: int = 0
     in_flight: int = 0
     most_in_flight: int = 0
@@ -194,6 +198,7 @@ class StubExecutor(Server):
         task = await request.json()
         self.executed.append(task["eval_id"])
         self.bodies.append(task)
+        self.headers.append(request.headers)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:

@@ -3,23 +3,22 @@
 Hypothesis drives routers, their pools and their journals through steps (tasks that arrive, peers that
 fail and come back, routers that die and follow each other, specs that change), lets some virtual time
 pass after each, and in the end heals everything and draws up the account. CI runs a few of always the
-same examples; `make test-properties` hunts for new ones, and makes what it finds small.
+same examples; `make test-properties` searches for new ones, and makes what it finds small.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from queueworker.resource.spec import Strategy
 from tests.support.model.platform import ASYNC
 from tests.support.model.scenario import EXECUTORS, Scenario
+from tests.support.properties import SEARCHING, examples
 
-HUNT = "PROPERTY_EXAMPLES" in os.environ
-EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "20"))
 MOMENTS = (0.0, 0.0001, 0.001, 0.02, 0.3, 1.0, 2.1, 7.0, 30.0)
 QUEUE_MODES = ("up", "refused", "hang", "500", "401", "404")
 QUEUE_FAULTS = ("lost", "broken", "413", *("gateway",) * 4)
@@ -208,7 +207,7 @@ class Routers(RuleBasedStateMachine):
 
     @rule(
         concurrency=st.integers(1, 3),
-        strategy=st.sampled_from(("Random", "RoundRobin", "LeastLoaded", "Weighted", "Sticky")),
+        strategy=st.sampled_from(Strategy),
         moment=moments,
     )
     def concurrency_and_strategy_change(self, concurrency: int, strategy: str, moment: float) -> None:
@@ -251,14 +250,14 @@ class Routers(RuleBasedStateMachine):
 
 
 Routers.TestCase.settings = settings(
-    max_examples=EXAMPLES,
+    max_examples=examples(8),
     stateful_step_count=30,
     deadline=None,
-    # CI runs the same examples each time: a new one that fails is found by a hunt for it, not by an unlucky push.
-    derandomize=not HUNT,
+    # CI runs the same examples each time: a new one that fails is found by a search for it, not by an unlucky push.
+    derandomize=not SEARCHING,
     database=None,
     suppress_health_check=list(HealthCheck),
-    # A failing example is made small by a hunt only: it takes minutes.
-    phases=(Phase.generate, Phase.shrink) if HUNT else (Phase.generate,),
+    # A failing example is made small by a search only: it takes minutes.
+    phases=(Phase.generate, Phase.shrink) if SEARCHING else (Phase.generate,),
 )
 TestRouters = Routers.TestCase

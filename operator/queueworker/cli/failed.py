@@ -105,7 +105,7 @@ def show(
     redis_url: RedisURL = None,
     output: Annotated[ShowOutput, typer.Option("--output", "-o")] = ShowOutput.TEXT,
 ) -> None:
-    """Show one failed task, with its whole error and the task as the queue handed it out."""
+    """Show one failed task. It has the whole error, and the task as the queue handed it out."""
     show_task(Place(redis_url_of(redis_url, group), group), eval_id, output)
 
 

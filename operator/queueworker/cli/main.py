@@ -24,6 +24,7 @@ from queueworker.processes.notes import ignored_proxies
 from queueworker.processes.pod import own_namespace, runs_in_pod
 from queueworker.processes.signals import exit_until_claimed
 from queueworker.processes.streams import open_standard_streams
+from queueworker.processes.tracing_settings import read_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -210,7 +211,8 @@ def operator(
 ) -> None:
     exit_until_claimed()
     configure(log_level, log_format)
-    for note in ignored_proxies(os.environ):
+    traced, refused = read_tracing(os.environ)
+    for note in (*ignored_proxies(os.environ), *refused):
         logging.getLogger(__name__).warning(note)
     from queueworker.processes.operator import operate
 
@@ -220,9 +222,9 @@ def operator(
         print("\n".join(error.problems), file=sys.stderr)
         raise typer.Exit(2) from error
     options = _operator_options(
-        *(namespace, lease_name, lease_namespace, memory_budget_mebibytes), managed_pools=managed_pools
+        namespace, lease_name, lease_namespace, memory_budget_mebibytes, managed_pools=managed_pools
     )
-    _run_in_cluster(operate(options, host, port, web, os.environ.get("POD_IP", "")))
+    _run_in_cluster(operate(options, host, port, web, os.environ.get("POD_IP", ""), traced))
 
 
 @app.command(help=uninstall_cli.HELP, short_help="Say what stands in the way of the operator's removal.")
@@ -306,9 +308,7 @@ def _run_in_cluster(work: Coroutine[Any, Any, _T]) -> _T:
 @app.command()
 def version() -> None:
     """Print the version."""
-    from queueworker.web.metrics import app_version
-
-    print(app_version())
+    print(__version__)
 
 
 @app.command()

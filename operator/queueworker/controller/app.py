@@ -14,8 +14,9 @@ from queueworker.web.source import LeaseChange
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from queueworker.controller.options import OperatorOptions, Registry
-    from queueworker.routing.memory import MemoryBudget
+    from queueworker.controller.options import OperatorOptions
+    from queueworker.controller.registry import Registry
+    from queueworker.controller.supervisor import RouterFactory
 
 log = logging.getLogger(__name__)
 
@@ -25,16 +26,19 @@ async def run_operator(
     registry: Registry,
     stop: asyncio.Event,
     claim_signals: Callable[[], None],
-    budget: MemoryBudget,
+    routers: RouterFactory,
 ) -> None:
-    """Return once `stop` is set and every router has drained. All routers share the budget.
+    """Return once `stop` is set and every router has drained.
 
     kopf installs its own signal handlers whenever it starts. `claim_signals` is called afterwards to replace them,
     because a SIGTERM has to drain the routers.
     """
     async with Cluster(registry.mark_alive, registry.count_api_error, in_pod=options.in_pod) as cluster:
         elector = Elector(
-            *(cluster, options.lease_namespace, options.lease_name, options.identity),
+            cluster,
+            options.lease_namespace,
+            options.lease_name,
+            options.identity,
             rivals=registry.has_rivals,
             on_holder=registry.see_leader,
             address=options.address,
@@ -48,7 +52,7 @@ async def run_operator(
             registry.leading = True
             registry.count_lease_change(LeaseChange.ACQUIRED)
             lost = asyncio.create_task(elector.lost.wait())
-            term = Term(options, registry, cluster, claim_signals, budget)
+            term = Term(options, registry, cluster, claim_signals, routers)
             try:
                 await term.route(lost, stopping)
             finally:

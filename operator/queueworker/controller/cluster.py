@@ -19,7 +19,7 @@ from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
 from queueworker.controller.api_failures import answer_of, failure_of
-from queueworker.controller.kinds import QUEUE_WORKERS
+from queueworker.controller.kinds import CRDS, EVENTS, QUEUE_WORKERS, SECRETS
 from queueworker.resource import names
 
 if TYPE_CHECKING:
@@ -119,12 +119,12 @@ class Cluster:
         """Returns the value of the key. Raises `SecretNotFound` or one of `UNREACHABLE`."""
         where = f"Secret {namespace}/{ref.name}"
         try:
-            secret = await self._call(client.CoreV1Api(self._api).read_namespaced_secret, ref.name, namespace)
+            secret = await self._call(self._ask, "GET", SECRETS.path(namespace, ref.name))
         except ApiException as error:
             if error.status == 404:
                 raise SecretNotFound(f"{where} does not exist: create it with the key {ref.key}") from error
             raise SecretNotFound(f"{where} cannot be read: {error.status} {error.reason}") from error
-        value = (secret.data or {}).get(ref.key)
+        value = (secret.get("data") or {}).get(ref.key)
         if value is None:
             raise SecretNotFound(f"{where} has no key {ref.key}: add the key, or change the reference")
         try:
@@ -136,16 +136,9 @@ class Cluster:
         """Apply a merge patch to the status; waits for a free place. Raises `ObjectGone` or one of `FAILED`."""
         async with self._status_writes:
             try:
-                await self._call(
-                    client.CustomObjectsApi(self._api).patch_namespaced_custom_object_status,
-                    *(names.GROUP, names.VERSION, namespace, names.PLURAL, name),
-                    {"status": status},
-                    _content_type="application/merge-patch+json",
-                )
+                await self._patch(f"{QUEUE_WORKERS.path(namespace, name)}/status", {"status": status})
             except ApiException as error:
-                if error.status == 404 and _is_about(error, name):
-                    raise ObjectGone(name) from error
-                raise
+                raise (ObjectGone(name) if _is_gone(error, name) else error) from error
 
     async def patch_object(
         self, namespace: str, name: str, patch: Sequence[dict[str, Any]] | dict[str, Any]
@@ -154,28 +147,19 @@ class Cluster:
 
         Raises `ObjectGone`, `StalePatch` if one of the patch's tests failed, or one of `FAILED`.
         """
-        content = "merge-patch" if isinstance(patch, dict) else "json-patch"
         try:
-            found: dict[str, Any] = await self._call(
-                client.CustomObjectsApi(self._api).patch_namespaced_custom_object,
-                *(names.GROUP, names.VERSION, namespace, names.PLURAL, name),
-                patch if isinstance(patch, dict) else list(patch),
-                _content_type=f"application/{content}+json",
-            )
+            return await self._patch(QUEUE_WORKERS.path(namespace, name), patch)
         except ApiException as error:
             raise _explained(error, name) from error
-        return found
 
     async def create_object(self, namespace: str, body: dict[str, Any]) -> None:
         """Create a QueueWorker. Raises one of `FAILED`."""
-        where = (names.GROUP, names.VERSION, namespace, names.PLURAL)
-        await self._call(client.CustomObjectsApi(self._api).create_namespaced_custom_object, *where, body)
+        await self._call(self._ask, "POST", QUEUE_WORKERS.path(namespace), body=body)
 
     async def delete_object(self, namespace: str, name: str) -> None:
         """Delete a QueueWorker; it goes when its finalizer does. Raises `ObjectGone` or one of `FAILED`."""
-        where = (names.GROUP, names.VERSION, namespace, names.PLURAL)
         try:
-            await self._call(client.CustomObjectsApi(self._api).delete_namespaced_custom_object, *where, name)
+            await self._call(self._ask, "DELETE", QUEUE_WORKERS.path(namespace, name))
         except ApiException as error:
             raise _explained(error, name) from error
 
@@ -218,28 +202,23 @@ class Cluster:
         query: Mapping[str, str],
     ) -> dict[str, Any]:
         """Make a call about one object, and return the answer. Raises one of `FAILED`."""
-        path = f"{kind.path(namespace)}/{name}"
         found: dict[str, Any] = await self._call(
-            self._ask, method, path, query=query, body=body, content_type=content_type
+            self._ask, method, kind.path(namespace, name), query=query, body=body, content_type=content_type
         )
         return found
 
     async def crd_uid(self) -> str:
         """Returns the uid of the CRD. Raises one of `FAILED`."""
-        api = client.ApiextensionsV1Api(self._api)
-        found = await self._call(api.read_custom_resource_definition, f"{names.PLURAL}.{names.GROUP}")
-        return str(found.metadata.uid)
+        found = await self._call(self._ask, "GET", CRDS.path("", f"{names.PLURAL}.{names.GROUP}"))
+        return str(found["metadata"]["uid"])
 
     async def write_event(self, namespace: str, event: dict[str, Any], *, create: bool) -> None:
         """Create a Kubernetes Event, or apply a merge patch to the one of the same name. Raises one of `FAILED`."""
-        api = client.CoreV1Api(self._api)
         if create:
-            await self._call(api.create_namespaced_event, namespace, event)
+            await self._call(self._ask, "POST", EVENTS.path(namespace), body=event)
         else:
-            name = event["metadata"]["name"]
             changed = {key: event[key] for key in ("count", "lastTimestamp", "message")}
-            content = "application/merge-patch+json"
-            await self._call(api.patch_namespaced_event, name, namespace, changed, _content_type=content)
+            await self._patch(EVENTS.path(namespace, event["metadata"]["name"]), changed)
 
     # --- the Lease
 
@@ -263,6 +242,14 @@ class Cluster:
 
     # --- calling
 
+    async def _patch(self, path: str, patch: Sequence[dict[str, Any]] | dict[str, Any]) -> dict[str, Any]:
+        """A JSON patch (a list) or a merge patch. Returns the object."""
+        content = "merge-patch" if isinstance(patch, dict) else "json-patch"
+        found: dict[str, Any] = await self._call(
+            self._ask, "PATCH", path, body=patch, content_type=f"application/{content}+json"
+        )
+        return found
+
     async def _page(self, kind: Kind, namespace: str, **options: Any) -> dict[str, Any]:
         if kind.label:
             options["labelSelector"] = kind.label
@@ -279,7 +266,9 @@ class Cluster:
         content_type: str = "application/json",
         _request_timeout: float,
     ) -> Any:
-        """A call in JSON, both ways. The client's own methods make models of what they get, which takes longer."""
+        """A call in JSON, both ways. The client's own methods make models of what they get, which takes longer; and to
+        import those of CoreV1Api would keep the event loop busy for a second of CPU time.
+        """
         assert self._api is not None
         headers = {"Accept": "application/json", "Content-Type": content_type}
         call = await self._api.param_serialize(
@@ -335,13 +324,13 @@ def _explained(error: ApiException, name: str) -> Exception:
     """A 404 that is about the object itself, not about its kind: that one may be missing for a moment. A patch whose
     tests fail is answered with 422.
     """
-    if error.status == 404 and _is_about(error, name):
+    if _is_gone(error, name):
         return ObjectGone(name)
     return StalePatch(name) if error.status in {409, 422} else error
 
 
-def _is_about(error: ApiException, name: str) -> bool:
+def _is_gone(error: ApiException, name: str) -> bool:
     try:
-        return bool(json.loads(error.body or "")["details"]["name"] == name)
+        return error.status == 404 and bool(json.loads(error.body or "")["details"]["name"] == name)
     except (ValueError, TypeError, KeyError):
         return False

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 DURATION_SECONDS = 8
 REQUEST_DEADLINE_SECONDS = 5.0
 RETRY_SECONDS = 1.5
+RELEASE_TRIES = 3
 ADDRESS_ANNOTATION = f"{names.GROUP}/address"
 """On the Lease: where the other replicas reach the HTTP API of its holder."""
 
@@ -137,13 +138,21 @@ class Elector:
         self._renewing.cancel()
         await asyncio.gather(self._renewing, return_exceptions=True)
         self._renewing = None
-        try:
-            lease = await self._cluster.read_lease(self._namespace, self._name)
-            if lease is not None and lease.spec.holder_identity == self._identity:
-                lease.spec.holder_identity = ""
-                await self._cluster.write_lease(self._namespace, lease, create=False)
-        except FAILED as error:
-            log.info("the Lease could not be released and will expire: %s", reason_of(error))
+        for tries_left in reversed(range(RELEASE_TRIES)):
+            try:
+                await self._give_up()
+            except FAILED as error:
+                # 409: the renewal that was just cancelled had reached the API server
+                if tries_left and getattr(error, "status", None) == 409:
+                    continue
+                log.info("the Lease could not be released and will expire: %s", reason_of(error))
+            return
+
+    async def _give_up(self) -> None:
+        lease = await self._cluster.read_lease(self._namespace, self._name)
+        if lease is not None and lease.spec.holder_identity == self._identity:
+            lease.spec.holder_identity = ""
+            await self._cluster.write_lease(self._namespace, lease, create=False)
 
     async def _renew_for_ever(self) -> None:
         renewed = self._clock()

@@ -13,7 +13,7 @@ from queueworker.controller.watches import key_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from queueworker.controller.options import Registry
+    from queueworker.controller.registry import Registry
     from queueworker.controller.runner import ObjectRunner
     from queueworker.controller.watches import Body, Key
 

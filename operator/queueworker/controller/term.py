@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kubernetes.aio.client.exceptions import ApiException
@@ -22,7 +21,6 @@ from queueworker.controller.posting import EventPoster, ObjectName
 from queueworker.controller.runner import ObjectRunner
 from queueworker.controller.watches import Watch
 from queueworker.routing.aio import cancelled
-from queueworker.routing.router import Router
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,9 +28,10 @@ if TYPE_CHECKING:
     from queueworker.controller.cluster import Cluster
     from queueworker.controller.events import ObjectEvent
     from queueworker.controller.kinds import Kind
-    from queueworker.controller.options import OperatorOptions, Registry
+    from queueworker.controller.options import OperatorOptions
+    from queueworker.controller.registry import Registry
+    from queueworker.controller.supervisor import RouterFactory
     from queueworker.controller.watches import Body, Follower, Key
-    from queueworker.routing.memory import MemoryBudget
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +50,12 @@ class Term:
         registry: Registry,
         cluster: Cluster,
         claim_signals: Callable[[], None],
-        budget: MemoryBudget,
+        routers: RouterFactory,
     ) -> None:
         self._registry = registry
         self._cluster = cluster
         self._identity = options.identity
-        self._router = partial(Router, budget=budget)
+        self._routers = routers
         self._poster = EventPoster(cluster, options.identity)
         self._slices = Slices(self._slices_changed)
         self._objects = Objects(registry, self._make)
@@ -122,8 +121,12 @@ class Term:
             self._poster.post(about, event)
 
         return ObjectRunner(
-            *(body, self._cluster, self._slices, self._identity, announce),
-            factory=self._router,
+            body,
+            self._cluster,
+            self._slices,
+            self._identity,
+            announce,
+            factory=self._routers,
             pool_objects=self._pool_objects,
         )
 

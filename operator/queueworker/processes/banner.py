@@ -31,13 +31,14 @@ def banner(settings: WorkerSettings, environ: Mapping[str, str]) -> list[str]:
         "executors": f"{len(executors)}: {', '.join(listed)}" if executors else "none",
         "strategy": str(spec.routing.strategy),
         "journal": f"{shown(config.redis_url)}, group {without_credentials(config.group)}",
-        "status": f"http://{_reachable(process.host)}:{process.port or '(a free port, see below)'}/status",
+        "page": f"http://{_reachable(process.host)}:{process.port or '(a free port, see below)'}/",
     }
     if config.intent is not Intent.ROUTE:
         rows["stands by"] = "all traffic goes to Celery; no tasks are pulled"
     changed = changes(settings, environ)
-    rows["not default"] = ", ".join(f"{name}={value}" for name, value in changed.items()) or "nothing"
-    return [*lines, *(f"  {name:<12}{value}" for name, value in rows.items())]
+    first, *others = [f"{name}={value}" for name, value in changed.items()] or ["nothing"]
+    rows["not default"] = first
+    return [*lines, *(f"  {name:<12}{value}" for name, value in rows.items()), *(" " * 14 + text for text in others)]
 
 
 def changes(settings: WorkerSettings, environ: Mapping[str, str]) -> dict[str, str]:

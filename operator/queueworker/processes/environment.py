@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from queueworker.processes.environment_table import VARIABLES, Process, Variable, WorkerModel
 from queueworker.processes.notes import ignored_proxies, is_service_link, misspelt
+from queueworker.processes.tracing_settings import read_tracing
 from queueworker.resource.urls import UNUSABLE_URL
 from queueworker.routing.config import RouterConfig
 from queueworker.web.options import MIN_TOKEN_CHARS, WebOptions
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from pydantic_core import ErrorDetails
+
+    from queueworker.processes.tracing_settings import TracingSettings
 
 SHOWN_LENGTH = 100
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -42,6 +45,8 @@ class WorkerSettings:
     process: Process
     config: RouterConfig
     web: WebOptions
+    tracing: TracingSettings | None = None
+    """None: off."""
     notes: tuple[str, ...] = ()
     """Warnings to log once logging is configured."""
 
@@ -72,7 +77,9 @@ def load(environ: Mapping[str, str]) -> WorkerSettings:
     if problems:
         raise InvalidEnvironment(problems)
     model = WorkerModel.model_validate(_nested(values))
-    return WorkerSettings(model.process, _config(model), web_options(model.process), tuple(notes))
+    tracing, refused = read_tracing(environ)
+    notes += refused
+    return WorkerSettings(model.process, _config(model), web_options(model.process), tracing, tuple(notes))
 
 
 def load_web(environ: Mapping[str, str]) -> WebOptions:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from queueworker.processes.environment_table import FURTHER, LEGACY
+from queueworker.processes.tracing_settings import FIELDS, PREFIX, TRACES_PREFIX, may_be
 from queueworker.resource.generate import renew
 
 if TYPE_CHECKING:
@@ -29,6 +30,19 @@ log a warning when a proxy is set. Queue, executors, Redis and the API server ar
 """
 
 
+_TRACING = f"""## Tracing
+
+[Tracing](tracing.md) is configured by OpenTelemetry's own variables, which `queueworker operator` reads too. If one of
+them cannot be used, a warning says so, tracing is off, and tasks are routed.
+
+A variable whose name begins with `{TRACES_PREFIX}` counts before the one with `{PREFIX}`;
+`{TRACES_PREFIX}ENDPOINT` is the whole URL. `OTEL_SERVICE_NAME` (default `queueworker` or `queueworker-operator`) and
+`OTEL_RESOURCE_ATTRIBUTES` say who exports. `OTEL_SDK_DISABLED=true` and `OTEL_TRACES_EXPORTER=none` turn tracing off.
+The SDK's own settings, such as `OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT`, apply; those of the batches (`OTEL_BSP_…`) and of
+timeouts are fixed.
+"""
+
+
 def reference() -> str:
     """The text of docs/environment.md."""
     return "\n".join(
@@ -42,6 +56,9 @@ def reference() -> str:
             "",
             *_table(FURTHER),
             "",
+            _TRACING,
+            *_tracing_table(),
+            "",
         ]
     )
 
@@ -51,6 +68,14 @@ def _table(variables: Iterable[Variable]) -> list[str]:
     for v in variables:
         default = f"`{v.default}`" if v.default else ""
         rows.append(f"| `{v.name}` | {default} | {v.may_be} | {v.meaning} |")
+    return rows
+
+
+def _tracing_table() -> list[str]:
+    rows = ["| variable | default | permitted values | meaning |", "|---|---|---|---|"]
+    for field in FIELDS.values():
+        default = "" if field.default in (None, "", {}) else f"`{field.default}`"
+        rows.append(f"| `{field.alias}` | {default} | {may_be(str(field.alias))} | {field.description} |")
     return rows
 
 

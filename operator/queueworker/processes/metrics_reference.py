@@ -10,6 +10,7 @@ from queueworker.resource.generate import renew
 from queueworker.routing.config import Intent
 from queueworker.routing.counters import BUCKETS_SECONDS, Counters
 from queueworker.routing.snapshot import ExecutorSnapshot, Link, Phase, Snapshot
+from queueworker.routing.tracing import SpanCounts
 from queueworker.web.loop_lag import LoopLag
 from queueworker.web.metrics import registry
 from queueworker.web.source import OperatorView, WatchView
@@ -83,7 +84,7 @@ class _Example:
 def families(*, operator: bool = True) -> dict[str, Metric]:
     """Every metric that an operator or a worker shows, by the name that queries use."""
     view = OperatorView(leading=True, leader="", watches=[WatchView("QueueWorkers", "", up=True)])
-    shown = registry(_Example(view if operator else None), LoopLag()).collect()
+    shown = registry(_Example(view if operator else None), LoopLag(), SpanCounts()).collect()
     return {f.name + _SUFFIX.get(f.type, ""): f for f in shown}
 
 

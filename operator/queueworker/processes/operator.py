@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from queueworker.controller.app import run_operator
-from queueworker.controller.options import Registry
+from queueworker.controller.registry import Registry
 from queueworker.processes.memory import memory_budget
 from queueworker.processes.signals import StopSignals
+from queueworker.processes.tracing_settings import tracing
+from queueworker.routing.router import Router
 from queueworker.web.app import Mode, create_app
 from queueworker.web.loop_lag import LoopLag
 from queueworker.web.server import serve
 
 if TYPE_CHECKING:
     from queueworker.controller.options import OperatorOptions
+    from queueworker.processes.tracing_settings import TracingSettings
     from queueworker.web.options import WebOptions
 
 log = logging.getLogger(__name__)
 
 
-async def operate(options: OperatorOptions, host: str, port: int, web: WebOptions, pod_ip: str = "") -> None:
+async def operate(
+    options: OperatorOptions,
+    host: str,
+    port: int,
+    web: WebOptions,
+    pod_ip: str = "",
+    traced: TracingSettings | None = None,
+) -> None:
     """Lead or stand by until SIGTERM or SIGINT, then drain. Raises CannotListen.
 
     The HTTP API starts first and ends last: it shows the draining routers, and kopf cancels at its end every task that
@@ -34,10 +45,12 @@ async def operate(options: OperatorOptions, host: str, port: int, web: WebOption
         registry.stopping = True
 
     with StopSignals(on_stop) as signals, LoopLag() as lag:
-        async with serve(create_app(registry, Mode.OPERATOR, web, lag), host, port) as bound:
-            reached = replace(options, address=reached_at(host, bound, pod_ip))
-            budget = memory_budget(options.memory_budget_mebibytes)
-            await run_operator(reached, registry, signals.stopped, signals.claim, budget)
+        async with tracing(traced, "queueworker-operator", options.identity) as tracer:
+            app = create_app(registry, Mode.OPERATOR, web, lag, tracer.counts if tracer else None)
+            async with serve(app, host, port) as bound:
+                reached = replace(options, address=reached_at(host, bound, pod_ip))
+                routers = partial(Router, budget=memory_budget(options.memory_budget_mebibytes), tracer=tracer)
+                await run_operator(reached, registry, signals.stopped, signals.claim, routers)
         log.info("stopped")
 
 

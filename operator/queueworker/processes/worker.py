@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from queueworker.processes.memory import memory_budget
 from queueworker.processes.signals import StopSignals
+from queueworker.processes.tracing_settings import tracing
 from queueworker.processes.worker_source import WorkerSource
 from queueworker.resource.warnings import warnings
 from queueworker.routing.config import static_endpoints
@@ -18,12 +19,18 @@ from queueworker.web.server import serve
 
 if TYPE_CHECKING:
     from queueworker.processes.environment import WorkerSettings
+    from queueworker.routing.tracing import Tracer
 
 log = logging.getLogger(__name__)
 
 
 async def run_worker(settings: WorkerSettings) -> None:
     """Route until SIGTERM or SIGINT, then drain. Raises CannotListen, and any error that breaks the router."""
+    async with tracing(settings.tracing, "queueworker", settings.process.worker_id) as tracer:
+        await _run(settings, tracer)
+
+
+async def _run(settings: WorkerSettings, tracer: Tracer | None) -> None:
     process, config = settings.process, settings.config
     endpoints = static_endpoints(config.spec)
     assert endpoints is not None
@@ -32,7 +39,9 @@ async def run_worker(settings: WorkerSettings) -> None:
     def on_transition() -> None:
         source.observe()
 
-    router = Router(config, endpoints, worker_id=process.worker_id, on_transition=on_transition, budget=budget)
+    router = Router(
+        config, endpoints, worker_id=process.worker_id, on_transition=on_transition, budget=budget, tracer=tracer
+    )
     source = WorkerSource(config, router.snapshot)
 
     def on_stop(name: str) -> None:
@@ -40,12 +49,17 @@ async def run_worker(settings: WorkerSettings) -> None:
         source.stopping = True
 
     with StopSignals(on_stop) as signals, LoopLag() as lag:
-        async with serve(create_app(source, Mode.WORKER, settings.web, lag), process.host, process.port):
+        app = create_app(source, Mode.WORKER, settings.web, lag, tracer.counts if tracer else None)
+        async with serve(app, process.host, process.port):
             for note in (*settings.notes, *warnings(config.spec)):
                 log.warning(note)
             log.info(
                 "worker %s of group %s routes from %s to %d executors; strategy: %s",
-                *(process.worker_id, config.group, config.spec.queue.url, len(endpoints), config.spec.routing.strategy),
+                process.worker_id,
+                config.group,
+                config.spec.queue.url,
+                len(endpoints),
+                config.spec.routing.strategy,
             )
             await _route(router, signals.stopped)
             log.info("stopped; %d tasks were routed", router.snapshot().counters.routed)

@@ -50,7 +50,10 @@ class WorkerSource:
         self.observe()
         return (
             object_view(
-                *(self._config.group, self._config.spec, self._snapshot(), NO_PROBLEMS),
+                self._config.group,
+                self._config.spec,
+                self._snapshot(),
+                NO_PROBLEMS,
                 status=self._status,
                 events=self._events.newest,
                 now=datetime.now(UTC),

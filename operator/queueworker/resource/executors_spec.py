@@ -159,6 +159,3 @@ class ExecutorsSpec(Model):
         if sum((bool(self.endpoints), self.service is not None, self.template is not None)) > 1:
             raise ValueError(_ONE_WAY)
         return self
-
-
-# With the default of one second, maxBackoffSeconds: 0 goes on to mean "no backoff". `has`: the default {} is checked.

@@ -74,6 +74,7 @@ class QueueSpec(Model):
     )
 
 
+# With the default of one second, maxBackoffSeconds: 0 goes on to mean "no backoff". `has`: the default {} is checked.
 _BACKOFFS = rule(
     "!has(self.backoffSeconds) || !has(self.maxBackoffSeconds) || "
     "self.backoffSeconds <= self.maxBackoffSeconds || self.backoffSeconds <= 1",

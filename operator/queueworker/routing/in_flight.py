@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.limits import Limits
     from queueworker.routing.queue.client import QueueClient
+    from queueworker.routing.tracing import TaskSpan
     from queueworker.routing.wire.task import Task
 
 
@@ -57,6 +58,8 @@ class InFlightTask:
     executor_seconds: float = 0.0
     """Time that executors and the backoffs between attempts used. The rest is the router's overhead."""
     run: asyncio.Task[None] | None = None
+    span: TaskSpan | None = None
+    """None while tracing is off."""
 
     @property
     def eval_id(self) -> str:
@@ -72,7 +75,11 @@ def record_state(flight: InFlightTask, journal: Journal, state: State, executor:
     """Put the task's entry into the journal, as `pulled` or `executing` on that executor."""
     flight.executor = executor or flight.executor
     entry = entries.encode_task(
-        *(state, flight.queue.url, flight.task.raw, flight.attempt, executor),
+        state,
+        flight.queue.url,
+        flight.task.raw,
+        flight.attempt,
+        executor,
         ambiguous=flight.ambiguous,
         deadline=flight.deadline,
         deaths=flight.deaths,
@@ -83,7 +90,11 @@ def record_state(flight: InFlightTask, journal: Journal, state: State, executor:
 def record_outcome(flight: InFlightTask, journal: Journal, outcome: Outcome) -> None:
     """Put the task's entry into the journal, as `executed` with its outcome."""
     entry = entries.encode_outcome(
-        *(flight.queue.url, outcome, flight.task.raw, flight.attempt, flight.executor),
+        flight.queue.url,
+        outcome,
+        flight.task.raw,
+        flight.attempt,
+        flight.executor,
         ambiguous=flight.ambiguous,
         event_id=flight.event_id,
     )

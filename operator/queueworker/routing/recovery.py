@@ -12,7 +12,7 @@ from queueworker.routing.journal.entries import State, UnreadableEntry
 from queueworker.routing.journal.failed_tasks import NO_TASK
 from queueworker.routing.wire.outcome import Outcome
 from queueworker.routing.wire.reading import InvalidAnswer
-from queueworker.routing.wire.task import InvalidTask, Task, parse_task
+from queueworker.routing.wire.task import InvalidTask, Task, parse_task, trace_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,8 +35,8 @@ MAX_DEATHS = 3
 
 
 def stub_task(eval_id: str, raw: bytes = NO_TASK) -> Task:
-    """A task of which nothing but the id has to be known any more: its outcome is there."""
-    return Task(eval_id, "", None, "", "", raw)
+    """A task of which nothing but id and trace has to be known any more: its outcome is there."""
+    return Task(eval_id, "", None, "", "", raw, trace_of(raw))
 
 
 def revive(
@@ -57,8 +57,8 @@ def revive(
         ambiguous=entry.ambiguous,
         deadline=entry.deadline,
         deaths=entry.deaths + (entry.state is State.EXECUTING),
-        recovered=True,
         recorded=True,
+        recovered=True,
         outcome=entry.outcome,
         event_id=entry.event_id,
     )

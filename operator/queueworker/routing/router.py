@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from queueworker.routing.counters import Counters
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from queueworker.routing.http.transport import Transport
     from queueworker.routing.in_flight import InFlightTask
     from queueworker.routing.journal.redis_client import Client
+    from queueworker.routing.tracing import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ class Router:
     """`run()` returns once `stop()` or `drain()` has ended it.
 
     `on_transition` is called (synchronously, in the loop) whenever something changed that a condition in status
-    depends on. `budget` is that of the process. More than 15 attributes: they are the parts that it wires together.
+    depends on. `budget` and `tracer` are the process's. More than 15 attributes: the parts that it wires together.
     """
 
     def __init__(
@@ -63,11 +65,10 @@ class Router:
         rng: random.Random | None = None,
         limits: Limits = Limits(),  # noqa: B008 -- frozen
         budget: MemoryBudget | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._config, self._endpoints = config, endpoints
-        self._worker_id = worker_id
-        self._on_transition = on_transition
-        self._inherited = inherited
+        self._worker_id, self._inherited, self._on_transition = worker_id, inherited, on_transition
         self._clock, self._limits = clock, limits
         self._memory = MemoryAccount(budget or MemoryBudget(), self._fill_slots)
         self._transport = transport or HttpTransport(memory=self._memory)
@@ -110,6 +111,7 @@ class Router:
             *(limits, clock),
             log=self._log,
             on_report_failure=self._transition,
+            start_span=None if tracer is None else partial(tracer.task, config.group),
         )
         parts = (self._life, self._queues, self._pool, self._poller, self._runner, self._journal, self._memory)
         self._runs = TaskRuns(config.group, *parts, counters, clock, on_done=self._settle)

@@ -58,8 +58,12 @@ class RouterLog:
 
     def completed(self, flight: InFlightTask, seconds: float) -> None:
         log.debug(
-            *("%s: task %s completed on %s, attempt %d, %d ms", self._group, flight.eval_id),
-            *(flight.executor or "no executor", flight.attempt, seconds * 1000),
+            "%s: task %s completed on %s, attempt %d, %d ms",
+            self._group,
+            flight.eval_id,
+            flight.executor or "no executor",
+            flight.attempt,
+            seconds * 1000,
         )
 
     def failed(self, flight: InFlightTask, error: str, seconds: float, now: float) -> None:
@@ -69,8 +73,13 @@ class RouterLog:
         self._failures += 1
         if self._failures <= MAX_FAILURES_PER_SECOND:
             log.warning(
-                *("%s: task %s failed on %s, attempt %d, %d ms: %s", self._group, flight.eval_id),
-                *(flight.executor or "no executor", flight.attempt, seconds * 1000, last_line(error, MAX_LINE_CHARS)),
+                "%s: task %s failed on %s, attempt %d, %d ms: %s",
+                self._group,
+                flight.eval_id,
+                flight.executor or "no executor",
+                flight.attempt,
+                seconds * 1000,
+                last_line(error, MAX_LINE_CHARS),
             )
 
     def _tell_unnamed(self) -> None:
@@ -141,5 +150,10 @@ class RouterLog:
         waiting = "an unknown number of" if depth is None else depth
         log.info(
             "%s: in the last minute %d tasks completed, %d failed, %d attempts retried; %d in flight, %s tasks wait",
-            *(self._group, completed, failed, retried, in_flight, waiting),
+            self._group,
+            completed,
+            failed,
+            retried,
+            in_flight,
+            waiting,
         )

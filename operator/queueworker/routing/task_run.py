@@ -1,6 +1,7 @@
 """One task's way, from the pull to the event: execute → record → report → publish, in this order.
 
-Whatever dies in between, the task is reported once: each step is in the journal before the next one begins.
+Whatever dies in between, the task is reported once. The outcome is in the journal before the report; the entry of a
+first attempt is written while the executor is called already (docs/design.md says why).
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from queueworker.routing.limits import Limits
     from queueworker.routing.memory import MemoryAccount
     from queueworker.routing.router_log import RouterLog
+    from queueworker.routing.tracing import TaskSpan
     from queueworker.routing.wire.cloud_events import Envelope
 
 log = logging.getLogger(__name__)
@@ -71,6 +73,7 @@ class TaskRunner:
         *,
         log: RouterLog,
         on_report_failure: Callable[[], None],
+        start_span: Callable[..., TaskSpan] | None = None,
     ) -> None:
         self.spec = spec
         self.final = False
@@ -95,6 +98,7 @@ class TaskRunner:
         self._log = log
         self._logs_each_task = logging.getLogger(router_log.__name__).isEnabledFor(logging.DEBUG)
         self._on_report_failure = on_report_failure
+        self._start_span = start_span
 
     def pipeline(self, in_flight: int, buffered_events: int) -> Pipeline:
         """Where so many tasks in flight are."""
@@ -104,6 +108,8 @@ class TaskRunner:
     async def run(self, flight: InFlightTask, permit: SlotPermit | None) -> None:
         """Take the task to its event. The permit is given back, whatever happens here."""
         flight.run = asyncio.current_task()
+        if self._start_span is not None:
+            flight.span = self._start_span(flight.task, flight.queue.url, recovered=flight.recovered)
         try:
             outcome = flight.outcome or await self._execute(flight, permit)
             await self._settle(flight, outcome, permit)
@@ -118,6 +124,8 @@ class TaskRunner:
         finally:
             if permit is not None:
                 permit.release()
+            if flight.span is not None:
+                flight.span.end()
 
     # --- execute
 
@@ -154,7 +162,7 @@ class TaskRunner:
                 await self._back_off(flight, result.after)
 
     async def _attempt(self, flight: InFlightTask, executor: Executor, body: bytes, timeout: int) -> Outcome | Retry:
-        """One attempt. The journal knows the executor before the executor knows the task."""
+        """One attempt. Waits for the journal where it may hold an earlier entry of the task."""
         is_async = executor.completes_async
         flight.deadline = time.time() + timeout + EXECUTE_MARGIN_SECONDS if is_async else None
         record_state(flight, self._journal, State.EXECUTING, executor.name)
@@ -221,6 +229,8 @@ class TaskRunner:
     async def _report(self, flight: InFlightTask, outcome: Outcome) -> Outcome:
         """Tell the queue. Returns the outcome as the queue took it."""
         taken: Outcome | None = None
+        if flight.span is not None:
+            flight.span.report()
         flight.redelivered = True
         while flight.redelivered:
             # Once more when the id was handed out again while its report was on its way: the queue may have popped
@@ -229,6 +239,8 @@ class TaskRunner:
             taken = await flight.queue.report(flight.eval_id, taken or outcome, self._on_report_failure) or taken
         if taken is None:
             self._counters.reports_unknown += 1
+        if flight.span is not None:
+            flight.span.reported(completed=(taken or outcome).completed, known=taken is not None)
         return taken or outcome
 
     def _publish(self, flight: InFlightTask, outcome: Outcome) -> None:

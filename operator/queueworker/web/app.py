@@ -12,6 +12,7 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client.exposition import choose_encoder
 from starlette.middleware.base import BaseHTTPMiddleware
 
+from queueworker import __version__
 from queueworker.web import assets, metrics, views
 from queueworker.web.api import Api
 from queueworker.web.models import (
@@ -28,8 +29,11 @@ from queueworker.web.page import add_page
 from queueworker.web.source import OperatorView, Public
 
 if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
     from starlette.middleware.base import RequestResponseEndpoint
 
+    from queueworker.routing.tracing import SpanCounts
     from queueworker.web.loop_lag import LoopLag
     from queueworker.web.source import Source
 
@@ -66,12 +70,17 @@ def create_app(
     mode: Mode = Mode.OPERATOR,
     options: WebOptions = WebOptions(),  # noqa: B008 -- frozen
     lag: LoopLag | None = None,
+    spans: SpanCounts | None = None,
+    static: Traversable = assets.STATIC,
 ) -> FastAPI:
-    """Returns the application. It reads `source` on each request; the page's answers are kept for a second."""
+    """Returns the application. It reads `source` on each request; the page's answers are kept for a second.
+
+    `static` is the folder of the page's files.
+    """
     source = Public(source)
     app: FastAPI = FastAPIOffline(
         title="QueueWorker" if mode is Mode.WORKER else "QueueWorker operator",
-        version=metrics.app_version(),
+        version=__version__,
         description=_DESCRIPTION[mode],
         openapi_tags=_TAGS,
         generate_unique_id_function=lambda route: route.name,
@@ -80,8 +89,8 @@ def create_app(
     _add_legacy(app, source) if mode is Mode.WORKER else _add_operator(app, source)
     _add_queue_worker(app, source)
     _add_probes(app, source)
-    _add_metrics(app, source, lag)
-    files = assets.load()
+    _add_metrics(app, source, lag, spans)
+    files = assets.load(static)
     Api(source, mode, options, files.version).add_to(app)
     add_page(app, files)
 
@@ -199,8 +208,8 @@ def _add_probes(app: FastAPI, source: Source) -> None:
         return answer(response, source.ready())
 
 
-def _add_metrics(app: FastAPI, source: Source, lag: LoopLag | None) -> None:
-    registry = metrics.registry(source, lag)
+def _add_metrics(app: FastAPI, source: Source, lag: LoopLag | None, spans: SpanCounts | None) -> None:
+    registry = metrics.registry(source, lag, spans)
 
     @app.get(
         "/metrics",

@@ -15,7 +15,7 @@ with each router, which Prometheus' `rate()` and `increase()` take into account.
 from __future__ import annotations
 
 import platform
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from queueworker.routing.snapshot import ExecutorSnapshot, Snapshot
+    from queueworker.routing.tracing import SpanCounts
     from queueworker.web.loop_lag import LoopLag
     from queueworker.web.source import OperatorView
 
@@ -94,6 +95,12 @@ _GAUGES: Sequence[tuple[str, str, Callable[[Snapshot], float | None]]] = (
 )
 
 
+_SPANS = (
+    "Spans of tasks by outcome: exported; failed, if the receiver did not take them; dropped, if too many waited. "
+    "Absent while tracing is off."
+)
+
+
 def _ratio(accepted: int, dropped: int) -> float:
     return accepted / (accepted + dropped) if dropped else 1.0
 
@@ -134,9 +141,10 @@ class Scraped(Protocol):
 class SnapshotCollector(Collector):
     """Takes one snapshot of each router for each scrape."""
 
-    def __init__(self, source: Scraped, lag: LoopLag | None) -> None:
+    def __init__(self, source: Scraped, lag: LoopLag | None, spans: SpanCounts | None) -> None:
         self._source = source
         self._lag = lag
+        self._spans = spans
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: otherwise registering would take snapshots to compare names with those of other collectors."""
@@ -148,6 +156,8 @@ class SnapshotCollector(Collector):
         yield from _process(self._source)
         if self._lag is not None:
             yield _loop_lag(self._lag)
+        if self._spans is not None:
+            yield _by_label("spans", _SPANS, "outcome", asdict(self._spans))
         yield from _budget(snapshots)
         yield from _counters(snapshots)
         for name, text, read in _GAUGES:
@@ -299,18 +309,13 @@ def _states(snapshots: Iterable[Snapshot]) -> Iterator[Metric]:
     yield from (links, phases, intents)
 
 
-def app_version() -> str:
-    """Version of this package."""
-    return __version__
-
-
 def _build() -> dict[str, str]:
-    return {"version": app_version(), "python": platform.python_version()}
+    return {"version": __version__, "python": platform.python_version()}
 
 
-def registry(source: Scraped, lag: LoopLag | None = None) -> CollectorRegistry:
+def registry(source: Scraped, lag: LoopLag | None = None, spans: SpanCounts | None = None) -> CollectorRegistry:
     """A new registry with the metrics above and those of the process (memory, CPU, file descriptors)."""
     found = CollectorRegistry(auto_describe=False)
-    found.register(SnapshotCollector(source, lag))
+    found.register(SnapshotCollector(source, lag, spans))
     ProcessCollector(registry=found)
     return found

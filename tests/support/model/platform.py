@@ -352,7 +352,9 @@ class Wire:
             self.last_good[base] = world.clock()
         return answer
 
-    async def post(self, url: str, body: bytes, timeout: float, key: str | None = None, *, limit: int) -> Answer:
+    async def post(
+        self, url: str, body: bytes, timeout: float, key: str | None = None, *, limit: int, headers: str = ""
+    ) -> Answer:
         world = self._world
         base, path = self._split(url)
         if base in world.queues:

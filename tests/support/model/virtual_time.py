@@ -10,8 +10,8 @@ from typing import Any
 MOST_ROUNDS_IN_A_MOMENT = 20_000
 
 
-class TimeStandsStill(BaseException):
-    """Something keeps the loop busy without waiting for anything."""
+class TimeStandsStill(Exception):
+    """Something keeps the loop busy without waiting for anything. The message says where each task is."""
 
 
 class _Jump(selectors.SelectSelector):
@@ -31,8 +31,13 @@ class _Jump(selectors.SelectSelector):
         else:
             self._rounds += 1
             if self._rounds > MOST_ROUNDS_IN_A_MOMENT:
-                raise TimeStandsStill(f"{self._rounds} rounds of the loop at {self.now}")
+                raise TimeStandsStill(f"{self._rounds} rounds of the loop at {self.now}: {_where()}")
         return []
+
+
+def _where() -> str:
+    frames = [task.get_stack(limit=1) for task in asyncio.all_tasks(asyncio.get_event_loop())]
+    return "; ".join(f"{f.f_code.co_qualname}:{f.f_lineno}" for stack in frames for f in stack)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

@@ -36,6 +36,14 @@ def test_the_alerts_are_those_of_the_file_with_prometheus_templates_untouched() 
     assert "{{ $labels.queueworker }}" in str(rules)
 
 
+def test_the_links_of_the_alerts_lead_to_where_the_runbooks_are_served() -> None:
+    rules = render("prometheusRule.enabled=true", "prometheusRule.runbookURL=https://wiki.example/runbooks/")
+    alerts = rules["PrometheusRule", NAME]["spec"]["groups"][0]["rules"]
+    links = [(alert["alert"], alert["annotations"]["runbook_url"]) for alert in alerts]
+    assert links
+    assert links == [(name, f"https://wiki.example/runbooks/{name}.md") for name, _ in links]
+
+
 def test_the_dashboard_is_made_for_grafanas_sidecar_if_there_is_one(tmp_path: Path) -> None:
     chart = tmp_path / "chart"
     shutil.copytree(CHART, chart)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from typing import Any
 
 import pytest
@@ -80,24 +81,34 @@ def test_a_leader_stops_when_another_leads_and_not_because_the_api_server_is_awa
 
 
 class Api(Cluster):
-    """Holds one Lease; `error` is raised while it is set."""
+    """Holds one Lease; `error` is raised while it is set, and so many writes meet a change that came before them."""
 
     def __init__(self, holder: str = "") -> None:
         super().__init__(lambda: None)
         self.error: Exception | None = None
         self.reads = 0
+        self.conflicts = 0
         self.lease = client.V1Lease(
             metadata=client.V1ObjectMeta(name="lease", namespace="system", resource_version="1"),
             spec=client.V1LeaseSpec(holder_identity=holder, lease_duration_seconds=8),
         )
 
+    @property
+    def holder(self) -> str:
+        assert self.lease.spec is not None
+        return self.lease.spec.holder_identity or ""
+
     async def read_lease(self, namespace: str, name: str) -> Any:
         self.reads += 1
         if self.error is not None:
             raise self.error
-        return self.lease
+        return copy.deepcopy(self.lease)
 
     async def write_lease(self, namespace: str, lease: Any, *, create: bool) -> Any:
+        if self.conflicts:
+            self.conflicts -= 1
+            raise ApiException(status=409, reason="Conflict")
+        self.lease = lease
         return lease
 
 
@@ -142,3 +153,14 @@ async def test_a_standby_sees_who_leads() -> None:
     acquiring = asyncio.create_task(elector.acquire())
     await until(lambda: seen == [("other", "http://10.0.0.8:8084")])
     acquiring.cancel()
+
+
+async def test_a_renewal_that_was_under_way_does_not_keep_the_lease_from_being_released() -> None:
+    """It was cancelled here, and reached the API server all the same, between the look at the Lease and its release."""
+    api = Api()
+    elector = Elector(api, "system", "lease", "me", rivals=lambda: False)
+    await elector.acquire()
+    assert api.holder == "me"
+    api.conflicts = 1
+    await elector.release()
+    assert api.holder == ""

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from queueworker.controller.objects import Objects
-from queueworker.controller.options import Registry
+from queueworker.controller.registry import Registry
 from queueworker.resource.names import FINALIZER
 from tests.support.stubs import until
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from demo.show.acts import ACTS, REDIS, Act
-from demo.show.facts import Executor, Facts, Legacy, Router, Stored
+from demo.show.acts import ACT_SECONDS, ACTS, POD_ACTS, REDIS, Act
+from demo.show.facts import Executor, Facts, Legacy, Pod, Router, Stored
 from demo.show.screen import ASCII, UNICODE, Symbols, draw, sparkline, symbols_for
-from demo.show.show import ACT_SECONDS, CALM_SECONDS, Show
+from demo.show.show import CALM_SECONDS, Show
 from demo.show.view import View
 
 EXECUTORS = (
@@ -70,6 +70,33 @@ def test_the_address_stays_while_no_router_answers() -> None:
     assert "executors unknown while no router answers" in lines
 
 
+PODS = (
+    Pod("queueworker-operator-75d9c8f6b-x2x4v", "Running", ready=True, age=71.0, leads=True),
+    Pod("legacy-executor-4", "ContainerCreating", ready=False, age=1.4),
+    Pod("legacy-executor-5", "Terminating", ready=True, age=30.0),
+)
+
+
+def test_the_pods_of_a_cluster_are_shown_as_kubectl_says_them() -> None:
+    lines = text(view(replace(FACTS, pods=PODS)))
+    assert "● queueworker-operator-75d9c8f6b-x2x4v     Running              71 s  leads" in lines
+    assert "· legacy-executor-4                        ContainerCreating   1.4 s" in lines
+    assert "◐ legacy-executor-5                        Terminating          30 s" in lines
+
+
+def test_many_pods_leave_room_for_the_acts() -> None:
+    lines = text(view(replace(FACTS, pods=PODS * 5), Show(POD_ACTS)))
+    assert "and 7 more pods" in lines
+    assert [line[2:] for line in lines[-4:-1] if line] == ["pool 3 → 5 → 2", "pod killed", "leader killed"]
+    assert "more pods" not in "".join(text(view(replace(FACTS, pods=PODS * 5)), height=40))
+
+
+def test_the_foot_has_the_keys_of_the_acts_and_a_command_for_another_terminal() -> None:
+    shown = View(Show(POD_ACTS), FACTS, hint="kubectl get pods -w")
+    assert text(shown)[-2:] == ["kubectl get pods -w", "e executor  r router  + - pool  space pause  q end"]
+    assert text(view())[-1] == "e executor  r router  d Redis  u queue  + - pool  space pause  q end"
+
+
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40), (60, 12), (40, 5)])
 def test_the_screen_fits(width: int, height: int) -> None:
     show = Show()
@@ -81,7 +108,7 @@ def test_the_screen_fits(width: int, height: int) -> None:
     assert max(map(len, lines)) <= width
 
 
-@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.name)
+@pytest.mark.parametrize("act", [*ACTS, *POD_ACTS], ids=lambda act: act.name)
 def test_the_title_of_an_act_fits_80_columns(act: Act) -> None:
     assert len(f"> ACT 1 of 5  {act.title}") <= 80
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from demo.show.acts import ACTS, EXECUTOR, POOL, QUEUE, REDIS, ROUTER, Act, Command, Kind
+from demo.show.acts import ACT_SECONDS, ACTS, EXECUTOR, POOL, QUEUE, REDIS, ROUTER, Act, Command, Kind
 from demo.show.facts import Executor, Facts, Router, Stored
-from demo.show.show import ACT_SECONDS, CALM_SECONDS, START_SECONDS, Outcome, Show
+from demo.show.show import CALM_SECONDS, START_SECONDS, Outcome, Show
 
 EXECUTORS = tuple(Executor(f"executor-{n}", healthy=True, in_flight=n % 3, capacity=2) for n in (1, 2, 3))
 ROUTING = Router("http://router", EXECUTORS, queue=True, redis=True, buffered=0, in_flight=3, recovered=0)

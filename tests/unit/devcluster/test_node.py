@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -16,6 +17,8 @@ from devcluster.node import processes, settings, traces
 from devcluster.node.layout import GATEWAY, POD_CIDR, SERVICE_CIDR, Layout
 from devcluster.node.preflight import PACKAGES, CannotBeNode, check
 from devcluster.packages import PackagesMissing, need
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -53,7 +56,7 @@ def test_a_program_outlives_its_starter_and_is_ended_by_its_pid_file(layout: Lay
         "from pathlib import Path; from devcluster.node import processes; from devcluster.node.layout import Layout; "
         f"processes.start(Layout(Path({str(layout.folder)!r})), 'sleeper', ['sleep', '60'])"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
     assert processes.running(layout, "sleeper")
     processes.end(layout, "sleeper")
     assert not processes.running(layout, "sleeper")
@@ -72,6 +75,43 @@ def test_a_program_that_does_not_end_is_killed(layout: Layout) -> None:
         assert processes.running(layout, "stubborn")
     processes.end(layout, "stubborn", patience=0.5)
     assert not processes.running(layout, "stubborn")
+
+
+def test_a_program_without_a_pid_file_is_found_by_its_name_and_the_node_folder(layout: Layout) -> None:
+    sleeper = shutil.copy("/bin/sleep", layout.folder / "kubelet")
+    stray = subprocess.Popen([str(sleeper), "60"])
+    try:
+        await_command_line(stray.pid, str(sleeper))
+        assert processes.strays(layout, ["etcd"]) == []
+        assert processes.strays(layout, ["etcd", "kubelet"]) == [stray.pid]
+    finally:
+        stray.kill()
+        stray.wait()
+
+
+def await_command_line(pid: int, start: str) -> None:
+    """Until then the child has the command line of its parent."""
+    while not Path(f"/proc/{pid}/cmdline").read_text().startswith(start):
+        pass
+
+
+def test_ctrl_c_while_a_node_is_taken_down_stops_neither_us_nor_our_commands() -> None:
+    """It is sent to a whole process group, as a terminal does it."""
+    code = (
+        "import os, signal, subprocess; from devcluster.interrupts import uninterrupted\n"
+        "with uninterrupted():\n"
+        "    command = subprocess.Popen(['sh', '-c', 'read line; echo done'], stdin=subprocess.PIPE)\n"
+        "    os.killpg(0, signal.SIGINT)\n"
+        "    command.communicate(b'go\\n')\n"
+        "try:\n"
+        "    os.killpg(0, signal.SIGINT)\n"
+        "    signal.pause()\n"
+        "except KeyboardInterrupt:\n"
+        "    print('and then as usual')\n"
+    )
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, cwd=ROOT, start_new_session=True, capture_output=True, text=True, check=False)
+    assert (ended.stdout, ended.returncode) == ("done\nand then as usual\n", 0), ended.stderr
 
 
 def test_a_node_is_abandoned_when_the_process_that_made_it_has_ended(layout: Layout) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from queueworker.routing.executors.slot_waits import NoExecutors
 from tests.support.fake_transport import UNHEALTHY
 from tests.support.pools import PoolWorld, check_books, flight, spec
+from tests.support.properties import examples
 
 if TYPE_CHECKING:
     from queueworker.routing.executors.executor import Executor
@@ -257,7 +258,7 @@ STEPS = (
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 31)), max_size=80))
 def test_whatever_happens_slots_are_counted_once_and_come_back(steps: list[tuple[object, int]]) -> None:
     with PoolWorld(4, SICKLY) as world:

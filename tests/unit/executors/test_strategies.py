@@ -149,7 +149,7 @@ def test_sticky_gives_the_same_key_to_the_same_executor() -> None:
 def test_sticky_moves_few_keys_when_an_executor_leaves_or_joins(count: int) -> None:
     before = places(pool(count))
     shares = []
-    for which in range(0, count, max(1, count // 8)):
+    for which in range(0, count, max(1, count // 4)):
         joiner, members = Candidate(f"new-{which}"), pool(count)
         leaver = members.pop(which)
         more, fewer = places([*pool(count), joiner]), places(members)

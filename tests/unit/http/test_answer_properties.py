@@ -17,6 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from queueworker.routing.http.answer import Answer, AnswerReader, BadAnswer
+from tests.support.properties import examples
 
 MAX_EVENT_BYTES = 1 << 17
 LIMIT = 1 << 20
@@ -161,14 +162,14 @@ def damaged(draw: st.DrawFn) -> bytes:
     return whole[:begin] + draw(GARBAGE) + whole[end:]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(answers(), st.lists(st.integers(0, 500), max_size=6), st.booleans())
 def test_what_a_server_may_send_is_read_as_h11_reads_it(data: bytes, cuts: list[int], closes: bool) -> None:
     outcome, kept = read(sliced(data, cuts), closes=closes)
     assert (outcome, kept) == referee(data, closes=closes)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(damaged(), st.lists(st.integers(0, 500), max_size=6), st.booleans())
 @example(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", [], True)
 @example(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", [], True)
@@ -200,14 +201,14 @@ def test_a_damaged_answer_is_what_h11_makes_of_it_or_broken(data: bytes, cuts: l
         assert not isinstance(said, Answer)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(damaged(), st.lists(st.lists(st.integers(0, 500), max_size=6), min_size=2, max_size=3), st.booleans())
 def test_where_an_answer_is_sliced_changes_nothing(data: bytes, cuts: list[list[int]], closes: bool) -> None:
     outcomes = [read(sliced(data, places), closes=closes)[0] for places in cuts]
     assert all(outcome == outcomes[0] for outcome in outcomes)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.lists(answers(), min_size=1, max_size=5), st.lists(st.integers(0, 500), max_size=6))
 def test_one_reader_reads_one_answer_after_another(many: list[bytes], cuts: list[int]) -> None:
     reader = AnswerReader()

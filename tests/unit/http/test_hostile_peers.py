@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LANES = 24
-REQUESTS_OF_A_LANE = 60
+REQUESTS_OF_A_LANE = 30
 LARGE_BYTES = 300_000
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from queueworker.routing.http.transport import Broken, HttpTransport, NotSent, tls_context
+from tests.support.certificates import make_certificate
 from tests.support.http_peer import (
     OK,
     WHOLE,
@@ -32,11 +33,8 @@ if TYPE_CHECKING:
 
 def certificate(folder: Path, *names: str) -> ssl.SSLContext:
     """A server's, in cert.pem there, which is its own authority."""
-    make = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key.pem -out cert.pem"
-    whose = f"-days 1 -subj /CN=queue -addext subjectAltName={','.join(names)}"
-    subprocess.run(["openssl", *make.split(), *whose.split()], cwd=folder, check=True, capture_output=True)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    context.load_cert_chain(*make_certificate(folder, *names))
     return context
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -24,8 +23,8 @@ from queueworker.routing.wire.outcome import Event
 from tests.support.memory import account
 from tests.support.model.redis_model import Link, RedisClient, RedisModel
 from tests.support.model.virtual_time import VirtualLoop
+from tests.support.properties import SEARCHING, examples
 
-EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "60"))
 MOMENTS = (0.0, 0.0003, 0.002, 0.03, 0.5, 2.1, 7.0, 20.0)
 FAULTS = ("broken", "lost", "late")
 ACTIONS = (
@@ -241,7 +240,7 @@ steps = st.lists(
 
 
 @given(st.integers(0, 2**16), steps)
-@settings(max_examples=EXAMPLES, deadline=None, derandomize=EXAMPLES <= 60, suppress_health_check=[*HealthCheck])
+@settings(max_examples=examples(20), deadline=None, derandomize=not SEARCHING, suppress_health_check=[*HealthCheck])
 def test_no_entry_is_lost_and_every_event_is_published(seed: int, steps: list[tuple[str, int, float]]) -> None:
     logging.getLogger("queueworker").propagate = False
     world = World(seed)

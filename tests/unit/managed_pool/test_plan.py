@@ -17,6 +17,7 @@ from queueworker.controller.managed_pool.plan import (
     next_left,
     plan,
 )
+from tests.support.properties import examples
 
 DRAIN = 40.0
 NAME = "legacy-executor"
@@ -252,7 +253,7 @@ events = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(st.lists(events, max_size=60))
 def test_a_pool_gets_where_it_is_wanted_and_no_pod_goes_before_its_time(happens: list[tuple[str, Any]]) -> None:
     world = World(wanted(2, "a"))
@@ -273,7 +274,7 @@ def test_a_pool_gets_where_it_is_wanted_and_no_pod_goes_before_its_time(happens:
     assert world.is_settled()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(events, max_size=30))
 def test_a_pool_whose_template_is_removed_is_removed_when_no_pod_has_a_task_or_after_its_time(
     happens: list[tuple[str, Any]],

@@ -22,13 +22,19 @@ def test_the_banner_says_what_the_worker_will_do() -> None:
     assert rows["queue"] == "http://queue:9000"
     assert rows["executors"] == "5: http://executor-1:8083, ..., http://executor-5:8083"
     assert rows["strategy"] == "LeastLoaded"
-    assert rows["status"] == "http://localhost:8084/status"
+    assert rows["page"] == "http://localhost:8084/"
 
 
 def test_only_settings_that_differ_from_their_defaults_are_named() -> None:
     found = changes(load(ENVIRON), ENVIRON)
     assert found.keys() == ENVIRON.keys() - {"PORT"}
     assert found["EXECUTOR_COUNT"] == "5"
+
+
+def test_each_setting_has_a_line_of_its_own() -> None:
+    lines = banner(load(ENVIRON), ENVIRON)
+    assert lines[-5] == "  not default QUEUE_SERVICE_URL=(not shown)"
+    assert "              EXECUTOR_COUNT=5" in lines[-4:]
 
 
 def test_secrets_are_not_shown() -> None:

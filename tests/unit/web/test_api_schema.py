@@ -14,6 +14,7 @@ from schemathesis.checks import not_a_server_error
 from queueworker.routing.snapshot import Phase as RouterPhase
 from queueworker.web.app import Mode, create_app
 from queueworker.web.source import OperatorView
+from tests.support.properties import examples
 from tests.support.web_source import DOWN, FakeSource, executor, snapshot
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ OF_ONE_OBJECT = ("/status/{namespace}/{name}", "/api/objects/{namespace}/{name}"
 MAX_BODY_BYTES = 32 * 1024
 MAX_OBJECT_BYTES = 16 * 1024
 """In an answer about all objects."""
-EXAMPLES = 15
 SOURCES = {
     "a worker": (Mode.WORKER, FakeSource([snapshot("worker/queue:8081")])),
     "a worker that starts and fails its probes": (
@@ -83,7 +83,7 @@ def drive(strategy: st.SearchStrategy[Case], limit: int) -> None:
     """Send the strategy's requests, and hold each answer to the document."""
 
     @settings(
-        max_examples=EXAMPLES,
+        max_examples=examples(5),
         derandomize=True,
         database=None,
         deadline=None,

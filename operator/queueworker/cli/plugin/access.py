@@ -111,3 +111,14 @@ def object_names(ctx: typer.Context, incomplete: str) -> list[str]:
         return [name for name in asyncio.run(names()) if name.startswith(incomplete)]
     except Problem:
         return []
+
+
+OptionalName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="NAME",
+        show_default=False,
+        help="The QueueWorker; optional if there is one.",
+        autocompletion=object_names,
+    ),
+]

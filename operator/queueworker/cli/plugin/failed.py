@@ -12,7 +12,7 @@ import typer
 
 from queueworker.cli import failed as tasks
 from queueworker.cli.failed_options import read_redis_url
-from queueworker.cli.plugin.access import Access, object_names, run, with_access
+from queueworker.cli.plugin.access import Access, OptionalName, object_names, run, with_access
 from queueworker.cli.plugin.problems import Problem
 from queueworker.cli.usage import Group
 
@@ -50,7 +50,7 @@ RedisURL = Annotated[
 
 def list_(
     access: Access,
-    name: Name,
+    name: OptionalName = None,
     *,
     redis_url: RedisURL = "",
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of tasks; the newest are shown.")] = 50,
@@ -69,7 +69,7 @@ def show(
     redis_url: RedisURL = "",
     output: Annotated[tasks.ShowOutput, typer.Option("--output", "-o")] = tasks.ShowOutput.TEXT,
 ) -> None:
-    """Show one failed task, with its whole error and the task as the queue handed it out."""
+    """Show one failed task. It has the whole error, and the task as the queue handed it out."""
     place, _ = run(_place(access, name, redis_url, f"show {eval_id}"))
     tasks.show_task(place, eval_id, output)
 
@@ -122,7 +122,7 @@ class _Secrets:
 
 
 async def _place(
-    access: Access, name: str, redis_url: str, verb: str, *, with_key: bool = False
+    access: Access, name: str | None, redis_url: str, verb: str, *, with_key: bool = False
 ) -> tuple[tasks.Place, str | None]:
     """Where the object's failed tasks are, and the API key of its queue, if that is asked for."""
     from pydantic import ValidationError
@@ -134,7 +134,7 @@ async def _place(
     from queueworker.resource.spec import QueueWorkerSpec
 
     async with Api(access) as api:
-        body = await objects.one(api, name)
+        body = await objects.the_only_one(api, name)
         namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
         secrets = _Secrets(api)
         try:

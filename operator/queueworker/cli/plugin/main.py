@@ -13,7 +13,7 @@ import typer
 
 from queueworker import __version__
 from queueworker.cli.plugin import failed as failed_cli
-from queueworker.cli.plugin.access import Access, object_names, run, with_access
+from queueworker.cli.plugin.access import Access, OptionalName, run, with_access
 from queueworker.cli.usage import Group
 
 if TYPE_CHECKING:
@@ -51,15 +51,6 @@ class Output(StrEnum):
     JSON = "json"
 
 
-Name = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[NAME]",
-        show_default=False,
-        help="The QueueWorker; optional if there is one.",
-        autocompletion=object_names,
-    ),
-]
 Format = Annotated[Output, typer.Option("--output", "-o", help="json has all that the text has.")]
 
 
@@ -83,7 +74,7 @@ def _span(given: str) -> float:
 
 def status(
     access: Access,
-    name: Name = None,
+    name: OptionalName = None,
     *,
     wait: Annotated[
         str, typer.Option(metavar="CONDITION", help="Return when the condition is True, or CONDITION=REASON holds.")
@@ -91,7 +82,7 @@ def status(
     timeout: Annotated[str, typer.Option(metavar="TIME", help="With --wait: the longest wait, such as 60s.")] = "60s",
     output: Format = Output.TEXT,
 ) -> None:
-    """Show one QueueWorker on one screen: what is wrong, rate, queue, journal, and each executor."""
+    """Show one QueueWorker on one screen. It says what is wrong, and has rates, queue, journal and each executor."""
     from queueworker.cli.plugin import status as reading
 
     views = [run(reading.wait(access, name, wait, _span(timeout)))] if wait else run(reading.status(access, name))
@@ -117,14 +108,14 @@ def print_json(data: object) -> None:
     print(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode())
 
 
-def suspend(access: Access, name: Name = None, *, output: Format = Output.TEXT) -> None:
+def suspend(access: Access, name: OptionalName = None, *, output: Format = Output.TEXT) -> None:
     """Stop pulling tasks (spec.suspend); running tasks end."""
     from queueworker.cli.plugin import actions
 
     _say(run(actions.suspend(access, name, on=True)), output)
 
 
-def resume(access: Access, name: Name = None, *, output: Format = Output.TEXT) -> None:
+def resume(access: Access, name: OptionalName = None, *, output: Format = Output.TEXT) -> None:
     """Pull tasks again after `suspend`."""
     from queueworker.cli.plugin import actions
 
@@ -137,30 +128,30 @@ Executor = Annotated[str, typer.Argument(metavar="EXECUTOR", help="Name of the e
 def drain(
     access: Access,
     executor: Executor,
-    name: Name = None,
+    name: OptionalName = None,
     *,
     undo: Annotated[bool, typer.Option("--undo", help="Give it tasks again, as `undrain`.")] = False,
     output: Format = Output.TEXT,
 ) -> None:
-    """Give an executor no more tasks (spec.executors.drained); those that it runs end."""
+    """Give an executor no more tasks. Those that it runs end (spec.executors.drained)."""
     from queueworker.cli.plugin import actions
 
     _say(run(actions.drain(access, executor, name, undo=undo)), output)
 
 
-def undrain(access: Access, executor: Executor, name: Name = None, *, output: Format = Output.TEXT) -> None:
+def undrain(access: Access, executor: Executor, name: OptionalName = None, *, output: Format = Output.TEXT) -> None:
     """Give a drained executor tasks again."""
     drain(access, executor, name, undo=True, output=output)
 
 
 def check(
     access: Access,
-    name: Name = None,
+    name: OptionalName = None,
     *,
     short: Annotated[bool, typer.Option("--short", help="Show errors and warnings only.")] = False,
     output: Format = Output.TEXT,
 ) -> None:
-    """Find what is missing for it to work, and say what to do. The exit status is 1 if there are errors."""
+    """Find what keeps a QueueWorker from working, and say what to do. The exit status is 1 if there are errors."""
     from queueworker.cli.plugin import screen
     from queueworker.cli.plugin.check_screen import check_lines
     from queueworker.cli.plugin.checks import check as reading
@@ -200,7 +191,7 @@ def web(
     *,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in a browser.")] = True,
 ) -> None:
-    """Forward a port to the operator's HTTP API, and open it in a browser, until Ctrl-C."""
+    """Open the operator's page in a browser. A port of this machine is forwarded to it until Ctrl-C."""
     from queueworker.cli.plugin import web as forwarding
     from queueworker.cli.plugin.problems import Problem
 

@@ -108,12 +108,12 @@ def _state(
         return State(level, reason, message)
     if reason != "Routing":
         return State(Level.OFF, reason, message)
-    if problem := _degraded(list(pool), links):
+    if problem := _degraded(list(pool), links, conditions):
         return State(Level.WARNING, "Degraded", problem)
     return State(Level.OK, reason, message)
 
 
-def _degraded(pool: list[ExecutorView], links: Mapping[str, LinkView]) -> str:
+def _degraded(pool: list[ExecutorView], links: Mapping[str, LinkView], conditions: Mapping[str, Body]) -> str:
     """What is wrong with an object that routes; empty if nothing is."""
     found = []
     for word in ("unhealthy", "ejected"):
@@ -122,6 +122,8 @@ def _degraded(pool: list[ExecutorView], links: Mapping[str, LinkView]) -> str:
     names = {"QueueReachable": "the queue is not reachable", "EventsPublished": "events cannot be published"}
     names["JournalWritable"] = "the journal cannot be written"
     found += [names[kind] for kind, link in links.items() if link.level is Level.ERROR]
+    pool_ready = conditions.get("PoolReady") or {}
+    found += [str(pool_ready.get("message") or "the pool is not ready")] if pool_ready.get("status") == "False" else []
     return "; ".join(found)
 
 

@@ -15,7 +15,7 @@ from queueworker.resource.executors_spec import WhenUnavailable
 from queueworker.routing.backoff import exponential
 from queueworker.routing.executors.outcome_waits import OutcomeWaits
 from queueworker.routing.executors.verdict import Failure, Kind, Running, classify
-from queueworker.routing.http.transport import Answer, TransportError
+from queueworker.routing.http.transport import Answer, TooLarge, TransportError
 from queueworker.routing.in_flight import record_state
 from queueworker.routing.journal.entries import State
 from queueworker.routing.wire.outcome import Outcome, running_event
@@ -84,8 +84,9 @@ class Attempts:
         published = None if executor.completes_async is False else self._outcomes.subscribe(flight.eval_id)
         started = self._clock()
         allowed = timeout + EXECUTE_MARGIN_SECONDS
+        headers = _headers(flight, executor)
         try:
-            answer = await self._post(executor, body, allowed)
+            answer = await self._post(executor, body, allowed, headers)
             if executor.silent and isinstance(answer, Answer):
                 self._pool.heard_from(executor)
             verdict = classify(answer, executor.name, flight.eval_id)
@@ -102,6 +103,7 @@ class Attempts:
                 self._counters.attempts_failed += 1
                 flight.ambiguous = was_ambiguous or verdict.ambiguous
                 self._tell_pool(executor, verdict, started)
+                _trace_failure(flight, verdict.kind.name.lower(), answer)
             outcome = None
             if published is not None:
                 outcome = await self._async_outcome(published, flight, executor, verdict, started + allowed)
@@ -109,6 +111,7 @@ class Attempts:
                 return self._ended(flight, executor, outcome, started)
             if isinstance(verdict, Failure):
                 return self._after(flight, executor, verdict)
+            _trace_failure(flight, "no_outcome")
             if outcome is not None:  # the executor does not know the task any more
                 return Outcome(completed=False, error=f"executor {executor.name}: {outcome.error}")
             return self._retry(flight, f"executor {executor.name}: {NO_OUTCOME} within {allowed:.0f} s")
@@ -116,6 +119,8 @@ class Attempts:
             seconds = self._clock() - started
             flight.executor_seconds += seconds
             self._counters.execution.observe(seconds)
+            if flight.span is not None:
+                flight.span.attempt_ended()
             if published is not None:
                 self._outcomes.unsubscribe(flight.eval_id)
 
@@ -137,10 +142,11 @@ class Attempts:
         flight.ambiguous = False
         return outcome
 
-    async def _post(self, executor: Executor, body: bytes, seconds: float) -> Answer | TransportError:
+    async def _post(self, executor: Executor, body: bytes, seconds: float, headers: str) -> Answer | TransportError:
         executor.running += 1
+        url, limit = executor.execute_url, self._max_body_bytes
         try:
-            return await self._transport.post(executor.execute_url, body, seconds, limit=self._max_body_bytes)
+            return await self._transport.post(url, body, seconds, limit=limit, headers=headers)
         except TransportError as error:
             return error
         finally:
@@ -160,6 +166,8 @@ class Attempts:
         published: asyncio.Future[Outcome],
     ) -> None:
         """Tell subscribers, unless the outcome was faster, and the journal, unless it has the deadline already."""
+        if flight.span is not None:
+            flight.span.attempt_running()
         if not published.done():
             told = running_event(flight.eval_id, verdict.result, timeout)
             self._journal.publish(self._envelope.wrap(told, flight.eval_id))
@@ -232,3 +240,16 @@ class Attempts:
         flight.attempt += 1
         self._counters.retried += 1
         return Retry(delay)
+
+
+def _headers(flight: InFlightTask, executor: Executor) -> str:
+    """What tells the executor of the trace: the attempt's own span, or else what the task said."""
+    if flight.span is not None:
+        return flight.span.attempt(executor.name, executor.execute_url, flight.attempt)
+    trace = flight.task.trace
+    return "" if trace is None else trace.headers
+
+
+def _trace_failure(flight: InFlightTask, failure: str, answer: Answer | TransportError | None = None) -> None:
+    if flight.span is not None:
+        flight.span.attempt_failed(failure, answer.status if isinstance(answer, Answer | TooLarge) else None)

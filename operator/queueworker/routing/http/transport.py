@@ -47,8 +47,13 @@ class Transport(Protocol):
         """`key` is sent as X-API-Key. Raises `TransportError`."""
         ...
 
-    def post(self, url: str, body: bytes, timeout: float, key: str | None = None, *, limit: int) -> Awaitable[Answer]:
-        """`body` is JSON. Raises `TransportError`."""
+    def post(
+        self, url: str, body: bytes, timeout: float, key: str | None = None, *, limit: int, headers: str = ""
+    ) -> Awaitable[Answer]:
+        """`body` is JSON. `headers` are further lines of the head, valid and each with its end.
+
+        Raises `TransportError`.
+        """
         ...
 
     async def close(self) -> None: ...
@@ -90,15 +95,19 @@ class HttpTransport:
     def get(self, url: str, timeout: float, key: str | None = None, *, limit: int) -> Awaitable[Answer]:
         return self._send(url, None, timeout, key, limit)
 
-    def post(self, url: str, body: bytes, timeout: float, key: str | None = None, *, limit: int) -> Awaitable[Answer]:
-        return self._send(url, body, timeout, key, limit)
+    def post(
+        self, url: str, body: bytes, timeout: float, key: str | None = None, *, limit: int, headers: str = ""
+    ) -> Awaitable[Answer]:
+        return self._send(url, body, timeout, key, limit, headers)
 
-    async def _send(self, url: str, body: bytes | None, timeout: float, key: str | None, limit: int) -> Answer:
+    async def _send(
+        self, url: str, body: bytes | None, timeout: float, key: str | None, limit: int, headers: str = ""
+    ) -> Answer:
         path = url.find("/", 8)  # after "https://"
         if path < 0:
             url, path = f"{url}/", len(url)
         pool = self._pools.get(url[:path]) or self._pool(url, path)
-        head, rest = _request(url, path, body, pool.origin, key)
+        head, rest = _request(url, path, body, pool.origin, key, headers)
         now = self._clock()
         deadline = now + timeout
         connection = pool.take(now) or await pool.connect(url, timeout)
@@ -166,7 +175,9 @@ class HttpTransport:
             self._sweep_by(due)
 
 
-def _request(url: str, path: int, body: bytes | None, origin: Origin, key: str | None) -> tuple[bytes, bytes]:
+def _request(
+    url: str, path: int, body: bytes | None, origin: Origin, key: str | None, headers: str
+) -> tuple[bytes, bytes]:
     """What goes first, and the body if it goes by itself. Raises `NotSent`."""
     try:
         get, post = origin.heads(key)
@@ -177,5 +188,5 @@ def _request(url: str, path: int, body: bytes | None, origin: Origin, key: str |
     target = url[path:]
     if body is None:
         return f"GET {target}{get}".encode(), b""
-    head = f"POST {target}{post}{len(body)}\r\n\r\n".encode()
+    head = f"POST {target}{post}{len(body)}\r\n{headers}\r\n".encode()
     return (head + body, b"") if len(body) <= SMALL_BODY_BYTES else (head, body)

@@ -87,7 +87,6 @@ def encode_outcome(
     *,
     ambiguous: bool = False,
     event_id: str = "",
-    max_task_bytes: int = _LIMITS.max_failed_task_body_bytes,
 ) -> bytes:
     """With the task only when it failed and its record will hold it."""
     entry = {
@@ -105,7 +104,7 @@ def encode_outcome(
             "doubtful": ambiguous,
             "attempt": attempt,
             "executor": executor,
-            "task": orjson.Fragment(task if len(task) <= max_task_bytes else NO_TASK),
+            "task": orjson.Fragment(task if len(task) <= _LIMITS.max_failed_task_body_bytes else NO_TASK),
         }
     try:
         return orjson.dumps(entry)
@@ -132,7 +131,11 @@ class _Pulled(msgspec.Struct, tag_field="state", tag="pulled"):
 
     def _entry(self, state: State, *, ambiguous: bool) -> Entry:
         return Entry(
-            *(state, self.queue, self.attempt, self.executor, bytes(self.task)),
+            state,
+            self.queue,
+            self.attempt,
+            self.executor,
+            bytes(self.task),
             ambiguous=ambiguous,
             deadline=self.until,
             deaths=self.deaths,

@@ -96,17 +96,22 @@ class Journal:
         self._link = RedisLink(redis_url, counters, self._link_changed, waits=lambda: self._buffer.unsettled)
         room = TakeoverRoom(limits.max_takeover_bytes, memory)
         self._lease = Lease(
-            *(self._redis, Instance(f"queueworker:{{{group}}}:", worker_id), self._link, room),
+            self._redis,
+            Instance(f"queueworker:{{{group}}}:", worker_id),
+            self._link,
+            room,
             times=times,
             clock=clock,
             on_new=self._write_all_again,
             on_fenced=self._start_over,
         )
-        self._takeover = Takeover(
-            *(self._redis, self._lease, room, self._buffer), times=times, on_recovered=on_recovered
-        )
+        self._takeover = Takeover(self._redis, self._lease, room, self._buffer, times=times, on_recovered=on_recovered)
         self._writer = BatchWriter(
-            *(self._redis, self._buffer, self._lease, self._link, counters),
+            self._redis,
+            self._buffer,
+            self._lease,
+            self._link,
+            counters,
             times=times,
             on_written=self._bound_memory,
             on_room=on_room,

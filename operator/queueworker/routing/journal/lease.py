@@ -239,7 +239,9 @@ class Lease:
         for instance in set_aside.decode().split():
             log.error(
                 "the journal of instance %s was no hash; it is set aside as the Redis key %squarantine:%s",
-                *(instance, self.instance.base, instance),
+                instance,
+                self.instance.base,
+                instance,
             )
         if begun_by != self.instance.begun_by:
             # It is not always the answer at hand that says so first: the answer of the heartbeat itself may be lost.

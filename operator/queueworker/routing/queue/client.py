@@ -66,10 +66,6 @@ class QueueClient:
         return self._exchange.backoff
 
     @property
-    def stuck_reports(self) -> int:
-        return self._reporter.stuck
-
-    @property
     def refuses_all_reports(self) -> bool:
         return self._reporter.all_refused
 

@@ -16,9 +16,11 @@ from queueworker.routing.wire.reading import (
     excerpt,
     id_at_start,
     read_leniently,
+    read_object,
     read_strictly,
     write_for_all,
 )
+from queueworker.routing.wire.trace_context import TraceContext, trace_context
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*\Z")
 
@@ -48,6 +50,8 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     engine: str
     raw: bytes
     """The queue's whole answer: byte for byte, or written again where strict JSON libraries would refuse it."""
+    trace: TraceContext | None = None
+    """The trace that it belongs to, if it names a valid one."""
 
 
 class _TaskFields(msgspec.Struct):
@@ -56,6 +60,8 @@ class _TaskFields(msgspec.Struct):
     timeout: Any = None
     language: Any = ""
     engine: Any = ""
+    traceparent: Any = None
+    tracestate: Any = None
 
 
 _decoder = msgspec.json.Decoder(_TaskFields)
@@ -109,7 +115,14 @@ def _task(fields: _TaskFields, body: bytes) -> Task:
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 1:
         timeout = None
     seconds = None if timeout is None else int(min(timeout, MAX_TIMEOUT_SECONDS))
-    return Task(eval_id, code, seconds, str(fields.language), str(fields.engine), body)
+    trace = None if fields.traceparent is None else trace_context(fields.traceparent, fields.tracestate)
+    return Task(eval_id, code, seconds, str(fields.language), str(fields.engine), body, trace)
+
+
+def trace_of(raw: bytes) -> TraceContext | None:
+    """The trace that a task belongs to, of which nothing else has to be known."""
+    fields = read_object(raw) or {}
+    return trace_context(fields.get("traceparent"), fields.get("tracestate"))
 
 
 def _fits_a_url(eval_id: str) -> bool:

@@ -16,6 +16,12 @@ const STAGES = [
 const FACTS = ["Tasks/min", "Failed/min", "p50", "p95", "In flight", "Completed", "Failed", "Retried", "Recovered"];
 const perMinute = (value) => (value === null ? NONE : `${count(value)}/min`);
 
+/** A point is a rate of 5 s, which jumps; beside the plot stands that of a minute, as in the facts. */
+function ofLastMinute(values) {
+  const known = values.slice(-12).filter((value) => value !== null);
+  return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
+}
+
 function section(title, ...children) {
   return el("section", {}, el("h2", {}, title), ...children);
 }
@@ -41,7 +47,7 @@ export class Detail {
     this.facts = FACTS.map(() => el("dd", {}, NONE));
     this.stages = STAGES.map(([, label, title]) => el("li", {}, el("b", {}, NONE), el("span", {}, label), el("small", {}, title)));
     this.plots = [
-      new Plot("Tasks a minute", ["completed", "failed"], perMinute, "bad-line"),
+      new Plot("Tasks a minute", ["completed", "failed"], perMinute, { kind: "bad-line", present: ofLastMinute }),
       new Plot("Time on an executor", ["p50", "p95"], duration),
       new Plot("Slots", ["in use", "of the healthy executors"], count),
     ];
@@ -129,7 +135,7 @@ export class Detail {
   showLog({ events, transitions }, now) {
     const entries = [
       ...events.map((e) => ({ time: e.time, bad: e.type === "Warning", what: e.reason, message: e.message })),
-      ...transitions.map((t) => ({ time: t.time, bad: !t.well, what: t.subject, message: t.well ? "is well again" : t.message })),
+      ...transitions.map((t) => ({ time: t.time, bad: !t.well, what: t.subject.replace(/^executor (?=executor)/, ""), message: t.well ? "recovered" : t.message })),
     ].sort((a, b) => b.time - a.time).slice(0, MAX_LOG);
     this.noLog.hidden = entries.length > 0;
     keyed(this.log, entries, (e) => `${e.time} ${e.what}`,
@@ -140,7 +146,7 @@ export class Detail {
 
   showConditions(conditions, now) {
     keyed(this.conditions.body, conditions, (c) => c.type, this.conditions.row, (tr, c) =>
-      this.conditions.set(tr, [c.type, c.status, c.reason, ago(c.since, now), c.message || "none"]));
+      this.conditions.set(tr, [c.type, c.status, c.reason, ago(c.since, now), c.message || NONE]));
   }
 
   showMigration(migration, now) {

@@ -1,6 +1,6 @@
 // All QueueWorkers, the worst first. Only lines that are on the screen are kept up to date.
 import { attr, el, keyed, text } from "./dom.js";
-import { count, duration, EXECUTORS, LEVELS, plural } from "./format.js";
+import { count, duration, EXECUTORS, LEVELS } from "./format.js";
 import { Sparkline } from "./plots.js";
 
 const MAX_TILES = 24;
@@ -70,7 +70,7 @@ class Line {
     text(numbers.used, `${count(row.in_use)}/${count(row.capacity)}`);
     text(numbers.failed, count(row.failed_per_minute));
     attr(numbers.failed, "class", row.failed_per_minute ? "bad" : null);
-    text(numbers.moved, row.migration || "none");
+    text(numbers.moved, row.migration.replace(" %", "\u00a0%") || "none");
     this.drawn.executors !== row.executors && this.drawTiles(row.executors);
     this.drawn.links !== row.links && this.drawLinks(row.links);
     const key = `${this.spark?.points}`;
@@ -242,7 +242,7 @@ export function emptiness(overview, wanted) {
   const where = overview.namespaces.length ? `the namespaces ${overview.namespaces.join(", ")}` : "all namespaces";
   const yaml = "apiVersion: crucible.dev/v1alpha1\nkind: QueueWorker\nmetadata: {name: legacy}\nspec:\n  queue: {url: http://queue:8081}\n  executors: {count: 3}\n";
   return [
-    el("h2", {}, "No QueueWorker yet"), el("p", {}, `Watched: ${where}. Make one:`),
-    el("pre", { tabindex: "0" }, `kubectl apply -f - <<EOF\n${yaml}EOF`), el("p", {}, `${plural(0, "object")} so far.`),
+    el("h2", {}, "No QueueWorker yet"), el("p", {}, `The operator watches ${where}. Make one:`),
+    el("pre", { tabindex: "0" }, `kubectl apply -f - <<EOF\n${yaml}EOF`),
   ];
 }

@@ -41,6 +41,7 @@ function take(answer) {
   const key = `${overview.objects.length} ${list.rows.childElementCount} ${overview.namespaces}`;
   if (key !== emptyFor) $("empty").replaceChildren(...emptiness(overview, list.rows.childElementCount));
   emptyFor = key;
+  $("list").classList.toggle("none", overview.objects.length === 0);
   if (answer.version && answer.version !== root.dataset.version) $("reload").hidden = false;
 }
 
@@ -89,7 +90,7 @@ function tell() {
     const since = answeredDate ? `No answer since ${clock(answeredDate)}. What you see is from then.` : "No answer yet.";
     text($("stale"), `${problem ? `${problem}. ` : ""}${since}${next}`);
   }
-  if (overview) text($("about"), `${overview.kind === "worker" ? "Worker" : "Operator"} ${overview.version}. ${overview.reason}.`);
+  if (overview) text($("about"), `${overview.kind === "worker" ? "Worker" : "Operator"} ${overview.version}: ${overview.reason}.`);
 }
 
 function ageInWords(age) {

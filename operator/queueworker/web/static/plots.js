@@ -50,11 +50,15 @@ export class Sparkline {
 
 const PLOT = { width: 360, height: 96, slots: 120 };
 
-/** A plot of named series, with a legend and the same as a table. `show` formats a value; `kind` is a class. */
+/**
+ * A plot of named series, with a legend and the same as a table. `show` formats a value; `kind` is a class; `present`
+ * makes the legend's value of a series.
+ */
 export class Plot {
-  constructor(title, names, show, kind = "") {
+  constructor(title, names, show, { kind = "", present = (values) => values[values.length - 1] } = {}) {
     this.names = names;
     this.show = show;
+    this.present = present;
     this.lines = names.map((_, index) => svg("path", { class: `line line-${index}` }));
     this.most = el("span", { class: "most" });
     const { width, height } = PLOT;
@@ -81,7 +85,7 @@ export class Plot {
     text(this.most, this.show(end));
     series.forEach((values, index) => {
       attr(this.lines[index], "d", path(values, end, PLOT.width, PLOT.height, PLOT.slots));
-      text(this.values[index], values.length ? this.show(values[values.length - 1]) : NONE);
+      text(this.values[index], values.length ? this.show(this.present(values)) : NONE);
     });
     if (this.table.open) this.tabulate(series, seconds, now);
   }
