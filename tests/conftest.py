@@ -3,6 +3,21 @@
 from __future__ import annotations
 
 import gc
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Component tests evenly among unit tests: they wait while those compute, in each worker of pytest-xdist."""
+    levels: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        levels.setdefault(item.nodeid.split("/")[1], []).append(item)
+    if levels.keys() == {"unit", "component"}:
+        places = [(Fraction(i, len(level)), item) for level in levels.values() for i, item in enumerate(level)]
+        items[:] = [item for _, item in sorted(places, key=lambda place: place[0])]
 
 
 def pytest_collection_finish() -> None:
