@@ -10,6 +10,7 @@ import yaml
 
 from devcluster import binaries
 from queueworker import __version__
+from queueworker.processes.tracing_settings import read_tracing
 from tests.support.charts import (
     CHART,
     CRD,
@@ -102,6 +103,33 @@ def test_more_arguments_and_variables_follow_the_charts_own() -> None:
     made = container(render("extraArgs={--log-format,text}", "extraEnv[0].name=A", "extraEnv[0].value=b"))
     assert made["args"][-4:] == ["--lease-name", NAME, "--log-format", "text"]
     assert [item["name"] for item in made["env"]] == ["POD_NAMESPACE", "MANAGED_POOLS", "POD_IP", "WEB_FAILURES", "A"]
+
+
+def test_tracing_is_configured_by_the_standard_variables_once_there_is_a_receiver() -> None:
+    values = ["sampler=parentbased_traceidratio", "ratio=0.01", "headersSecretName=otlp"]
+    assert "OTEL_" not in template(*(f"tracing.{value}" for value in values))
+    made = container(render(*(f"tracing.{value}" for value in ("endpoint=http://collector:4318", *values))))
+    assert [item for item in made["env"] if item["name"].startswith("OTEL_")] == [
+        {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318"},
+        {"name": "OTEL_TRACES_SAMPLER", "value": "parentbased_traceidratio"},
+        {"name": "OTEL_TRACES_SAMPLER_ARG", "value": "0.01"},
+        {
+            "name": "OTEL_EXPORTER_OTLP_HEADERS",
+            "valueFrom": {"secretKeyRef": {"name": "otlp", "key": "headers"}},
+        },
+    ]
+
+
+@pytest.mark.parametrize(
+    "sampler", ["always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off"]
+)
+def test_the_chart_knows_the_samplers_of_the_operator(sampler: str) -> None:
+    made = container(render("tracing.endpoint=https://c", f"tracing.sampler={sampler}"))
+    environ = {item["name"]: item["value"] for item in made["env"] if item["name"].startswith("OTEL_")}
+    settings, problems = read_tracing(environ)
+    assert problems == ()
+    assert settings is not None
+    assert settings.sampler == sampler
 
 
 @pytest.mark.parametrize(
@@ -287,6 +315,9 @@ def test_values_that_cannot_work_together_are_refused_with_what_to_write(values:
         ("service.ipFamilyPolicy=Dual", "ipFamilyPolicy", "'SingleStack'|\"SingleStack\""),
         ("podMonitor.interval=30", "interval", "string"),
         ("selfTest.redisURL=http://redis", "redisURL", "match pattern"),
+        ("tracing.endpoint=collector:4317", "endpoint", "match pattern"),
+        ("tracing.sampler=some", "sampler", "'always_on'|\"always_on\""),
+        ("tracing.ratio=2", "ratio", "1"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_name_and_what_it_may_be(value: str, named: str, may_be: str) -> None:
