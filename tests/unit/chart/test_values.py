@@ -131,6 +131,21 @@ def test_more_arguments_and_variables_follow_the_charts_own() -> None:
     assert [item["name"] for item in made["env"]] == ["POD_NAMESPACE", "MANAGED_POOLS", "POD_IP", "WEB_FAILURES", "A"]
 
 
+def test_tracing_is_configured_by_the_standard_variables_once_there_is_a_receiver() -> None:
+    values = ["sampler=parentbased_traceidratio", "ratio=0.01", "headersSecretName=otlp"]
+    assert "OTEL_" not in template(*(f"tracing.{value}" for value in values))
+    made = container(render(*(f"tracing.{value}" for value in ("endpoint=http://collector:4318", *values))))
+    assert [item for item in made["env"] if item["name"].startswith("OTEL_")] == [
+        {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318"},
+        {"name": "OTEL_TRACES_SAMPLER", "value": "parentbased_traceidratio"},
+        {"name": "OTEL_TRACES_SAMPLER_ARG", "value": "0.01"},
+        {
+            "name": "OTEL_EXPORTER_OTLP_HEADERS",
+            "valueFrom": {"secretKeyRef": {"name": "otlp", "key": "headers"}},
+        },
+    ]
+
+
 OF_THE_POD: list[Row] = [
     (["imagePullSecrets[0].name=registry"], "imagePullSecrets", [{"name": "registry"}]),
     (["terminationGracePeriodSeconds=120"], "terminationGracePeriodSeconds", 120),
