@@ -327,6 +327,9 @@ BAD_VALUES = [
     ("service.ipFamilyPolicy=Dual", "service.ipFamilyPolicy", "'SingleStack'|\"SingleStack\""),
     ("podMonitor.interval=30", "podMonitor.interval", "string"),
     ("selfTest.redisURL=http://redis", "selfTest.redisURL", "match pattern"),
+    ("tracing.endpoint=collector:4317", "tracing.endpoint", "match pattern"),
+    ("tracing.sampler=some", "tracing.sampler", "'always_on'|\"always_on\""),
+    ("tracing.ratio=2", "tracing.ratio", "1"),
 ]
 
 
