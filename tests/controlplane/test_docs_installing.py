@@ -14,7 +14,7 @@ import pytest
 from devcluster import binaries
 from devcluster.server import ControlPlane
 from tests.controlplane import conftest as shared
-from tests.support.charts import CHART, CRD, IMAGE, NAME, NAMESPACE, helm
+from tests.support.charts import CRD, NAME, NAMESPACE, helm
 from tests.support.doc_blocks import Block, Place, run_by
 from tests.support.operating import install_crd, worker
 
@@ -58,9 +58,7 @@ def place(control_plane: ControlPlane, folder: Path) -> Place:
 def prepared(block: Block, control_plane: ControlPlane, kubectl: Kubectl) -> Iterator[None]:
     """What the block expects to find is there; a release is removed afterwards."""
     at = ("--kubeconfig", control_plane.admin_kubeconfig, "-n", NAMESPACE)
-    if "helm upgrade" in block.text:
-        helm("install", NAME, str(CHART), *at, "--set", IMAGE)
-    elif "helm" not in block.text:
+    if "helm" not in block.text:
         install_crd(kubectl)
     if PATCHES in block.text:
         kubectl("apply", "-f", "-", input=worker(STUCK))
