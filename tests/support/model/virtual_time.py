@@ -8,6 +8,9 @@ from typing import Any
 
 # So many rounds of the loop in one moment are a busy loop, and virtual time would stand still for ever.
 MOST_ROUNDS_IN_A_MOMENT = 20_000
+# After so many, each takes a microsecond, as it would in reality: a wait may be too short to be added to the time.
+FREE_ROUNDS_IN_A_MOMENT = 1_000
+ROUND_SECONDS = 1e-6
 
 
 class TimeStandsStill(Exception):
@@ -30,6 +33,8 @@ class _Jump(selectors.SelectSelector):
             self._rounds = 0
         else:
             self._rounds += 1
+            if self._rounds > FREE_ROUNDS_IN_A_MOMENT:
+                self.now += ROUND_SECONDS
             if self._rounds > MOST_ROUNDS_IN_A_MOMENT:
                 raise TimeStandsStill(f"{self._rounds} rounds of the loop at {self.now}: {_where()}")
         return []
