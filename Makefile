@@ -17,7 +17,8 @@ DOCS_STAMP := $(DOCS_VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 # These tests mostly wait for clocks and processes, so more workers than cores pay off.
-FAST_WORKERS ?= 4
+FAST_WORKERS ?= 8
+PROCESS_WORKERS ?= 4
 # The cases mostly wait. Each worker takes the next case when it is free; those that take a minute come first.
 FAULT_WORKERS ?= 6
 FAULTS = $(PYTEST) -q -rs -n $(FAULT_WORKERS) --dist loadgroup tests/faults
@@ -96,7 +97,7 @@ test-docs: venv docs ## build the site, check its links, and run the command blo
 	$(PYTEST) -q -rs tests/docs
 
 test-processes: venv ## run the tests that start the worker, the commands and the demo's services as processes
-	$(PYTEST) -q -rs -n $(FAST_WORKERS) tests/processes
+	$(PYTEST) -q -rs -n $(PROCESS_WORKERS) tests/processes
 
 test-browser: venv ## look at the page with Debian's Chromium, which is not installed by this
 	@command -v chromium >/dev/null || echo "there is no chromium: the tests are skipped; install it: apt-get install chromium"
