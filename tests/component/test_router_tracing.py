@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 from aiohttp import web
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceResponse,
+)
 from redis.asyncio import Redis
 
-from queueworker.processes.tracing import CLOSING_SECONDS, MAX_WAITING_SPANS, Tracing
+from queueworker.processes.tracing import CLOSING_SECONDS, EXPORT_SECONDS, MAX_WAITING_SPANS, Tracing
 from queueworker.processes.tracing_settings import read_tracing
 from queueworker.routing.journal import entries
 from queueworker.routing.journal.entries import State
@@ -40,6 +44,13 @@ def tracing(receiver: OtlpReceiver, **environ: str) -> Tracing:
     settings, problems = read_tracing({"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url} | environ)
     assert settings is not None, problems
     return Tracing(settings, "queueworker", "worker-1")
+
+
+def refusal(spans: int, words: str) -> web.Response:
+    """The answer of a receiver that takes the rest."""
+    partial = ExportTracePartialSuccess(rejected_spans=spans, error_message=words)
+    body = ExportTraceServiceResponse(partial_success=partial).SerializeToString()
+    return web.Response(body=body, content_type="application/x-protobuf")
 
 
 def errors(*spans: ReceivedSpan) -> list[object]:
@@ -244,6 +255,11 @@ async def test_without_tracing_the_executor_gets_what_the_task_says(
         (web.Response(status=400), "it answers 400 Bad Request"),
         (web.Response(status=302, headers={"Location": "/login"}), "it answers 302 Found"),
         (web.Response(text="<html>", content_type="text/html"), "it answers 200 OK"),
+        (web.Response(text="OK"), "it answers 200 OK"),
+        (web.json_response({"message": "back soon"}), "it answers 200 OK"),
+        (web.Response(body=b"\xff\xff", content_type="application/x-protobuf"), "it answers 200 OK"),
+        (refusal(1, "too old"), "it refused 1 spans: 'too old'"),
+        (web.json_response({"partialSuccess": {"rejectedSpans": "1"}}), "it refused 1 spans: ''"),
     ],
 )
 async def test_a_receiver_that_takes_no_spans_is_named_once_and_once_when_it_does_again(
@@ -260,6 +276,27 @@ async def test_a_receiver_that_takes_no_spans_is_named_once_and_once_when_it_doe
     assert len(said) == 2
     assert f"{receiver.url}/v1/traces does not take them: {words}." in said[0]
     assert said[1].endswith("takes spans again; 1 were lost")
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"), [("text/plain", b""), ("application/json", b""), ("application/json", b"{}")]
+)
+async def test_an_empty_answer_takes_the_spans(receiver: OtlpReceiver, kind: str, body: bytes) -> None:
+    receiver.answers = [web.Response(body=body, content_type=kind)]
+    async with tracing(receiver) as tracer:
+        span(tracer)
+        await until(lambda: tracer.counts.exported == 1)
+    assert tracer.counts.failed == 0
+
+
+async def test_an_answer_that_comes_byte_by_byte_is_given_up(
+    receiver: OtlpReceiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.drips = True
+    async with tracing(receiver) as tracer:
+        span(tracer)
+        await until(lambda: tracer.counts.failed == 1, timeout=3 * EXPORT_SECONDS)
+    assert "no whole answer within 5 s" in caplog.text
 
 
 async def test_routing_goes_on_and_ends_in_time_while_the_receiver_hangs(

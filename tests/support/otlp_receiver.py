@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,8 @@ class OtlpReceiver(Server):
     answers: list[web.Response] = field(default_factory=list)
     gate: asyncio.Event | None = None
     """If there is one, no request is answered until it is set."""
+    drips: bool = False
+    """Whether the body of an answer comes byte by byte, and does not end."""
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -64,6 +67,8 @@ class OtlpReceiver(Server):
         body = await request.read()
         if self.gate is not None:
             await self.gate.wait()
+        if self.drips:
+            return await _drip(request)
         if self.answers:
             return self.answers.pop(0)
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
@@ -78,6 +83,16 @@ class OtlpReceiver(Server):
                 for span in scope.spans
             ]
         return web.Response(content_type="application/x-protobuf")
+
+
+async def _drip(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/x-protobuf", "Content-Length": "60000"})
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await response.write(b"x")
+            await asyncio.sleep(0.2)
+    return response
 
 
 def _values(pairs: list[KeyValue]) -> dict[str, object]:

@@ -10,11 +10,15 @@ import contextlib
 import logging
 import ssl
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import requests
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -49,8 +53,10 @@ MAX_WAITING_SPANS = 4096
 BATCH_SPANS = 512
 BATCH_SECONDS = 1.0
 EXPORT_SECONDS = 5.0
-"""For one batch, with the tries after a 429, 502, 503, 504 or a broken connection."""
+"""For one batch, with the tries after a 429, 502, 503, 504 or a broken connection; and for the body of its answer."""
 MAX_ANSWER_BYTES = 64 * 1024
+MAX_SHOWN_CHARS = 200
+"""Of the receiver's words."""
 CLOSING_SECONDS = 3.0
 """For the spans that wait when the process ends."""
 
@@ -132,12 +138,10 @@ class _CountingExporter(SpanExporter):
         except Exception as error:
             result, self._session.problem = SpanExportResult.FAILURE, repr(error)
         self.done += len(spans)
-        if result is SpanExportResult.SUCCESS:
-            self._counts.exported += len(spans)
-            self._say(failing=False)
-        else:
-            self._counts.failed += len(spans)
-            self._say(failing=True)
+        refused = min(self._session.refused, len(spans)) if result is SpanExportResult.SUCCESS else len(spans)
+        self._counts.exported += len(spans) - refused
+        self._counts.failed += refused
+        self._say(failing=refused > 0)
         return result
 
     def shutdown(self) -> None:
@@ -151,32 +155,71 @@ class _CountingExporter(SpanExporter):
             log.warning(
                 "tracing: spans are lost, because %s does not take them: %s. Routing goes on; look at the receiver and "
                 "at OTEL_EXPORTER_OTLP_ENDPOINT",
-                *(self._shown, self._session.problem),
+                self._shown,
+                self._session.problem,
             )
         else:
             log.info("tracing: %s takes spans again; %d were lost", self._shown, self._counts.failed)
 
 
 class _Session(requests.Session):
-    """Reads no proxy of the environment, a bounded part of each answer, and keeps why the last request failed."""
+    """Reads no proxy of the environment, a bounded part of each answer, and keeps what the last one said.
+
+    Only a receiver's own answer is a success (OTLP/HTTP): an empty one, or an ExportTraceServiceResponse.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.trust_env = False
         self.problem = ""
+        """Why the last request failed, or some of its spans were refused."""
+        self.refused = 0
+        """Spans that the receiver refused of those that it was sent last."""
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         try:
             response = super().send(request, **(options | {"stream": True}))
             with response:
-                response.raw.read(MAX_ANSWER_BYTES)
+                body = _beginning(response)
         except Exception as error:
             self.problem = _words(error)
             raise
         self.problem = f"it answers {response.status_code} {response.reason}"
-        if response.is_redirect or "html" in response.headers.get("Content-Type", ""):
-            raise requests.RequestException("no receiver of spans")  # else it would count as success
+        if response.ok:
+            if response.is_redirect or (said := _read(response.headers.get("Content-Type", ""), body)) is None:
+                raise requests.RequestException("no receiver of spans")  # else it would count as success
+            self.refused = said.partial_success.rejected_spans
+            if self.refused:
+                words = said.partial_success.error_message[:MAX_SHOWN_CHARS]
+                self.problem = f"it refused {self.refused} spans: {words!r}"
         return response
+
+
+def _beginning(response: requests.Response) -> bytes:
+    """As much of the body as is read. Raises Timeout: it may come byte by byte."""
+    until, body = time.monotonic() + EXPORT_SECONDS, b""
+    while len(body) < MAX_ANSWER_BYTES and (part := response.raw.read1(MAX_ANSWER_BYTES, decode_content=True)):
+        body += part
+        if time.monotonic() > until:
+            raise requests.Timeout(f"no whole answer within {EXPORT_SECONDS:.0f} s")
+    return body
+
+
+def _read(kind: str, body: bytes) -> ExportTraceServiceResponse | None:
+    """What the receiver says of the spans; None when it is no receiver that speaks."""
+    said = ExportTraceServiceResponse()
+    if not body:
+        return said
+    try:
+        if "json" in kind.lower():
+            json_format.Parse(body, said)
+        elif "protobuf" in kind.lower():
+            said.ParseFromString(body)
+        else:
+            return None
+    except (json_format.ParseError, DecodeError, UnicodeDecodeError):
+        return None
+    return said
 
 
 def _words(error: BaseException) -> str:

@@ -150,6 +150,9 @@ def tracing(
         from queueworker.processes.tracing import Tracing  # noqa: PLC0415
 
         started = Tracing(settings, service, instance)
+    except ValueError as error:  # the SDK reads variables of its own, and names the one that it cannot use
+        log.warning("tracing is off: %s", error)
+        return contextlib.nullcontext()
     except Exception:
         log.exception("tracing is off, because it could not be started")
         return contextlib.nullcontext()

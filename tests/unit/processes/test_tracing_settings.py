@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -103,6 +104,18 @@ def test_a_worker_with_an_unusable_endpoint_routes_and_warns() -> None:
     settings = load({ENDPOINT: "collector:4317"})
     assert settings.tracing is None
     assert [note for note in settings.notes if note.startswith(f"tracing is off: {ENDPOINT}")]
+
+
+def test_a_variable_of_the_sdks_own_that_cannot_be_used_turns_tracing_off_in_one_sentence() -> None:
+    code = "import asyncio, logging\nfrom queueworker.processes.tracing_settings import *\n"
+    code += f"logging.basicConfig()\nsettings, _ = read_tracing({ON!r})\n"
+    code += "async def main():\n    async with tracing(settings, 'a', 'b') as tracer:\n        print(tracer)\n"
+    code += "asyncio.run(main())"
+    environ = os.environ | {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"}
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ)
+    assert said.stdout.strip() == "None"
+    assert "tracing is off: OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT must be a non-negative integer" in said.stderr
+    assert "Traceback" not in said.stderr
 
 
 def test_the_reference_has_every_variable() -> None:
