@@ -14,7 +14,7 @@ from demo.kube import NAME, NAMESPACE, Kubectl
 from demo.objects import managed_worker, platform
 from demo.pods import ANSWER_SECONDS, FOLLOW, OPERATOR, PREFIX, PYTHON, QUEUE_PATH, SYSTEM, PodPlatform
 from demo.processes import MAX_WAITING, DemoError, Service
-from devcluster.signals import undisturbed
+from devcluster.interrupts import uninterrupted
 from devcluster.spawning import end, spawn
 from tools.clusters import NoCluster, Nodes, own_node
 from tools.image import ROOT, default_tag
@@ -119,7 +119,7 @@ def _uninstall(kubectl: Kubectl, console: Console) -> None:
         lambda: kubectl("delete", "crd", CRD, "--ignore-not-found", "--timeout=60s"),
         lambda: kubectl("delete", "namespace", NAMESPACE, SYSTEM, "--ignore-not-found", "--wait=false"),
     )
-    with undisturbed():
+    with uninterrupted():
         for step in steps:
             try:
                 step()

@@ -20,7 +20,6 @@ from devcluster.node import images, preflight, processes, settings, teardown, tr
 from devcluster.node.layout import BRIDGE, GATEWAY, NODE_NAME, POD_CIDR, SERVICE_CIDR, Layout
 from devcluster.ports import free_ports
 from devcluster.progress import Progress, say
-from devcluster.signals import undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,7 +80,7 @@ def node(layout: Layout | None = None) -> Iterator[Layout]:
     try:
         yield up(layout, machine)
     finally:
-        with undisturbed():  # half a node would be in everybody's way
+        with uninterrupted():  # half a node would be in everybody's way
             say("taking the node down; Ctrl-C has no effect until that is done")
             down(layout)
 
