@@ -7,7 +7,7 @@ import sqlite3
 import time
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import orjson
 
@@ -32,6 +32,20 @@ class Account:
     stored: Stored
     lost: int
     announced: int
+
+    @classmethod
+    def of(
+        cls,
+        submitted: int,
+        routed: int,
+        stored: Stored,
+        outcomes: set[str],
+        actions: Iterable[bytes],
+        kills: Sequence[float],
+    ) -> Self:
+        """`outcomes` are ids, `actions` what the queue recorded, `kills` seconds on the clock of the queue."""
+        announced = len(announced_losses(actions, kills, outcomes))
+        return cls(submitted, routed, stored, submitted - len(outcomes), announced)
 
     @property
     def in_order(self) -> bool:
@@ -59,8 +73,8 @@ class Account:
             )
         if self.announced:
             lines.append(
-                f"handed out while the router was killed, and not in its journal yet: {self.announced} (see the "
-                "README, “What it cannot prevent”)"
+                f"handed out while the router was killed, and not in its journal yet: {self.announced} (see "
+                "docs/guarantees.md, “What cannot be prevented”)"
             )
         if not self.in_order:
             lines.append("Tasks are lost for which there is no such reason. This is a defect: please report it.")

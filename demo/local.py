@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 
-from demo.account import Account, announced_losses, stored, stored_ids
+from demo.account import Account, stored, stored_ids
+from demo.answers import get_json
 from demo.routers import GROUP
 from demo.services.queue import Account as Counts
 from demo.settling import settle_legacy
@@ -72,7 +73,7 @@ class Observer:
         return self._queue(line)[1]
 
     def _queue(self, line: Line) -> tuple[bool, Counts]:
-        found = self._get(f"{line.queue_url}/account")
+        found = get_json(self.client, f"{line.queue_url}/account")
         if found is not None:
             self._counts[line.prefix] = Counts(**found)
         return found is not None, self._counts.get(line.prefix, Counts())
@@ -88,18 +89,11 @@ class Observer:
     def _router(self) -> Router | None:
         urls = self.parts.routers.urls
         for index in sorted(range(len(urls)), key=lambda index: index != self.leading):
-            status = self._get(f"{urls[index]}/status/{GROUP}")
+            status = get_json(self.client, f"{urls[index]}/status/{GROUP}")
             if status is not None:
                 self.leading = index
                 return router_from(urls[index], status)
         return None
-
-    def _get(self, url: str) -> dict[str, Any] | None:
-        try:
-            answer = self.client.get(url)
-        except httpx.HTTPError:
-            return None
-        return answer.json() if answer.status_code == 200 else None
 
 
 class LocalPlatform:
@@ -123,13 +117,8 @@ class LocalPlatform:
         outcomes = stored_ids(database, line.prefix)
         actions = line.actions.read_bytes().splitlines()
         counts = self.observer.queue_counts(line)
-        account = Account(
-            submitted=submitted,
-            routed=counts.completed + counts.failed,
-            stored=stored(database, line.prefix),
-            lost=submitted - len(outcomes),
-            announced=len(announced_losses(actions, kills, outcomes)),
-        )
+        routed = counts.completed + counts.failed
+        account = Account.of(submitted, routed, stored(database, line.prefix), outcomes, actions, kills)
         if self._parts.legacy is not None:
             settle_legacy(self._parts, self.observer, console)
         return account

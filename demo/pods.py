@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import orjson
 
-from demo.account import Account, announced_losses
+from demo.account import Account
+from demo.answers import get_json
 from demo.kube import NAME, NAMESPACE
 from demo.objects import DATABASE, RECORD
 from demo.services.queue import Account as Counts
@@ -57,7 +58,7 @@ class PodPlatform:
         self.hint = f"in another terminal: export KUBECONFIG={kubectl.kubeconfig}"
 
     def observe(self) -> Facts:
-        queue = self._get(f"{QUEUE_PATH}/account")
+        queue = get_json(self._api, f"{QUEUE_PATH}/account")
         if queue is not None:
             self._queue = Counts(**queue)
         pods = self._operator_pods()
@@ -88,14 +89,9 @@ class PodPlatform:
         outcomes = set(self._python("storage", _IDS).split())
         actions = self._kubectl("exec", "-n", NAMESPACE, "deployment/queue", "--", "cat", RECORD).encode().splitlines()
         ahead = float(self._python("queue", _CLOCK)) - time.monotonic()  # a node may have another clock
-        counts = Counts(**(self._get(f"{QUEUE_PATH}/account") or {}))
-        return Account(
-            submitted=submitted,
-            routed=counts.completed + counts.failed,
-            stored=last_counts(self._counts.read_bytes()),
-            lost=submitted - len(outcomes),
-            announced=len(announced_losses(actions, [kill + ahead for kill in kills], outcomes)),
-        )
+        counts = Counts(**(get_json(self._api, f"{QUEUE_PATH}/account") or {}))
+        routed, stored = counts.completed + counts.failed, last_counts(self._counts.read_bytes())
+        return Account.of(submitted, routed, stored, outcomes, actions, [kill + ahead for kill in kills])
 
     def log_lines(self) -> list[str]:
         """Of the pods that are there now."""
@@ -111,7 +107,7 @@ class PodPlatform:
     def _operator_pods(self) -> list[dict[str, Any]]:
         """Takes note of which one leads."""
         pods = self._pods(SYSTEM)
-        lease = self._get(f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/{OPERATOR}") or {}
+        lease = get_json(self._api, f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/{OPERATOR}") or {}
         holder = lease.get("spec", {}).get("holderIdentity") or ""
         self._leader = next((name for pod in pods if holder.startswith(name := pod["metadata"]["name"])), "")
         return pods
@@ -121,20 +117,14 @@ class PodPlatform:
         if leader is None:
             return None
         path = f"/api/v1/namespaces/{SYSTEM}/pods/{self._leader}:{PORT}/proxy/status/{NAMESPACE}/{NAME}"
-        status = self._get(path)
+        status = get_json(self._api, path)
         return None if status is None else router_from(f"http://{leader['status'].get('podIP', '')}:{PORT}", status)
 
     def _pods(self, namespace: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = (self._get(f"/api/v1/namespaces/{namespace}/pods") or {}).get("items", [])
+        found: list[dict[str, Any]] = (get_json(self._api, f"/api/v1/namespaces/{namespace}/pods") or {}).get(
+            "items", []
+        )
         return found
-
-    def _get(self, path: str) -> dict[str, Any] | None:
-        """The answer; None if there is none, or another one than 200."""
-        try:
-            answer = self._api.get(path)
-        except httpx.HTTPError:
-            return None
-        return answer.json() if answer.status_code == 200 else None
 
 
 def last_counts(lines: bytes) -> Stored:
