@@ -39,6 +39,10 @@ def control_plane() -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="session")
 def kubectl(control_plane: ControlPlane) -> Kubectl:
+    return kubectl_of(control_plane)
+
+
+def kubectl_of(control_plane: ControlPlane) -> Kubectl:
     binary, config = binaries.kubectl(), control_plane.admin_kubeconfig
 
     def run(*args: str, input: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:

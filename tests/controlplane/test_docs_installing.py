@@ -38,7 +38,7 @@ def control_plane() -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="module")
 def kubectl(control_plane: ControlPlane) -> Kubectl:
-    found: Kubectl = shared.kubectl.__wrapped__(control_plane)  # type: ignore[attr-defined]
+    found = shared.kubectl_of(control_plane)
     for name in (NAMESPACE, "team-a", "team-b"):
         found("create", "namespace", name)
     return found

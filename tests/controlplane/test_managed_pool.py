@@ -53,7 +53,7 @@ def control_plane() -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="module")
 def kubectl(control_plane: ControlPlane) -> Kubectl:
-    found: Kubectl = shared.kubectl.__wrapped__(control_plane)  # type: ignore[attr-defined]
+    found = shared.kubectl_of(control_plane)
     install(found)
     permit(found, RIGHTS)
     return found

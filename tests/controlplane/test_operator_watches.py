@@ -57,7 +57,7 @@ def control_plane() -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="module")
 def kubectl(control_plane: ControlPlane) -> Kubectl:
-    found: Kubectl = shared.kubectl.__wrapped__(control_plane)  # type: ignore[attr-defined]
+    found = shared.kubectl_of(control_plane)
     install(found)
     # the rights below are given by namespace, as the chart does for `watchNamespaces`
     found("delete", "clusterrolebinding", "queueworker-operator")
