@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 SUBSCRIBE_SECONDS = 10.0
 MAX_WAITING = 100
 """Tasks in the queue above which none is submitted: on a slow machine the demo has to end, too."""
-SLOW_PERCENT = 20
-"""Tasks that take half a second: with 20 tasks a second about three are executing at any moment, so that what is killed
+SLOW_PERCENT = 10
+"""Tasks that take half a second: with 20 tasks a second about two are executing at any moment, so that what is killed
 is killed in the middle of something."""
 CHANNEL = "evaluation:completed"
 
