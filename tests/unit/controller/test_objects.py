@@ -146,7 +146,7 @@ async def test_a_leader_that_lost_the_lease_is_unready_until_its_routers_have_dr
     run.registry.mark_alive()
     run.objects.changed(None, body("a"))
     run.registry.see_leader("other")
-    assert run.registry.ready() == (False, "other leads; draining 1 routers of the last term")
+    assert run.registry.ready() == (False, "other leads; draining 1 router of the last term")
     await run.objects.close()
     assert run.registry.ready() == (True, "standing by; other leads")
 
