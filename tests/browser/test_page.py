@@ -18,16 +18,17 @@ from queueworker.web.app import Mode, create_app
 from queueworker.web.assets import STATIC, load
 from queueworker.web.options import WebOptions
 from queueworker.web.server import serve
-from queueworker.web.source import OperatorView
+from queueworker.web.source import ConditionView, OperatorView
 from tests.support.page_world import PageWorld, example, many, pool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from importlib.resources.abc import Traversable
     from pathlib import Path
 
     from playwright.async_api import Page
 
+    from queueworker.web.source import ObjectView
     from tests.browser.conftest import Visitor
 
 LEADING = OperatorView(leading=True, leader="pod-a", identity="pod-a")
@@ -54,6 +55,14 @@ async def served(
 @pytest.fixture
 def world() -> PageWorld:
     return PageWorld(example(), view=LEADING)
+
+
+class Broken(PageWorld):
+    """Objects whose specs were invalid from the start."""
+
+    def objects(self) -> Sequence[ObjectView]:
+        ready = ConditionView("Ready", "False", "InvalidSpec", "spec.queue.url: no host")
+        return [replace(view, snapshot=None, conditions=[ready]) for view in super().objects()]
 
 
 def line(page: Page, name: str) -> Any:
@@ -155,6 +164,15 @@ async def test_an_operator_that_is_not_ready_says_why_and_not_that_there_is_no_o
         await expect(page.locator("#object .why")).to_contain_text("not known yet")
         world.readiness = (True, "leading")
         await expect(page.locator("#object .why")).to_contain_text("There is no QueueWorker default/legacy")
+
+
+async def test_an_object_without_a_router_shows_its_conditions_and_no_empty_tables(visitor: Visitor) -> None:
+    async with served(Broken(example(), view=LEADING)) as url:
+        page = await visitor.open(f"{url}{OBJECT}")
+        await expect(page.get_by_role("table", name="Conditions")).to_contain_text("spec.queue.url: no host")
+        await expect(page.locator("h1 .badge")).to_contain_text("InvalidSpec")
+        await expect(page.get_by_text("Pipeline")).to_be_hidden()
+        await expect(page.get_by_role("table", name="Executors")).to_be_hidden()
 
 
 async def test_of_many_executors_the_worst_are_shown_first(world: PageWorld, visitor: Visitor) -> None:

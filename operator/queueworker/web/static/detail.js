@@ -64,11 +64,12 @@ export class Detail {
     this.noLog = el("p", { class: "quiet" }, "Nothing has changed since the router started.");
     this.conditions = table("Conditions", ["Condition", "Status", "Reason", "Since", "Message"]);
     this.moved = el("p");
-    this.rest = el("div", { class: "columns-2" },
+    this.routers = el("div", {},
       section("Pipeline", el("ol", { class: "pipeline" }, ...this.stages)),
       el("dl", { class: "facts" }, ...FACTS.map((label, n) => el("div", {}, el("dt", {}, label), this.facts[n]))),
       section("The last ten minutes", el("div", { class: "plots" }, ...this.plots.map((plot) => plot.node))),
-      section("Executors", this.executors.node, this.all), section("Connections", this.links.node), this.failures.node,
+      section("Executors", this.executors.node, this.all), section("Connections", this.links.node), this.failures.node);
+    this.rest = el("div", {}, this.routers,
       section("What has changed", this.noLog, this.log), section("Conditions", this.conditions.node),
       section("Migration", this.moved));
     this.rest.hidden = true;
@@ -97,6 +98,7 @@ export class Detail {
         text(item.children[1], condition.message);
         text(item.children[2], advice);
       });
+    this.routers.hidden = !detail.router; // without one, for example because the spec is invalid, there is nothing to tell
     this.failures.update(detail, now);
     this.showLog(detail, now);
     this.showConditions(detail.conditions, now);
