@@ -37,7 +37,7 @@ _ADVICE: dict[str, str] = {
     "the grace, as executors.whenUnavailable says.",
     Reason.QUEUE_UNREACHABLE: "Check queue.url, the network and the queue itself. It is tried again for ever, every 5 "
     "to 30 s; results wait to be reported.",
-    Reason.INVALID_SPEC: "Correct the spec. The last valid one stays in use.",
+    Reason.INVALID_SPEC: "Correct the spec. The last valid one, if there was one, stays in use.",
     Reason.RECONCILE_FAILED: "Read the operator's log. It is tried again.",
     Reason.STALLED: "Read the router's log, and restart it: nothing is lost.",
     Reason.SOME_UNHEALTHY: "The healthy executors go on. Look at the failures of the others below.",
