@@ -25,7 +25,7 @@ class KubeApi:
         self._open = AsyncExitStack()
         if secret is not None:
             self._api["fetch", kmock.resource("v1/secrets")] << ({"kind": "Secret"} | secret)
-        named = kmock.params({"fieldSelector": f"metadata.name={name}"})
+        named: Any = kmock.params({"fieldSelector": f"metadata.name={name}"})
         self._api["list", kmock.resource("queueworkers"), named] << {"kind": "QueueWorkerList", "items": [worker]}
         self._api["list", kmock.resource("queueworkers")] << {"kind": "QueueWorkerList", "items": []}
         self._api.fallback << (404, NOT_FOUND)
