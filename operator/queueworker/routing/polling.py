@@ -67,7 +67,7 @@ class Poller:
             return Hold.NOT_ROUTING
         if not self._journal.writable and self.spec.routing.journal is JournalPolicy.REQUIRED:
             return Hold.JOURNAL
-        if self._queue.refuses_all_reports:
+        if self._queue.reporter.all_refused:
             return Hold.REFUSED_REPORTS
         if not self._journal.has_room:
             return Hold.EVENTS

@@ -107,7 +107,7 @@ class Router:
         self._attempts = Attempts(spec, *used, counters, clock)
         self._poller = Poller(spec, self._queues.own, self._journal, self._memory, limits, self._fill_slots)
         self._runner = TaskRunner(
-            *(spec, self._pool, self._attempts, self._outcomes, self._journal, envelope, self._memory, counters),
+            *(spec, self._pool, self._attempts, self._journal, envelope, self._memory, counters),
             *(limits, clock),
             log=self._log,
             on_report_failure=self._transition,

@@ -30,7 +30,7 @@ PULL_LIMIT_FACTOR = 4
 
 
 class QueueClient:
-    """Speaks to one queue. `report` and `depth` are those of `Reporter`."""
+    """Polls one queue. `reporter` tells it how its tasks ended."""
 
     def __init__(
         self,
@@ -49,10 +49,9 @@ class QueueClient:
         """Of a task; a larger one is invalid."""
         self._counters = counters
         self._exchange = QueueExchange(url, key, transport, limits, on_turn, on_link)
-        self._reporter = Reporter(self._exchange, limits)
+        self.reporter = Reporter(self._exchange, limits)
         self.set_key = self._exchange.set_key
-        self.report = self._reporter.report
-        self.depth = self._reporter.depth
+        self.depth = self._exchange.depth
         self._next_url = f"{self._exchange.base}/tasks/next"
         self._foreign_polls = 0
         """Polls in a row that somebody else answered."""
@@ -64,10 +63,6 @@ class QueueClient:
     @property
     def backoff(self) -> SharedBackoff:
         return self._exchange.backoff
-
-    @property
-    def refuses_all_reports(self) -> bool:
-        return self._reporter.all_refused
 
     @property
     def poll_pause(self) -> float:

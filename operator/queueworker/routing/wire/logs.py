@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from queueworker.routing.wire.outcome import Outcome
 from queueworker.routing.wire.published import failure_text
 from queueworker.routing.wire.reading import InvalidAnswer, excerpt, read_leniently, read_strictly, write_for_all
+
+
+class Lost(NamedTuple):
+    """The executor does not know the task any more: somebody has killed it there, or the executor has lost it."""
+
+    error: str
 
 
 class _Fields(msgspec.Struct):
@@ -22,11 +28,10 @@ class _Fields(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Fields)
 
 
-def outcome_in_logs(body: bytes, eval_id: str) -> Outcome | None:
+def outcome_in_logs(body: bytes, eval_id: str) -> Outcome | Lost | None:
     """How the task ended; None while it runs, or when the answer does not tell.
 
-    The outcome has no result when the executor does not know the task any more: somebody has killed it there, or the
-    executor has lost it. Raises `InvalidAnswer` when the answer is not that of this call.
+    Raises `InvalidAnswer` when the answer is not that of this call.
     """
     try:
         fields = read_strictly(body, _decoder)
@@ -41,7 +46,7 @@ def outcome_in_logs(body: bytes, eval_id: str) -> Outcome | None:
     if fields.is_running:
         return None
     if not isinstance(fields.exit_code, int) or isinstance(fields.exit_code, bool):
-        return _unknown(fields)
+        return _lost(fields)
     completed = fields.exit_code == 0
     status = b"completed" if completed else b"failed"
     result = b'%b,"status":"%b"}' % (body.rstrip()[:-1], status)
@@ -51,8 +56,8 @@ def outcome_in_logs(body: bytes, eval_id: str) -> Outcome | None:
     return Outcome(False, failure_text("failed", fields.error, fields.exit_code, output), result)
 
 
-def _unknown(fields: _Fields) -> Outcome | None:
+def _lost(fields: _Fields) -> Lost | None:
     said = str(fields.error)
     if "not found" not in said.lower():
         return None
-    return Outcome(False, f"the task was killed, or the executor lost it: {excerpt(said.encode('utf-8', 'replace'))}")
+    return Lost(f"the task was killed, or the executor lost it: {excerpt(said.encode('utf-8', 'replace'))}")
