@@ -135,7 +135,7 @@ class Member:
 
     @property
     def instance(self) -> str:
-        return self.journal.instance
+        return self.journal.lease.instance.id
 
     def batches(self, *faults: Fault) -> None:
         """What happens to the next batches, one after the other."""

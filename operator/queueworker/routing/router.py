@@ -126,10 +126,10 @@ class Router:
         try:
             await self._journal.start()
             if not self._journal.writable:
-                log.warning("%s: %s", self._config.group, self._journal.link.message)
+                log.warning("%s: %s", self._config.group, self._journal.link.journal.message)
             if self._inherited is not None:
                 self._take_inheritance(self._inherited)
-            self._pool.set_rival_slots(self._journal.rival_slots)
+            self._pool.set_rival_slots(self._journal.lease.rival_slots)
             self._pool.set_endpoints(self._endpoints)
             self._settle()
             self._poller.resume()
@@ -207,8 +207,8 @@ class Router:
             phase=self._life.phase,
             executors=self._pool.snapshot(),
             queue=queue.link,
-            events=self._journal.events_link,
-            journal=self._journal.link,
+            events=self._journal.link.events,
+            journal=self._journal.link.journal,
             queue_url=queue.url,
             queue_depth=self._housekeeper.depth,
             consecutive_errors=queue.backoff.consecutive_errors,
@@ -217,7 +217,7 @@ class Router:
             events_buffered=self._journal.buffered_events,
             per_minute=self._housekeeper.history.per_minute,
             counters=counters,
-            rivals=self._journal.rivals,
+            rivals=self._journal.lease.rivals,
             slots_free=self._pool.members.free_slots(),
             oldest_task_seconds=self._runs.oldest_seconds(),
             stalled=self._housekeeper.stalled,

@@ -130,8 +130,8 @@ class TaskRuns:
         for _ in range(2):
             if not self._life.routing:
                 break
-            if self._clock() > self._journal.lease_until:
-                await self._journal.verify_lease()
+            if self._clock() > self._journal.lease.until:
+                await self._journal.lease.verify()
             try:
                 task = await queue.pull(epoch)
             except InvalidTask as error:
@@ -191,7 +191,7 @@ class TaskRuns:
             try:
                 flight = revive(eval_id, raw, recovery, self._queues.of, self._clock())
             except UnreadableEntry as error:
-                self._start(self._journal.quarantine(eval_id, raw))
+                self._start(self._journal.takeover.quarantine(eval_id, raw))
                 self._fail(eval_id, self._queues.own, f"the journal's entry of the task cannot be read ({error})")
                 continue
             self._add(flight)

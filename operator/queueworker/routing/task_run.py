@@ -270,8 +270,8 @@ class TaskRunner:
 
     async def _raise_if_fenced(self, flight: InFlightTask) -> None:
         """Called before anything that others would see. Raises `Fenced`."""
-        if self._clock() > self._journal.lease_until:
-            await self._journal.verify_lease()
+        if self._clock() > self._journal.lease.until:
+            await self._journal.lease.verify()
         if flight.lost:
             raise Fenced
 

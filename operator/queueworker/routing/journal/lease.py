@@ -1,4 +1,8 @@
-"""The lease of one router's journal: it says that the router lives, and whose journal a batch may write to."""
+"""The lease of one router's journal: it says that the router lives, and whose journal a batch may write to.
+
+An instance whose lease ran out is dead to the others: one of them takes its entries over, and its batches are refused.
+A router that learns that it was declared dead goes on as a new instance, with the entries that nobody has.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,17 @@
-"""What Redis runs for the journal, each script whole or not at all. `journal` describes the keys."""
+"""What Redis runs for the journal, each script whole or not at all.
+
+Keys, all of one group (`{group}` is a hash tag: one slot in a cluster):
+
+    queueworker:{group}:instances        set of the instances that may have left something
+    queueworker:{group}:lease:<id>       the instance lives while this exists; its value numbers its batches
+    queueworker:{group}:heartbeat:<id>   numbers of the instance's last heartbeat and of that which took the lease
+    queueworker:{group}:journal:<id>     hash: eval_id → entry
+    queueworker:{group}:fenced:<id>      set: the instance was taken over, with the entries of these ids (and an empty
+                                         one); whatever it still writes is refused
+    queueworker:{group}:quarantine       hash: entries that could not be read, kept for a person
+    queueworker:{group}:quarantine:<id>  a journal that was no hash
+    queueworker:{group}:failed…          the record of failed tasks, see `failed_tasks`
+"""
 
 from __future__ import annotations
 
@@ -9,7 +22,7 @@ from queueworker.routing.journal import failed_tasks
 # failed-task records (see `keep`).
 #
 # Answers OK, FENCED, NOLEASE, STALE, or the text of an error: Redis had no memory for an entry or a record. What each
-# means to the writer is told in `batch_writer`. Any other error is raised, before the first entry is written.
+# means to the writer is told in `BatchWriter`. Any other error is raised, before the first entry is written.
 BATCH = (
     failed_tasks.LUA
     + """
