@@ -65,7 +65,20 @@ class Unwritten:
 
 
 class WriteBuffer:
-    """`entries` is what the journal should hold: one for each task in flight."""
+    """`entries` is what the journal should hold: one for each task in flight. Where the id of a task is:
+
+        after …                          entries  unwritten  batch under way  _stored  _removals
+        `put`                               x         x                         (x)
+        `take`                              x                       x           (x)
+        `written`                           x                                    x
+        `put_back` (the answer is lost)     x         x                          x
+        `finish`, nothing was sent
+        `finish` with an event                                                   x     beside the event
+        `finish` without                                                         x         x
+        `written` of that batch
+
+    (x): from an earlier entry of the same task. `start_over` puts all that is left in `entries` and `unwritten` only.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.entries: dict[str, bytes] = {}
