@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.lifecycle import Lifecycle
     from queueworker.routing.polling import Hold, Poller
-    from queueworker.routing.queue.clients import QueueClients
+    from queueworker.routing.queue.client import QueueClients
     from queueworker.routing.runs import TaskRuns
 
 PERIOD_SECONDS = 1.0

@@ -6,12 +6,11 @@ import asyncio
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from queueworker.resource.spec import JournalPolicy
+from queueworker.resource.spec import JournalPolicy, QueueWorkerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queueworker.resource.spec import QueueWorkerSpec
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.limits import Limits
     from queueworker.routing.memory import MemoryAccount

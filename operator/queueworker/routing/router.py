@@ -16,15 +16,14 @@ from queueworker.routing.executors.async_outcomes import AsyncOutcomes
 from queueworker.routing.executors.attempt import EXECUTE_MARGIN_SECONDS, Attempts
 from queueworker.routing.executors.pool import ExecutorPool
 from queueworker.routing.housekeeping import Housekeeper
-from queueworker.routing.http.transport import HttpTransport
+from queueworker.routing.http.transport import HttpTransport, Transport
 from queueworker.routing.journal.journal import Journal
-from queueworker.routing.journal.redis_client import connect
+from queueworker.routing.journal.redis_client import Client, connect
 from queueworker.routing.lifecycle import Lifecycle
 from queueworker.routing.limits import Limits
 from queueworker.routing.memory import MemoryAccount, MemoryBudget
 from queueworker.routing.polling import Poller
-from queueworker.routing.queue.client import QueueClient
-from queueworker.routing.queue.clients import QueueClients
+from queueworker.routing.queue.client import QueueClient, QueueClients
 from queueworker.routing.recovery import Unfinished
 from queueworker.routing.router_log import RouterLog
 from queueworker.routing.runs import TaskRuns
@@ -36,9 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from queueworker.routing.config import Endpoint, RouterConfig
-    from queueworker.routing.http.transport import Transport
     from queueworker.routing.in_flight import InFlightTask
-    from queueworker.routing.journal.redis_client import Client
     from queueworker.routing.tracing import Tracer
 
 log = logging.getLogger(__name__)

@@ -13,11 +13,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from queueworker.resource.spec import Recovery
+from queueworker.resource.spec import QueueWorkerSpec, Recovery
 from queueworker.routing import router_log
-from queueworker.routing.executors.attempt import EXECUTE_MARGIN_SECONDS
-from queueworker.routing.executors.slot_waits import NoExecutors
-from queueworker.routing.in_flight import died_with, failed_task, record_outcome, record_state
+from queueworker.routing.executors.attempt import EXECUTE_MARGIN_SECONDS, Attempts, Retry
+from queueworker.routing.executors.slots import NoExecutors, SlotPermit
+from queueworker.routing.in_flight import InFlightTask, died_with, failed_task, record_outcome, record_state
 from queueworker.routing.journal.entries import State
 from queueworker.routing.snapshot import Pipeline, TaskFailure
 from queueworker.routing.wire.outcome import Outcome, event
@@ -26,13 +26,9 @@ from queueworker.routing.wire.task import execute_body
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queueworker.resource.spec import QueueWorkerSpec
     from queueworker.routing.counters import Counters
-    from queueworker.routing.executors.attempt import Attempts, Retry
     from queueworker.routing.executors.executor import Executor
-    from queueworker.routing.executors.permit import SlotPermit
     from queueworker.routing.executors.pool import ExecutorPool
-    from queueworker.routing.in_flight import InFlightTask
     from queueworker.routing.journal.failed_tasks import FailedTask
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.limits import Limits

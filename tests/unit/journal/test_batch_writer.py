@@ -16,9 +16,8 @@ from queueworker.routing.journal.event_buffer import EVENT_BYTES
 from queueworker.routing.journal.journal import BatchWriter
 from queueworker.routing.journal.lease import Instance
 from queueworker.routing.journal.redis_link import RedisLink
-from queueworker.routing.journal.times import JournalTimes
 from queueworker.routing.journal.write_buffer import WriteBuffer, WriteWaits
-from queueworker.routing.limits import Limits
+from queueworker.routing.limits import JournalTimes, Limits
 from queueworker.routing.snapshot import LinkReason
 from tests.support.journals import completed, eventually
 

@@ -18,7 +18,7 @@ from tests.support.journals import BASE, QUICK, STILL, FakeClient, Held, Late, b
 from tests.support.memory import account
 
 if TYPE_CHECKING:
-    from queueworker.routing.journal.times import JournalTimes
+    from queueworker.routing.limits import JournalTimes
     from tests.support.journals import Fault, Group
 
 

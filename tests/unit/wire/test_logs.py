@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from queueworker.routing.wire.logs import Lost, outcome_in_logs
 from queueworker.routing.wire.outcome import Outcome
+from queueworker.routing.wire.published import Lost, outcome_in_logs
 from queueworker.routing.wire.reading import InvalidAnswer
 
 LOGS = b'{"eval_id":"a","output":"x\\nlast 1.10\\n","error":"","is_running":%b,"exit_code":%b}'

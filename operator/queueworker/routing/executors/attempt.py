@@ -15,8 +15,8 @@ from queueworker.resource.executors_spec import WhenUnavailable
 from queueworker.routing.backoff import exponential
 from queueworker.routing.executors.outcome_waits import OutcomeWaits
 from queueworker.routing.executors.verdict import Failure, Kind, Running, classify
-from queueworker.routing.http.transport import Answer, TooLarge, TransportError
-from queueworker.routing.in_flight import record_state
+from queueworker.routing.http.transport import Answer, TooLarge, Transport, TransportError
+from queueworker.routing.in_flight import InFlightTask, record_state
 from queueworker.routing.journal.entries import State
 from queueworker.routing.wire.outcome import Outcome, running_event
 
@@ -28,11 +28,9 @@ if TYPE_CHECKING:
     from queueworker.routing.executors.async_outcomes import AsyncOutcomes
     from queueworker.routing.executors.executor import Executor
     from queueworker.routing.executors.pool import ExecutorPool
-    from queueworker.routing.http.transport import Transport
-    from queueworker.routing.in_flight import InFlightTask
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.wire.cloud_events import Envelope
-    from queueworker.routing.wire.logs import Lost
+    from queueworker.routing.wire.published import Lost
 
 # An executor ends a task at the task's timeout and then answers: it gets this much longer to do so.
 EXECUTE_MARGIN_SECONDS = 10.0

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from queueworker.routing.http.transport import TooLarge, TransportError
-from queueworker.routing.wire.logs import outcome_in_logs
+from queueworker.routing.http.transport import TooLarge, Transport, TransportError
+from queueworker.routing.wire.published import Lost, outcome_in_logs
 from queueworker.routing.wire.reading import InvalidAnswer
 from queueworker.routing.wire.task import path_id
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from queueworker.routing.executors.executor import Executor
-    from queueworker.routing.http.transport import Transport
-    from queueworker.routing.wire.logs import Lost
     from queueworker.routing.wire.outcome import Outcome
 
 LOGS_PERIOD_SECONDS = 3.0

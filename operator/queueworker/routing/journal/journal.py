@@ -24,16 +24,14 @@ from queueworker.routing.journal.lease import Instance, Lease, TakeoverRoom
 from queueworker.routing.journal.redis_client import Client, connect
 from queueworker.routing.journal.redis_link import RedisLink
 from queueworker.routing.journal.takeover import Takeover
-from queueworker.routing.journal.times import TIMES, JournalTimes
-from queueworker.routing.journal.write_buffer import Unwritten, WriteBuffer, WriteWaits
+from queueworker.routing.journal.write_buffer import Batch, Unwritten, WriteBuffer, WriteWaits
+from queueworker.routing.limits import TIMES, JournalTimes, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from queueworker.routing.counters import Counters
     from queueworker.routing.journal.failed_tasks import FailedTask
-    from queueworker.routing.journal.write_buffer import Batch
-    from queueworker.routing.limits import Limits
     from queueworker.routing.memory import MemoryAccount
     from queueworker.routing.wire.outcome import Event
 

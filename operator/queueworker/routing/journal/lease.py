@@ -16,14 +16,13 @@ from uuid import uuid4
 from redis.exceptions import RedisError
 
 from queueworker.routing.journal import failed_tasks, scripts
-from queueworker.routing.journal.redis_client import names_another_server
+from queueworker.routing.journal.redis_client import Client, names_another_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from queueworker.routing.journal.redis_client import Client
     from queueworker.routing.journal.redis_link import RedisLink
-    from queueworker.routing.journal.times import JournalTimes
+    from queueworker.routing.limits import JournalTimes
     from queueworker.routing.memory import MemoryAccount
 
 log = logging.getLogger(__name__)

@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from queueworker.routing.journal.event_buffer import EventBuffer
-from queueworker.routing.journal.failed_tasks import Backlog
+from queueworker.routing.journal.event_buffer import BufferedEvent, EventBuffer
+from queueworker.routing.journal.failed_tasks import Backlog, FailedTask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from queueworker.routing.journal.event_buffer import BufferedEvent
-    from queueworker.routing.journal.failed_tasks import FailedTask
     from queueworker.routing.journal.redis_link import RedisLink
     from queueworker.routing.limits import Limits
     from queueworker.routing.wire.outcome import Event

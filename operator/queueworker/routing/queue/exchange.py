@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from queueworker.routing.http.transport import TransportError
+from queueworker.routing.http.transport import Answer, Transport, TransportError
 from queueworker.routing.queue.answers import read_depth
 from queueworker.routing.queue.shared_backoff import SharedBackoff
 from queueworker.routing.snapshot import Link, LinkReason
@@ -13,7 +13,6 @@ from queueworker.routing.snapshot import Link, LinkReason
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from queueworker.routing.http.transport import Answer, Transport
     from queueworker.routing.limits import Limits
 
 ASK_TIMEOUT_SECONDS = 5.0

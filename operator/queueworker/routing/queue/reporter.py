@@ -10,7 +10,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from queueworker.routing.backoff import exponential
-from queueworker.routing.http.transport import Broken, TransportError
+from queueworker.routing.http.transport import Answer, Broken, TransportError
 from queueworker.routing.queue.answers import Reply, read_look_up, read_report
 from queueworker.routing.snapshot import LinkReason
 from queueworker.routing.wire.outcome import Outcome, report_body
@@ -20,7 +20,6 @@ from queueworker.routing.wire.task import path_id
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queueworker.routing.http.transport import Answer
     from queueworker.routing.limits import Limits
     from queueworker.routing.queue.exchange import QueueExchange
 
