@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import Connection, ConnectionPool, Redis
 from redis.exceptions import BusyLoadingError, MasterDownError, NoScriptError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
@@ -16,7 +16,6 @@ from queueworker.routing.journal.redis_connections import CONNECTIONS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
-    from redis.asyncio import Connection
     from redis.commands.core import AsyncScript
 
 
