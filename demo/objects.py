@@ -70,7 +70,8 @@ def platform(image: str) -> list[dict[str, Any]]:
 
 def services(image: str, executors: int = EXECUTORS, drain_seconds: int = DRAIN_SECONDS) -> list[dict[str, Any]]:
     """The platform, with executors that the operator does not run."""
-    executor = _executor() | {"lifecycle": {"preStop": {"sleep": {"seconds": drain_seconds}}}}
+    wait = {"exec": {"command": ["sleep", str(drain_seconds)]}}  # Kubernetes 1.29 has no `sleep` of its own
+    executor = _executor() | {"lifecycle": {"preStop": wait}}
     return [
         *platform(image),
         service("executor", 8083, headless=True),

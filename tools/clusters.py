@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from devcluster.node import images
 from devcluster.node.layout import CONTEXT, Layout
 from devcluster.node.node import NodeError, check, down, node, programs, up
-from devcluster.node.preflight import CannotBeNode
+from devcluster.node.preflight import CannotBeNode, has_ipv6
 from devcluster.progress import say
 from tools.image import ROOT, EngineUnavailable, engine
 from tools.platform_image import archive, build_both
@@ -63,7 +63,7 @@ def own_node() -> Iterator[Nodes]:
         started = time.monotonic()
         images.load(layout, path)
         say(f"loaded the images in {time.monotonic() - started:.0f} s")
-        yield Nodes(str(layout.kubeconfig), CONTEXT, *tags)
+        yield _nodes(layout, tags)
 
 
 @contextmanager
@@ -98,7 +98,12 @@ def keep() -> Nodes:
     except BaseException:
         down(layout)
         raise
-    return Nodes(str(layout.kubeconfig), CONTEXT, *tags)
+    return _nodes(layout, tags)
+
+
+def _nodes(layout: Layout, tags: tuple[str, str]) -> Nodes:
+    provides = "nodes,dual-stack" if has_ipv6() else "nodes"
+    return Nodes(str(layout.kubeconfig), CONTEXT, *tags, provides)
 
 
 def _prepare() -> tuple[Path, tuple[str, str]]:

@@ -12,6 +12,10 @@ POD_CIDR = "10.213.0.0/16"
 SERVICE_CIDR = "10.214.0.0/16"
 # The bridge's address. API server, kubelet and CoreDNS listen on it, so pods and this machine reach them, no one else.
 GATEWAY = "10.213.0.1"
+# The same for IPv6, where the machine has it. Pods and Services then have addresses of both families.
+POD_CIDR6 = "fd00:10:213::/64"
+SERVICE_CIDR6 = "fd00:10:214::/112"
+GATEWAY6 = "fd00:10:213::1"
 PAUSE_IMAGE = "docker.io/queueworker/pause:1"
 CONTEXT = "queueworker-node"
 

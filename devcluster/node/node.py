@@ -17,7 +17,15 @@ import httpx
 from devcluster import binaries
 from devcluster.interrupts import uninterrupted
 from devcluster.node import images, preflight, processes, settings, teardown, traces
-from devcluster.node.layout import BRIDGE, GATEWAY, NODE_NAME, POD_CIDR, SERVICE_CIDR, Layout
+from devcluster.node.layout import (
+    BRIDGE,
+    GATEWAY,
+    GATEWAY6,
+    NODE_NAME,
+    SERVICE_CIDR,
+    SERVICE_CIDR6,
+    Layout,
+)
 from devcluster.ports import free_ports
 from devcluster.progress import Progress, say
 
@@ -121,40 +129,51 @@ def up(layout: Layout, machine: preflight.Machine, *, keep: bool = False) -> Lay
     if not keep:
         processes.record_owner(layout)
     ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
-    _make_bridge()
+    _make_bridge(machine)
     _start_containerd(layout, machine)
-    _start_apiserver(layout, found, ports)
-    _start_controllers(layout, found, ports)
+    _start_apiserver(layout, found, ports, _services(machine))
+    _start_controllers(layout, found, ports, _services(machine))
     _await("containerd answers", layout, layout.socket.exists)
     images.write_pause(layout.folder / "pause.tar")
     images.load(layout, layout.folder / "pause.tar")
-    _start_node(layout, found, ports)
+    _start_node(layout, found, ports, machine)
     _await("the node is Ready", layout, lambda: _is_ready(layout, found))
     say(f"the node is Ready after {time.monotonic() - started:.0f} s")
     return layout
 
 
-def _make_bridge() -> None:
+def _services(machine: preflight.Machine) -> str:
+    return settings.both(SERVICE_CIDR, SERVICE_CIDR6, dual_stack=machine.dual_stack)
+
+
+def _make_bridge(machine: preflight.Machine) -> None:
     """It is made here and not by the first pod, because API server, kubelet and CoreDNS listen on its address."""
+    address = ("ip", "address", "add")
+    ipv6 = [(*address, f"{GATEWAY6}/64", "dev", BRIDGE, "nodad")] if machine.dual_stack else []
     for command in (
         ("ip", "link", "add", BRIDGE, "type", "bridge"),
-        ("ip", "address", "add", f"{GATEWAY}/16", "dev", BRIDGE),
+        (*address, f"{GATEWAY}/16", "dev", BRIDGE),
+        *ipv6,
         ("ip", "link", "set", BRIDGE, "up"),
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise NodeError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
-    (Path("/proc/sys/net/ipv4/ip_forward")).write_text("1")
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+    if machine.dual_stack:
+        Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
 
 
 def _start_containerd(layout: Layout, machine: preflight.Machine) -> None:
-    (layout.folder / "cni" / "net.d" / "10-bridge.conflist").write_text(settings.network(layout))
+    (layout.folder / "cni" / "net.d" / "10-bridge.conflist").write_text(
+        settings.network(layout, dual_stack=machine.dual_stack)
+    )
     config = layout.folder / "containerd.toml"
     config.write_text(settings.containerd(layout, machine.plugins))
     processes.start(layout, "containerd", ["containerd", "--config", str(config)])
 
 
-def _start_apiserver(layout: Layout, found: Programs, ports: dict[str, int]) -> None:
+def _start_apiserver(layout: Layout, found: Programs, ports: dict[str, int], services: str) -> None:
     token = secrets.token_urlsafe(24)
     layout.tokens.touch(mode=0o600)
     layout.tokens.write_text(f"{token},admin,admin,system:masters\n")
@@ -189,7 +208,7 @@ def _start_apiserver(layout: Layout, found: Programs, ports: dict[str, int]) -> 
             *("--service-account-key-file", key, "--service-account-signing-key-file", key),
             *("--service-account-issuer", "https://kubernetes.default.svc"),
             *("--token-auth-file", str(layout.tokens), "--authorization-mode", "RBAC"),
-            *("--service-cluster-ip-range", SERVICE_CIDR, "--allow-privileged"),
+            *("--service-cluster-ip-range", services, "--allow-privileged"),
             *("--kubelet-preferred-address-types", "InternalIP"),
             *("--audit-policy-file", str(policy), "--audit-log-path", str(layout.logs / "audit.log")),
         ],
@@ -200,7 +219,7 @@ def _start_apiserver(layout: Layout, found: Programs, ports: dict[str, int]) -> 
     layout.kubeconfig.write_text(settings.kubeconfig(url, token, layout.ca_file.read_bytes()))
 
 
-def _start_controllers(layout: Layout, found: Programs, ports: dict[str, int]) -> None:
+def _start_controllers(layout: Layout, found: Programs, ports: dict[str, int], services: str) -> None:
     common = ("--kubeconfig", str(layout.kubeconfig), "--leader-elect=false")
     processes.start(
         layout,
@@ -211,7 +230,7 @@ def _start_controllers(layout: Layout, found: Programs, ports: dict[str, int]) -
             *("--service-account-private-key-file", str(layout.certificates / "apiserver.key")),
             *("--root-ca-file", str(layout.ca_file)),
             *("--flex-volume-plugin-dir", str(layout.folder / "volume-plugins")),
-            *("--cluster-cidr", POD_CIDR, "--service-cluster-ip-range", SERVICE_CIDR),
+            *("--service-cluster-ip-range", services),
             *("--horizontal-pod-autoscaler-sync-period", "3s"),  # tests wait for it
         ],
     )
@@ -225,10 +244,13 @@ def _start_controllers(layout: Layout, found: Programs, ports: dict[str, int]) -
     )
 
 
-def _start_node(layout: Layout, found: Programs, ports: dict[str, int]) -> None:
+def _start_node(layout: Layout, found: Programs, ports: dict[str, int], machine: preflight.Machine) -> None:
+    dual_stack = machine.dual_stack
     files = {
         "kubelet.yaml": settings.kubelet(layout, ports["kubelet"], ports["kubelet_health"]),
-        "kube-proxy.yaml": settings.kube_proxy(layout, ports["proxy_metrics"], ports["proxy_health"]),
+        "kube-proxy.yaml": settings.kube_proxy(
+            layout, ports["proxy_metrics"], ports["proxy_health"], dual_stack=dual_stack
+        ),
         "Corefile": settings.corefile(layout),
     }
     for name, text in files.items():
@@ -240,7 +262,7 @@ def _start_node(layout: Layout, found: Programs, ports: dict[str, int]) -> None:
             *(str(found.kubelet), "--config", str(layout.folder / "kubelet.yaml")),
             *("--kubeconfig", str(layout.kubeconfig), "--root-dir", str(layout.folder / "kubelet")),
             *("--cert-dir", str(layout.certificates / "kubelet")),
-            *("--hostname-override", NODE_NAME, "--node-ip", GATEWAY),
+            *("--hostname-override", NODE_NAME, "--node-ip", settings.both(GATEWAY, GATEWAY6, dual_stack=dual_stack)),
         ],
     )
     processes.start(layout, "kube-proxy", [str(found.proxy), "--config", str(layout.folder / "kube-proxy.yaml")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ class Machine:
     """What the node needs of the machine."""
 
     plugins: Path  # the folder of the CNI plugins
+    dual_stack: bool  # whether pods and Services have IPv6 addresses too
 
 
 def check(layout: Layout, user: int | None = None) -> Machine:
@@ -62,7 +64,22 @@ def check(layout: Layout, user: int | None = None) -> Machine:
     free = shutil.disk_usage(layout.folder.parent).free
     if free < MIN_FREE_BYTES:
         raise CannotBeNode(f"a node needs 4 GiB of disk below {layout.folder.parent}; {free / 2**30:.1f} GiB are free")
-    return Machine(plugins)
+    return Machine(plugins, has_ipv6())
+
+
+def has_ipv6() -> bool:
+    """Whether pods can have IPv6 addresses too.
+
+    Not where routers announce this machine's default route: a node forwards, and a machine that forwards forgets it.
+    """
+    settings = Path("/proc/sys/net/ipv6/conf")
+    return (
+        socket.has_dualstack_ipv6()
+        and (settings / "default" / "disable_ipv6").read_text().strip() == "0"
+        and os.access(settings / "all" / "forwarding", os.W_OK)
+        and "proto ra" not in traces.output("ip", "-6", "route", "show", "default")
+        and _run("unshare", "--net", "ip6tables", "--table", "nat", "--list-rules")
+    )
 
 
 def _plugins() -> Path | None:

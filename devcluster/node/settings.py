@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from devcluster.node.layout import BRIDGE, CONTEXT, GATEWAY, NODE_NAME, PAUSE_IMAGE, POD_CIDR
+from devcluster.node.layout import BRIDGE, CONTEXT, GATEWAY, GATEWAY6, NODE_NAME, PAUSE_IMAGE, POD_CIDR, POD_CIDR6
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +23,11 @@ AUDIT_POLICY = yaml.safe_dump(
         "rules": [{"level": "Metadata"}],
     }
 )
+
+
+def both(ipv4: str, ipv6: str, *, dual_stack: bool) -> str:
+    """The value of an option that takes one for each family."""
+    return f"{ipv4},{ipv6}" if dual_stack else ipv4
 
 
 def kubeconfig(url: str, token: str, authority: bytes) -> str:
@@ -66,14 +71,18 @@ disabled_plugins = [
 """
 
 
-def network(layout: Layout) -> str:
-    """The CNI configuration: a bridge, addresses from `POD_CIDR`, host ports."""
+def network(layout: Layout, *, dual_stack: bool) -> str:
+    """The CNI configuration: a bridge, addresses from `POD_CIDR` and `POD_CIDR6`, host ports."""
     ranges = [[{"subnet": POD_CIDR, "gateway": GATEWAY}]]
+    routes = [{"dst": "0.0.0.0/0"}]
+    if dual_stack:
+        ranges.append([{"subnet": POD_CIDR6, "gateway": GATEWAY6}])
+        routes.append({"dst": "::/0"})
     addresses = {
         "type": "host-local",
         "dataDir": f"{layout.folder}/cni/addresses",
         "ranges": ranges,
-        "routes": [{"dst": "0.0.0.0/0"}],
+        "routes": routes,
     }
     bridge = {"type": "bridge", "bridge": BRIDGE, "isGateway": True, "ipMasq": True, "hairpinMode": True}
     plugins = [bridge | {"ipam": addresses}, {"type": "portmap", "capabilities": {"portMappings": True}}]
@@ -117,7 +126,7 @@ def kubelet(layout: Layout, port: int, health_port: int) -> str:
     return yaml.safe_dump(config)
 
 
-def kube_proxy(layout: Layout, metrics_port: int, health_port: int) -> str:
+def kube_proxy(layout: Layout, metrics_port: int, health_port: int, *, dual_stack: bool) -> str:
     """Limits of conntrack are left as they are: its sysctls are read-only on some machines."""
     config: dict[str, Any] = {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
@@ -125,7 +134,7 @@ def kube_proxy(layout: Layout, metrics_port: int, health_port: int) -> str:
         "clientConnection": {"kubeconfig": str(layout.kubeconfig)},
         "hostnameOverride": NODE_NAME,
         "mode": "iptables",
-        "clusterCIDR": POD_CIDR,
+        "clusterCIDR": both(POD_CIDR, POD_CIDR6, dual_stack=dual_stack),
         "oomScoreAdj": 0,
         "metricsBindAddress": f"127.0.0.1:{metrics_port}",
         "healthzBindAddress": f"127.0.0.1:{health_port}",

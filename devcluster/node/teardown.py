@@ -22,7 +22,7 @@ _PROGRAMS = (
     *("kubelet", "kube-scheduler", "kube-controller-manager", "coredns", "kube-proxy", "containerd"),
     *("kube-apiserver", "etcd"),
 )
-_OURS = ("KUBE-", "CNI-", "10.213.", BRIDGE)
+_OURS = ("KUBE-", "CNI-", "10.213.", "fd00:10:213:", BRIDGE)
 
 
 def down(layout: Layout) -> list[str]:

@@ -25,6 +25,7 @@ SYSCTLS = (
     "net/ipv4/conf/all/route_localnet",
     "net/ipv4/ip_forward",
     "net/ipv4/vs/conntrack",
+    "net/ipv6/conf/all/forwarding",
     "vm/overcommit_memory",
     "vm/panic_on_oom",
 )

@@ -16,7 +16,7 @@ from tests.support.platform_on_cluster import Platform, platform
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FEATURES = {"nodes", "network-policy", "load-balancer"}
+FEATURES = {"nodes", "dual-stack", "network-policy", "load-balancer"}
 
 
 def provided() -> set[str]:
@@ -50,8 +50,8 @@ def cluster() -> Cluster:
 
 @pytest.fixture(scope="module")
 def release(cluster: Cluster) -> Iterator[Release]:
-    """The operator by the chart's defaults: two replicas, for the whole cluster."""
-    with installed(cluster) as release:
+    """The operator as the chart makes it: two replicas, for the whole cluster; with a Service of all its families."""
+    with installed(cluster, "service.ipFamilyPolicy=PreferDualStack") as release:
         yield release
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -17,6 +18,8 @@ import pytest
 from demo.objects import CONCURRENCY, EXECUTORS, NAME
 from devcluster import binaries
 from tests.support.cluster import READY_SECONDS, RESTRICTED, is_ready
+from tests.support.demo_processes import wait_until
+from tests.support.platform_on_cluster import platform
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,6 +163,28 @@ def test_a_node_that_is_drained_ends_the_tasks_of_its_executors_first(team: Plat
     assert account["completed"] - before["completed"] == len(ids)
     assert (account["failed"], account["reported_twice"]) == (before["failed"], before["reported_twice"])
     team.await_routing()
+
+
+@pytest.mark.requires("dual-stack")
+def test_a_platform_with_ipv6_addresses_only_is_routed_for(cluster: Cluster, release: Release) -> None:
+    """Then its executors get addresses of both families, and each is still one executor."""
+    with platform(cluster, executors=2, drain_seconds=1, family="IPv6") as team:
+        team.await_routing(2)
+        team.route("ipv6")
+        both = {"spec": {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6", "IPv4"]}}
+        cluster.kubectl("patch", "service/executor", "-n", team.namespace, "--type=merge", "-p", json.dumps(both))
+        wait_until(lambda: families(team) == {"IPv4", "IPv6"}, "the Service has slices of both families", READY_SECONDS)
+        team.route("both")
+        team.await_routing(2)
+    for address in cluster.get("service", release.name, "-n", release.namespace)["spec"]["clusterIPs"]:
+        host = f"[{address}]" if ":" in address else address
+        assert httpx.get(f"http://{host}:8084/readyz", trust_env=False).status_code == 200
+
+
+def families(team: Platform) -> set[str]:
+    """Of the EndpointSlices of the executors that have endpoints."""
+    slices = team.cluster.items("endpointslices", "-n", team.namespace, "-l", "kubernetes.io/service-name=executor")
+    return {item["addressType"] for item in slices if item.get("endpoints")}
 
 
 def test_an_executor_that_is_killed_costs_no_other_task_than_its_own(team: Platform) -> None:

@@ -67,6 +67,11 @@ class Cluster:
         found: list[dict[str, Any]] = self.get(*args)["items"]
         return found
 
+    def minor_version(self) -> int:
+        """29 of Kubernetes 1.29.14."""
+        version = json.loads(self.kubectl("version", "-o", "json").stdout)["serverVersion"]
+        return int(re.sub(r"\D", "", version["minor"]))
+
     def apply(self, objects: list[dict[str, Any]], namespace: str) -> None:
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
         done = self.kubectl("apply", "-n", namespace, "-f", "-", text=text)

@@ -80,16 +80,27 @@ class Platform:
 
 
 @contextmanager
-def platform(cluster: Cluster, executors: int = EXECUTORS, drain_seconds: int = DRAIN_SECONDS) -> Iterator[Platform]:
+def platform(
+    cluster: Cluster, executors: int = EXECUTORS, drain_seconds: int = DRAIN_SECONDS, family: str = ""
+) -> Iterator[Platform]:
     """The platform in a namespace of its own, with a QueueWorker; it is gone after the block."""
-    with cluster.namespace("team") as namespace, platform_in(cluster, namespace, executors, drain_seconds) as made:
+    with (
+        cluster.namespace("team") as namespace,
+        platform_in(cluster, namespace, executors, drain_seconds, family) as made,
+    ):
         yield made
 
 
 @contextmanager
-def platform_in(cluster: Cluster, namespace: str, executors: int, drain_seconds: int) -> Iterator[Platform]:
-    """The platform in that namespace; its QueueWorker is gone after the block."""
-    cluster.apply(services(cluster.platform_image, executors, drain_seconds), namespace)
+def platform_in(
+    cluster: Cluster, namespace: str, executors: int, drain_seconds: int, family: str = ""
+) -> Iterator[Platform]:
+    """The platform in that namespace; its QueueWorker is gone after the block.
+
+    With a `family`, such as IPv6, the Services have addresses of that one only.
+    """
+    objects = services(cluster.platform_image, executors, drain_seconds)
+    cluster.apply(_of_family(objects, family) if family else objects, namespace)
     for workload in ("deployment/queue", "deployment/redis", "deployment/storage", "statefulset/executor"):
         cluster.kubectl("rollout", "status", "-n", namespace, workload, f"--timeout={READY_SECONDS}s")
     cluster.apply([queue_worker()], namespace)
@@ -98,6 +109,15 @@ def platform_in(cluster: Cluster, namespace: str, executors: int, drain_seconds:
             yield Platform(cluster, namespace, queue)
     finally:
         delete_workers(cluster, namespace)
+
+
+def _of_family(objects: list[dict[str, Any]], family: str) -> list[dict[str, Any]]:
+    """The same, with Services of one family, and programs that listen on all addresses of both."""
+    made: list[dict[str, Any]] = json.loads(json.dumps(objects).replace('"0.0.0.0"', '"::"'))
+    for item in made:
+        if item["kind"] == "Service":
+            item["spec"] |= {"ipFamilies": [family], "ipFamilyPolicy": "SingleStack"}
+    return made
 
 
 def delete_workers(cluster: Cluster, namespace: str) -> None:

@@ -8,13 +8,14 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 import yaml
 
 from devcluster.node import processes, settings, traces
-from devcluster.node.layout import GATEWAY, POD_CIDR, SERVICE_CIDR, Layout
+from devcluster.node.layout import GATEWAY, GATEWAY6, POD_CIDR, POD_CIDR6, SERVICE_CIDR, SERVICE_CIDR6, Layout
 from devcluster.node.preflight import PACKAGES, CannotBeNode, check
 from devcluster.packages import PackagesMissing, need
 
@@ -33,7 +34,7 @@ def test_every_file_of_the_node_is_in_its_folder(layout: Layout) -> None:
     config = tomllib.loads(settings.containerd(layout, Path("/usr/lib/cni")))
     assert Path(config["root"]).is_relative_to(layout.folder)
     assert Path(config["state"]).is_relative_to(layout.folder)
-    network = json.loads(settings.network(layout))
+    network = json.loads(settings.network(layout, dual_stack=True))
     assert network["plugins"][0]["ipam"]["dataDir"].startswith(str(layout.folder))
     kubelet = yaml.safe_load(settings.kubelet(layout, 1, 2))
     assert kubelet["containerRuntimeEndpoint"] == f"unix://{layout.socket}"
@@ -49,6 +50,17 @@ def test_what_authorises_everyone_listens_on_the_bridge_only(layout: Layout) -> 
 def test_pods_and_services_have_networks_of_their_own() -> None:
     assert POD_CIDR.split(".")[:2] != SERVICE_CIDR.split(".")[:2]
     assert GATEWAY.split(".")[:2] == POD_CIDR.split(".")[:2]
+
+
+def test_pods_have_addresses_of_both_families_where_the_machine_has(layout: Layout) -> None:
+    for dual_stack, pods in ((True, [POD_CIDR, POD_CIDR6]), (False, [POD_CIDR])):
+        addresses = json.loads(settings.network(layout, dual_stack=dual_stack))["plugins"][0]["ipam"]
+        assert [family["subnet"] for (family,) in addresses["ranges"]] == pods
+        assert len(addresses["routes"]) == len(pods)
+        proxy = yaml.safe_load(settings.kube_proxy(layout, 1, 2, dual_stack=dual_stack))
+        assert proxy["clusterCIDR"].split(",") == pods
+    assert ip_address(GATEWAY6) in ip_network(POD_CIDR6)
+    assert not ip_network(POD_CIDR6).overlaps(ip_network(SERVICE_CIDR6))
 
 
 def test_a_program_outlives_its_starter_and_is_ended_by_its_pid_file(layout: Layout) -> None:
