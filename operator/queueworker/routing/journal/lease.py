@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from queueworker.routing.journal import failed_tasks, scripts
 from queueworker.routing.journal.redis_client import names_another_server
+from queueworker.routing.journal.redis_errors import is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -253,8 +254,12 @@ class Lease:
             self._link.succeeded()
         else:
             # There is no memory for entries: events and removals need none. Or it is a replica: it takes nothing.
+            # Or the user may not run a command: what that means for events is for the batches to say.
             error = RedisError(status.decode())
-            self._link.failed(error, publishes=not names_another_server(error))
+            if is_refusal(error):
+                self._link.lacks_rights(error)
+            else:
+                self._link.failed(error, publishes=not names_another_server(error))
 
 
 def _eviction_advice(policy: str) -> str:

@@ -42,7 +42,7 @@ class Client(Redis):
     def log_in(self, url: str) -> None:
         """As the user of this URL, which is for the same server. Raises InvalidRedisUrl."""
         options = redis_target(url, local=True).options
-        self.login.username, self.login.password = options.get("username"), options.get("password")
+        self.login.username, self.login.password = options.get("username") or "", options.get("password") or ""
         self.logins += 1
 
     def exclusive_script(self, text: str) -> ExclusiveScript:

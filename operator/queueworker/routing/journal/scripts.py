@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from queueworker.routing.journal import failed_tasks
 
+_REFUSED = """
+-- whether an error's text says that the user lacks a right: in Redis 7 or newer, in Redis 6, and outside of scripts
+local function refused(text)
+  return string.find(text, 'ACL failure') or string.find(text, "can't run this command") or string.find(text, 'NOPERM')
+end
+"""
+
 # One batch. KEYS lease, fenced and journal of the instance, then those of the record of failed tasks. ARGV the batch's
 # number, then four lists, each after its length: events (channel, payload), removals (id), entries (id, entry),
 # failed-task records (see `keep`).
@@ -11,7 +18,8 @@ from queueworker.routing.journal import failed_tasks
 # Answers OK, FENCED, NOLEASE, STALE, or the text of an error: Redis had no memory for an entry or a record. What each
 # means to the writer is told in `batch_writer`. Any other error is raised, before the first entry is written.
 BATCH = (
-    failed_tasks.LUA
+    _REFUSED
+    + failed_tasks.LUA
     + """
 local lease = redis.call('GET', KEYS[1])
 if not lease then
@@ -23,6 +31,7 @@ local set = redis.pcall('SET', KEYS[1], ARGV[1], 'KEEPTTL')
 -- out of memory is no reason to hold back events and removals; a replica that refuses writes is
 if type(set) == 'table' and set.err and not string.find(set.err, 'OOM') then return redis.error_reply(set.err) end
 local i = 2
+redis.call('HDEL', KEYS[3], '')  -- a user who may not do this would publish the events again with each try
 for _ = 1, tonumber(ARGV[i]) do
   redis.call('PUBLISH', ARGV[i + 1], ARGV[i + 2])
   i = i + 2
@@ -43,7 +52,7 @@ end
 local kept, problem = pcall(keep, i + 1)
 if not kept then
   problem = type(problem) == 'table' and problem.err or tostring(problem)
-  if string.find(problem, 'OOM') then return problem end
+  if string.find(problem, 'OOM') or refused(problem) then return problem end
   redis.call('DEL', failed, index, bytes)  -- keys of ours that somebody else wrote to: unusable, and not bounded
 end
 if type(set) == 'table' and set.err then return set.err end
@@ -55,14 +64,17 @@ return 'OK'
 # remembered, number of the last batch, number of the heartbeat, and the bytes that may be taken over (0: none).
 #
 # Answers FENCED and the ids that the instance's journal held when it was taken over; else
-#   OK, STALE (a later heartbeat was here before), or the text of an error (there is no memory for entries),
+#   OK, STALE (a later heartbeat was here before), or the text of an error (there is no memory for entries, or the user
+#   may not run commands that the journal needs),
 #   the instances whose journals were no hash,
 #   the number of other live workers,
 #   how many bytes were taken over,
 #   the number of the heartbeat that found no lease, or no journal, of the instance and began anew,
 #   when a lease was taken: how Redis evicts keys (its maxmemory-policy),
 #   the executors of the tasks that other live workers run: name, number, name, number …
-LEASE = """
+LEASE = (
+    _REFUSED
+    + """
 local base, me, ttl = ARGV[1], ARGV[2], ARGV[3]
 local answer = {'OK', '', 0, 0, 0, '', {}}
 
@@ -106,6 +118,24 @@ end
 if set_aside(me) then begun = nil end
 answer[5] = tonumber(begun or ARGV[6])
 redis.call('SET', heartbeat, ARGV[6] .. ' ' .. answer[5], 'PX', ttl)
+-- May the user run what the journal needs? This key is no hash and no number, so all that these commands do is to be
+-- refused for it, unless they are refused for a right.
+local missing = {}
+for _, command in ipairs({
+  'HDEL x', 'HGET x', 'HKEYS', 'HLEN', 'HMGET x', 'HSET x x', 'HSETNX x x', 'HSTRLEN x', 'SREM x', 'ZADD 0 x', 'ZCARD',
+  'ZPOPMIN', 'ZREM x', 'INCRBY 0', 'DECRBY 0'
+}) do
+  local name, first, second = string.match(command, '^(%S+) ?(%S*) ?(%S*)$')
+  local args = {heartbeat}
+  if first ~= '' then args[2] = first end
+  if second ~= '' then args[3] = second end
+  local r = redis.pcall(name, unpack(args))
+  if type(r) == 'table' and r.err and refused(r.err) then missing[#missing + 1] = name end
+end
+if #missing > 0 then
+  answer[1] = 'its user has no permissions to run ' .. table.concat(missing, ', ')
+  return answer
+end
 
 -- Phase 3: declare instances without a lease dead, and move their entries into our journal while there is room. From
 -- then on whatever they send is refused. What does not fit is for the next heartbeat, ours or another's.
@@ -165,6 +195,7 @@ for name, number in pairs(taken) do
 end
 return answer
 """
+)
 
 # KEYS the journal; ARGV fields. Answers their entries; if no field is given, each field's name and its entry's size.
 READ = """
