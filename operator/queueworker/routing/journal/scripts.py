@@ -7,6 +7,7 @@ from queueworker.routing.journal import failed_tasks
 _REFUSED = """
 -- whether an error's text says that the user lacks a right: in Redis 7 or newer, in Redis 6, and outside of scripts
 local function refused(text)
+  text = tostring(text)
   return string.find(text, 'ACL failure') or string.find(text, "can't run this command") or string.find(text, 'NOPERM')
 end
 """
