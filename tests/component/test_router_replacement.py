@@ -94,7 +94,7 @@ async def rotate(redis_url: str, user: str, password: str) -> None:
     async with Redis.from_url(redis_url) as redis:
         for connection in await redis.client_list():
             if connection["user"] == user:
-                await redis.client_kill_filter(_id=connection["id"])  # type: ignore[no-untyped-call]
+                await redis.client_kill_filter(_id=connection["id"])
 
 
 async def test_another_password_at_the_same_redis_needs_no_other_router_and_nothing_runs_twice(

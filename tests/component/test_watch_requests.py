@@ -14,6 +14,8 @@ from queueworker.controller.kinds import CRDS, QUEUE_WORKERS
 from tests.support.stubs import Server
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from queueworker.controller.kinds import Kind
 
 
@@ -45,7 +47,7 @@ class NoWatchApi(Server):
         return web.Response()
 
 
-def _answering(body: dict[str, object]) -> web.Handler:
+def _answering(body: dict[str, object]) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def answer(_: web.Request) -> web.Response:
         return web.json_response(body)
 
