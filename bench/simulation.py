@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from queueworker.routing.executors.executor import Executor
-    from queueworker.routing.executors.permit import SlotPermit
+    from queueworker.routing.executors.slots import SlotPermit
     from queueworker.routing.queue.client import QueueClient
 
 WARM_UP = 0.1

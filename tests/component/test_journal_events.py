@@ -53,7 +53,7 @@ async def test_the_oldest_events_are_dropped_above_the_bound_while_redis_is_away
     limits = Limits(max_buffered_event_bytes=2 * (EVENT_BYTES + 10))
     async with journal(own_redis.url, limits) as (events, counters):
         own_redis.kill()
-        await until(lambda: not events.events_link.ok)
+        await until(lambda: not events.link.events.ok)
         for i in range(4):
             events.publish(completed(b"%010d" % i))
         assert (counters.events_dropped, events.buffered_events) == (2, 2)
@@ -106,8 +106,8 @@ async def test_without_memory_in_redis_events_and_removals_go_on_and_entries_are
         events.finish("done", completed(b"event"))
         await until(lambda: seen == [b"event"])
         await until(lambda: not events.writable)
-        assert "OOM" in events.link.message
-        assert events.events_link.ok
+        assert "OOM" in events.link.journal.message
+        assert events.link.events.ok
         assert b"done" not in await held(own_redis.url)
         events.put("newer", b"{}")
         await redis.config_set("maxmemory", "0")
@@ -127,7 +127,7 @@ async def test_a_replica_that_takes_no_writes_gets_no_event_either(own_redis: Re
     ):
         await redis.replicaof("127.0.0.1", str(nobody))
         events.publish(completed(b"event"))
-        await until(lambda: not events.events_link.ok)
+        await until(lambda: not events.link.events.ok)
         assert (seen, events.buffered_events) == ([], 1)
         await redis.replicaof("NO", "ONE")
         await until(lambda: seen == [b"event"])

@@ -62,14 +62,14 @@ async def test_one_that_was_declared_dead_goes_on_with_what_nobody_has(redis_url
     async with Redis.from_url(redis_url) as redis, journal(redis_url, on_fenced=lost.append) as (frozen, counters):
         frozen.put("seen", b"pulled")
         await frozen.durable()
-        await redis.delete(f"{BASE}lease:{frozen.instance}")
+        await redis.delete(f"{BASE}lease:{frozen.lease.instance.id}")
         async with journal(redis_url, worker="successor"):
             frozen.put("seen", b"executed")
             frozen.put("new", b"pulled")
             frozen.finish("other", completed(b"{}"), made("other", 1))
             await until(lambda: lost == [{"seen"}])
             await frozen.durable()
-            assert await redis.hgetall(f"{BASE}journal:{frozen.instance}") == {b"new": b"pulled"}
+            assert await redis.hgetall(f"{BASE}journal:{frozen.lease.instance.id}") == {b"new": b"pulled"}
             assert counters.events_published == 1
             assert (await records(redis_url)).keys() == {"other"}
         assert frozen.writable
@@ -125,7 +125,7 @@ async def test_a_record_alone_that_redis_has_no_memory_for_waits(own_redis: Redi
         await redis.config_set("maxmemory", "1")
         one.finish("a", completed(b"{}"), made("a", 1))
         await until(lambda: not one.writable)
-        assert "OOM" in one.link.message
+        assert "OOM" in one.link.journal.message
         assert (await records(own_redis.url), one.buffered_events) == ({}, 0)
         await redis.config_set("maxmemory", "0")
         await until(lambda: one.writable)

@@ -6,7 +6,7 @@ import yaml
 
 from queueworker.controller.leadership import DURATION_SECONDS
 from queueworker.processes.environment import load
-from queueworker.routing.journal.times import TIMES
+from queueworker.routing.limits import TIMES
 from tests.support.doc_blocks import ROOT, blocks
 
 SWITCHING = ROOT / "docs" / "switching-over.md"

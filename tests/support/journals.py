@@ -17,8 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from queueworker.routing.counters import Counters
 from queueworker.routing.journal import scripts
 from queueworker.routing.journal.journal import Journal
-from queueworker.routing.journal.times import JournalTimes
-from queueworker.routing.limits import Limits
+from queueworker.routing.limits import JournalTimes, Limits
 from queueworker.routing.wire.outcome import CHANNEL_COMPLETED, Event
 from tests.support.memory import account
 
@@ -135,7 +134,7 @@ class Member:
 
     @property
     def instance(self) -> str:
-        return self.journal.instance
+        return self.journal.lease.instance.id
 
     def batches(self, *faults: Fault) -> None:
         """What happens to the next batches, one after the other."""

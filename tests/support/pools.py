@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
 
     from queueworker.routing.executors.executor import Executor
-    from queueworker.routing.executors.permit import SlotPermit
+    from queueworker.routing.executors.slots import SlotPermit
     from queueworker.routing.queue.client import QueueClient
     from queueworker.routing.snapshot import ExecutorSnapshot
 

@@ -279,7 +279,7 @@ async def _retry(
 def _run(work: Any, place: Place) -> Any:
     from redis.exceptions import RedisError
 
-    from queueworker.routing.journal.redis_errors import reason_of
+    from queueworker.routing.journal.redis_link import reason_of
 
     try:
         return asyncio.run(work)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,13 @@ class RouterConfig:
     def has_peers_of(self, other: RouterConfig) -> bool:
         """Whether queue and Redis are the same. The user of Redis and its password may differ."""
         return self.spec.queue.url == other.spec.queue.url and same_server(self.redis_url, other.redis_url)
+
+    def at(self, other: RouterConfig) -> RouterConfig:
+        """The same with the queue and Redis of another configuration, if those are others."""
+        if self.has_peers_of(other):
+            return self
+        spec = self.spec.model_copy(update={"queue": other.spec.queue, "events": other.spec.events})
+        return replace(self, spec=spec, redis_url=other.redis_url, api_key=other.api_key)
 
     @property
     def intent(self) -> Intent:

@@ -9,18 +9,15 @@ import math
 from array import array
 from collections import deque
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-from queueworker.routing.counters import quantile
-from queueworker.routing.rate import MINUTE_SECONDS, PerMinute
-
-if TYPE_CHECKING:
-    from queueworker.routing.counters import Counters
+from queueworker.routing.counters import Counters, quantile
 
 POINT_SECONDS = 5.0
 """Time between two points."""
 POINTS = 120
 """Points that are kept: ten minutes."""
+
+MINUTE_SECONDS = 60.0
 
 
 class Series(StrEnum):
@@ -30,6 +27,23 @@ class Series(StrEnum):
     P95 = "p95_seconds"
     IN_USE = "in_use"
     CAPACITY = "capacity"
+
+
+class PerMinute:
+    """How many tasks were reported in the last minute, from samples of a counter: one a second, so some sixty."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, int]] = deque()
+
+    def sample(self, now: float, count: int) -> None:
+        """Take the counter's value at `now` (monotonic seconds)."""
+        self._samples.append((now, count))
+        while now - self._samples[0][0] > MINUTE_SECONDS:
+            self._samples.popleft()
+
+    def of(self, count: int) -> int:
+        """The counter's growth over the last minute."""
+        return count - self._samples[0][1] if self._samples else 0
 
 
 class History:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.lifecycle import Lifecycle
     from queueworker.routing.polling import Hold, Poller
-    from queueworker.routing.queue.clients import QueueClients
+    from queueworker.routing.queue.client import QueueClients
     from queueworker.routing.runs import TaskRuns
 
 PERIOD_SECONDS = 1.0
@@ -98,7 +98,7 @@ class Housekeeper:
             self._tell_log(now)
             if self._outcomes.listening and self._pool.all_synchronous:
                 await self._outcomes.stop_listening()
-            self._pool.set_rival_slots(self._journal.rival_slots)
+            self._pool.set_rival_slots(self._journal.lease.rival_slots)
             self._queues.keep_only({flight.queue for flight in self._runs.flights.values()})
             self._runs.fill_slots()
             await self._life.drained_within(PERIOD_SECONDS)
@@ -139,7 +139,7 @@ class Housekeeper:
 
     def _tell_log(self, now: float) -> None:
         if self.changed:
-            journal = self._journal
-            links = {"queue": self._queues.own.link, "journal": journal.link, "events": journal.events_link}
+            link = self._journal.link
+            links = {"queue": self._queues.own.link, "journal": link.journal, "events": link.events}
             self.changed = self._log.observe(links, self._pool.snapshot(), now)
         self._log.summarize(self._counters, len(self._runs.flights), self.depth, now)

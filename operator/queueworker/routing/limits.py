@@ -1,4 +1,4 @@
-"""Every bound of the data plane on what is held in memory or sent at once, in one value."""
+"""Every bound of the data plane on what is held in memory or sent at once, and how long the journal waits."""
 
 from __future__ import annotations
 
@@ -32,3 +32,30 @@ class Limits:
     """A larger task is recorded without its body, and cannot be sent again from the record."""
     max_error_chars: int = 2000
     """Of an error in the record of a failed task."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalTimes:
+    """How long the journal waits. All in seconds."""
+
+    lease: float = 6.0
+    """An instance that has not renewed its lease for so long is dead to the others."""
+    heartbeat: float = 2.0
+    """Between two renewals of the lease."""
+    rivals: float = 0.5
+    """The same, while rivals hold slots: how soon we know that one is given back."""
+    operation: float = 2.0
+    """For connecting to Redis, and for a command that carries little."""
+    flush: float = 3.0
+    """For writing what is left when the journal is closed."""
+    first_retry: float = 0.25
+    max_retry: float = 5.0
+    fenced: int = 86_400
+    """For which an instance that was declared dead can still find out who has its entries."""
+
+    def transfer(self, size: int) -> float:
+        """For sending so many bytes, at a megabyte a second or faster."""
+        return self.operation + size / 1_000_000
+
+
+TIMES = JournalTimes()

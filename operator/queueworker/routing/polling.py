@@ -6,12 +6,11 @@ import asyncio
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from queueworker.resource.spec import JournalPolicy
+from queueworker.resource.spec import JournalPolicy, QueueWorkerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queueworker.resource.spec import QueueWorkerSpec
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.limits import Limits
     from queueworker.routing.memory import MemoryAccount
@@ -67,7 +66,7 @@ class Poller:
             return Hold.NOT_ROUTING
         if not self._journal.writable and self.spec.routing.journal is JournalPolicy.REQUIRED:
             return Hold.JOURNAL
-        if self._queue.refuses_all_reports:
+        if self._queue.reporter.all_refused:
             return Hold.REFUSED_REPORTS
         if not self._journal.has_room:
             return Hold.EVENTS

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from queueworker.resource.spec import Recovery
 from queueworker.routing.in_flight import InFlightTask, died_with
 from queueworker.routing.journal import entries
-from queueworker.routing.journal.entries import State, UnreadableEntry
+from queueworker.routing.journal.entries import Entry, State, UnreadableEntry
 from queueworker.routing.journal.failed_tasks import NO_TASK
 from queueworker.routing.wire.outcome import Outcome
 from queueworker.routing.wire.reading import InvalidAnswer
@@ -17,7 +17,6 @@ from queueworker.routing.wire.task import InvalidTask, Task, parse_task, trace_o
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queueworker.routing.journal.entries import Entry
     from queueworker.routing.journal.write_buffer import Unwritten
     from queueworker.routing.queue.client import QueueClient
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from queueworker.redaction import without_credentials
-from queueworker.routing.http.transport import HttpTransport, NotSent, TransportError
+from queueworker.routing.http.transport import Answer, HttpTransport, NotSent, TransportError
 from queueworker.routing.journal.failed_tasks import REMOVE, FailedTask, decode, keys
 from queueworker.routing.journal.redis_client import answer_of, connect
 from queueworker.routing.limits import Limits
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from queueworker.routing.http.transport import Answer
 
 REDIS_TIMEOUT_SECONDS = 5.0
 QUEUE_TIMEOUT_SECONDS = 20.0

@@ -17,15 +17,14 @@ from queueworker.routing.executors.async_outcomes import AsyncOutcomes
 from queueworker.routing.executors.attempt import EXECUTE_MARGIN_SECONDS, Attempts
 from queueworker.routing.executors.pool import ExecutorPool
 from queueworker.routing.housekeeping import Housekeeper
-from queueworker.routing.http.transport import HttpTransport
+from queueworker.routing.http.transport import HttpTransport, Transport
 from queueworker.routing.journal.journal import Journal
-from queueworker.routing.journal.redis_client import connect
+from queueworker.routing.journal.redis_client import Client, connect
 from queueworker.routing.lifecycle import Lifecycle
 from queueworker.routing.limits import Limits
 from queueworker.routing.memory import MemoryAccount, MemoryBudget
 from queueworker.routing.polling import Poller
-from queueworker.routing.queue.client import QueueClient
-from queueworker.routing.queue.clients import QueueClients
+from queueworker.routing.queue.client import QueueClient, QueueClients
 from queueworker.routing.recovery import Unfinished
 from queueworker.routing.router_log import RouterLog
 from queueworker.routing.runs import TaskRuns
@@ -37,9 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from queueworker.routing.config import Endpoint, RouterConfig
-    from queueworker.routing.http.transport import Transport
     from queueworker.routing.in_flight import InFlightTask
-    from queueworker.routing.journal.redis_client import Client
     from queueworker.routing.tracing import Tracer
 
 log = logging.getLogger(__name__)
@@ -108,7 +105,7 @@ class Router:
         self._attempts = Attempts(spec, *used, counters, clock)
         self._poller = Poller(spec, self._queues.own, self._journal, self._memory, limits, self._fill_slots)
         self._runner = TaskRunner(
-            *(spec, self._pool, self._attempts, self._outcomes, self._journal, envelope, self._memory, counters),
+            *(spec, self._pool, self._attempts, self._journal, envelope, self._memory, counters),
             *(limits, clock),
             log=self._log,
             on_report_failure=self._transition,
@@ -127,10 +124,10 @@ class Router:
         try:
             await self._journal.start()
             if not self._journal.writable:
-                log.warning("%s: %s", self._config.group, self._journal.link.message)
+                log.warning("%s: %s", self._config.group, self._journal.link.journal.message)
             if self._inherited is not None:
                 self._take_inheritance(self._inherited)
-            self._pool.set_rival_slots(self._journal.rival_slots)
+            self._pool.set_rival_slots(self._journal.lease.rival_slots)
             self._pool.set_endpoints(self._endpoints)
             self._settle()
             self._poller.resume()
@@ -147,8 +144,8 @@ class Router:
         return config.has_peers_of(self._config)
 
     def apply(self, config: RouterConfig) -> None:
-        """Take a changed configuration that `serves` agrees to; no task in flight is lost or started again."""
-        if config == self._config:
+        """Take a changed configuration, but for another queue or Redis; no task in flight is lost or started again."""
+        if (config := config.at(self._config)) == self._config:
             return
         _log_in(config.redis_url, self._config.redis_url, self._journal, self._outcomes)
         self._config = config
@@ -208,8 +205,8 @@ class Router:
             phase=self._life.phase,
             executors=self._pool.snapshot(),
             queue=queue.link,
-            events=self._journal.events_link,
-            journal=self._journal.link,
+            events=self._journal.link.events,
+            journal=self._journal.link.journal,
             queue_url=queue.url,
             queue_depth=self._housekeeper.depth,
             consecutive_errors=queue.backoff.consecutive_errors,
@@ -218,7 +215,7 @@ class Router:
             events_buffered=self._journal.buffered_events,
             per_minute=self._housekeeper.history.per_minute,
             counters=counters,
-            rivals=self._journal.rivals,
+            rivals=self._journal.lease.rivals,
             slots_free=self._pool.members.free_slots(),
             oldest_task_seconds=self._runs.oldest_seconds(),
             stalled=self._housekeeper.stalled,

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from queueworker.routing.snapshot import Transition
+from queueworker.routing.snapshot import ExecutorSnapshot, Link, Transition
 from queueworker.routing.wire.reading import last_line
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from queueworker.routing.counters import Counters
     from queueworker.routing.in_flight import InFlightTask
-    from queueworker.routing.snapshot import ExecutorSnapshot, Link
 
 log = logging.getLogger(__name__)
 

@@ -11,27 +11,24 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from queueworker.routing.counters import LossCause
+from queueworker.routing.counters import Counters, LossCause
 from queueworker.routing.in_flight import InFlightTask
 from queueworker.routing.journal.entries import UnreadableEntry
 from queueworker.routing.recovery import revive, stub_task
 from queueworker.routing.wire.outcome import Outcome
-from queueworker.routing.wire.task import InvalidTask
+from queueworker.routing.wire.task import InvalidTask, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from queueworker.routing.counters import Counters
-    from queueworker.routing.executors.permit import SlotPermit
     from queueworker.routing.executors.pool import ExecutorPool
+    from queueworker.routing.executors.slots import SlotPermit
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.lifecycle import Lifecycle
     from queueworker.routing.memory import MemoryAccount
     from queueworker.routing.polling import Poller
-    from queueworker.routing.queue.client import QueueClient
-    from queueworker.routing.queue.clients import QueueClients
+    from queueworker.routing.queue.client import QueueClient, QueueClients
     from queueworker.routing.task_run import TaskRunner
-    from queueworker.routing.wire.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -134,8 +131,8 @@ class TaskRuns:
         for _ in range(2):
             if not self._life.routing:
                 break
-            if self._clock() > self._journal.lease_until:
-                await self._journal.verify_lease()
+            if self._clock() > self._journal.lease.until:
+                await self._journal.lease.verify()
             try:
                 task = await queue.pull(epoch)
             except InvalidTask as error:
@@ -195,7 +192,7 @@ class TaskRuns:
             try:
                 flight = revive(eval_id, raw, recovery, self._queues.of, self._clock())
             except UnreadableEntry as error:
-                self._start(self._journal.quarantine(eval_id, raw))
+                self._start(self._journal.takeover.quarantine(eval_id, raw))
                 self._fail(eval_id, self._queues.own, f"the journal's entry of the task cannot be read ({error})")
                 continue
             self._add(flight)

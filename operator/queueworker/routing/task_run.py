@@ -13,11 +13,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from queueworker.resource.spec import Recovery
+from queueworker.resource.spec import QueueWorkerSpec, Recovery
 from queueworker.routing import router_log
-from queueworker.routing.executors.attempt import EXECUTE_MARGIN_SECONDS, Retry
-from queueworker.routing.executors.slot_waits import NoExecutors
-from queueworker.routing.in_flight import died_with, failed_task, record_outcome, record_state
+from queueworker.routing.executors.attempt import EXECUTE_MARGIN_SECONDS, Attempts, Retry
+from queueworker.routing.executors.slots import NoExecutors, SlotPermit
+from queueworker.routing.in_flight import InFlightTask, died_with, failed_task, record_outcome, record_state
 from queueworker.routing.journal.entries import State
 from queueworker.routing.snapshot import Pipeline, TaskFailure
 from queueworker.routing.wire.outcome import Outcome, event
@@ -26,14 +26,10 @@ from queueworker.routing.wire.task import execute_body
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queueworker.resource.spec import QueueWorkerSpec
     from queueworker.routing.counters import Counters
-    from queueworker.routing.executors.async_outcomes import AsyncOutcomes
-    from queueworker.routing.executors.attempt import Attempts
     from queueworker.routing.executors.executor import Executor
-    from queueworker.routing.executors.permit import SlotPermit
     from queueworker.routing.executors.pool import ExecutorPool
-    from queueworker.routing.in_flight import InFlightTask
+    from queueworker.routing.journal.failed_tasks import FailedTask
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.limits import Limits
     from queueworker.routing.memory import MemoryAccount
@@ -63,7 +59,6 @@ class TaskRunner:
         spec: QueueWorkerSpec,
         pool: ExecutorPool,
         attempts: Attempts,
-        outcomes: AsyncOutcomes,
         journal: Journal,
         envelope: Envelope,
         memory: MemoryAccount,
@@ -88,7 +83,6 @@ class TaskRunner:
         """The newest failed tasks, the newest first."""
         self._pool = pool
         self._attempts = attempts
-        self._outcomes = outcomes
         self._journal = journal
         self._envelope = envelope
         self._memory = memory
@@ -99,11 +93,6 @@ class TaskRunner:
         self._logs_each_task = logging.getLogger(router_log.__name__).isEnabledFor(logging.DEBUG)
         self._on_report_failure = on_report_failure
         self._start_span = start_span
-
-    def pipeline(self, in_flight: int, buffered_events: int) -> Pipeline:
-        """Where so many tasks in flight are."""
-        pulled = max(0, in_flight - self.executing - self.reporting)
-        return Pipeline(pulled, self.executing, self.reporting, buffered_events)
 
     async def run(self, flight: InFlightTask, permit: SlotPermit | None) -> None:
         """Take the task to its event. The permit is given back, whatever happens here."""
@@ -126,6 +115,21 @@ class TaskRunner:
                 permit.release()
             if flight.span is not None:
                 flight.span.end()
+
+    async def _settle(self, flight: InFlightTask, outcome: Outcome, permit: SlotPermit | None = None) -> None:
+        """Record, report, publish. A slot is free by then: the executor has done its part."""
+        size = len(outcome.result or b"")
+        self.reporting += 1
+        self._memory.take_result(size)
+        if permit is not None:
+            permit.release()  # not before the result counts: the slot may be filled at once
+        try:
+            await self._record(flight, outcome)
+            taken = await self._report(flight, outcome)
+            self._publish(flight, taken)
+        finally:
+            self.reporting -= 1
+            self._memory.give_result(size)
 
     # --- execute
 
@@ -163,19 +167,70 @@ class TaskRunner:
 
     async def _attempt(self, flight: InFlightTask, executor: Executor, body: bytes, timeout: int) -> Outcome | Retry:
         """One attempt. Waits for the journal where it may hold an earlier entry of the task."""
-        is_async = executor.completes_async
-        flight.deadline = time.time() + timeout + EXECUTE_MARGIN_SECONDS if is_async else None
+        flight.deadline = time.time() + timeout + EXECUTE_MARGIN_SECONDS if executor.completes_async else None
         record_state(flight, self._journal, State.EXECUTING, executor.name)
         if flight.recorded:
             # The journal may already hold `pulled`: a successor would then run the task again.
             await self._journal.durable(flight.eval_id)
         await self._raise_if_fenced(flight)
-        if is_async is not False:
-            # It may answer `running`: subscribe before it is asked, so that no outcome is missed.
-            await self._outcomes.listen()
-        if not self._pool.fresh(executor):
-            return Retry()  # it left the pool, failed or fell silent while we waited
         return await self._attempts.attempt(flight, executor, body, timeout)
+
+    # --- record
+
+    async def _record(self, flight: InFlightTask, outcome: Outcome) -> None:
+        """Make the outcome durable, so that a successor reports the task and does not run it again."""
+        flight.outcome = outcome
+        flight.event_id = flight.event_id or self._envelope.event_id()
+        record_outcome(flight, self._journal, outcome)
+        await self._journal.durable(flight.eval_id)
+        await self._raise_if_fenced(flight)
+
+    # --- report
+
+    async def _report(self, flight: InFlightTask, outcome: Outcome) -> Outcome:
+        """Tell the queue. Returns the outcome as the queue took it."""
+        reporter = flight.queue.reporter
+        taken: Outcome | None = None
+        if flight.span is not None:
+            flight.span.report()
+        flight.redelivered = True
+        while flight.redelivered:
+            # Once more when the id was handed out again while its report was on its way: the queue may have popped
+            # that copy after it took the report.
+            flight.redelivered = False
+            taken = await reporter.report(flight.eval_id, taken or outcome, self._on_report_failure) or taken
+        if taken is None:
+            self._counters.reports_unknown += 1
+        if flight.span is not None:
+            flight.span.reported(completed=(taken or outcome).completed, known=taken is not None)
+        return taken or outcome
+
+    # --- publish
+
+    def _publish(self, flight: InFlightTask, outcome: Outcome) -> None:
+        """Publish the outcome, then forget the entry; keep a record of a failed task."""
+        counters, clock = self._counters, self._clock()
+        self.last_task_time = time.time()
+        seconds = clock - flight.pulled_at
+        counters.overhead.observe(seconds - flight.executor_seconds)
+        failed = None
+        if outcome.completed:
+            counters.completed += 1
+            counters.completed_seconds.observe(seconds)
+            if self._logs_each_task:
+                self._log.completed(flight, seconds)
+        else:
+            counters.failed += 1
+            counters.failed_seconds.observe(seconds)
+            self._log.failed(flight, outcome.error, seconds, clock)
+            failed = self._record_failure(flight, outcome.error, self.last_task_time)
+        published = flight.outcome is not None and flight.outcome.published
+        told = None
+        if not published:
+            told = self._envelope.wrap(event(flight.eval_id, outcome), flight.eval_id, flight.event_id)
+        self._journal.finish(flight.eval_id, told, failed)
+
+    # --- details of the steps
 
     async def _await_published_outcome(self, flight: InFlightTask, deadline: float) -> Outcome | None:
         """An asynchronous executor had the task when its router died. None: the task is to be executed again.
@@ -202,78 +257,24 @@ class TaskRunner:
         await asyncio.sleep(seconds)
         flight.executor_seconds += self._clock() - started
 
-    # --- record, report, publish
-
-    async def _settle(self, flight: InFlightTask, outcome: Outcome, permit: SlotPermit | None = None) -> None:
-        size = len(outcome.result or b"")
-        self.reporting += 1
-        self._memory.take_result(size)
-        if permit is not None:
-            permit.release()  # not before the result counts: the slot may be filled at once
-        try:
-            await self._record(flight, outcome)
-            taken = await self._report(flight, outcome)
-            self._publish(flight, taken)
-        finally:
-            self.reporting -= 1
-            self._memory.give_result(size)
-
-    async def _record(self, flight: InFlightTask, outcome: Outcome) -> None:
-        """Make the outcome durable, so that a successor reports the task and does not run it again."""
-        flight.outcome = outcome
-        flight.event_id = flight.event_id or self._envelope.event_id()
-        record_outcome(flight, self._journal, outcome)
-        await self._journal.durable(flight.eval_id)
-        await self._raise_if_fenced(flight)
-
-    async def _report(self, flight: InFlightTask, outcome: Outcome) -> Outcome:
-        """Tell the queue. Returns the outcome as the queue took it."""
-        taken: Outcome | None = None
-        if flight.span is not None:
-            flight.span.report()
-        flight.redelivered = True
-        while flight.redelivered:
-            # Once more when the id was handed out again while its report was on its way: the queue may have popped
-            # that copy after it took the report.
-            flight.redelivered = False
-            taken = await flight.queue.report(flight.eval_id, taken or outcome, self._on_report_failure) or taken
-        if taken is None:
-            self._counters.reports_unknown += 1
-        if flight.span is not None:
-            flight.span.reported(completed=(taken or outcome).completed, known=taken is not None)
-        return taken or outcome
-
-    def _publish(self, flight: InFlightTask, outcome: Outcome) -> None:
-        """Publish the outcome, then forget the entry; keep a record of a failed task."""
-        counters, now, clock = self._counters, time.time(), self._clock()
-        self.last_task_time = now
-        seconds = clock - flight.pulled_at
-        counters.overhead.observe(seconds - flight.executor_seconds)
-        failed = None
-        if outcome.completed:
-            counters.completed += 1
-            counters.completed_seconds.observe(seconds)
-            if self._logs_each_task:
-                self._log.completed(flight, seconds)
-        else:
-            counters.failed += 1
-            counters.failed_seconds.observe(seconds)
-            self._log.failed(flight, outcome.error, seconds, clock)
-            failed = failed_task(flight, outcome.error, now, self._limits)
-            shown = (failed.eval_id, now, failed.error, failed.executor, failed.attempts, failed.ambiguous)
-            self.failures.appendleft(TaskFailure(*shown))
-        published = flight.outcome is not None and flight.outcome.published
-        told = None
-        if not published:
-            told = self._envelope.wrap(event(flight.eval_id, outcome), flight.eval_id, flight.event_id)
-        self._journal.finish(flight.eval_id, told, failed)
+    def _record_failure(self, flight: InFlightTask, error: str, now: float) -> FailedTask:
+        """The record of a failed task for Redis; a short one is kept for the HTTP API."""
+        failed = failed_task(flight, error, now, self._limits)
+        shown = (failed.eval_id, now, failed.error, failed.executor, failed.attempts, failed.ambiguous)
+        self.failures.appendleft(TaskFailure(*shown))
+        return failed
 
     async def _raise_if_fenced(self, flight: InFlightTask) -> None:
         """Called before anything that others would see. Raises `Fenced`."""
-        if self._clock() > self._journal.lease_until:
-            await self._journal.verify_lease()
+        if self._clock() > self._journal.lease.until:
+            await self._journal.lease.verify()
         if flight.lost:
             raise Fenced
+
+    def pipeline(self, in_flight: int, buffered_events: int) -> Pipeline:
+        """Where so many tasks in flight are."""
+        pulled = max(0, in_flight - self.executing - self.reporting)
+        return Pipeline(pulled, self.executing, self.reporting, buffered_events)
 
     # --- the end of a router
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from queueworker.routing.executors.health import HealthState, period
-from queueworker.routing.executors.slot_waits import NoExecutors
+from queueworker.routing.executors.health_checks import HealthState, period
+from queueworker.routing.executors.slots import NoExecutors
 from queueworker.routing.http.transport import Answer, Broken, NotSent, TimedOut, TooLarge, TransportError
 from queueworker.routing.limits import Limits
 from tests.support.fake_transport import UNHEALTHY

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from queueworker.routing.executors.slot_waits import NoExecutors
+from queueworker.routing.executors.slots import NoExecutors
 from tests.support.fake_transport import UNHEALTHY
 from tests.support.pools import PoolWorld, check_books, flight, spec
 from tests.support.properties import examples
 
 if TYPE_CHECKING:
     from queueworker.routing.executors.executor import Executor
-    from queueworker.routing.executors.permit import SlotPermit
+    from queueworker.routing.executors.slots import SlotPermit
 
 
 def test_a_reservation_becomes_a_slot_in_use_and_never_counts_twice() -> None:

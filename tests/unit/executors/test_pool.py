@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from queueworker.routing.executors.slot_waits import NoExecutors
+from queueworker.routing.executors.slots import NoExecutors
 from tests.support.fake_transport import UNHEALTHY
 from tests.support.pools import PoolWorld, check_books, flight, spec
 

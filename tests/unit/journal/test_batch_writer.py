@@ -12,13 +12,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, ResponseError
 
 from queueworker.routing.counters import Counters
-from queueworker.routing.journal.batch_writer import BatchWriter
 from queueworker.routing.journal.event_buffer import EVENT_BYTES
+from queueworker.routing.journal.journal import BatchWriter
 from queueworker.routing.journal.lease import Instance
 from queueworker.routing.journal.redis_link import RedisLink
-from queueworker.routing.journal.times import JournalTimes
-from queueworker.routing.journal.write_buffer import WriteBuffer
-from queueworker.routing.limits import Limits
+from queueworker.routing.journal.write_buffer import WriteBuffer, WriteWaits
+from queueworker.routing.limits import JournalTimes, Limits
 from queueworker.routing.snapshot import LinkReason
 from tests.support.journals import completed, eventually
 
@@ -85,20 +84,19 @@ class Bench:
     buffer: WriteBuffer
     link: RedisLink
     counters: Counters
+    waits: WriteWaits
     writer: BatchWriter
     room: list[bool]
     task: asyncio.Task[None]
 
     def put(self, eval_id: str, entry: bytes = b"pulled") -> None:
         self.buffer.put(eval_id, entry)
-        self.writer.wake.set()
 
     def publish(self, payload: bytes) -> None:
-        self.buffer.events.add(completed(payload))
-        self.writer.wake.set()
+        self.buffer.publish(completed(payload))
 
     def wait_for(self, eval_id: str | None) -> asyncio.Task[None]:
-        return asyncio.create_task(self.writer.wait_until_written(eval_id))
+        return asyncio.create_task(self.waits.until_written(eval_id))
 
     async def batch(self) -> Call:
         return await asyncio.wait_for(self.redis.calls.get(), 1)
@@ -119,14 +117,15 @@ async def bench(times: JournalTimes = TIMES, limits: Limits | None = None) -> As
     redis, lease, counters, room = FakeRedis(), FakeLease(), Counters(), [False]
     link = RedisLink("redis://u:secret@fake", counters, lambda: None, waits=lambda: buffer.unsettled)
     buffer = WriteBuffer(limits or Limits())
+    waits = WriteWaits(buffer, link)
     writer = BatchWriter(
-        *(redis, buffer, lease, link, counters),  # type: ignore[arg-type]
+        *(redis, buffer, waits, lease, link, counters),  # type: ignore[arg-type]
         times=times,
         on_written=lambda: None,
         on_room=lambda: room.__setitem__(0, True),
     )
     task = asyncio.create_task(writer.run())
-    yield Bench(redis, lease, buffer, link, counters, writer, room, task)
+    yield Bench(redis, lease, buffer, link, counters, waits, writer, room, task)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -336,8 +335,8 @@ async def test_who_waits_for_a_later_entry_of_an_id_waits_for_that_one() -> None
 
 async def test_with_nothing_to_write_nobody_waits() -> None:
     async with bench() as b:
-        await asyncio.wait_for(b.writer.wait_until_written("a"), 1)
-        await asyncio.wait_for(b.writer.wait_until_written(None), 1)
+        await asyncio.wait_for(b.waits.until_written("a"), 1)
+        await asyncio.wait_for(b.waits.until_written(None), 1)
 
 
 @pytest.mark.parametrize("answer", [b"NOLEASE", b"STALE"])
@@ -358,7 +357,7 @@ async def test_while_redis_is_away_nobody_waits() -> None:
     async with bench(PATIENT) as b:
         b.put("a")
         await b.answer(RedisConnectionError("gone"))
-        await asyncio.wait_for(b.writer.wait_until_written("a"), 1)
+        await asyncio.wait_for(b.waits.until_written("a"), 1)
 
 
 async def test_who_gave_up_waiting_harms_nobody() -> None:

@@ -102,7 +102,7 @@ async def test_while_redis_is_away_nothing_blocks_and_all_is_written_when_it_is_
     group.server.connected = False
     one.journal.put("a", b"pulled")
     await asyncio.wait_for(one.journal.durable(), 1)
-    assert one.journal.link.reason is LinkReason.CONNECTION_FAILED
+    assert one.journal.link.journal.reason is LinkReason.CONNECTION_FAILED
     assert not one.journal.writable
     one.journal.put("b", b"pulled")
     one.journal.finish("a", completed(b"{}"))
@@ -154,7 +154,7 @@ async def test_a_redis_that_lost_everything_gets_everything_again(group: Group) 
     await one.put("a")
     await group.redis.flushall()
     group.now += 60
-    await one.journal.verify_lease()
+    await one.journal.lease.verify()
     await one.journal.durable()
     assert await group.held(one) == {b"a": b"pulled"}
 
@@ -167,12 +167,12 @@ async def test_a_lease_that_ran_out_with_nobody_to_notice_is_taken_again(group: 
     await one.put("b")
     assert (one.instance, one.lost) == (before, [])
     assert await group.held(one) == {b"a": b"pulled", b"b": b"pulled"}
-    assert one.journal.lease_until > group.now
+    assert one.journal.lease.until > group.now
 
 
 async def test_an_entry_that_cannot_be_read_is_set_aside(group: Group) -> None:
     one = await group.join("one")
-    await one.journal.quarantine("a", b"{not json")
+    await one.journal.takeover.quarantine("a", b"{not json")
     assert await group.redis.hgetall(f"{BASE}quarantine") == {b"a": b"{not json"}
 
 
@@ -193,7 +193,7 @@ async def test_a_live_instances_journal_is_left_alone(group: Group) -> None:
     await one.put("a")
     two = await group.join("two")
     assert two.recovered == {}
-    assert (one.journal.rivals, two.journal.rivals) == (0, 1)
+    assert (one.journal.lease.rivals, two.journal.lease.rivals) == (0, 1)
 
 
 async def test_one_portion_follows_the_other_without_waiting_for_the_next_heartbeat(group: Group) -> None:
@@ -207,9 +207,9 @@ async def test_while_what_was_taken_over_is_not_read_nothing_more_is_taken_over(
     await group.leave_dead("dead", {b"t%d" % i: b"pulled" for i in range(3)})
     one.readings(*[broken] * 5)
     await one.journal.start()
-    before = one.journal.lease_until
+    before = one.journal.lease.until
     group.now += 1
-    await eventually(lambda: one.journal.lease_until > before)
+    await eventually(lambda: one.journal.lease.until > before)
     assert one.recovered == {}
     assert len(await group.held(one)) == 1
     await eventually(lambda: len(one.recovered) == 3)
@@ -282,7 +282,7 @@ async def test_one_that_was_declared_dead_goes_on_under_a_new_name_with_what_nob
     frozen.journal.put("seen", b"executed")
     frozen.journal.put("new", b"pulled")
     frozen.journal.finish("done", completed(b"{}"), FAILED)
-    await frozen.journal.verify_lease()
+    await frozen.journal.lease.verify()
     assert frozen.lost == [{"seen"}]
     assert ("seen" in frozen.journal, "new" in frozen.journal) == (False, True)
     await frozen.journal.durable()
@@ -292,7 +292,7 @@ async def test_one_that_was_declared_dead_goes_on_under_a_new_name_with_what_nob
     assert await group.held(successor) == {b"seen": b"pulled", b"done": b"pulled"}
     assert frozen.counters.events_published == 1, "the report was made, so the event is published"
     assert await group.redis.hkeys(f"{BASE}failed") == [b"a"]
-    assert frozen.journal.lease_until > group.now
+    assert frozen.journal.lease.until > group.now
 
 
 @pytest.mark.parametrize("answer", ["refused", "lost", "late"])
@@ -311,7 +311,7 @@ async def test_an_entry_that_was_on_its_way_is_the_successors_if_and_only_if_it_
         await eventually(lambda: not frozen.journal.writable)
     successor = await group.declared_dead(frozen)
     waiting = asyncio.create_task(frozen.journal.durable("under way"))
-    await frozen.journal.verify_lease()
+    await frozen.journal.lease.verify()
     held.released.set()
     await asyncio.wait_for(waiting, 1)
     await frozen.journal.durable()
@@ -334,7 +334,7 @@ async def test_who_waits_for_an_entry_that_is_lost_waits_no_longer_and_others_un
     await first.reached.wait()
     waiting = {eval_id: asyncio.create_task(frozen.journal.durable(eval_id)) for eval_id in ("seen", "new")}
     await group.declared_dead(frozen)
-    await frozen.journal.verify_lease()
+    await frozen.journal.lease.verify()
     await asyncio.wait_for(waiting["seen"], 1)
     assert not waiting["new"].done()
     first.released.set()
@@ -371,9 +371,9 @@ async def test_redis_may_go_away_between_the_news_and_the_new_lease(group: Group
         return answer
 
     frozen.heartbeats(answers_and_goes_away)
-    await frozen.journal.verify_lease()
+    await frozen.journal.lease.verify()
     assert frozen.lost == [{"seen"}]
-    assert frozen.journal.lease_until < group.now
+    assert frozen.journal.lease.until < group.now
     await asyncio.wait_for(frozen.journal.durable("new"), 1)
     group.server.connected = True
     await eventually(lambda: frozen.journal.writable)
@@ -389,7 +389,7 @@ async def test_it_can_be_declared_dead_again(group: Group) -> None:
     await frozen.put("second", "third")
     await group.declared_dead(frozen)
     frozen.journal.put("fourth", b"pulled")
-    await frozen.journal.verify_lease()
+    await frozen.journal.lease.verify()
     await frozen.journal.durable()
     assert frozen.lost == [{"first"}, {"second", "third"}]
     assert await group.held(frozen) == {b"fourth": b"pulled"}
@@ -404,7 +404,7 @@ async def test_its_own_old_journal_is_a_dead_instances_to_itself(group: Group) -
     successor.readings(*[broken] * 1000)
     await successor.journal.start()
     assert len(await group.held(successor)) == 1
-    await frozen.journal.verify_lease()
+    await frozen.journal.lease.verify()
     assert frozen.lost == [{"a", "b", "c"}]
     await group.lease_runs_out(frozen)
     third = await group.join("third")
@@ -419,7 +419,7 @@ async def test_what_it_was_reading_when_it_was_declared_dead_is_the_successors(g
     await entries.reached.wait()
     successor = await group.declared_dead(frozen)
     await eventually(lambda: successor.recovered == {"a": b"pulled"})
-    await frozen.journal.verify_lease()
+    await frozen.journal.lease.verify()
     entries.released.set()
     await starting
     assert frozen.recovered == {}
@@ -430,11 +430,11 @@ async def test_while_redis_is_known_to_be_away_nobody_waits_for_the_lease(group:
     one = await group.join("one")
     group.server.connected = False
     group.now += 60
-    await one.journal.verify_lease()
-    assert one.journal.link.reason is LinkReason.CONNECTION_FAILED
+    await one.journal.lease.verify()
+    assert one.journal.link.journal.reason is LinkReason.CONNECTION_FAILED
     one.heartbeats(Held())
     group.server.connected = True
-    await asyncio.wait_for(one.journal.verify_lease(), 1)
+    await asyncio.wait_for(one.journal.lease.verify(), 1)
 
 
 # --- the end

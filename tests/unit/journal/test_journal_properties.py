@@ -61,8 +61,8 @@ class Worker:
             return
         self.journal.put(eval_id, b"executed")
         await self.journal.durable(eval_id)
-        if self.world.loop.time() > self.journal.lease_until:
-            await self.journal.verify_lease()
+        if self.world.loop.time() > self.journal.lease.until:
+            await self.journal.lease.verify()
         if eval_id in self.in_flight and not self.link.dead:
             self.in_flight.discard(eval_id)
             self.reported.add(eval_id)
@@ -215,14 +215,16 @@ class World:
         for worker in self.live:
             journal = worker.journal
             assert (journal.writable, journal.buffered_events) == (True, 0)
-            assert journal.lease_until > self.loop.time()
+            assert journal.lease.until > self.loop.time()
 
     def check_journals(self) -> None:
         """When nothing happens, Redis holds what is in flight."""
         held = self.redis.journals()
         for worker in self.live:
-            journal = set(held.pop(f"queueworker:{{group}}:journal:{worker.journal.instance}", []))
-            assert journal == worker.in_flight, f"{worker.journal.instance} holds {journal}, not {worker.in_flight}"
+            journal = set(held.pop(f"queueworker:{{group}}:journal:{worker.journal.lease.instance.id}", []))
+            assert journal == worker.in_flight, (
+                f"{worker.journal.lease.instance.id} holds {journal}, not {worker.in_flight}"
+            )
         assert not held, f"nobody took over {held}"
 
     def end(self) -> None:

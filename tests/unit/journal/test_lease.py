@@ -18,7 +18,7 @@ from tests.support.journals import BASE, QUICK, STILL, FakeClient, Held, Late, b
 from tests.support.memory import account
 
 if TYPE_CHECKING:
-    from queueworker.routing.journal.times import JournalTimes
+    from queueworker.routing.limits import JournalTimes
     from tests.support.journals import Fault, Group
 
 
@@ -329,7 +329,7 @@ async def test_a_list_of_what_was_taken_that_somebody_broke_loses_nothing(group:
 async def test_what_was_moved_and_not_read_went_with_the_journal(group: Group) -> None:
     frozen, one = Bench(group, "frozen"), Bench(group)
     await frozen.lease.renew()
-    frozen.room.moved(10)
+    frozen.room.answered(10)
     await frozen.dies()
     await one.lease.renew(take_over=True)
     await frozen.lease.renew()

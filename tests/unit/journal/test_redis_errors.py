@@ -7,7 +7,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, ReadOnlyErr
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from queueworker.routing.journal.redis_errors import reason_of
+from queueworker.routing.journal.redis_link import reason_of
 
 RIGHTS = "(docs/security.md names the rights that its user needs)"
 IN_A_SCRIPT = f"script: {'a1' * 20}, on @user_script:57."

@@ -60,7 +60,7 @@ class Queue:
         return self.run(self.client.pull(self.client.backoff.epoch))
 
     def start(self, eval_id: str = "a", outcome: Outcome = DONE) -> asyncio.Task[Outcome | None]:
-        task = self.loop.create_task(self.client.report(eval_id, outcome, lambda: None))
+        task = self.loop.create_task(self.client.reporter.report(eval_id, outcome, lambda: None))
         self.loop.advance(0)
         return task
 
@@ -214,7 +214,7 @@ def test_one_result_that_is_refused_while_others_are_taken_becomes_a_failure(
     queue.wire.script(FAIL, FAILED)
     queue.wire.script("/tasks/b/complete", TAKEN)
     report = queue.start()
-    queue.run(queue.client.report("b", DONE, lambda: None))
+    queue.run(queue.client.reporter.report("b", DONE, lambda: None))
     queue.loop.advance(600)
     outcome = report.result()
     assert outcome is not None
@@ -234,7 +234,7 @@ def test_a_report_that_breaks_alone_is_refused_alone_and_holds_up_nobody(queue: 
     queue.loop.advance(60)
     assert queue.client.backoff.healthy, "somebody answers at the queue's address"
     assert queue.client.link.reason is LinkReason.INVALID_ANSWER
-    queue.run(queue.client.report("b", DONE, lambda: None))
+    queue.run(queue.client.reporter.report("b", DONE, lambda: None))
     queue.loop.advance(600)
     outcome = report.result()
     assert outcome is not None
@@ -246,7 +246,7 @@ def test_reports_that_break_while_nobody_answers_are_an_outage_that_one_request_
     for name in "abcd":
         queue.wire.script(f"/tasks/{name}/complete", Broken("reset"), TAKEN)
     queue.wire.script(STATUS, NotSent("refused"))
-    reports = [queue.loop.create_task(queue.client.report(name, DONE, lambda: None)) for name in "abcd"]
+    reports = [queue.loop.create_task(queue.client.reporter.report(name, DONE, lambda: None)) for name in "abcd"]
     queue.loop.advance(1)
     assert queue.client.link.reason is LinkReason.CONNECTION_FAILED
     assert queue.client.backoff.consecutive_errors == 1
@@ -283,9 +283,9 @@ def test_only_refusals_of_all_reports_stop_pulling() -> None:
         queue.start(name)
     queue.wire.script(COMPLETE, TAKEN)
     queue.loop.advance(2)
-    assert queue.client.refuses_all_reports
+    assert queue.client.reporter.all_refused
     queue.start()
-    assert not queue.client.refuses_all_reports
+    assert not queue.client.reporter.all_refused
 
 
 def test_refused_reports_that_are_sent_again_still_stop_pulling() -> None:
@@ -296,7 +296,7 @@ def test_refused_reports_that_are_sent_again_still_stop_pulling() -> None:
     queue.wire.seconds = 0.1
     queue.loop.advance(1.05)
     assert queue.wire.under_way == 3
-    assert queue.client.refuses_all_reports
+    assert queue.client.reporter.all_refused
 
 
 def test_reports_wait_together_while_the_queue_is_away_and_one_at_a_time_tries(queue: Queue) -> None:

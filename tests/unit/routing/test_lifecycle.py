@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from queueworker.routing.config import Intent
+from queueworker.routing.history import PerMinute
 from queueworker.routing.lifecycle import Lifecycle
-from queueworker.routing.rate import PerMinute
 from queueworker.routing.snapshot import Phase
 
 

@@ -25,8 +25,13 @@ class Journal:
 
 
 @dataclass
+class Reporter:
+    all_refused: bool = False
+
+
+@dataclass
 class Queue:
-    refuses_all_reports: bool = False
+    reporter: Reporter = field(default_factory=Reporter)
     poll_pause: float = 0.0
     backoff: SharedBackoff = field(default_factory=lambda: SharedBackoff(lambda: None))
 
@@ -113,7 +118,7 @@ def test_each_reason_to_pull_nothing_holds_and_names_itself(hold: Hold) -> None:
         case Hold.JOURNAL:
             polling.journal.writable = False
         case Hold.REFUSED_REPORTS:
-            polling.queue.refuses_all_reports = True
+            polling.queue.reporter.all_refused = True
         case Hold.MEMORY:
             polling.memory.take_result(BUDGET_BYTES)
         case Hold.EVENTS:

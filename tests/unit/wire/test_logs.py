@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from queueworker.routing.wire.logs import outcome_in_logs
 from queueworker.routing.wire.outcome import Outcome
+from queueworker.routing.wire.published import Lost, outcome_in_logs
 from queueworker.routing.wire.reading import InvalidAnswer
 
 LOGS = b'{"eval_id":"a","output":"x\\nlast 1.10\\n","error":"","is_running":%b,"exit_code":%b}'
@@ -27,13 +27,13 @@ def test_an_exit_code_tells_how_the_task_ended_with_the_logs_as_its_result() -> 
 
 def test_a_failure_has_the_executors_error_if_there_is_one() -> None:
     outcome = outcome_in_logs(b'{"is_running":false,"exit_code":1,"error":"OOM"}', "a")
-    assert outcome is not None
+    assert isinstance(outcome, Outcome)
     assert outcome.error == "OOM"
 
 
 def test_a_task_that_the_executor_does_not_know_was_killed_or_lost() -> None:
-    outcome = outcome_in_logs(NOT_FOUND, "a")
-    assert outcome == Outcome(False, "the task was killed, or the executor lost it: Container not found")
+    lost = outcome_in_logs(NOT_FOUND, "a")
+    assert lost == Lost("the task was killed, or the executor lost it: Container not found")
 
 
 @pytest.mark.parametrize("code", [b"null", b'"0"', b"true", b"1.5"])
@@ -43,7 +43,7 @@ def test_a_task_without_an_exit_code_whose_container_is_there_may_still_end(code
 
 def test_logs_that_only_lenient_libraries_read_count() -> None:
     outcome = outcome_in_logs(b'{"is_running":false,"exit_code":0,"output":"\xff","n":NaN}', "a")
-    assert outcome is not None
+    assert isinstance(outcome, Outcome)
     assert outcome.result == b'{"is_running":false,"exit_code":0,"output":"\\ufffd","n":null,"status":"completed"}'
 
 

@@ -15,8 +15,8 @@ from queueworker.resource.executors_spec import WhenUnavailable
 from queueworker.routing.backoff import exponential
 from queueworker.routing.executors.outcome_waits import OutcomeWaits
 from queueworker.routing.executors.verdict import Failure, Kind, Running, classify
-from queueworker.routing.http.transport import Answer, TooLarge, TransportError
-from queueworker.routing.in_flight import record_state
+from queueworker.routing.http.transport import Answer, TooLarge, Transport, TransportError
+from queueworker.routing.in_flight import InFlightTask, record_state
 from queueworker.routing.journal.entries import State
 from queueworker.routing.wire.outcome import Outcome, running_event
 
@@ -28,10 +28,9 @@ if TYPE_CHECKING:
     from queueworker.routing.executors.async_outcomes import AsyncOutcomes
     from queueworker.routing.executors.executor import Executor
     from queueworker.routing.executors.pool import ExecutorPool
-    from queueworker.routing.http.transport import Transport
-    from queueworker.routing.in_flight import InFlightTask
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.wire.cloud_events import Envelope
+    from queueworker.routing.wire.published import Lost
 
 # An executor ends a task at the task's timeout and then answers: it gets this much longer to do so.
 EXECUTE_MARGIN_SECONDS = 10.0
@@ -80,6 +79,10 @@ class Attempts:
 
         The caller holds a permit for a slot of the executor, and releases it afterwards.
         """
+        if executor.completes_async is not False:
+            await self._outcomes.listen()  # before it is asked, so that no outcome is missed
+        if not self._pool.fresh(executor):
+            return Retry()  # it left the pool, failed or fell silent while the task waited
         was_ambiguous, flight.ambiguous = flight.ambiguous, True
         published = None if executor.completes_async is False else self._outcomes.subscribe(flight.eval_id)
         started = self._clock()
@@ -87,34 +90,28 @@ class Attempts:
         headers = _headers(flight, executor)
         try:
             answer = await self._post(executor, body, allowed, headers)
-            if executor.silent and isinstance(answer, Answer):
-                self._pool.heard_from(executor)
-            verdict = classify(answer, executor.name, flight.eval_id)
-            if isinstance(verdict, Outcome):
-                executor.completes_async = False
-                return self._ended(flight, executor, verdict, started)
-            if isinstance(verdict, Running):
-                executor.completes_async = True
-                if published is None:
-                    published = self._outcomes.subscribe(flight.eval_id)
-                    await self._outcomes.listen()
-                self._record_running(flight, executor, verdict, timeout, published)
-            else:
-                self._counters.attempts_failed += 1
-                flight.ambiguous = was_ambiguous or verdict.ambiguous
-                self._tell_pool(executor, verdict, started)
-                _trace_failure(flight, verdict.kind.name.lower(), answer)
-            outcome = None
-            if published is not None:
-                outcome = await self._async_outcome(published, flight, executor, verdict, started + allowed)
-            if outcome is not None and (outcome.published or outcome.result is not None):
-                return self._ended(flight, executor, outcome, started)
-            if isinstance(verdict, Failure):
-                return self._after(flight, executor, verdict)
-            _trace_failure(flight, "no_outcome")
-            if outcome is not None:  # the executor does not know the task any more
-                return Outcome(completed=False, error=f"executor {executor.name}: {outcome.error}")
-            return self._retry(flight, f"executor {executor.name}: {NO_OUTCOME} within {allowed:.0f} s")
+            match classify(answer, executor.name, flight.eval_id):
+                case Outcome() as outcome:
+                    executor.completes_async = False
+                    return self._ended(flight, executor, outcome, started)
+                case Running() as running:
+                    executor.completes_async = True
+                    if published is None:
+                        published = self._outcomes.subscribe(flight.eval_id)
+                        await self._outcomes.listen()
+                    self._record_running(flight, executor, running, timeout, published)
+                    told = await self._told(published, executor, flight.eval_id, started + allowed)
+                    if isinstance(told, Outcome):
+                        return self._ended(flight, executor, told, started)
+                    return self._after_running(flight, executor, told, allowed)
+                case Failure() as failure:
+                    flight.ambiguous = was_ambiguous or failure.ambiguous
+                    self._failed(flight, executor, failure, answer, started)
+                    if published is not None and failure.answer_lost:
+                        told = await self._told(published, executor, flight.eval_id, started + allowed)
+                        if isinstance(told, Outcome):
+                            return self._ended(flight, executor, told, started)
+                    return self._after_failure(flight, executor, failure)
         finally:
             seconds = self._clock() - started
             flight.executor_seconds += seconds
@@ -134,28 +131,28 @@ class Attempts:
         try:
             await self._outcomes.listen()
             executor = self._pool.members.find(flight.executor)
-            outcome = await self._waits.outcome(published, executor, flight.eval_id, until - self._clock())
+            told = await self._waits.outcome(published, executor, flight.eval_id, until - self._clock())
         finally:
             self._outcomes.unsubscribe(flight.eval_id)
-        if outcome is None or not (outcome.published or outcome.result is not None):
+        if not isinstance(told, Outcome):
             return None
         flight.ambiguous = False
-        return outcome
+        return told
+
+    # --- the call, and what an asynchronous executor tells after it
 
     async def _post(self, executor: Executor, body: bytes, seconds: float, headers: str) -> Answer | TransportError:
         executor.running += 1
         url, limit = executor.execute_url, self._max_body_bytes
         try:
-            return await self._transport.post(url, body, seconds, limit=limit, headers=headers)
+            answer = await self._transport.post(url, body, seconds, limit=limit, headers=headers)
         except TransportError as error:
             return error
         finally:
             executor.running -= 1
-
-    def _ended(self, flight: InFlightTask, executor: Executor, outcome: Outcome, started: float) -> Outcome:
-        flight.ambiguous = False
-        self._pool.answered(executor, outcome.completed, self._clock() - started)
-        return outcome
+        if executor.silent:
+            self._pool.heard_from(executor)
+        return answer
 
     def _record_running(
         self,
@@ -175,7 +172,32 @@ class Attempts:
             flight.deadline = time.time() + timeout + EXECUTE_MARGIN_SECONDS
             record_state(flight, self._journal, State.EXECUTING, executor.name)
 
-    def _tell_pool(self, executor: Executor, failure: Failure, started: float) -> None:
+    async def _told(
+        self, published: asyncio.Future[Outcome], executor: Executor, eval_id: str, until: float
+    ) -> Outcome | Lost | None:
+        """What the executor tells until then, if it is asynchronous. It may do so although its answer was lost."""
+        if executor.completes_async:
+            return await self._waits.outcome(published, executor, eval_id, until - self._clock())
+        return published.result() if published.done() else None
+
+    # --- what follows
+
+    def _ended(self, flight: InFlightTask, executor: Executor, outcome: Outcome, started: float) -> Outcome:
+        flight.ambiguous = False
+        self._pool.answered(executor, outcome.completed, self._clock() - started)
+        return outcome
+
+    def _failed(
+        self,
+        flight: InFlightTask,
+        executor: Executor,
+        failure: Failure,
+        answer: Answer | TransportError,
+        started: float,
+    ) -> None:
+        """Tell the pool who is to blame."""
+        self._counters.attempts_failed += 1
+        _trace_failure(flight, failure.kind.name.lower(), answer)
         pool = self._pool
         match failure.kind:
             case Kind.REFUSED:
@@ -194,22 +216,16 @@ class Attempts:
             case other:
                 assert_never(other)
 
-    async def _async_outcome(
-        self,
-        published: asyncio.Future[Outcome],
-        flight: InFlightTask,
-        executor: Executor,
-        verdict: Running | Failure,
-        until: float,
-    ) -> Outcome | None:
-        """What an asynchronous executor tells in time. It may do so although its answer was lost on the way."""
-        if isinstance(verdict, Failure) and not verdict.answer_lost:
-            return None
-        if executor.completes_async:
-            return await self._waits.outcome(published, executor, flight.eval_id, until - self._clock())
-        return published.result() if published.done() else None
+    def _after_running(
+        self, flight: InFlightTask, executor: Executor, lost: Lost | None, allowed: float
+    ) -> Outcome | Retry:
+        """An asynchronous executor took the task, and told no outcome of it."""
+        _trace_failure(flight, "no_outcome")
+        if lost is not None:
+            return Outcome(completed=False, error=f"executor {executor.name}: {lost.error}")
+        return self._retry(flight, f"executor {executor.name}: {NO_OUTCOME} within {allowed:.0f} s")
 
-    def _after(self, flight: InFlightTask, executor: Executor, failure: Failure) -> Outcome | Retry:
+    def _after_failure(self, flight: InFlightTask, executor: Executor, failure: Failure) -> Outcome | Retry:
         first_time = executor.name not in flight.failed_at
         if first_time and failure.reason and failure.kind is not Kind.NOT_SENT:
             flight.failed_at += (executor.name,)

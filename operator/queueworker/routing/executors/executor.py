@@ -1,11 +1,11 @@
-"""One executor as the pool sees it."""
+"""One executor as the pool sees it, and the executors of a pool."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
-from queueworker.routing.executors.health import HealthState
+from queueworker.routing.executors.health_checks import HealthState
 from queueworker.routing.executors.outliers import FailureHistory
 from queueworker.routing.snapshot import ExecutorFailure, ExecutorSnapshot, ExecutorState
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from queueworker.routing.config import Endpoint
+    from queueworker.routing.in_flight import InFlightTask
 
 MAX_FAILURES = 5
 """Failures that are kept of each executor."""
@@ -125,3 +126,43 @@ class Executor:
             ejected_until=self.ejected_until,
             failures=self.last_failures,
         )
+
+
+class Members:
+    """Those in the pool, and those that left it and still run tasks."""
+
+    def __init__(self) -> None:
+        self.present: dict[Endpoint, Executor] = {}
+        self.leaving: dict[Endpoint, Executor] = {}
+        """Some may be done by now."""
+        self.healthy = 0
+        """Executors in the pool whose health checks succeed and that are not ejected."""
+
+    def all(self) -> list[Executor]:
+        """Those in the pool, and those that left and still run tasks."""
+        return [*self.present.values(), *(e for e in self.leaving.values() if e.in_flight)]
+
+    def find(self, name: str) -> Executor | None:
+        return next((executor for executor in self.all() if executor.name == name), None)
+
+    def drop_idle(self) -> None:
+        """Forget those that left and are done."""
+        self.leaving = {endpoint: executor for endpoint, executor in self.leaving.items() if executor.in_flight}
+
+    def down(self) -> bool:
+        """Whether every executor is sick and idle."""
+        return self.healthy == 0 and not any(executor.running for executor in self.all())
+
+    def has_another(self, flight: InFlightTask) -> bool:
+        """Whether an executor is healthy that has not failed the task; it may be busy."""
+        return any(e.healthy and e.name not in flight.failed_at for e in self.present.values())
+
+    def usage(self) -> tuple[int, int]:
+        """Slots in use, and slots of the healthy executors."""
+        found = self.all()
+        in_use = sum(executor.in_flight for executor in found)
+        return in_use, sum(e.capacity for e in found if e.healthy and not e.leaving)
+
+    def free_slots(self) -> int:
+        """Slots that could take a task now, including those that are reserved for pulls."""
+        return sum(executor.free for executor in self.present.values())

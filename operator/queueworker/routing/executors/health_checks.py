@@ -1,25 +1,26 @@
-"""Probes executors for their health and capacity: once a period, and whenever the pool needs to know now."""
+"""Probes executors for their health and capacity: once a period, and whenever the pool needs to know now.
+
+`HealthState` says what follows: thresholds over the checks, as a value without a clock or a socket.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from queueworker.resource.executors_spec import MAX_CONCURRENCY
+from queueworker.resource.executors_spec import MAX_CONCURRENCY, ExecutorsSpec
 from queueworker.routing.aio import cancelled
-from queueworker.routing.executors.health import period
-from queueworker.routing.http.transport import TimedOut, TooLarge, TransportError
+from queueworker.routing.http.transport import TimedOut, TooLarge, Transport, TransportError
 from queueworker.routing.wire.reading import describe, excerpt, read_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from random import Random
 
-    from queueworker.resource.executors_spec import ExecutorsSpec
     from queueworker.routing.executors.executor import Executor
-    from queueworker.routing.http.transport import Transport
     from queueworker.routing.limits import Limits
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,50 @@ CAPACITY_RETRY_SECONDS = 30.0
 """Time to the next question for a capacity that was not answered: each may take as long as a check's timeout."""
 # Answers of a server that is not up yet, or of a gateway in front of it. Others say that there is no such call.
 _NO_WORD_ON_CAPACITY = frozenset({408, 425, 429, *range(500, 600)}) - {501}
+
+# An unhealthy executor is checked at least this often, so that it is back in the pool within two seconds.
+UNHEALTHY_PERIOD_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class HealthState:
+    """Consecutive results of one executor's checks. A new executor is unhealthy until its first check succeeds."""
+
+    healthy: bool = False
+    successes: int = 0
+    failures: int = 0
+    reason: str = "not checked yet"
+    """Why the executor is unhealthy; empty when it is healthy."""
+    was_healthy: bool = False
+    """Until it was healthy once, a single success is enough, whatever the success threshold."""
+
+    def succeeded(self, success_threshold: int) -> bool:
+        """Record a check that succeeded. Returns whether `healthy` changed."""
+        self.successes += 1
+        self.failures = 0
+        if self.healthy or (self.was_healthy and self.successes < success_threshold):
+            return False
+        self.healthy = self.was_healthy = True
+        self.reason = ""
+        return True
+
+    def failed(self, reason: str, failure_threshold: int) -> bool:
+        """Record a check that failed. Returns whether `healthy` changed."""
+        self.failures += 1
+        self.successes = 0
+        if not self.healthy:
+            self.reason = reason
+            return False
+        if self.failures < failure_threshold:
+            return False
+        self.healthy = False
+        self.reason = reason
+        return True
+
+
+def period(healthy: bool, period_seconds: float) -> float:
+    """Seconds until the next check."""
+    return period_seconds if healthy else min(period_seconds, UNHEALTHY_PERIOD_SECONDS)
 
 
 class HealthChecks:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from queueworker.routing.http.transport import TooLarge, TransportError
-from queueworker.routing.wire.logs import outcome_in_logs
+from queueworker.routing.http.transport import TooLarge, Transport, TransportError
+from queueworker.routing.wire.published import Lost, outcome_in_logs
 from queueworker.routing.wire.reading import InvalidAnswer
 from queueworker.routing.wire.task import path_id
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from queueworker.routing.executors.executor import Executor
-    from queueworker.routing.http.transport import Transport
     from queueworker.routing.wire.outcome import Outcome
 
 LOGS_PERIOD_SECONDS = 3.0
@@ -40,11 +39,8 @@ class OutcomeWaits:
 
     async def outcome(
         self, published: asyncio.Future[Outcome], executor: Executor | None, eval_id: str, seconds: float
-    ) -> Outcome | None:
-        """The outcome, as it is published or as the executor's logs tell it; None when neither comes in time.
-
-        An outcome without a result that was not published: the executor does not know the task any more.
-        """
+    ) -> Outcome | Lost | None:
+        """The outcome, as it is published or as the executor's logs tell it; None when neither comes in time."""
         deadline = self._clock() + seconds
         asked = _Asked()
         while True:
@@ -89,6 +85,6 @@ class _Asked:
     """What came of asking for one task's logs."""
 
     def __init__(self) -> None:
-        self.ended: Outcome | None = None
+        self.ended: Outcome | Lost | None = None
         self.foreign = 0
         self.pause = LOGS_PERIOD_SECONDS

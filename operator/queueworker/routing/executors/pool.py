@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from queueworker.routing.executors.choice import Choice
 from queueworker.routing.executors.ejection import Ejections
-from queueworker.routing.executors.executor import Executor
+from queueworker.routing.executors.executor import Executor, Members
 from queueworker.routing.executors.health_checks import HealthChecks
-from queueworker.routing.executors.members import Members
-from queueworker.routing.executors.permit import SlotPermit
-from queueworker.routing.executors.slot_waits import SlotWaits
-from queueworker.routing.executors.slots import Slots
+from queueworker.routing.executors.slots import SlotPermit, Slots, SlotWaits
 from queueworker.routing.executors.slow_start import WarmUp
+from queueworker.routing.executors.strategies import Choice
 
 if TYPE_CHECKING:
     import asyncio

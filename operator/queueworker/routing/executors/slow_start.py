@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from queueworker.routing.executors.health import UNHEALTHY_PERIOD_SECONDS
+from queueworker.routing.executors.health_checks import UNHEALTHY_PERIOD_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -13,12 +13,15 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from zlib import crc32
 
-from queueworker.resource.spec import StickyKey, Strategy
+from queueworker.resource.spec import RoutingSpec, StickyKey, Strategy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from random import Random
 
+    from queueworker.routing.executors.executor import Executor
+    from queueworker.routing.executors.slots import Slots
+    from queueworker.routing.in_flight import InFlightTask
     from queueworker.routing.wire.task import Task
 
 FEW = 8
@@ -233,3 +236,32 @@ def _mix(value: int) -> int:
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
     return value ^ (value >> 31)
+
+
+class Choice:
+    """Chooses by the strategy of the spec, and past the executors that have failed the task."""
+
+    def __init__(self, spec: RoutingSpec, slots: Slots, rng: Random) -> None:
+        self._slots = slots
+        self._rng = rng
+        self._by = (spec.strategy, spec.sticky_key)
+        self._chooser: Chooser[Executor] = chooser(*self._by, rng)
+
+    def apply(self, spec: RoutingSpec) -> None:
+        """Take a changed spec; `set_members` follows."""
+        if self._by != (spec.strategy, spec.sticky_key):
+            self._by = (spec.strategy, spec.sticky_key)
+            self._chooser = chooser(*self._by, self._rng)
+
+    def set_members(self, members: Iterable[Executor]) -> None:
+        """Take the pool's executors. Called after every change of the pool or of a capacity."""
+        self._chooser.set_members(tuple(members))
+
+    def executor_for(self, flight: InFlightTask) -> Executor:
+        """An executor that is available; there must be one. One that has failed the task only if there is no other."""
+        slots = self._slots
+        executor = self._chooser.choose(slots.available, flight.task)
+        if flight.failed_at and executor.name in flight.failed_at:
+            others = slots.others(flight.failed_at)
+            return self._rng.choice(others) if others else executor
+        return executor

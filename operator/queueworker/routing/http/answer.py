@@ -52,20 +52,9 @@ class AnswerReader:
     """Call `begin`, then `feed` until it gives the answer."""
 
     __slots__ = (
-        "_body",
-        "_cap",
-        "_chunked",
-        "_head",
-        "_head_known",
-        "_interim",
-        "_large_body",
-        "_parser",
-        "_received",
-        "_size",
-        "_status",
-        "keep_alive",
-        "limit",
-    )
+        "_body", "_cap", "_chunked", "_head", "_head_known", "_interim", "_large_body", "_parser", "_received",
+        "_size", "_status", "keep_alive", "limit",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._parser = HttpResponseParser(self)

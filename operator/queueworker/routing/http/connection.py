@@ -35,24 +35,9 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_claim",
-        "_future",
-        "_loop",
-        "_memory",
-        "_paused",
-        "_peek",
-        "_reader",
-        "_socket",
-        "_transport",
-        "_unsent",
-        "_url",
-        "_waits_since",
-        "_written",
-        "closed",
-        "deadline",
-        "idle_since",
-        "opened",
-    )
+        "_claim", "_future", "_loop", "_memory", "_paused", "_peek", "_reader", "_socket", "_transport", "_unsent",
+        "_url", "_waits_since", "_written", "closed", "deadline", "idle_since", "opened",
+    )  # fmt: skip
 
     def __init__(self, connected: socket.socket, now: float, *, tls: bool) -> None:
         self._loop = asyncio.get_running_loop()

@@ -1,23 +1,10 @@
 """The journal of the tasks in flight, kept in Redis so that a router's death loses nothing; and the stream of events.
 
-Keys, all of one group (`{group}` is a hash tag: one slot in a cluster):
+A router puts entries and events into a buffer (`Journal`), and one stream of batches takes them to Redis
+(`BatchWriter`). `scripts` describes the keys.
 
-    queueworker:{group}:instances        set of the instances that may have left something
-    queueworker:{group}:lease:<id>       the instance lives while this exists; its value numbers its batches
-    queueworker:{group}:heartbeat:<id>   numbers of the instance's last heartbeat and of that which took the lease
-    queueworker:{group}:journal:<id>     hash: eval_id → entry
-    queueworker:{group}:fenced:<id>      set: the instance was taken over, with the entries of these ids (and an empty
-                                         one); whatever it still writes is refused
-    queueworker:{group}:quarantine       hash: entries that could not be read, kept for a person
-    queueworker:{group}:quarantine:<id>  a journal that was no hash
-    queueworker:{group}:failed…          the record of failed tasks, see `failed_tasks`
-
-Everything that one instance writes goes through one stream of batches, in order, each a script that first checks the
-lease: events, removals of entries, new entries, records of failed tasks. A batch that is late (its connection hung, and
-another has been written since) is refused by its number.
-
-An instance whose lease ran out is dead to the others: one of them takes its entries over, and its batches are refused.
-A router that learns that it was declared dead goes on as a new instance, with the entries that nobody has.
+Everything that one instance writes goes through that stream, in order; each batch is a script that first checks the
+lease. A batch that is late (its connection hung, and another has been written since) is refused by its number.
 """
 
 from __future__ import annotations
@@ -28,28 +15,28 @@ from typing import TYPE_CHECKING
 
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from queueworker.routing.aio import cancelled
-from queueworker.routing.journal.batch_writer import BatchWriter
+from queueworker.routing.backoff import exponential
+from queueworker.routing.journal import scripts
 from queueworker.routing.journal.lease import Instance, Lease, TakeoverRoom
-from queueworker.routing.journal.redis_client import connect
+from queueworker.routing.journal.redis_client import Client, connect
 from queueworker.routing.journal.redis_link import RedisLink
 from queueworker.routing.journal.takeover import Takeover
-from queueworker.routing.journal.times import TIMES
-from queueworker.routing.journal.write_buffer import Unwritten, WriteBuffer
+from queueworker.routing.journal.write_buffer import Batch, Unwritten, WriteBuffer, WriteWaits
+from queueworker.routing.limits import TIMES, JournalTimes, Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from queueworker.routing.counters import Counters
     from queueworker.routing.journal.failed_tasks import FailedTask
-    from queueworker.routing.journal.redis_client import Client
-    from queueworker.routing.journal.times import JournalTimes
-    from queueworker.routing.limits import Limits
     from queueworker.routing.memory import MemoryAccount
-    from queueworker.routing.snapshot import Link
     from queueworker.routing.wire.outcome import Event
+
+OK = b"OK"
+REFUSED = frozenset({b"FENCED", b"NOLEASE", b"STALE"})
 
 
 class Journal:
@@ -93,25 +80,19 @@ class Journal:
             health_check_interval=0,
         )
         self._buffer = WriteBuffer(limits)
-        self._link = RedisLink(redis_url, counters, self._link_changed, waits=lambda: self._buffer.unsettled)
+        self.link = RedisLink(redis_url, counters, self._link_changed, waits=lambda: self._buffer.unsettled)
+        self._waits = WriteWaits(self._buffer, self.link)
         room = TakeoverRoom(limits.max_takeover_bytes, memory)
-        self._lease = Lease(
-            self._redis,
-            Instance(f"queueworker:{{{group}}}:", worker_id),
-            self._link,
-            room,
+        self.lease = Lease(
+            *(self._redis, Instance(f"queueworker:{{{group}}}:", worker_id), self.link, room),
             times=times,
             clock=clock,
-            on_new=self._write_all_again,
+            on_new=self._buffer.write_all_again,
             on_fenced=self._start_over,
         )
-        self._takeover = Takeover(self._redis, self._lease, room, self._buffer, times=times, on_recovered=on_recovered)
+        self.takeover = Takeover(self._redis, self.lease, room, self._buffer, times=times, on_recovered=on_recovered)
         self._writer = BatchWriter(
-            self._redis,
-            self._buffer,
-            self._lease,
-            self._link,
-            counters,
+            *(self._redis, self._buffer, self._waits, self.lease, self.link, counters),
             times=times,
             on_written=self._bound_memory,
             on_room=on_room,
@@ -122,119 +103,71 @@ class Journal:
     # --- what a router asks
 
     @property
-    def link(self) -> Link:
-        return self._link.journal
-
-    @property
-    def events_link(self) -> Link:
-        """As `link`, but for publishing: a Redis that is out of memory still publishes."""
-        return self._link.events
-
-    @property
     def writable(self) -> bool:
-        return self._link.journal.ok
+        return self.link.journal.ok
 
     @property
     def has_room(self) -> bool:
         """Whether new tasks may be pulled: while Redis is there, none of their events is dropped for lack of room."""
-        return not self._buffer.events.full or not self._link.events.ok
+        return not self._buffer.events.full or not self.link.events.ok
 
     @property
     def buffered_events(self) -> int:
         return len(self._buffer.events)
 
-    @property
-    def instance(self) -> str:
-        """The name that the journal has in Redis now."""
-        return self._lease.instance.id
-
-    @property
-    def rivals(self) -> int:
-        """Other live workers in the group at the last heartbeat (our own instances are not counted)."""
-        return self._lease.rivals
-
-    @property
-    def rival_slots(self) -> Mapping[str, int]:
-        """Tasks that they ran at that time, by the name of the executor."""
-        return self._lease.rival_slots
-
-    @property
-    def lease_until(self) -> float:
-        """On the monotonic clock. After that `verify_lease` before anything that others would see."""
-        return self._lease.until
-
     def __contains__(self, eval_id: str) -> bool:
         """Whether the journal holds an entry of that id, or will."""
         return eval_id in self._buffer.entries
 
-    # --- what a router tells; nothing here waits, but `durable` and `verify_lease`
+    # --- what a router tells; nothing here waits, but `durable`
 
     def put(self, eval_id: str, entry: bytes) -> None:
         """Write the entry soon. A later one for the same id takes its place."""
         self._buffer.put(eval_id, entry)
-        self._writer.wake.set()
 
     async def durable(self, eval_id: str | None = None) -> None:
-        """Return when the id's entry, or everything, is written; at once while nothing can be: see `writable`."""
+        """Return when the id's entry, or everything, is written; at once while Redis does not answer."""
         if not self._closed:
-            await self._writer.wait_until_written(eval_id)
+            await self._waits.until_written(eval_id)
 
     def finish(self, eval_id: str, event: Event | None = None, failed: FailedTask | None = None) -> None:
         """Publish the event, then forget the entry; keep a record of a failed task."""
         self._buffer.finish(eval_id, event, failed)
         self._bound_memory()
-        self._writer.wake.set()
 
     def publish(self, event: Event) -> None:
         """Publish soon, in the order of the calls."""
-        self._buffer.events.add(event)
+        self._buffer.publish(event)
         self._bound_memory()
-        self._writer.wake.set()
-
-    async def verify_lease(self) -> None:
-        """Past `lease_until`, find out whether another router took our tasks over; `on_fenced` is called if so.
-
-        Returns at once while Redis is known to be away: nothing is known then.
-        """
-        await self._lease.verify()
-
-    async def quarantine(self, eval_id: str, entry: bytes) -> None:
-        """Set an unreadable entry aside for a person; `finish` then takes it out of the journal."""
-        await self._takeover.quarantine(eval_id, entry)
 
     # --- life
 
     def log_in(self, redis_url: str) -> None:
         """As the user of this URL, which is for the same Redis."""
         self._redis.log_in(redis_url)
-        self._link.restored.set()
+        self.link.restored.set()
 
     async def start(self) -> None:
         """Take the lease and what dead instances left; stop waiting for Redis after a moment, and go on trying."""
-        await self._lease.renew(take_over=True)
+        await self.lease.renew(take_over=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._times.operation):
-                await self._takeover.read_if_any()
+                await self.takeover.read_if_any()
         if not self._closed:
             self._tasks = [
                 asyncio.create_task(self._writer.run(), name="journal batches"),
-                asyncio.create_task(self._lease.run(), name="journal heartbeats"),
-                asyncio.create_task(self._takeover.run(), name="journal takeovers"),
+                asyncio.create_task(self.lease.run(), name="journal heartbeats"),
+                asyncio.create_task(self.takeover.run(), name="journal takeovers"),
             ]
 
     def inherit(self, unwritten: Unwritten) -> None:
         """Take what another journal could not write, before our own."""
         self._buffer.inherit(unwritten)
         self._bound_memory()
-        self._writer.wake.set()
 
     def hand_over(self) -> dict[str, bytes]:
         """Give all entries to a journal on another Redis: they are removed here."""
-        entries = dict(self._buffer.entries)
-        for eval_id in entries:
-            self._buffer.finish(eval_id, None, None)
-        self._writer.wake.set()
-        return entries
+        return self._buffer.give_away()
 
     async def close(self) -> Unwritten:
         """Write what is left, within a bounded time, and give the lease up. Returns what never reached Redis.
@@ -247,32 +180,27 @@ class Journal:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._times.flush):
                     if self._buffer.entries:
-                        await self._lease.renew()  # a Redis that has forgotten the entries gets them again
+                        await self.lease.renew()  # a Redis that has forgotten the entries gets them again
                     await self._writer.flush()
         finally:
             self._closed = True
             await cancelled(*self._tasks)
-            self._writer.release_all()
-            await self._lease.leave()
+            self._waits.end_all()
+            await self.lease.leave()
             with contextlib.suppress(RedisError, OSError):
                 await self._redis.aclose()
         return self._buffer.take_unwritten()
 
     # --- what the parts tell
 
-    def _write_all_again(self) -> None:
-        self._buffer.write_all_again()
-        self._writer.wake.set()
-
     def _start_over(self, taken: set[str]) -> None:
         lost = self._buffer.start_over(taken)
-        self._writer.release_written()
-        self._writer.wake.set()
+        self._waits.end_written()
         self._on_fenced(lost)
 
     def _link_changed(self) -> None:
-        if not self._link.journal.ok:
-            self._writer.release_all()
+        if not self.link.journal.ok:
+            self._waits.end_all()
         self._bound_memory()
         self._on_link()
 
@@ -282,6 +210,134 @@ class Journal:
         """
         buffer, memory = self._buffer, self._memory
         memory.set_buffered(buffer.buffered_bytes)
-        if not self._link.events.ok and (buffer.events.full or memory.excess):
+        if not self.link.events.ok and (buffer.events.full or memory.excess):
             self._counters.events_dropped += buffer.drop_oldest(memory.excess)
             memory.set_buffered(buffer.buffered_bytes)
+
+
+class BatchWriter:
+    """Writes what is in the buffer.
+
+    `on_written` is called after each batch, `on_room` when a full buffer of events has room again.
+    """
+
+    def __init__(
+        self,
+        redis: Client,
+        buffer: WriteBuffer,
+        waits: WriteWaits,
+        lease: Lease,
+        link: RedisLink,
+        counters: Counters,
+        *,
+        times: JournalTimes,
+        on_written: Callable[[], None],
+        on_room: Callable[[], None],
+    ) -> None:
+        self._script = redis.exclusive_script(scripts.BATCH)
+        self._buffer = buffer
+        self._waits = waits
+        self._lease = lease
+        self._link = link
+        self._counters = counters
+        self._times = times
+        self._on_written = on_written
+        self._on_room = on_room
+        self._writing = False
+        self._flushing = False
+        self._refusals = 0
+        """Batches refused in a row."""
+
+    async def run(self) -> None:
+        """Write, until cancelled.
+
+        What gathers while one batch is on its way is the next: small when little happens, large when much does.
+        """
+        while True:
+            await self._buffer.wake.wait()
+            self._buffer.wake.clear()
+            if self._buffer.pending:
+                self._writing = True
+                try:
+                    written = await self._write()
+                finally:
+                    self._writing = False
+                if self._buffer.pending:
+                    self._buffer.wake.set()
+                if not written:
+                    await self._back_off()
+                    continue
+            self._waits.end_written()
+
+    async def flush(self) -> None:
+        """Return when everything is written. It may never be: the caller bounds the wait."""
+        self._flushing = True
+        self._link.restored.set()
+        while self._writing or self._buffer.pending:
+            if not self._link.journal.ok:
+                await asyncio.sleep(self._times.flush / 30)
+            await self._waits.until_written(None)
+
+    # --- one batch
+
+    async def _write(self) -> bool:
+        """Write one batch. Returns whether to go on at once; False means that Redis is to be left alone for a while."""
+        try:
+            await self._script.connect(self._times.operation)
+        except Exception as error:  # whatever it is: this stream must not end, for every report waits for it
+            self._link.failed(error)
+            return False
+        full = self._buffer.events.full
+        # The keys and the number are those of the instance that the lease is for now. It may be renewed while the batch
+        # is on its way.
+        instance, batch = self._lease.instance, self._buffer.take()
+        instance.batch_number += 1
+        try:
+            args = batch.arguments(instance.batch_number)
+            answer = await self._script.run(instance.batch_keys, args, self._times.transfer(batch.size))
+        except BaseException as error:
+            # Redis has done all of it, or nothing. It is written again, so events may be published twice.
+            self._buffer.put_back(batch)
+            if not isinstance(error, Exception):
+                raise
+            self._link.failed(error, batch=True)
+            return False
+        written = await self._take_answer(answer, batch, instance)
+        self._on_written()
+        if full and not self._buffer.events.full:
+            self._on_room()
+        return written
+
+    async def _take_answer(self, answer: bytes, batch: Batch, instance: Instance) -> bool:
+        """As `_write`. `instance` may have been renewed since: then another has the entries that were written."""
+        if answer in REFUSED:
+            # FENCED: another instance took our journal over.
+            # NOLEASE: the lease ran out and nobody noticed, or Redis was restarted and has forgotten everything.
+            # STALE: a batch with a higher number was written, or the lease was taken anew while this was on its way.
+            # In all three cases nothing of the batch was done.
+            self._buffer.put_back(batch)
+            await self._lease.refused(instance)
+            self._refusals += 1
+            return self._link.journal.ok and self._refusals == 1
+        self._refusals = 0
+        self._counters.events_published += len(batch.events)
+        if answer == OK:
+            self._buffer.written(batch)
+            self._link.succeeded(batch=True)
+            return True
+        # The text of an error: Redis is out of memory. The events are published and the removals are done; entries or
+        # failed-task records are not, or the batch's number is not.
+        self._buffer.written_but_entries(batch)
+        self._link.failed(ResponseError(answer.decode()), batch=True, publishes=True)
+        return False
+
+    async def _back_off(self) -> None:
+        """Wait before Redis is tried again, or until a heartbeat has reached it; when closing, there is little time."""
+        if self._flushing:
+            await asyncio.sleep(self._times.first_retry)
+            return
+        self._link.restored.clear()
+        delay = exponential(self._link.failures, self._times.first_retry, self._times.max_retry)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay):  # not wait_for, which may swallow a cancellation (before Python 3.12)
+                await self._link.restored.wait()

@@ -1,25 +1,29 @@
-"""The lease of one router's journal: it says that the router lives, and whose journal a batch may write to."""
+"""The lease of one router's journal: it says that the router lives, and whose journal a batch may write to.
+
+An instance whose lease ran out is dead to the others: one of them takes its entries over, and its batches are refused.
+A router that learns that it was declared dead goes on as a new instance, with the entries that nobody has.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Any
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 from redis.exceptions import RedisError
 
 from queueworker.routing.journal import failed_tasks, scripts
-from queueworker.routing.journal.redis_client import names_another_server
-from queueworker.routing.journal.redis_errors import is_refusal
+from queueworker.routing.journal.redis_client import Client, names_another_server
+from queueworker.routing.journal.redis_link import is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from queueworker.routing.journal.redis_client import Client
     from queueworker.routing.journal.redis_link import RedisLink
-    from queueworker.routing.journal.times import JournalTimes
+    from queueworker.routing.limits import JournalTimes
     from queueworker.routing.memory import MemoryAccount
 
 log = logging.getLogger(__name__)
@@ -53,6 +57,62 @@ class Instance:
         return Instance(self.base, self.id.rpartition(":")[0])
 
 
+class Fenced(NamedTuple):
+    """The answer of a heartbeat: another instance has taken the journal over, with the entries of these ids."""
+
+    taken: set[str]
+
+
+class Heartbeat(NamedTuple):
+    """The answer of a heartbeat that found the lease, or took one."""
+
+    error: str
+    """Redis has no memory for entries, is a replica, or a later heartbeat was here before; empty if all is well."""
+    set_aside: list[str]
+    """Instances whose journals were no hash."""
+    rivals: int
+    """Other live workers."""
+    moved_bytes: int
+    """Of entries of dead instances, into our journal."""
+    begun_by: int
+    """The heartbeat that found no lease, or no journal, of the instance and began anew."""
+    eviction: str
+    """If a lease was taken: how Redis evicts keys (its maxmemory-policy)."""
+    rival_slots: Mapping[str, int]
+    """Tasks that other live workers run, by the name of the executor."""
+
+
+def read_heartbeat(answer: list[Any]) -> Heartbeat | Fenced:
+    """What `scripts.LEASE` answers."""
+    if answer[0] == b"FENCED":
+        return Fenced({_text(field) for field in answer[1:]})
+    status, set_aside, rivals, moved, begun_by, eviction, slots = answer
+    return Heartbeat(
+        error="" if status == b"OK" else status.decode(),
+        set_aside=set_aside.decode().split(),
+        rivals=int(rivals),
+        moved_bytes=int(moved),
+        begun_by=begun_by,
+        eviction=eviction.decode(),
+        rival_slots={_text(name): int(n) for name, n in zip(slots[::2], slots[1::2], strict=True)},
+    )
+
+
+def _text(field: bytes) -> str:
+    return field.decode(errors="replace")
+
+
+class Moved(Enum):
+    """What heartbeats have moved from dead instances into our journal, and we have not read yet."""
+
+    NOTHING = auto()
+    PERHAPS = auto()
+    """A heartbeat that was to move something had no answer: it may still be on its way, until a later one had."""
+    LAST_PORTION = auto()
+    FULL_PORTION = auto()
+    """There may be more to move."""
+
+
 class TakeoverRoom:
     """How much a heartbeat may move from dead instances into our journal: one portion, until that one is read.
 
@@ -61,40 +121,38 @@ class TakeoverRoom:
 
     def __init__(self, max_bytes: int, memory: MemoryAccount) -> None:
         self.unread = asyncio.Event()
-        """Our journal has entries that we have not read, or may have."""
+        """A portion is to be read, or may be there."""
         self.wanted = asyncio.Event()
         """There may be more to move: the next heartbeat is due at once."""
+        self._moved = Moved.NOTHING
         self._max_bytes = max_bytes
         self._memory = memory
-        self._uncertain = False
-        self._filled = False
 
     @property
     def bytes(self) -> int:
-        waits = self.unread.is_set() or self._uncertain or not self._memory.has_room
-        return 0 if waits else self._max_bytes
+        return self._max_bytes if self._moved is Moved.NOTHING and self._memory.has_room else 0
 
-    def uncertain(self) -> None:
-        """A heartbeat that was to move something had no answer: it may still be on its way, until a later one had."""
-        self._uncertain = True
+    def unanswered(self) -> None:
+        """A heartbeat that was to move something had no answer."""
+        self._moved = Moved.PERHAPS
 
-    def moved(self, size: int) -> None:
+    def answered(self, size: int) -> None:
         """A heartbeat was answered, and has moved so many bytes."""
-        if size or self._uncertain:
-            self._uncertain = False
-            self._filled = size >= self._max_bytes
+        if size or self._moved is Moved.PERHAPS:
+            self._moved = Moved.FULL_PORTION if size >= self._max_bytes else Moved.LAST_PORTION
             self.unread.set()
 
     def lost(self) -> None:
         """Another instance has our journal, and what was moved there with it."""
-        self._uncertain = False
+        self._moved = Moved.NOTHING
         self.unread.clear()
 
     def read(self) -> None:
         """Everything that was moved is read."""
-        self.unread.clear()
-        if self._filled:
+        if self._moved is Moved.FULL_PORTION:
             self.wanted.set()
+        self._moved = Moved.NOTHING
+        self.unread.clear()
 
 
 class Lease:
@@ -189,18 +247,19 @@ class Lease:
         asked = self._clock()
         try:
             answer = await self._ask(take_over=take_over)
-            if answer[0] == b"FENCED":
-                self._start_over(answer[1:])
+            if isinstance(answer, Fenced):
+                self._start_over(answer.taken)
                 answer = await self._ask(take_over=take_over)
-            self._take_answer(answer, asked)
-            if names_another_server(answer[0].decode()):
-                await self._script.disconnect()
+            if isinstance(answer, Heartbeat):
+                self._take_answer(answer, asked)
+                if names_another_server(answer.error):
+                    await self._script.disconnect()
         except Exception as error:  # whatever it is: heartbeats must not end
             self._link.failed(error)
         finally:
             self._asked_at = self._clock()
 
-    async def _ask(self, *, take_over: bool) -> list[Any]:
+    async def _ask(self, *, take_over: bool) -> Heartbeat | Fenced:
         room = self._room.bytes if take_over else 0
         instance, times = self.instance, self._times
         await self._script.connect(times.operation)
@@ -208,16 +267,16 @@ class Lease:
         numbers = (instance.batch_number, instance.heartbeat_number)
         args = (instance.base, instance.id, int(times.lease * 1000), times.fenced, *numbers, room)
         try:
-            answer: list[Any] = await self._script.run([], args, times.operation)
+            answer = read_heartbeat(await self._script.run([], args, times.operation))
         except BaseException:
             if room:
-                self._room.uncertain()
+                self._room.unanswered()
             raise
-        if answer[0] != b"FENCED":
-            self._room.moved(int(answer[3]))
+        if isinstance(answer, Heartbeat):
+            self._room.answered(answer.moved_bytes)
         return answer
 
-    def _start_over(self, taken: list[bytes]) -> None:
+    def _start_over(self, taken: set[str]) -> None:
         """Another instance has our journal: go on under a new name, without the entries that it has.
 
         It has what was in our journal in Redis when it declared us dead, and our batches are refused since. So `taken`
@@ -228,38 +287,30 @@ class Lease:
         self.until = NEVER
         self.instance = self.instance.next()
         self._room.lost()
-        self._on_fenced({field.decode(errors="replace") for field in taken})
+        self._on_fenced(taken)
 
-    def _take_answer(self, answer: list[Any], asked: float) -> None:
-        status, set_aside, rivals, _, begun_by, policy, slots = answer
+    def _take_answer(self, answer: Heartbeat, asked: float) -> None:
         self.until = asked + self._times.lease
-        self.rivals = int(rivals)
-        self._rival_slots = {
-            name.decode(errors="replace"): int(number) for name, number in zip(slots[::2], slots[1::2], strict=True)
-        }
-        for instance in set_aside.decode().split():
-            log.error(
-                "the journal of instance %s was no hash; it is set aside as the Redis key %squarantine:%s",
-                instance,
-                self.instance.base,
-                instance,
-            )
-        if begun_by != self.instance.begun_by:
+        self.rivals, self._rival_slots = answer.rivals, answer.rival_slots
+        for instance in answer.set_aside:
+            key = f"{self.instance.base}quarantine:{instance}"
+            log.error("the journal of instance %s was no hash; it is set aside as the Redis key %s", instance, key)
+        if answer.begun_by != self.instance.begun_by:
             # It is not always the answer at hand that says so first: the answer of the heartbeat itself may be lost.
-            self.instance.begun_by = begun_by
+            self.instance.begun_by = answer.begun_by
             self._on_new()
-        if policy:
-            self._link.advise(_eviction_advice(policy.decode()))
-        if status == b"OK":
-            self._link.succeeded()
-        else:
+        if answer.eviction:
+            self._link.advise(_eviction_advice(answer.eviction))
+        if answer.error:
             # There is no memory for entries: events and removals need none. Or it is a replica: it takes nothing.
             # Or the user may not run a command: what that means for events is for the batches to say.
-            error = RedisError(status.decode())
+            error = RedisError(answer.error)
             if is_refusal(error):
                 self._link.lacks_rights(error)
             else:
                 self._link.failed(error, publishes=not names_another_server(error))
+        else:
+            self._link.succeeded()
 
 
 def _eviction_advice(policy: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import Connection, ConnectionPool, Redis
 from redis.credentials import UsernamePasswordCredentialProvider
 from redis.exceptions import BusyLoadingError, MasterDownError, NoScriptError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -17,7 +17,6 @@ from queueworker.routing.journal.redis_connections import CONNECTIONS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
 
-    from redis.asyncio import Connection
     from redis.commands.core import AsyncScript
 
 

@@ -1,4 +1,17 @@
-"""What Redis runs for the journal, each script whole or not at all. `journal` describes the keys."""
+"""What Redis runs for the journal, each script whole or not at all.
+
+Keys, all of one group (`{group}` is a hash tag: one slot in a cluster):
+
+    queueworker:{group}:instances        set of the instances that may have left something
+    queueworker:{group}:lease:<id>       the instance lives while this exists; its value numbers its batches
+    queueworker:{group}:heartbeat:<id>   numbers of the instance's last heartbeat and of that which took the lease
+    queueworker:{group}:journal:<id>     hash: eval_id → entry
+    queueworker:{group}:fenced:<id>      set: the instance was taken over, with the entries of these ids (and an empty
+                                         one); whatever it still writes is refused
+    queueworker:{group}:quarantine       hash: entries that could not be read, kept for a person
+    queueworker:{group}:quarantine:<id>  a journal that was no hash
+    queueworker:{group}:failed…          the record of failed tasks, see `failed_tasks`
+"""
 
 from __future__ import annotations
 
@@ -17,7 +30,7 @@ end
 # failed-task records (see `keep`).
 #
 # Answers OK, FENCED, NOLEASE, STALE, or the text of an error: Redis had no memory for an entry or a record. What each
-# means to the writer is told in `batch_writer`. Any other error is raised, before the first entry is written.
+# means to the writer is told in `BatchWriter`. Any other error is raised, before the first entry is written.
 BATCH = (
     _REFUSED
     + failed_tasks.LUA
@@ -64,31 +77,24 @@ return 'OK'
 # The heartbeat. ARGV base of the keys, instance, milliseconds of a lease, seconds for which a fenced instance is
 # remembered, number of the last batch, number of the heartbeat, and the bytes that may be taken over (0: none).
 #
-# Answers FENCED and the ids that the instance's journal held when it was taken over; else
-#   OK, STALE (a later heartbeat was here before), or the text of an error (there is no memory for entries, or the user
-#   may not run commands that the journal needs),
-#   the instances whose journals were no hash,
-#   the number of other live workers,
-#   how many bytes were taken over,
-#   the number of the heartbeat that found no lease, or no journal, of the instance and began anew,
-#   when a lease was taken: how Redis evicts keys (its maxmemory-policy),
-#   the executors of the tasks that other live workers run: name, number, name, number …
-LEASE = (
-    _REFUSED
-    + """
-local base, me, ttl = ARGV[1], ARGV[2], ARGV[3]
-local answer = {'OK', '', 0, 0, 0, '', {}}
+# Answers FENCED and the ids that the instance's journal held when it was taken over; else the fields of
+# `lease.Heartbeat`, with OK, STALE (a later heartbeat was here before) or the text of an error in the first one.
 
--- Phase 1: has another instance declared us dead? Then nothing in Redis is ours any more.
+# Has another instance declared us dead? Then nothing in Redis is ours any more.
+_IS_FENCED = """
+local base, me, ttl = ARGV[1], ARGV[2], ARGV[3]
 if redis.call('EXISTS', base .. 'fenced:' .. me) == 1 then
   local taken = redis.pcall('SMEMBERS', base .. 'fenced:' .. me)
   if taken.err then taken = {} end
   table.insert(taken, 1, 'FENCED')
   return taken
 end
+"""
 
--- Phase 2: renew our lease, or take a new one, whose number refuses the batches that are on their way. A heartbeat that
--- is late is refused: it would move entries that nobody looks for any more.
+# Renew our lease, or take a new one, whose number refuses the batches that are on their way. A heartbeat that is late
+# is refused: it would move entries that nobody looks for any more.
+_RENEW = """
+local answer = {'OK', '', 0, 0, 0, '', {}}
 local lease, heartbeat = base .. 'lease:' .. me, base .. 'heartbeat:' .. me
 local last, begun = string.match(redis.call('GET', heartbeat) or '', '^(%d+) (%d+)$')
 if last and tonumber(ARGV[6]) <= tonumber(last) then
@@ -119,8 +125,11 @@ end
 if set_aside(me) then begun = nil end
 answer[5] = tonumber(begun or ARGV[6])
 redis.call('SET', heartbeat, ARGV[6] .. ' ' .. answer[5], 'PX', ttl)
--- May the user run what the journal needs? This key is no hash and no number, so all that these commands do is to be
--- refused for it, unless they are refused for a right.
+"""
+
+# Does the user have the right to run what the journal needs? This key is no hash and no number, so all that these
+# commands do is to be refused for it, unless they are refused for a right.
+_RIGHTS = """
 local missing = {}
 for _, command in ipairs({
   'HDEL x', 'HGET x', 'HKEYS', 'HLEN', 'HMGET x', 'HSET x x', 'HSETNX x x', 'HSTRLEN x', 'SREM x', 'ZADD 0 x', 'ZCARD',
@@ -137,11 +146,11 @@ if #missing > 0 then
   answer[1] = 'its user has no permissions to run ' .. table.concat(missing, ', ')
   return answer
 end
+"""
 
--- Phase 3: declare instances without a lease dead, and move their entries into our journal while there is room. From
--- then on whatever they send is refused. What does not fit is for the next heartbeat, ours or another's.
-local room, mine = tonumber(ARGV[7]), string.match(me, '^.*:') or me
-local taken, to_read = {}, 4194304
+# Count what live instances of other workers run.
+_COUNT_SLOTS = """
+local slots, to_read = {}, 4194304
 local function count_slots(id)
   local journal = base .. 'journal:' .. id
   local ids = redis.pcall('HKEYS', journal)
@@ -151,52 +160,64 @@ local function count_slots(id)
     if to_read < 0 then return end
     local head = string.sub(redis.call('HGET', journal, field), 1, 4096)
     local name = string.match(head, '^{"state":"executing","queue":".-","attempt":%d+,"executor":"(.-)"')
-    if name then taken[name] = (taken[name] or 0) + 1 end
+    if name then slots[name] = (slots[name] or 0) + 1 end
   end
 end
+"""
+
+# Declare an instance without a lease dead, and move its entries into our journal while there is room. From then on
+# whatever it sends is refused. What does not fit is for the next heartbeat, ours or another's.
+_TAKE_OVER = """
+local room = tonumber(ARGV[7])
+local function take_over(id)
+  set_aside(id)
+  local journal, fenced = base .. 'journal:' .. id, base .. 'fenced:' .. id
+  local owners, fields = {}, {}
+  redis.call('SADD', fenced, '')
+  for _, field in ipairs(redis.call('HKEYS', journal)) do
+    redis.call('SADD', fenced, field)
+    -- an earlier version kept large entries in parts, which go together
+    local owner = string.match(field, '^\\255part [^:]*:(.*)$') or field
+    if not fields[owner] then
+      owners[#owners + 1], fields[owner] = owner, {}
+    end
+    table.insert(fields[owner], field)
+  end
+  redis.call('EXPIRE', fenced, ARGV[4])
+  for _, owner in ipairs(owners) do
+    if room <= answer[4] then break end
+    for _, field in ipairs(fields[owner]) do
+      local entry = redis.call('HGET', journal, field)
+      answer[4] = answer[4] + #field + #entry
+      redis.call('HSETNX', base .. 'journal:' .. me, field, entry)
+      redis.call('HDEL', journal, field)
+    end
+  end
+  if redis.call('HLEN', journal) == 0 then
+    redis.call('DEL', journal)
+    redis.call('SREM', base .. 'instances', id)
+  end
+end
+"""
+
+_OTHERS = """
+local mine = string.match(me, '^.*:') or me
 for _, id in ipairs(redis.call('SMEMBERS', base .. 'instances')) do
   local lives = redis.call('EXISTS', base .. 'lease:' .. id) == 1
   if lives and string.sub(id, 1, #mine) ~= mine then
     answer[3] = answer[3] + 1
     count_slots(id)
   end
-  if id ~= me and not lives then
-    set_aside(id)
-    local journal, fenced = base .. 'journal:' .. id, base .. 'fenced:' .. id
-    local owners, fields = {}, {}
-    redis.call('SADD', fenced, '')
-    for _, field in ipairs(redis.call('HKEYS', journal)) do
-      redis.call('SADD', fenced, field)
-      -- an earlier version kept large entries in parts, which go together
-      local owner = string.match(field, '^\\255part [^:]*:(.*)$') or field
-      if not fields[owner] then
-        owners[#owners + 1], fields[owner] = owner, {}
-      end
-      table.insert(fields[owner], field)
-    end
-    redis.call('EXPIRE', fenced, ARGV[4])
-    for _, owner in ipairs(owners) do
-      if room <= answer[4] then break end
-      for _, field in ipairs(fields[owner]) do
-        local entry = redis.call('HGET', journal, field)
-        answer[4] = answer[4] + #field + #entry
-        redis.call('HSETNX', base .. 'journal:' .. me, field, entry)
-        redis.call('HDEL', journal, field)
-      end
-    end
-    if redis.call('HLEN', journal) == 0 then
-      redis.call('DEL', journal)
-      redis.call('SREM', base .. 'instances', id)
-    end
-  end
+  if id ~= me and not lives then take_over(id) end
 end
-for name, number in pairs(taken) do
+for name, number in pairs(slots) do
   table.insert(answer[7], name)
   table.insert(answer[7], number)
 end
 return answer
 """
-)
+
+LEASE = _REFUSED + _IS_FENCED + _RENEW + _RIGHTS + _COUNT_SLOTS + _TAKE_OVER + _OTHERS
 
 # KEYS the journal; ARGV fields. Answers their entries; if no field is given, each field's name and its entry's size.
 READ = """

@@ -11,16 +11,15 @@ from redis.exceptions import RedisError
 
 from queueworker.routing.backoff import exponential
 from queueworker.routing.journal import old_parts, scripts
-from queueworker.routing.journal.redis_client import answer_of
+from queueworker.routing.journal.redis_client import Client, answer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from queueworker.routing.journal.lease import Instance, Lease, TakeoverRoom
     from queueworker.routing.journal.old_parts import InParts
-    from queueworker.routing.journal.redis_client import Client
-    from queueworker.routing.journal.times import JournalTimes
     from queueworker.routing.journal.write_buffer import WriteBuffer
+    from queueworker.routing.limits import JournalTimes
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""What is to be written to Redis next, and what Redis holds of it. Pure: no clock, no Redis.
+"""What is to be written to Redis next, what Redis holds of it, and who waits for that. Knows neither clock nor Redis.
 
 Entries, their removals, events and failed-task records leave the buffer in batches, one at a time. A batch is taken,
 and then either `written`, `written_but_entries` or `put_back`.
@@ -6,19 +6,19 @@ and then either `written`, `written_but_entries` or `put_back`.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from queueworker.routing.journal.event_buffer import EventBuffer
-from queueworker.routing.journal.failed_tasks import Backlog
+from queueworker.routing.journal.event_buffer import BufferedEvent, EventBuffer
+from queueworker.routing.journal.failed_tasks import Backlog, FailedTask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from queueworker.routing.journal.event_buffer import BufferedEvent
-    from queueworker.routing.journal.failed_tasks import FailedTask
+    from queueworker.routing.journal.redis_link import RedisLink
     from queueworker.routing.limits import Limits
     from queueworker.routing.wire.outcome import Event
 
@@ -63,12 +63,27 @@ class Unwritten:
 
 
 class WriteBuffer:
-    """`entries` is what the journal should hold: one for each task in flight."""
+    """`entries` is what the journal should hold: one for each task in flight. Where the id of a task is:
+
+        after …                          entries  unwritten  batch under way  _stored  _removals
+        `put`                               x         x                         (x)
+        `take`                              x                       x           (x)
+        `written`                           x                                    x
+        `put_back` (the answer is lost)     x         x                          x
+        `finish`, nothing was sent
+        `finish` with an event                                                   x     beside the event
+        `finish` without                                                         x         x
+        `written` of that batch
+
+    (x): from an earlier entry of the same task. `start_over` puts all that is left in `entries` and `unwritten` only.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.entries: dict[str, bytes] = {}
         self.unwritten: dict[str, bytes] = {}
         """Those entries that no batch has taken yet, as they are to be written."""
+        self.wake = asyncio.Event()
+        """Set when there is something to write."""
         self.events = EventBuffer(limits.max_buffered_event_bytes)
         self.failed_tasks = Backlog(limits)
         self._max_batch_bytes = limits.max_batch_bytes
@@ -76,6 +91,8 @@ class WriteBuffer:
         """Ids that leave Redis with the next batch. None of them is in `entries`."""
         self._stored: set[str] = set()
         """Ids of which Redis holds an entry, or may hold one because an answer was lost."""
+        self._handed_out_again: set[str] = set()
+        """Ids in `entries` of which Redis may still hold the entry of an earlier copy, which has ended."""
         self._under_way: Batch | None = None
         """The batch that was taken last, while its answer is missing; None if the instance was renewed since."""
 
@@ -103,14 +120,22 @@ class WriteBuffer:
 
     def put(self, eval_id: str, entry: bytes) -> None:
         """A later entry takes the place of an earlier one, also of one that is on its way out."""
+        if eval_id not in self.entries and self.may_be_stored(eval_id):
+            self._handed_out_again.add(eval_id)
         self.entries[eval_id] = self.unwritten[eval_id] = entry
         if self._removals:
             self._removals.pop(eval_id, None)
+        self.wake.set()
+
+    def publish(self, event: Event) -> None:
+        self.events.add(event)
+        self.wake.set()
 
     def finish(self, eval_id: str, event: Event | None, failed: FailedTask | None) -> None:
         """The entry goes with the event, or with the next batch if there is none."""
         known = self.entries.pop(eval_id, None) is not None
         self.unwritten.pop(eval_id, None)
+        self._handed_out_again.discard(eval_id)
         removes = eval_id if known and self.may_be_stored(eval_id) else None
         if event is not None:
             self.events.add(event, removes)
@@ -120,6 +145,7 @@ class WriteBuffer:
             self.failed_tasks.add(failed)
         elif self.failed_tasks:
             self.failed_tasks.drop(eval_id)
+        self.wake.set()
 
     def adopt(self, found: dict[str, bytes]) -> dict[str, bytes]:
         """Entries of others that are in our journal in Redis. Returns those of tasks that are not in flight here."""
@@ -179,6 +205,7 @@ class WriteBuffer:
             self._under_way = None
             self._removed(batch)
             self._stored.update(batch.entries)
+            self._handed_out_again.difference_update(batch.entries)
 
     def written_but_entries(self, batch: Batch) -> None:
         """Redis has published the events and done the removals, but may have refused entries and records."""
@@ -218,25 +245,71 @@ class WriteBuffer:
         """Put it before what is ours, because it is older."""
         self.events.put_back((event, None) for event in unwritten.events)
         self.failed_tasks.put_back(unwritten.failed_tasks)
+        self.wake.set()
+
+    def give_away(self) -> dict[str, bytes]:
+        """All entries, for a journal on another Redis: they are removed here."""
+        entries = dict(self.entries)
+        for eval_id in entries:
+            self.finish(eval_id, None, None)
+        return entries
 
     # --- another journal in Redis
 
     def write_all_again(self) -> None:
         """Redis may have lost our entries."""
         self.unwritten = dict(self.entries)
+        self.wake.set()
 
     def start_over(self, taken: set[str]) -> set[str]:
         """Our entries go to a new, empty journal, without those that are taken. Returns which of ours those were.
 
         A batch that is under way was for the journal that we had: whatever comes of it, it changes nothing in the new
-        one. All entries that are left are unwritten by now, and there is nothing to remove.
+        one. All entries that are left are unwritten by now, and there is nothing to remove. A task that the queue has
+        handed out again is ours: what was taken is its earlier copy.
         """
-        lost = self.entries.keys() & taken
+        lost = (self.entries.keys() & taken) - self._handed_out_again
         for eval_id in lost:
             del self.entries[eval_id]
         self._stored.clear()
+        self._handed_out_again.clear()
         self._removals.clear()
         self.events.keep_entries()
         self._under_way = None
         self.write_all_again()
         return lost
+
+
+class WriteWaits:
+    """Those who wait for an id's entry, or for everything in the buffer, to be written."""
+
+    def __init__(self, buffer: WriteBuffer, link: RedisLink) -> None:
+        self._buffer = buffer
+        self._link = link
+        self._waiting: list[tuple[str | None, asyncio.Future[None]]] = []
+
+    async def until_written(self, eval_id: str | None) -> None:
+        """Return when the id's entry, or everything, is written; at once while Redis does not answer."""
+        if self._link.worth_waiting:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append((eval_id, future))
+            self._buffer.wake.set()
+            await future
+
+    def end_written(self) -> None:
+        """Those who wait for an entry do not wait for the rest: under load there may always be some."""
+        waiting, self._waiting = self._waiting, []
+        unwritten, pending = self._buffer.unwritten, self._buffer.pending
+        for waiter in waiting:
+            eval_id, future = waiter
+            if pending and (eval_id is None or eval_id in unwritten):
+                self._waiting.append(waiter)
+            elif not future.done():
+                future.set_result(None)
+
+    def end_all(self) -> None:
+        """Redis does not answer, and nobody is to wait for it."""
+        waiting, self._waiting = self._waiting, []
+        for _, future in waiting:
+            if not future.done():
+                future.set_result(None)

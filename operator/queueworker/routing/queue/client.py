@@ -5,22 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from queueworker.routing.backoff import queue_delay
-from queueworker.routing.counters import LossCause
-from queueworker.routing.http.transport import NotSent, TooLarge, TransportError
+from queueworker.routing.counters import Counters, LossCause
+from queueworker.routing.http.transport import NotSent, TooLarge, Transport, TransportError
 from queueworker.routing.queue.answers import ForeignAnswer, key_refused, read_poll
 from queueworker.routing.queue.exchange import QueueExchange
 from queueworker.routing.queue.reporter import Reporter
 from queueworker.routing.snapshot import Link, LinkReason
-from queueworker.routing.wire.task import InvalidTask
+from queueworker.routing.wire.task import InvalidTask, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from queueworker.routing.counters import Counters
-    from queueworker.routing.http.transport import Transport
     from queueworker.routing.limits import Limits
     from queueworker.routing.queue.shared_backoff import SharedBackoff
-    from queueworker.routing.wire.task import Task
 
 # A poll is never cancelled by us, because the queue may have popped a task for it. A queue that accepts the request
 # and then says nothing for this long is given up on, and the loss that this may mean is counted.
@@ -30,7 +27,7 @@ PULL_LIMIT_FACTOR = 4
 
 
 class QueueClient:
-    """Speaks to one queue. `report` and `depth` are those of `Reporter`."""
+    """Polls one queue. `reporter` tells it how its tasks ended."""
 
     def __init__(
         self,
@@ -49,10 +46,9 @@ class QueueClient:
         """Of a task; a larger one is invalid."""
         self._counters = counters
         self._exchange = QueueExchange(url, key, transport, limits, on_turn, on_link)
-        self._reporter = Reporter(self._exchange, limits)
+        self.reporter = Reporter(self._exchange, limits)
         self.set_key = self._exchange.set_key
-        self.report = self._reporter.report
-        self.depth = self._reporter.depth
+        self.depth = self._exchange.depth
         self._next_url = f"{self._exchange.base}/tasks/next"
         self._foreign_polls = 0
         """Polls in a row that somebody else answered."""
@@ -64,10 +60,6 @@ class QueueClient:
     @property
     def backoff(self) -> SharedBackoff:
         return self._exchange.backoff
-
-    @property
-    def refuses_all_reports(self) -> bool:
-        return self._reporter.all_refused
 
     @property
     def poll_pause(self) -> float:
@@ -139,3 +131,31 @@ class QueueClient:
         if error.eval_id is None:
             self._counters.count_lost_pull(LossCause.UNREADABLE)
         self._exchange.foreign(f"handed out an invalid task: {error}")
+
+
+class QueueClients:
+    """One client per URL. `own` is the queue that the router polls."""
+
+    def __init__(self, url: str, make: Callable[[str], QueueClient]) -> None:
+        self._make = make
+        self.own = make(url)
+        self._clients = {url: self.own}
+
+    def of(self, url: str) -> QueueClient:
+        client = self._clients.get(url)
+        if client is None:
+            client = self._clients[url] = self._make(url)
+        return client
+
+    def all(self) -> Iterable[QueueClient]:
+        return self._clients.values()
+
+    def keep_only(self, in_use: set[QueueClient]) -> None:
+        """Drop the clients of other queues that no task in flight came from."""
+        for client in [c for c in self._clients.values() if c is not self.own and c not in in_use]:
+            client.backoff.close()
+            del self._clients[client.url]
+
+    def close(self) -> None:
+        for client in self._clients.values():
+            client.backoff.close()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from queueworker.routing.http.transport import TransportError
+from queueworker.routing.http.transport import Answer, Transport, TransportError
+from queueworker.routing.queue.answers import read_depth
 from queueworker.routing.queue.shared_backoff import SharedBackoff
 from queueworker.routing.snapshot import Link, LinkReason
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from queueworker.routing.http.transport import Answer, Transport
     from queueworker.routing.limits import Limits
 
 ASK_TIMEOUT_SECONDS = 5.0
@@ -65,6 +65,13 @@ class QueueExchange:
             return await self.get(self.base + path, ASK_TIMEOUT_SECONDS, self._limits.max_small_body_bytes)
         except TransportError:
             return None
+
+    async def depth(self) -> int | None:
+        """Tasks that wait in the queue, by its `/status`; None when the queue does not say."""
+        answer = await self.ask("/status")
+        depth = None if answer is None else read_depth(*answer)
+        self.signs_of_life += depth is not None
+        return depth
 
     # --- what became of a request
 

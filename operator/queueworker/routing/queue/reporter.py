@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from queueworker.routing.backoff import exponential
-from queueworker.routing.http.transport import Broken, TransportError
-from queueworker.routing.queue.answers import Reply, read_depth, read_look_up, read_report
+from queueworker.routing.http.transport import Answer, Broken, TransportError
+from queueworker.routing.queue.answers import Reply, read_look_up, read_report
 from queueworker.routing.snapshot import LinkReason
 from queueworker.routing.wire.outcome import Outcome, report_body
 from queueworker.routing.wire.reading import describe, excerpt
@@ -19,7 +20,6 @@ from queueworker.routing.wire.task import path_id
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queueworker.routing.http.transport import Answer
     from queueworker.routing.limits import Limits
     from queueworker.routing.queue.exchange import QueueExchange
 
@@ -35,7 +35,7 @@ MAX_REFUSALS = 8
 
 
 @dataclass(slots=True)
-class _Report:
+class ReportState:
     """One report on its way."""
 
     eval_id: str
@@ -43,15 +43,38 @@ class _Report:
     taken_before: int
     """How many other reports the queue had taken when this one, in its present form, was sent first."""
     refusals: int = 0
+    """Of its present form."""
     stuck: bool = False
     """It was refused at least once."""
     doubted: int = 0
+    """404s that may be somebody else's, with signs of the queue's life between them."""
     signs_of_life: int = -1
     """Of the queue, at the last 404 that was doubted."""
 
     def become_failure(self, error: str, taken: int) -> None:
         self.outcome = Outcome(completed=False, error=error, published=self.outcome.published)
         self.refusals, self.taken_before = 0, taken
+
+
+class Next(Enum):
+    """What to do with a report that the queue has refused."""
+
+    SEND_AGAIN = auto()
+    """After a wait."""
+    REPORT_FAILURE = auto()
+    """The queue will never take the result: the task has failed."""
+    GIVE_UP = auto()
+    """Nor will it take the failure: nobody can do more."""
+
+
+def after_refusal(report: ReportState, reply: Reply, taken: int) -> Next:
+    """Pure. The report's refusals include this one; `taken`: how many reports the queue has taken so far."""
+    refused_often = report.refusals >= MAX_REFUSALS
+    refused_alone = refused_often and taken > report.taken_before
+    never = reply is Reply.NEVER and (refused_often or report.outcome.completed)
+    if not (refused_alone or never):
+        return Next.SEND_AGAIN
+    return Next.REPORT_FAILURE if report.outcome.completed else Next.GIVE_UP
 
 
 class Reporter:
@@ -79,45 +102,33 @@ class Reporter:
         the queue knows no such id: it was restarted, or the answer to an earlier report was lost.
         A failure that the queue will never take is returned as well, with an alarm in the log: nobody can do more.
         """
-        report = _Report(eval_id, outcome, self._taken)
+        report = ReportState(eval_id, outcome, self._taken)
         try:
-            return await self._send_until_settled(report, on_failure)
+            while True:
+                answer = await self._send(report, on_failure)
+                reply = await self._read(answer, report)
+                if reply is Reply.TAKEN:
+                    self._count_taken()
+                    return report.outcome
+                if reply is Reply.UNKNOWN_ID:
+                    self._refusals_in_a_row = 0
+                    log.warning("queue %s does not know task %s, or has its report", self._exchange.url, eval_id)
+                    return None
+                self._count_refusal(report, reply, answer)
+                match after_refusal(report, reply, self._taken):
+                    case Next.SEND_AGAIN:
+                        on_failure()
+                        await self._wait(exponential(report.refusals, RETRY_FIRST_SECONDS, RETRY_MAX_SECONDS))
+                    case Next.REPORT_FAILURE:
+                        report.become_failure(_refusal(answer), self._taken)
+                    case Next.GIVE_UP:
+                        url, shape = self._exchange.url, _shape(answer)
+                        log.error("queue %s takes no report of task %s: %s", url, eval_id, shape)
+                        return report.outcome
         finally:
             self.stuck -= report.stuck
 
-    async def _send_until_settled(self, report: _Report, on_failure: Callable[[], None]) -> Outcome | None:
-        """As `report`."""
-        eval_id = report.eval_id
-        while True:
-            answer = await self._send(report, on_failure)
-            reply = Reply.NOT_NOW
-            if not isinstance(answer, TransportError):
-                reply = read_report(answer.status, answer.body, completed=report.outcome.completed)
-            if reply is Reply.TAKEN:
-                self._count_taken()
-                return report.outcome
-            if reply is Reply.UNKNOWN_ID or (reply is Reply.MAYBE_UNKNOWN_ID and await self._is_unknown(report)):
-                self._refusals_in_a_row = 0
-                log.warning("queue %s does not know task %s, or has its report", self._exchange.url, eval_id)
-                return None
-            self._count_refusal(report, reply, answer)
-            if self._is_hopeless(report, reply):
-                if not report.outcome.completed:
-                    log.error("queue %s takes no report of task %s: %s", self._exchange.url, eval_id, _shape(answer))
-                    return report.outcome
-                report.become_failure(_refusal(answer), self._taken)
-                continue
-            on_failure()
-            await self._wait(exponential(report.refusals, RETRY_FIRST_SECONDS, RETRY_MAX_SECONDS))
-
-    async def depth(self) -> int | None:
-        """Tasks that wait in the queue, by its `/status`; None when the queue does not say."""
-        answer = await self._exchange.ask("/status")
-        depth = None if answer is None else read_depth(*answer)
-        self._exchange.signs_of_life += depth is not None
-        return depth
-
-    async def _send(self, report: _Report, on_failure: Callable[[], None]) -> Answer | Broken:
+    async def _send(self, report: ReportState, on_failure: Callable[[], None]) -> Answer | Broken:
         """The answer to one report, once there is one; or why it has none, if only this report has none."""
         exchange, backoff = self._exchange, self._exchange.backoff
         path = f"/tasks/{path_id(report.eval_id)}/{'complete' if report.outcome.completed else 'fail'}"
@@ -153,7 +164,15 @@ class Reporter:
             self._asking = asyncio.ensure_future(self._exchange.ask("/status"))
         return await asyncio.shield(self._asking) is not None
 
-    async def _is_unknown(self, report: _Report) -> bool:
+    async def _read(self, answer: Answer | Broken, report: ReportState) -> Reply:
+        if isinstance(answer, TransportError):
+            return Reply.NOT_NOW
+        reply = read_report(answer.status, answer.body, completed=report.outcome.completed)
+        if reply is Reply.MAYBE_UNKNOWN_ID and await self._is_unknown(report):
+            return Reply.UNKNOWN_ID
+        return reply
+
+    async def _is_unknown(self, report: ReportState) -> bool:
         """After a 404 that may be somebody else's: whether the queue itself has no such task.
 
         It has none after several such answers with signs of its life between them, when it does not say otherwise.
@@ -162,16 +181,10 @@ class Reporter:
             report.doubted += 1
             report.signs_of_life = self._exchange.signs_of_life
         if report.doubted < DOUBTED_404S:
-            await self.depth()  # a good answer is a sign of life
+            await self._exchange.depth()  # a good answer is a sign of life
             return False
         answer = await self._exchange.ask(f"/tasks/{path_id(report.eval_id)}")
         return answer is not None and not read_look_up(*answer)
-
-    def _is_hopeless(self, report: _Report, reply: Reply) -> bool:
-        """Whether the queue will never take this report in its present form."""
-        refused_alone = report.refusals >= MAX_REFUSALS and self._taken > report.taken_before
-        never = reply is Reply.NEVER and (report.outcome.completed or report.refusals >= MAX_REFUSALS)
-        return refused_alone or never
 
     def _count_taken(self) -> None:
         self._taken += 1
@@ -180,7 +193,7 @@ class Reporter:
         if self._exchange.link.reason is LinkReason.CONNECTION_FAILED:
             self._exchange.set_link(LinkReason.CONNECTED)
 
-    def _count_refusal(self, report: _Report, reply: Reply, answer: Answer | Broken) -> None:
+    def _count_refusal(self, report: ReportState, reply: Reply, answer: Answer | Broken) -> None:
         report.refusals += 1
         self._refusals_in_a_row += 1
         if not report.stuck:

@@ -1,4 +1,4 @@
-"""The outcome of a task as an asynchronous executor publishes it (docs/wire.md). Pure.
+"""The outcome of a task as an asynchronous executor tells it (docs/wire.md): in an event, or in the logs. Pure.
 
 The platform's executors publish flat events: the event itself is the result. Others put a result object into it.
 """
@@ -82,3 +82,58 @@ def _outcome(completed: bool, fields: _Fields, payload: bytes) -> Outcome:
     return Outcome(
         completed=False, error=str(fields.error or told.error or EXECUTION_FAILED), result=told.result, published=True
     )
+
+
+# --- the logs
+
+
+class Lost(NamedTuple):
+    """The executor does not know the task any more: somebody has killed it there, or the executor has lost it."""
+
+    error: str
+
+
+class _Logs(msgspec.Struct):
+    eval_id: Any = None
+    is_running: Any = None
+    exit_code: Any = None
+    error: Any = None
+    output: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_logs_decoder = msgspec.json.Decoder(_Logs)
+
+
+def outcome_in_logs(body: bytes, eval_id: str) -> Outcome | Lost | None:
+    """How the task ended; None while it runs, or when the answer does not tell.
+
+    Raises `InvalidAnswer` when the answer is not that of this call.
+    """
+    try:
+        fields = read_strictly(body, _logs_decoder)
+    except (ValueError, RecursionError):
+        value = read_leniently(body)
+        if not isinstance(value, dict):
+            raise InvalidAnswer(f"no logs: {excerpt(body)}") from None
+        body = write_for_all(value)
+        fields = _logs_decoder.decode(body)
+    if not isinstance(fields.is_running, bool) or fields.eval_id not in (None, eval_id):
+        raise InvalidAnswer(f"no logs of the task: {excerpt(body)}")
+    if fields.is_running:
+        return None
+    if not isinstance(fields.exit_code, int) or isinstance(fields.exit_code, bool):
+        return _lost(fields)
+    completed = fields.exit_code == 0
+    status = b"completed" if completed else b"failed"
+    result = b'%b,"status":"%b"}' % (body.rstrip()[:-1], status)
+    if completed:
+        return Outcome(completed=True, result=result)
+    output = msgspec.json.decode(fields.output)
+    return Outcome(False, failure_text("failed", fields.error, fields.exit_code, output), result)
+
+
+def _lost(fields: _Logs) -> Lost | None:
+    said = str(fields.error)
+    if "not found" not in said.lower():
+        return None
+    return Lost(f"the task was killed, or the executor lost it: {excerpt(said.encode('utf-8', 'replace'))}")
