@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from queueworker.routing.snapshot import LinkReason
-from tests.support.redis_state import set_user
+from tests.support.redis_state import published, set_user
 from tests.support.running import running
 from tests.support.stubs import StubExecutor, StubQueue, until
 
@@ -109,3 +111,25 @@ async def test_a_user_with_the_rights_of_the_documentation_may_do_all_and_withou
         assert "docs/security.md" in router.snapshot().journal.message
         await set_user(own_redis.url, "queueworker", "&evaluation:*")
         await queue.reported(11, 30)
+
+
+@pytest.mark.parametrize("command", ["HSET", "HDEL", "ZADD"])
+async def test_a_command_that_the_user_of_redis_may_not_run_is_named_until_it_may(
+    queue: StubQueue, executor: StubExecutor, own_redis: RedisServer, command: str
+) -> None:
+    assert RIGHTS is not None
+    url = own_redis.url.replace("//", "//queueworker:secret@")
+    await set_user(own_redis.url, "queueworker", *RIGHTS[1].replace(">PASSWORD", ">secret").split(), f"-{command}")
+    said: set[str] = set()
+    async with published(own_redis.url) as heard, running(queue, [executor], url) as router:
+        for i in range(8):
+            queue.submit(f"t{i}")
+            await queue.reported(i + 1)
+            await asyncio.sleep(0.5)  # in all longer than a heartbeat
+            said.add(router.snapshot().journal.message)
+        assert {message.partition(": ")[2].partition(" (")[0] for message in said} == {
+            f"its user has no permissions to run {command}"
+        }
+        await set_user(own_redis.url, "queueworker", f"+{command}")
+        await until(lambda: router.snapshot().journal.ok and len(heard) >= 8)
+        assert len(heard) == 8, "each event is published once"

@@ -6,10 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from redis.asyncio import Redis
 
 from queueworker.routing.resend import FailedTasks
 from queueworker.routing.snapshot import Phase
-from tests.support.redis_state import journals, published
+from tests.support.redis_state import journals, published, set_user
 from tests.support.running import GROUP, config, endpoints, supervised
 from tests.support.stubs import StubExecutor, StubQueue, result, until
 
@@ -85,6 +86,56 @@ async def test_another_redis_gets_what_comes_after_the_move_and_the_old_one_keep
     assert queue.reports == {"a": 1, "b": 1}
     assert executor.executed == ["a", "b"]
     assert await journals(own_redis.url) == await journals(redis_url) == {}
+
+
+async def rotate(redis_url: str, user: str, password: str) -> None:
+    """Redis keeps the connections of a user whose password is another one: they break as in a restart."""
+    await set_user(redis_url, user, "on", "resetpass", f">{password}", "~*", "&*", "+@all")
+    async with Redis.from_url(redis_url) as redis:
+        for connection in await redis.client_list():
+            if connection["user"] == user:
+                await redis.client_kill_filter(_id=connection["id"])
+
+
+async def test_another_password_at_the_same_redis_needs_no_other_router_and_nothing_runs_twice(
+    queue: StubQueue, executor: StubExecutor, own_redis: RedisServer
+) -> None:
+    executor.gate = asyncio.Event()
+    await set_user(own_redis.url, "one", "on", ">old", "~*", "&*", "+@all")
+    old, new, other = (own_redis.url.replace("//", f"//{login}@") for login in ("one:old", "one:new", "two:x"))
+    pool = endpoints([executor])
+    queue.submit("a", "b")
+    async with published(own_redis.url) as events, supervised() as supervisor:
+        supervisor.drive(config(queue, old, executors={"concurrency": 4}), pool)
+        await until(lambda: executor.in_flight == 2)
+        await until(lambda: not journal_fails(supervisor))
+        await rotate(own_redis.url, "one", "new")
+        await until(lambda: journal_fails(supervisor))
+        executor.gate.set()
+        await queue.reported(2)
+        executor.gate.clear()
+        queue.submit("long")
+        await until(lambda: executor.in_flight == 1)
+        supervisor.drive(config(queue, new, executors={"concurrency": 4}), pool)
+        await until(lambda: len(events) == 2)
+        assert not journal_fails(supervisor)
+        assert phase(supervisor) is Phase.ROUTING
+        await rotate(own_redis.url, "two", "x")
+        supervisor.drive(config(queue, other, executors={"concurrency": 4}), pool)
+        await until_logged_in(own_redis.url, "two")
+        executor.gate.set()
+        await queue.reported(3)
+        await until(lambda: len(events) == 3)
+    assert queue.reports == {"a": 1, "b": 1, "long": 1}
+    assert executor.executed == ["a", "b", "long"]
+    assert await journals(own_redis.url) == {}
+
+
+async def until_logged_in(redis_url: str, user: str) -> None:
+    """Return when a script was run as this user: others follow with their next call."""
+    async with asyncio.timeout(20), Redis.from_url(redis_url) as redis:
+        while (user, "evalsha") not in {(c["user"], c["cmd"]) for c in await redis.client_list()}:
+            await asyncio.sleep(0.1)
 
 
 async def test_results_events_and_failed_tasks_that_reached_nobody_go_to_the_successor_on_another_redis(

@@ -207,6 +207,36 @@ def test_after_sigterm_the_worker_drains_and_is_not_ready(redis_url: str) -> Non
     assert (totals["handed_out"], totals["completed"]) == (1, 1)
 
 
+def test_a_worker_whose_terminal_is_closed_drains(redis_url: str) -> None:
+    """The shell and the kernel both send a SIGHUP."""
+    with platform("--fast", "--delay-ms", "2000") as (queue, executor):
+        submit(queue, ["running"])
+        with worker_process(**legacy(queue, executor, redis_url)) as worker:
+            wait_until(lambda: account(queue)["handed_out"] == 1, "the task handed out")
+            worker.signal(signal.SIGHUP)
+            wait_until(lambda: worker.get("/readyz").status_code == 503, "draining")
+            worker.signal(signal.SIGHUP)
+            assert worker.wait() == 0
+            assert "received SIGHUP: draining" in worker.log()
+        assert account(queue)["completed"] == 1
+
+
+def test_a_worker_under_nohup_routes_on_when_its_terminal_is_closed(redis_url: str) -> None:
+    with platform() as (queue, executor):
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a process inherits what is ignored
+        try:
+            started = worker_process(**legacy(queue, executor, redis_url))
+            worker = started.__enter__()
+        finally:
+            signal.signal(signal.SIGHUP, before)
+        try:
+            worker.signal(signal.SIGHUP)
+            submit(queue, ["later"])
+            wait_until(lambda: account(queue)["completed"] == 1, "the task completed")
+        finally:
+            started.__exit__(None, None, None)
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_the_second_signal_ends_the_worker_at_once(redis_url: str, number: signal.Signals, status: int) -> None:
     with platform("--fast", "--delay-ms", "20000") as (queue, executor):
@@ -220,7 +250,7 @@ def test_the_second_signal_ends_the_worker_at_once(redis_url: str, number: signa
         executor.process.kill()  # it would wait for its task
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_worker_with_status_0_while_every_peer_is_away(number: signal.Signals) -> None:
     with worker_process(**NOWHERE, REDIS_URL="redis://127.0.0.1:9", LOG_FORMAT="text") as worker:
         assert worker.get("/health").json()["service"] == "queue-worker"
@@ -264,6 +294,34 @@ def test_a_worker_without_standard_streams_runs_and_ends_with_status_0(closed: s
             assert process.wait(20) == 0
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize("command", ["version", "--version", "crd", "worker --help", "healthcheck"])
+def test_output_that_cannot_be_written_is_a_sentence_and_status_1(command: str) -> None:
+    full = subprocess.run(["sh", "-c", f'"$0" {command} >/dev/full', *COMMAND], capture_output=True, check=False)
+    assert full.returncode == 1
+    assert full.stderr == b"the output could not be written: No space left on device\n"
+    closed = subprocess.run(["sh", "-c", f'"$0" {command} >&-', *COMMAND], capture_output=True, check=False)
+    assert (closed.returncode, closed.stderr) == (1 if command == "healthcheck" else 0, b"")
+
+
+def test_a_reader_that_has_read_enough_is_no_error() -> None:
+    piped = subprocess.run(["sh", "-c", '"$0" crd | head -1', *COMMAND], capture_output=True, check=False)
+    assert piped.stderr == b""
+
+
+def test_a_worker_whose_log_cannot_be_written_routes_and_ends_with_status_0(redis_url: str) -> None:
+    (port,) = free_ports(1)
+    with platform() as (queue, executor):
+        submit(queue, ["one"])
+        environ = os.environ | legacy(queue, executor, redis_url) | {"HOST": "127.0.0.1", "PORT": str(port)}
+        with subprocess.Popen(["sh", "-c", 'exec "$0" worker >/dev/full 2>&1', *COMMAND], env=environ) as process:
+            try:
+                wait_until(lambda: account(queue)["completed"] == 1, "the task completed")
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(20) == 0
+            finally:
+                process.kill()
 
 
 def _lives(port: int) -> bool:

@@ -23,7 +23,7 @@ from queueworker.processes.logs import LogFormat, LogLevel, configure
 from queueworker.processes.notes import ignored_proxies
 from queueworker.processes.pod import own_namespace, runs_in_pod
 from queueworker.processes.signals import exit_until_claimed
-from queueworker.processes.streams import open_standard_streams
+from queueworker.processes.streams import open_standard_streams, unwritable_output_explained
 from queueworker.processes.tracing_settings import read_tracing
 
 if TYPE_CHECKING:
@@ -341,7 +341,8 @@ def _run(work: Coroutine[Any, Any, _T]) -> _T:
 
 def main() -> None:
     open_standard_streams()
-    app()
+    with unwritable_output_explained():
+        app()
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import kopf
 
 if TYPE_CHECKING:
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     """Gets a watch event: its type (None for an object of the first list) and the object."""
 
 RECONNECT_SECONDS = 1.0
+"""Shortest time between two requests for a watch."""
+QUICK_ENDS = 3
+"""So many watches in a row that end within RECONNECT_SECONDS are none."""
 # kopf reports each failed request with a stack trace. `watches` says once what is wrong, and once when it is over.
 logging.getLogger("kopf").setLevel(logging.CRITICAL)
 # A handler that raised.
@@ -33,6 +38,39 @@ class _EveryTask(frozenset["asyncio.Task[Any]"]):
 
     def __contains__(self, _: object) -> bool:
         return True
+
+
+class _Pace:
+    """Called before each request. kopf asks for the next watch at once when one has ended or cannot be had, and would
+    do so thousands of times a second. Raises ConnectionError when that goes on.
+    """
+
+    def __init__(self) -> None:
+        self._last = float("-inf")
+        self._quick = 0
+
+    async def __call__(self, _session: Any, _context: Any, request: aiohttp.TraceRequestStartParams) -> None:
+        if "watch" not in request.url.query:
+            return
+        since = time.monotonic() - self._last
+        self._quick = self._quick + 1 if since < RECONNECT_SECONDS else 0
+        if self._quick >= QUICK_ENDS:
+            raise ConnectionError("each watch ends as soon as it begins")
+        await asyncio.sleep(max(0.0, RECONNECT_SECONDS - since))
+        self._last = time.monotonic()
+
+
+def _paced(access: kopf.ConnectionInfo) -> kopf.AiohttpSession:
+    """What kopf would make of these credentials by itself, with a pace."""
+    tracing = aiohttp.TraceConfig()
+    tracing.on_request_start.append(_Pace())
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=access.as_ssl_context()),
+        headers=access.as_http_headers(),
+        proxy=access.proxy_url,
+        trace_configs=[tracing],
+    )
+    return kopf.AiohttpSession(server=access.server, aiohttp_session=session)
 
 
 def settings(kind: Kind) -> kopf.OperatorSettings:
@@ -79,8 +117,8 @@ def _register(registry: kopf.OperatorRegistry, kind: Kind, cluster: Cluster, hea
     labels = {kind.label: kopf.PRESENT} if kind.label else None
 
     @kopf.on.login(registry=registry)
-    async def login(**_: Any) -> kopf.ConnectionInfo:
-        return await cluster.connection()
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        return _paced(await cluster.connection())
 
     @kopf.on.event(kind.group, kind.version, kind.plural, labels=labels, registry=registry)
     async def event(type: str | None, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf passes it by this name

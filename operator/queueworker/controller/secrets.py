@@ -24,7 +24,7 @@ FIRST_RETRY_SECONDS = 2.0
 
 
 class SecretValue(NamedTuple):
-    """Either a value that can be used or a problem. `note` says that the value is older than its Secret."""
+    """Either a value that can be used or a problem. `note` says that the value is older than its Secret, or empty."""
 
     value: str | None = None
     problem: SecretProblem | None = None
@@ -72,6 +72,8 @@ class Secrets:
             text = f"Secret {self._namespace}/{ref.name}: the value of {ref.key} cannot be used: {error}"
             return SecretValue(problem=SecretProblem(text, Reason.INVALID_SECRET))
         note = f"{kept.fault}; the value that was read from it is still in use" if kept.fault else ""
+        if not kept.value:
+            note = f"Secret {self._namespace}/{ref.name}: the value of {ref.key} is empty, so it is not sent"
         return SecretValue(kept.value, note=note)
 
     def _is_due(self, kept: _Kept, *, connected: bool) -> bool:

@@ -113,8 +113,11 @@ class WorkerModel(BaseModel):
 
 
 def url_list(value: str) -> list[str]:
-    """Split at commas. An executor that is listed twice counts once."""
-    return list(dict.fromkeys(part.strip().rstrip("/") for part in value.split(",") if part.strip()))
+    """Split at commas. An executor that is listed twice counts once. Raises ValueError for a list of nothing."""
+    found = list(dict.fromkeys(part.strip().rstrip("/") for part in value.split(",") if part.strip()))
+    if not found:
+        raise ValueError
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +243,7 @@ FURTHER: tuple[Variable, ...] = (
     Variable(
         "EXECUTOR_ENDPOINTS",
         "spec.executors.endpoints",
-        permitted="http:// or https:// URLs with a host, separated by commas, at most 200",
+        permitted="http:// or https:// URLs with a host, separated by commas, from 1 to 200",
         parse=url_list,
     ),
     Variable("EXECUTOR_CONCURRENCY", "spec.executors.concurrency"),
@@ -248,7 +251,7 @@ FURTHER: tuple[Variable, ...] = (
     Variable(
         "HEALTH_CHECK_PATH",
         "spec.executors.health_check.path",
-        permitted="a path that begins with / and has no space",
+        permitted="a path that begins with /, in visible ASCII characters other than #; write others as in a URL (%20)",
     ),
     Variable("HEALTH_CHECK_TIMEOUT_SECONDS", "spec.executors.health_check.timeout_seconds"),
     Variable("HEALTH_CHECK_PERIOD_SECONDS", "spec.executors.health_check.period_seconds"),

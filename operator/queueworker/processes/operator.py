@@ -33,7 +33,7 @@ async def operate(
     pod_ip: str = "",
     traced: TracingSettings | None = None,
 ) -> None:
-    """Lead or stand by until SIGTERM or SIGINT, then drain. Raises CannotListen.
+    """Lead or stand by until SIGTERM, SIGINT or SIGHUP, then drain. Raises CannotListen.
 
     The HTTP API starts first and ends last: it shows the draining routers, and kopf cancels at its end every task that
     was created after it.

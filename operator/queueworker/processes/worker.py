@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 async def run_worker(settings: WorkerSettings) -> None:
-    """Route until SIGTERM or SIGINT, then drain. Raises CannotListen, and any error that breaks the router."""
+    """Route until SIGTERM, SIGINT or SIGHUP, then drain. Raises CannotListen, and any error that breaks the router."""
     async with tracing(settings.tracing, "queueworker", settings.process.worker_id) as tracer:
         await _run(settings, tracer)
 

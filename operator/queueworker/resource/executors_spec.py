@@ -40,8 +40,9 @@ class HealthCheckSpec(Model):
     path: str = Field(
         "/health",
         max_length=1024,
-        pattern=r"^/\S*$",
-        description="Path of the health check, which answers 200 if the executor is healthy. Default: /health.",
+        pattern=r'^/[!"$-~]*$',
+        description="Path of the health check, which answers 200 if the executor is healthy; it may have a query. "
+        "Default: /health.",
     )
     timeout_seconds: int = Field(2, ge=1, le=60, description="Timeout of a health check in seconds. Default: 2.")
     period_seconds: int = Field(

@@ -151,6 +151,17 @@ def redis_target(url: str, *, local: bool = False) -> RedisTarget:
     return RedisTarget(parts.scheme, options)
 
 
+def same_server(url: str, other: str) -> bool:
+    """Whether both lead to the same database in the same way, perhaps as another user. Raises InvalidRedisUrl."""
+    return _without_user(url) == _without_user(other)
+
+
+def _without_user(url: str) -> tuple[str, dict[str, Any]]:
+    target = redis_target(url, local=True)
+    options = target.options.items()
+    return target.scheme, {name: value for name, value in options if name not in {"username", "password"}}
+
+
 def shown(url: str) -> str:
     """The URL without user, password and options, for people."""
     try:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from queueworker.redaction import without_credentials
+from queueworker.resource.redis_url import same_server
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.resource.urls import normal, numbered
 
@@ -43,14 +44,13 @@ class RouterConfig:
     redis_url: str = field(repr=False)
     api_key: str | None = field(default=None, repr=False)
 
-    @property
-    def peers(self) -> tuple[str, str]:
-        """The URLs of the queue and of Redis."""
-        return self.spec.queue.url, self.redis_url
+    def has_peers_of(self, other: RouterConfig) -> bool:
+        """Whether queue and Redis are the same. The user of Redis and its password may differ."""
+        return self.spec.queue.url == other.spec.queue.url and same_server(self.redis_url, other.redis_url)
 
     def at(self, other: RouterConfig) -> RouterConfig:
         """The same with the queue and Redis of another configuration, if those are others."""
-        if self.peers == other.peers:
+        if self.has_peers_of(other):
             return self
         spec = self.spec.model_copy(update={"queue": other.spec.queue, "events": other.spec.events})
         return replace(self, spec=spec, redis_url=other.redis_url, api_key=other.api_key)

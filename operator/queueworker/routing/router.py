@@ -11,6 +11,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from queueworker.resource.redis_url import same_server
 from queueworker.routing.counters import Counters
 from queueworker.routing.executors.async_outcomes import AsyncOutcomes
 from queueworker.routing.executors.attempt import EXECUTE_MARGIN_SECONDS, Attempts
@@ -139,13 +140,14 @@ class Router:
             await self._close()
 
     def serves(self, config: RouterConfig) -> bool:
-        """Whether `apply` can take it. A router is bound to one queue and one Redis: another URL is another router."""
-        return config.peers == self._config.peers
+        """Whether `apply` can take it. A router is bound to one queue and one Redis: others need another router."""
+        return config.has_peers_of(self._config)
 
     def apply(self, config: RouterConfig) -> None:
         """Take a changed configuration, but for another queue or Redis; no task in flight is lost or started again."""
         if (config := config.at(self._config)) == self._config:
             return
+        _log_in(config.redis_url, self._config.redis_url, self._journal, self._outcomes)
         self._config = config
         self._runner.spec = self._poller.spec = config.spec
         self._attempts.apply(config.spec)
@@ -177,9 +179,8 @@ class Router:
         There is no limit but the tasks' own timeouts. With the same Redis the successor finds in the journal what could
         not be reported; with another Redis it gets that from here, together with events that were not published.
         """
-        self._moving = successor.redis_url != self._config.redis_url
-        default = self._config.spec.routing.task_timeout_seconds
-        longest = max((flight.task.timeout or default for flight in self._runs.flights.values()), default=0)
+        self._moving = not _log_in(successor.redis_url, self._config.redis_url, self._journal, self._outcomes)
+        longest = self._runs.longest_timeout(self._config.spec.routing.task_timeout_seconds)
         await self._end(max(self._config.spec.routing.drain_seconds, longest + EXECUTE_MARGIN_SECONDS))
         return self._unfinished
 
@@ -291,3 +292,13 @@ class Router:
             on_turn=self._fill_slots,
             on_link=self._transition,
         )
+
+
+def _log_in(url: str, before: str, *clients: Journal | AsyncOutcomes) -> bool:
+    """Have the clients of a Redis use the user of another URL; False if that URL is for another Redis."""
+    if not same_server(url, before):
+        return False
+    if url != before:
+        for client in clients:
+            client.log_in(url)
+    return True

@@ -78,6 +78,10 @@ class TaskRuns:
         oldest = next(iter(self.flights.values()), None)
         return self._clock() - oldest.pulled_at if oldest is not None else 0.0
 
+    def longest_timeout(self, default: int) -> int:
+        """Of the tasks in flight, in seconds; `default` is that of a task without one. 0 if there is none."""
+        return max((flight.task.timeout or default for flight in self.flights.values()), default=0)
+
     def fill_slots(self) -> None:
         """Start as many runs as may start now. Called whenever a slot, a task or a permission may have come."""
         pool = self._pool

@@ -105,6 +105,8 @@ class RedisModel:
         for key in [k for k, at in self._expires.items() if at <= now]:
             self._data.pop(key, None)
             del self._expires[key]
+        if name[:1] in b"HSZ" and name != b"SET" and isinstance(self._data.get(args[0]), bytes):
+            raise exceptions.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
         command: Callable[..., Any] = getattr(self, f"_{name.decode().lower()}")
         return command(*args)
 
@@ -190,7 +192,9 @@ class RedisModel:
         return [oldest, members.pop(oldest)]
 
     def _incrby(self, key: bytes, by: bytes) -> int:
-        self._data[key] = str(int(self._data.get(key, 0)) + int(by)).encode()
+        if b" " in (before := self._data.get(key, b"0")):
+            raise exceptions.ResponseError("ERR value is not an integer or out of range")
+        self._data[key] = str(int(before) + int(by)).encode()
         return int(self._data[key])
 
     def _decrby(self, key: bytes, by: bytes) -> int:

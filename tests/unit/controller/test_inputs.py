@@ -133,6 +133,13 @@ async def test_a_key_that_no_header_can_carry_is_refused_without_a_piece_of_it()
     assert "hunter2" not in found.problems.queue_secret.message
 
 
+async def test_an_empty_key_is_not_sent_and_is_said_to_be_empty() -> None:
+    found = await Reading(key="").read({"queue": KEYED})
+    assert found.config is not None
+    assert found.config.api_key is None
+    assert found.problems.queue_note == "Secret team/key: the value of k is empty, so it is not sent"
+
+
 async def test_a_secret_is_read_once_a_minute_while_its_peer_is_connected() -> None:
     reading = Reading(key="one")
     for _ in range(60):

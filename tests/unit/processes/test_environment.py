@@ -239,6 +239,23 @@ def test_every_problem_is_told_at_once() -> None:
     )
 
 
+@pytest.mark.parametrize("nothing", [",", " , ,"])
+def test_a_list_of_nothing_is_refused_and_not_taken_for_numbered_executors(nothing: str) -> None:
+    (line,) = problems(EXECUTOR_ENDPOINTS=nothing)
+    assert line.endswith("must be http:// or https:// URLs with a host, separated by commas, from 1 to 200")
+
+
+@pytest.mark.parametrize("path", ["health", "/a#b", "/gesund/é", "/a b", "/a\u00a0b", "http://a/health"])
+def test_a_health_check_path_that_no_request_can_have_is_refused(path: str) -> None:
+    (line,) = problems(HEALTH_CHECK_PATH=path)
+    assert "must be a path that begins with /, in visible ASCII characters other than #" in line
+
+
+@pytest.mark.parametrize("path", ["/", "/health?full=1", "/a%20b", "/h%C3%A9", "/a;b=1,2/~x"])
+def test_a_health_check_path_may_have_a_query_and_escapes(path: str) -> None:
+    assert load({"HEALTH_CHECK_PATH": path}).config.spec.executors.health_check.path == path
+
+
 def test_the_one_bad_url_of_a_list_is_shown() -> None:
     (line,) = problems(EXECUTOR_ENDPOINTS="http://a:1,b:2,c")
     assert line == (

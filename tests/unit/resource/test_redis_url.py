@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from queueworker.resource.redis_url import OPTION_NAMES, InvalidRedisUrl, redis_target, shown
+from queueworker.resource.redis_url import OPTION_NAMES, InvalidRedisUrl, redis_target, same_server, shown
 from queueworker.routing.journal.redis_client import connect
 
 
@@ -140,3 +140,20 @@ async def test_a_url_that_is_taken_never_fails_when_clients_and_connections_are_
         with contextlib.suppress(OSError):  # a file that is not there: an error of the connection
             connection.ssl_context.get()
     await client.aclose()
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        ("redis://redis", True),
+        ("redis://u:p@redis:6379/0", True),
+        ("redis://redis?password=x&username=y", True),
+        ("redis://redis/1", False),
+        ("redis://redis:6380", False),
+        ("redis://other", False),
+        ("rediss://redis", False),
+        ("redis://redis?client_name=x", False),
+    ],
+)
+def test_a_user_and_a_password_make_no_other_server(other: str, same: bool) -> None:
+    assert same_server("redis://:secret@redis", other) is same

@@ -38,11 +38,24 @@ def test_what_is_no_task_at_all_is_an_invalid_answer(body: bytes) -> None:
         parse_task(body)
 
 
-@pytest.mark.parametrize("eval_id", [None, "", ".", "..", 1, ["a"], {"a": 1}, True])
+@pytest.mark.parametrize("eval_id", [None, "", ".", "..", 1.5, 2**64, ["a"], {"a": 1}, True])
 def test_a_task_that_cannot_be_reported_has_no_id_in_the_error(eval_id: Any) -> None:
     with pytest.raises(InvalidTask) as caught:
-        parse_task(orjson.dumps({"eval_id": eval_id, "code": "x"}))
+        parse_task(json.dumps({"eval_id": eval_id, "code": "x"}).encode())
     assert caught.value.eval_id is None
+
+
+@pytest.mark.parametrize("number", [0, -1, 7, 2**64 - 1])
+def test_a_number_as_id_is_its_text(number: int) -> None:
+    task = parse_task(b'{"eval_id": %d, "code": "x"}' % number)
+    assert task is not None
+    assert task.eval_id == str(number)
+    again = parse_task(task.raw)  # of the journal
+    assert again is not None
+    assert again.eval_id == str(number)
+    with pytest.raises(InvalidTask) as caught:
+        parse_task(b'{"eval_id": %d}' % number)
+    assert caught.value.eval_id == str(number)
 
 
 @pytest.mark.parametrize("eval_id", ["x" * 40_000, "half \ud83d"])

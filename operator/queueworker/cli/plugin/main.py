@@ -15,6 +15,7 @@ from queueworker import __version__
 from queueworker.cli.plugin import failed as failed_cli
 from queueworker.cli.plugin.access import Access, OptionalName, run, with_access
 from queueworker.cli.usage import Group
+from queueworker.processes.streams import open_standard_streams, unwritable_output_explained
 
 if TYPE_CHECKING:
     from queueworker.cli.plugin.actions import Done
@@ -222,7 +223,9 @@ for verb in (suspend, resume, drain, undrain, web):
 
 
 def main() -> None:
-    app(prog_name=PROG)
+    open_standard_streams()
+    with unwritable_output_explained():
+        app(prog_name=PROG)
 
 
 if __name__ == "__main__":

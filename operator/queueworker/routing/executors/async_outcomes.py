@@ -67,6 +67,10 @@ class AsyncOutcomes:
             if self._listener is not None:
                 return  # else it was stopped meanwhile, because no task was waiting yet
 
+    def log_in(self, redis_url: str) -> None:
+        """As the user of this URL, from the next connection on; a subscription that Redis upholds stays."""
+        self._url = redis_url
+
     @property
     def listening(self) -> bool:
         return self._listener is not None

@@ -142,6 +142,11 @@ class Journal:
 
     # --- life
 
+    def log_in(self, redis_url: str) -> None:
+        """As the user of this URL, which is for the same Redis."""
+        self._redis.log_in(redis_url)
+        self.link.restored.set()
+
     async def start(self) -> None:
         """Take the lease and what dead instances left; stop waiting for Redis after a moment, and go on trying."""
         await self.lease.renew(take_over=True)

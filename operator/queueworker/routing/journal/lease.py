@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from queueworker.routing.journal import failed_tasks, scripts
 from queueworker.routing.journal.redis_client import Client, names_another_server
+from queueworker.routing.journal.redis_link import is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -302,8 +303,12 @@ class Lease:
             self._link.advise(_eviction_advice(answer.eviction))
         if answer.error:
             # There is no memory for entries: events and removals need none. Or it is a replica: it takes nothing.
+            # Or the user may not run a command: what that means for events is for the batches to say.
             error = RedisError(answer.error)
-            self._link.failed(error, publishes=not names_another_server(error))
+            if is_refusal(error):
+                self._link.lacks_rights(error)
+            else:
+                self._link.failed(error, publishes=not names_another_server(error))
         else:
             self._link.succeeded()
 

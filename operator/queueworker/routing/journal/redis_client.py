@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 from redis.asyncio import Connection, ConnectionPool, Redis
+from redis.credentials import UsernamePasswordCredentialProvider
 from redis.exceptions import BusyLoadingError, MasterDownError, NoScriptError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
@@ -14,13 +15,34 @@ from queueworker.resource.redis_url import redis_target
 from queueworker.routing.journal.redis_connections import CONNECTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from redis.commands.core import AsyncScript
 
 
+class Login(UsernamePasswordCredentialProvider):
+    """User and password of a URL; none if it is false."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__(options.get("username"), options.get("password"))
+
+    def __bool__(self) -> bool:
+        return bool(self.username or self.password)
+
+
 class Client(Redis):
-    """redis-py's client, and scripts that have a connection of their own."""
+    """redis-py's client, with a login that may change, and scripts that have a connection of their own."""
+
+    login: Login
+    """Every connection has this very object, and logs in with what it holds by then."""
+    logins = 1
+    """How many there have been. A connection of an earlier one is not used any more."""
+
+    def log_in(self, url: str) -> None:
+        """As the user of this URL, which is for the same server. Raises InvalidRedisUrl."""
+        options = redis_target(url, local=True).options
+        self.login.username, self.login.password = options.get("username") or "", options.get("password") or ""
+        self.logins += 1
 
     def exclusive_script(self, text: str) -> ExclusiveScript:
         return ExclusiveScript(self, text)
@@ -33,13 +55,18 @@ class ExclusiveScript:
     script that is called a thousand times a second does without: that is two thirds of the CPU of a call.
     """
 
-    def __init__(self, redis: Redis, text: str) -> None:
+    def __init__(self, redis: Client, text: str) -> None:
         self._redis = redis
         self._script: AsyncScript = redis.register_script(text)
         self._connection: Connection | None = None
+        self._login = redis.logins
 
     async def connect(self, seconds: float) -> None:
         """Return once there is a connection that Redis has not closed. If this raises, nothing was sent."""
+        if self._login != self._redis.logins:
+            self._login = self._redis.logins
+            await self._redis.connection_pool.disconnect(inuse_connections=False)
+            await self.disconnect()
         connection = self._connection
         if connection is not None and connection.is_connected and not await connection.can_read():
             return
@@ -108,5 +135,9 @@ def connect(url: str, **options: Any) -> Client:
     no_notices = MaintNotificationsConfig(enabled=False)
     target = redis_target(url, local=True)
     made = CONNECTIONS[target.scheme]
-    pool = ConnectionPool(made, maint_notifications_config=no_notices, **(target.options | options))
-    return cast("Client", Client.from_pool(pool))
+    login = Login(target.options)
+    given = {name: value for name, value in target.options.items() if name not in {"username", "password"}}
+    pool = ConnectionPool(made, maint_notifications_config=no_notices, credential_provider=login, **(given | options))
+    client = cast("Client", Client.from_pool(pool))
+    client.login = login
+    return client

@@ -55,6 +55,7 @@ class RedisLink:
         self._on_change = on_change
         self._waits = waits
         self._batch_refused = False
+        self._lacks_rights = False
         self._connected = CONNECTED
         """With a message when Redis answers, and is not set up as the journal needs it."""
 
@@ -66,6 +67,10 @@ class RedisLink:
 
     def succeeded(self, *, batch: bool = False) -> None:
         """`batch`: a batch was written. Else it is only known that Redis answers."""
+        if self._lacks_rights and batch:
+            self._set(self.journal, CONNECTED)
+            return
+        self._lacks_rights = False
         if self._batch_refused and not batch and self._waits():
             self.restored.set()  # for the batch to be tried again
             return
@@ -83,6 +88,14 @@ class RedisLink:
                 self.journal = self._connected
                 self._on_change()
 
+    def lacks_rights(self, error: Exception) -> None:
+        """A heartbeat found that the user may not run all that the journal needs: so it is until one finds otherwise,
+        whatever becomes of batches that do without.
+        """
+        self._lacks_rights = False
+        self.failed(error, publishes=self.events.ok)
+        self._lacks_rights = True
+
     def failed(self, error: Exception, *, batch: bool = False, publishes: bool = False) -> None:
         """`batch`: of a batch. `publishes`: Redis refused entries only, and published the events."""
         self._batch_refused = self._batch_refused or (batch and isinstance(error, ResponseError))
@@ -90,6 +103,8 @@ class RedisLink:
         self._counters.journal_errors += 1
         reason = LinkReason.AUTHENTICATION_FAILED if is_refusal(error) else LinkReason.CONNECTION_FAILED
         link = Link(reason, f"{self._name}: {reason_of(error)}")
+        if self._lacks_rights and is_refusal(error):
+            link = self.journal  # the heartbeat's words name all that is missing
         self._set(link, CONNECTED if publishes else link)
 
     def _set(self, journal: Link, events: Link) -> None:

@@ -17,6 +17,14 @@ from __future__ import annotations
 
 from queueworker.routing.journal import failed_tasks
 
+_REFUSED = """
+-- whether an error's text says that the user lacks a right: in Redis 7 or newer, in Redis 6, and outside of scripts
+local function refused(text)
+  text = tostring(text)
+  return string.find(text, 'ACL failure') or string.find(text, "can't run this command") or string.find(text, 'NOPERM')
+end
+"""
+
 # One batch. KEYS lease, fenced and journal of the instance, then those of the record of failed tasks. ARGV the batch's
 # number, then four lists, each after its length: events (channel, payload), removals (id), entries (id, entry),
 # failed-task records (see `keep`).
@@ -24,7 +32,8 @@ from queueworker.routing.journal import failed_tasks
 # Answers OK, FENCED, NOLEASE, STALE, or the text of an error: Redis had no memory for an entry or a record. What each
 # means to the writer is told in `BatchWriter`. Any other error is raised, before the first entry is written.
 BATCH = (
-    failed_tasks.LUA
+    _REFUSED
+    + failed_tasks.LUA
     + """
 local lease = redis.call('GET', KEYS[1])
 if not lease then
@@ -36,6 +45,7 @@ local set = redis.pcall('SET', KEYS[1], ARGV[1], 'KEEPTTL')
 -- out of memory is no reason to hold back events and removals; a replica that refuses writes is
 if type(set) == 'table' and set.err and not string.find(set.err, 'OOM') then return redis.error_reply(set.err) end
 local i = 2
+redis.call('HDEL', KEYS[3], '')  -- a user who may not do this would publish the events again with each try
 for _ = 1, tonumber(ARGV[i]) do
   redis.call('PUBLISH', ARGV[i + 1], ARGV[i + 2])
   i = i + 2
@@ -56,7 +66,7 @@ end
 local kept, problem = pcall(keep, i + 1)
 if not kept then
   problem = type(problem) == 'table' and problem.err or tostring(problem)
-  if string.find(problem, 'OOM') then return problem end
+  if string.find(problem, 'OOM') or refused(problem) then return problem end
   redis.call('DEL', failed, index, bytes)  -- keys of ours that somebody else wrote to: unusable, and not bounded
 end
 if type(set) == 'table' and set.err then return set.err end
@@ -115,6 +125,27 @@ end
 if set_aside(me) then begun = nil end
 answer[5] = tonumber(begun or ARGV[6])
 redis.call('SET', heartbeat, ARGV[6] .. ' ' .. answer[5], 'PX', ttl)
+"""
+
+# Does the user have the right to run what the journal needs? This key is no hash and no number, so all that these
+# commands do is to be refused for it, unless they are refused for a right.
+_RIGHTS = """
+local missing = {}
+for _, command in ipairs({
+  'HDEL x', 'HGET x', 'HKEYS', 'HLEN', 'HMGET x', 'HSET x x', 'HSETNX x x', 'HSTRLEN x', 'SREM x', 'ZADD 0 x', 'ZCARD',
+  'ZPOPMIN', 'ZREM x', 'INCRBY 0', 'DECRBY 0'
+}) do
+  local name, first, second = string.match(command, '^(%S+) ?(%S*) ?(%S*)$')
+  local args = {heartbeat}
+  if first ~= '' then args[2] = first end
+  if second ~= '' then args[3] = second end
+  local r = redis.pcall(name, unpack(args))
+  if type(r) == 'table' and r.err and refused(r.err) then missing[#missing + 1] = name end
+end
+if #missing > 0 then
+  answer[1] = 'its user has no permissions to run ' .. table.concat(missing, ', ')
+  return answer
+end
 """
 
 # Count what live instances of other workers run.
@@ -186,7 +217,7 @@ end
 return answer
 """
 
-LEASE = _IS_FENCED + _RENEW + _COUNT_SLOTS + _TAKE_OVER + _OTHERS
+LEASE = _REFUSED + _IS_FENCED + _RENEW + _RIGHTS + _COUNT_SLOTS + _TAKE_OVER + _OTHERS
 
 # KEYS the journal; ARGV fields. Answers their entries; if no field is given, each field's name and its entry's size.
 READ = """

@@ -27,6 +27,8 @@ _PLAIN_ID = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*\Z")
 
 # The queue checks nothing of a task but the types: a timeout may be 10^20.
 MAX_TIMEOUT_SECONDS = 86_400
+# A number as id is written into paths and bodies as text, as the legacy worker wrote it into the path of its reports.
+_NUMBERS = range(-(2**63), 2**64)
 # The path of a report holds the id, and servers bound the head of a request (64 KiB at most, many of them at 8).
 MAX_ID_CHARS = 32 * 1024
 
@@ -105,6 +107,8 @@ def _lenient(body: bytes) -> tuple[Any, bytes]:
 
 def _task(fields: _TaskFields, body: bytes) -> Task:
     eval_id, code, timeout = fields.eval_id, fields.code, fields.timeout
+    if type(eval_id) is int and eval_id in _NUMBERS:
+        eval_id = str(eval_id)
     if not isinstance(eval_id, str) or not _fits_a_url(eval_id):
         kind = f"of type {type(eval_id).__name__}"
         if isinstance(eval_id, str):

@@ -1,0 +1,93 @@
+"""How often an API server, or what stands in its place, is asked for a watch that it does not uphold."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import kopf
+import pytest
+from aiohttp import web
+
+from queueworker.controller.handlers import QUICK_ENDS, serve
+from queueworker.controller.kinds import CRDS, QUEUE_WORKERS
+from tests.support.stubs import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from queueworker.controller.kinds import Kind
+
+
+class NoWatchApi(Server):
+    """An API server that has no objects, and whose watches end at once: with an empty answer, or without one."""
+
+    def __init__(self, *, answers: bool) -> None:
+        super().__init__()
+        self.watches = 0
+        self._answers = answers
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/api", _answering({"kind": "APIVersions", "versions": ["v1"]})),
+            web.get("/api/v1", _answering(_resource("namespaces"))),
+            web.get("/apis", _answering({"kind": "APIGroupList", "groups": [_group(QUEUE_WORKERS), _group(CRDS)]})),
+            web.get(CRDS.api, _answering(_resource(CRDS.plural))),
+            web.get(QUEUE_WORKERS.api, _answering(_resource(QUEUE_WORKERS.plural))),
+            web.get(QUEUE_WORKERS.path("team"), self._list),
+        ]
+
+    async def _list(self, request: web.Request) -> web.Response:
+        if "watch" not in request.query:
+            return web.json_response({"kind": "QueueWorkerList", "metadata": {"resourceVersion": "7"}, "items": []})
+        self.watches += 1
+        if not self._answers:
+            assert request.transport is not None
+            request.transport.abort()
+        return web.Response()
+
+
+def _answering(body: dict[str, object]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response(body)
+
+    return answer
+
+
+def _group(kind: Kind) -> dict[str, object]:
+    version = {"groupVersion": f"{kind.group}/{kind.version}", "version": kind.version}
+    return {"name": kind.group, "versions": [version], "preferredVersion": version}
+
+
+def _resource(plural: str) -> dict[str, object]:
+    known = {"name": plural, "singularName": "", "kind": plural, "namespaced": True, "verbs": ["list", "watch"]}
+    return {"kind": "APIResourceList", "resources": [known]}
+
+
+class Access:
+    """The part of `Cluster` that a watch uses."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+
+    async def connection(self) -> kopf.ConnectionInfo:
+        return kopf.ConnectionInfo(server=self._server)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_watch_that_ends_as_soon_as_it_begins_is_asked_for_once_a_second_and_then_given_up(
+    answers: bool,
+) -> None:
+    async with NoWatchApi(answers=answers) as api, asyncio.timeout(30):
+        cluster = Access(api.url)
+        with pytest.raises(ConnectionError, match="ends as soon as it begins"):
+            await serve(
+                QUEUE_WORKERS,
+                "team",
+                cluster,  # type: ignore[arg-type]
+                lambda *_: None,
+                lambda: None,
+                asyncio.Event(),
+            )
+        # aiohttp asks once more when a connection that it kept has broken
+        assert QUICK_ENDS <= api.watches <= 2 * QUICK_ENDS
