@@ -265,7 +265,8 @@ class Lease:
         await self._script.connect(times.operation)
         instance.heartbeat_number += 1
         numbers = (instance.batch_number, instance.heartbeat_number)
-        args = (instance.base, instance.id, int(times.lease * 1000), times.fenced, *numbers, room)
+        look_at_rights = int(not self._link.journal.ok)
+        args = (instance.base, instance.id, int(times.lease * 1000), times.fenced, *numbers, room, look_at_rights)
         try:
             answer = read_heartbeat(await self._script.run([], args, times.operation))
         except BaseException:

@@ -75,7 +75,8 @@ return 'OK'
 )
 
 # The heartbeat. ARGV base of the keys, instance, milliseconds of a lease, seconds for which a fenced instance is
-# remembered, number of the last batch, number of the heartbeat, and the bytes that may be taken over (0: none).
+# remembered, number of the last batch, number of the heartbeat, the bytes that may be taken over (0: none), and whether
+# to look at the user's rights (0 or 1).
 #
 # Answers FENCED and the ids that the instance's journal held when it was taken over; else the fields of
 # `lease.Heartbeat`, with OK, STALE (a later heartbeat was here before) or the text of an error in the first one.
@@ -128,10 +129,11 @@ redis.call('SET', heartbeat, ARGV[6] .. ' ' .. answer[5], 'PX', ttl)
 """
 
 # Does the user have the right to run what the journal needs? This key is no hash and no number, so all that these
-# commands do is to be refused for it, unless they are refused for a right.
+# commands do is to be refused for it, unless they are refused for a right. Redis counts its refusals (errorstats), so
+# this is asked only with a new lease, and while something is wrong.
 _RIGHTS = """
 local missing = {}
-for _, command in ipairs({
+for _, command in ipairs((begun and ARGV[8] == '0') and {} or {
   'HDEL x', 'HGET x', 'HKEYS', 'HLEN', 'HMGET x', 'HSET x x', 'HSETNX x x', 'HSTRLEN x', 'SREM x', 'ZADD 0 x', 'ZCARD',
   'ZPOPMIN', 'ZREM x', 'INCRBY 0', 'DECRBY 0'
 }) do
