@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from queueworker.routing.counters import Counters
     from queueworker.routing.executors.async_outcomes import AsyncOutcomes
     from queueworker.routing.executors.executor import Executor
-    from queueworker.routing.executors.pool import ExecutorPool
+    from queueworker.routing.executors.executor_pool import ExecutorPool
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.wire.cloud_events import Envelope
     from queueworker.routing.wire.published import Lost
@@ -184,7 +184,7 @@ class Attempts:
 
     def _ended(self, flight: InFlightTask, executor: Executor, outcome: Outcome, started: float) -> Outcome:
         flight.ambiguous = False
-        self._pool.answered(executor, outcome.completed, self._clock() - started)
+        self._pool.ejections.answered(executor, outcome.completed, self._clock() - started)
         return outcome
 
     def _failed(
@@ -198,19 +198,19 @@ class Attempts:
         """Tell the pool who is to blame."""
         self._counters.attempts_failed += 1
         _trace_failure(flight, failure.kind.name.lower(), answer)
-        pool = self._pool
+        pool, ejections = self._pool, self._pool.ejections
         match failure.kind:
             case Kind.REFUSED:
-                pool.refused(executor)
+                ejections.refused(executor)
             case Kind.FAULT | Kind.UNSERVED:
-                pool.failed(executor, failure.reason)
+                ejections.failed(executor, failure.reason)
             case Kind.NOT_SENT | Kind.BROKEN:
                 pool.broke(executor, failure.reason)
             case Kind.TIMED_OUT:
-                pool.failed(executor, failure.reason)
-                pool.check(executor)
+                ejections.failed(executor, failure.reason)
+                pool.checks.check(executor)
             case Kind.TOO_LARGE:
-                pool.answered(executor, completed=False, took=self._clock() - started)
+                ejections.answered(executor, completed=False, took=self._clock() - started)
             case Kind.REJECTED:
                 pass
             case other:
