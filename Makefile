@@ -24,7 +24,7 @@ FAULT_WORKERS ?= 6
 FAULTS = $(PYTEST) -q -rs -n $(FAULT_WORKERS) --dist loadgroup tests/faults
 
 # Their fast run tries a few examples only.
-PROPERTIES = $(addprefix tests/unit/,test_router_properties.py journal/test_journal_properties.py http/test_answer_properties.py executors/test_permit.py managed_pool/test_plan.py)
+PROPERTIES = $(addprefix tests/unit/,test_router_properties.py test_router_interrupted.py journal/test_journal_properties.py http/test_answer_properties.py executors/test_permit.py managed_pool/test_plan.py)
 
 # Compiled modules are kept whatever the environment says: otherwise each worker of a test run and each interpreter that
 # a test starts compiles everything again.

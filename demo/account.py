@@ -68,8 +68,8 @@ class Account:
         others = self.stored.failed - self.stored.on_purpose
         if others:
             lines.append(
-                f"failed because the executor was killed: {others} (a task may have run, so only `routing.retry` would "
-                "run it again)"
+                f"failed because their executor was killed: {others} (a task may have run, so only `routing.retry` "
+                "would run it again)"
             )
         if self.announced:
             lines.append(

@@ -13,7 +13,7 @@ from demo import kube
 from demo.kube import NAME, NAMESPACE, Kubectl
 from demo.objects import managed_worker, platform
 from demo.pods import ANSWER_SECONDS, FOLLOW, OPERATOR, PREFIX, PYTHON, QUEUE_PATH, SYSTEM, PodPlatform
-from demo.processes import MAX_WAITING, DemoError, Service
+from demo.processes import DemoError, Service, load_arguments
 from devcluster.interrupts import uninterrupted
 from devcluster.spawning import end, spawn
 from tools.clusters import NoCluster, Nodes, own_node
@@ -58,7 +58,9 @@ def start_on_pods(
     api = _await(lambda: _url_in(proxy_log), "kubectl proxy does not answer")
     follow = kubectl.command("exec", "-n", NAMESPACE, "deployment/storage", "--", PYTHON, "-c", FOLLOW)
     counts = stack.enter_context(_running(follow, folder / "counts.jsonl"))
-    load = stack.enter_context(Service(folder, "load", "demo.services.load", *_load(api, options.rate)))
+    load = stack.enter_context(
+        Service(folder, "load", "demo.services.load", *load_arguments(f"{api}{QUEUE_PATH}", options.rate, PREFIX))
+    )
     client = stack.enter_context(httpx.Client(base_url=api, timeout=ANSWER_SECONDS, trust_env=False))
     return PodPlatform(kubectl, client, load, counts)
 
@@ -103,11 +105,6 @@ def _start_platform(kubectl: Kubectl, image: str) -> None:
 
 def _worker(nodes: Nodes, options: Options) -> dict[str, object]:
     return managed_worker(nodes.platform_image, options.executors)
-
-
-def _load(api: str, rate: float) -> Sequence[str]:
-    values = {"queue-url": f"{api}{QUEUE_PATH}", "rate": rate, "prefix": PREFIX, "max-waiting": MAX_WAITING}
-    return [f"--{name}={value}" for name, value in values.items()]
 
 
 def _uninstall(kubectl: Kubectl, console: Console) -> None:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 SUBSCRIBE_SECONDS = 10.0
 MAX_WAITING = 100
 """Tasks in the queue above which none is submitted: on a slow machine the demo has to end, too."""
+SLOW_PERCENT = 10
+"""Tasks that take half a second: with 20 tasks a second about two are executing at any moment, so that what is killed
+is killed in the middle of something."""
 CHANNEL = "evaluation:completed"
 
 
@@ -123,6 +126,18 @@ class EventRedis:
         self._server.stop()
 
 
+def load_arguments(queue_url: str, rate: float, prefix: str) -> list[str]:
+    """Of `demo.services.load`, for the show. `rate` is in tasks a second."""
+    options = {
+        "queue-url": queue_url,
+        "rate": rate,
+        "prefix": prefix,
+        "max-waiting": MAX_WAITING,
+        "slow-percent": SLOW_PERCENT,
+    }
+    return [f"--{name}={value}" for name, value in options.items()]
+
+
 class Line:
     """A queue with tasks coming in, and executors: what a router works for. The tasks' ids begin with `prefix`."""
 
@@ -149,8 +164,7 @@ class Line:
         self.queue.first_line()
 
     def start_load(self, rate: float) -> None:
-        options = {"queue-url": self.queue_url, "rate": rate, "prefix": self.prefix, "max-waiting": MAX_WAITING}
-        arguments = [f"--{name}={value}" for name, value in options.items()]
+        arguments = load_arguments(self.queue_url, rate, self.prefix)
         self._load = Service(self._folder, f"{self.prefix}-load", "demo.services.load", *arguments)
         self._load.start()
 

@@ -121,7 +121,7 @@ class ControlPlane:
                 *("--service-account-key-file", key, "--service-account-signing-key-file", key),
                 *("--service-account-issuer", "https://kubernetes.default.svc"),
                 *("--token-auth-file", str(self.folder / "tokens.csv"), "--authorization-mode", "RBAC"),
-                *("--service-cluster-ip-range", "10.0.0.0/24", "--endpoint-reconciler-type", "none"),
+                *("--service-cluster-ip-range", "10.0.0.0/24,fd00:10::/112", "--endpoint-reconciler-type", "none"),
                 *("--disable-admission-plugins", "ServiceAccount"),
                 *("--audit-policy-file", str(self.folder / "audit-policy.yaml")),
                 *("--audit-log-path", str(self.audit_log)),

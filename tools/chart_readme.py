@@ -27,13 +27,13 @@ HEAD = """\
 
 {description}. Version {version}, for Kubernetes {kubernetes} or newer, and Helm 3 or 4.
 
-<!-- not run: needs nodes, which run its pod; tests/e2e installs the chart and runs helm test -->
+<!-- run by: tests/controlplane/test_docs_installing.py -->
 ```sh
 helm install queueworker-operator charts/queueworker-operator -n queueworker-system --create-namespace \\
   --set image.repository=registry.example/queueworker-operator
-helm test queueworker-operator -n queueworker-system
 ```
 
+`helm test queueworker-operator -n queueworker-system` routes twenty tasks of its own.
 `image.repository` is required, because there is no public registry with the image: build it with
 `docker build -t registry.example/queueworker-operator:{version} .` and push it, or load it into the nodes
 (`kind load docker-image`, `minikube image load`).

@@ -26,6 +26,8 @@ ROOM_SECONDS = 0.25
 CATCH_UP_SECONDS = 1.0
 """Submissions that are late by more than this, because of an outage, are not made up for."""
 
+SLOW_PERCENT = 5.0
+
 _QUICK = (
     "print('hello from', {index})",
     "print(sum(range({index} % 1000)))",
@@ -33,7 +35,7 @@ _QUICK = (
     "print('\\n'.join(str(line) for line in range({index} % 200)))",
     "import json\nprint(json.dumps({{'task': {index}}}))",
 )
-_SLOW = "import time\ntime.sleep(0.2)\nprint('slow', {index})"
+_SLOW = "import time\ntime.sleep(0.5)\nprint('slow', {index})"
 _FAILING = "raise ValueError('task {index} fails on purpose')"
 
 
@@ -41,11 +43,13 @@ class LoadError(Exception):
     """The queue refused a task permanently: the key is wrong or the task is malformed."""
 
 
-def code_for(index: int, fail_percent: float, chance: random.Random) -> str:
-    """The code of one task: most print something quickly, one in twenty is slow, and `fail_percent` of them raise."""
+def code_for(index: int, fail_percent: float, chance: random.Random, slow_percent: float = SLOW_PERCENT) -> str:
+    """The code of one task: `fail_percent` of them raise; of the others `slow_percent` take half a second, and the rest
+    prints something quickly.
+    """
     if chance.random() * 100 < fail_percent:
         return _FAILING.format(index=index)
-    if chance.random() < 0.05:
+    if chance.random() * 100 < slow_percent:
         return _SLOW.format(index=index)
     return chance.choice(_QUICK).format(index=index)
 
@@ -118,6 +122,7 @@ async def run_load(
     count: int | None = None,
     max_waiting: int | None = None,
     fail_percent: float = 10,
+    slow_percent: float = SLOW_PERCENT,
     task_timeout: int = 30,
     concurrency: int = 8,
     api_key: str | None = None,
@@ -128,12 +133,12 @@ async def run_load(
 ) -> int:
     """Submit `count` tasks, or until `stop` is set. Returns the number of tasks that the queue accepted.
 
-    `rate` is in tasks per second (None: as fast as the queue answers), `task_timeout` in seconds, `fail_percent` from 0
-    to 100. While more than `max_waiting` tasks wait in the queue, none is submitted (None: no limit). The ids are
-    `{prefix}-000000` and so on; by default each call has a unique prefix. `on_submitted` gets the number of accepted
-    tasks after each one, also if this coroutine is cancelled later. Without `count` and `stop` it runs until it is
-    cancelled. Raises `LoadError` if the queue refuses tasks permanently, and `ValueError` for a rate that is not
-    positive.
+    `rate` is in tasks per second (None: as fast as the queue answers), `task_timeout` in seconds, `fail_percent` and
+    `slow_percent` from 0 to 100. While more than `max_waiting` tasks wait in the queue, none is submitted (None: no
+    limit). The ids are `{prefix}-000000` and so on; by default each call has a unique prefix. `on_submitted` gets the
+    number of accepted tasks after each one, also if this coroutine is cancelled later. Without `count` and `stop` it
+    runs until it is cancelled. Raises `LoadError` if the queue refuses tasks permanently, and `ValueError` for a rate
+    that is not positive.
     """
     if rate is not None and rate <= 0:
         raise ValueError(f"rate: must be positive, not {rate}")
@@ -161,7 +166,7 @@ async def run_load(
                 return
             task = {
                 "eval_id": f"{prefix}-{index:06d}",
-                "code": code_for(index, fail_percent, chance),
+                "code": code_for(index, fail_percent, chance, slow_percent),
                 "language": "python",
                 "engine": "docker",
                 "timeout": task_timeout,
@@ -199,6 +204,9 @@ def main(
         int, typer.Option(min=0, help="Submit nothing while more tasks than these wait in the queue; 0: no limit.")
     ] = 0,
     fail_percent: Annotated[float, typer.Option(min=0, max=100, help="Percentage of tasks that raise.")] = 10,
+    slow_percent: Annotated[
+        float, typer.Option(min=0, max=100, help="Percentage of the others that take half a second.")
+    ] = SLOW_PERCENT,
     task_timeout: Annotated[int, typer.Option(min=1, help="Timeout of each task in seconds.")] = 30,
     concurrency: Annotated[int, typer.Option(min=1, help="Concurrent requests.")] = 8,
     api_key: Annotated[str, typer.Option(envvar="QUEUE_API_KEY", help="The queue's API key; empty: none.")] = "",
@@ -218,6 +226,7 @@ def main(
             count=count or None,
             max_waiting=max_waiting or None,
             fail_percent=fail_percent,
+            slow_percent=slow_percent,
             task_timeout=task_timeout,
             concurrency=concurrency,
             api_key=api_key or None,

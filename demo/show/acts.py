@@ -12,6 +12,9 @@ ACT_SECONDS = 30.0
 """An act that has not healed by then is brought back all the same, and the next one may begin."""
 POD_SECONDS = 90.0
 """The same where pods come and go: a pod that starts, and one that ends its tasks, take up to half a minute each."""
+READY_SECONDS = 5.0
+FEW_TASKS = 2
+"""As many tasks have to be executing when something is killed, so that there is something to lose."""
 TAKEOVER_SECONDS = 10.0
 """After this time a dead router's journal was taken over, even if nothing was in it (its lease expires after 6 s, and
 the operator's Lease after 8 s)."""
@@ -62,10 +65,16 @@ class Act:
     note: Callable[[Facts, Facts], str] = lambda _before, _now: ""
     seconds: float = ACT_SECONDS
     """Time that it has to heal."""
+    ready: Callable[[Facts], bool] = lambda _facts: True
+    """Whether this is a good moment for it to begin; `READY_SECONDS` later it begins all the same."""
 
 
 def _always(kind: Kind, number: int = 0) -> Callable[[Facts], Command]:
     return lambda _facts: Command(kind, number)
+
+
+def _tasks_are_executing(facts: Facts) -> bool:
+    return facts.executing >= FEW_TASKS
 
 
 def _calm(_before: Facts, now: Facts) -> bool:
@@ -131,7 +140,8 @@ def _ran_on_it(before: Facts, now: Facts) -> str:
 
 
 def _from_the_journal(before: Facts, now: Facts) -> str:
-    return f"{_recovered(before, now)} taken from the journal"
+    found = _recovered(before, now)
+    return f"{found} taken from the journal" if found else "its journal was empty"
 
 
 def scaling(count: int) -> Act:
@@ -150,6 +160,7 @@ EXECUTOR = Act(
         Step(_always(Kind.START_EXECUTORS), _calm),
     ),
     _ran_on_it,
+    ready=_tasks_are_executing,
 )
 ROUTER = Act(
     "r",
@@ -160,6 +171,7 @@ ROUTER = Act(
         Step(_always(Kind.START_ROUTER), _taken_over),
     ),
     _from_the_journal,
+    ready=_tasks_are_executing,
 )
 REDIS = Act(
     "d",
@@ -202,6 +214,7 @@ EXECUTOR_POD = Act(
     ),
     _ran_on_it,
     POD_SECONDS,
+    _tasks_are_executing,
 )
 LEADER_POD = Act(
     "r",
@@ -210,6 +223,7 @@ LEADER_POD = Act(
     ROUTER.steps,
     _from_the_journal,
     POD_SECONDS,
+    _tasks_are_executing,
 )
 POD_ACTS = (replace(POOL, seconds=2 * POD_SECONDS), EXECUTOR_POD, LEADER_POD)
 """What is shown on a cluster, where Kubernetes itself brings back what is killed."""

@@ -94,6 +94,11 @@ class Facts:
         return max(0, self.submitted - self.stored.total)
 
     @property
+    def executing(self) -> int:
+        """Tasks that executors are running."""
+        return 0 if self.router is None else sum(e.in_flight for e in self.router.executors)
+
+    @property
     def calm(self) -> bool:
         """Everything is up: nothing is broken, and nothing waits for something that was."""
         router = self.router

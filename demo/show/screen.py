@@ -21,6 +21,7 @@ KEYS = {"e": "executor", "r": "router", "d": "Redis", "u": "queue"}
 """What a key of an act breaks."""
 MAX_TILES = 10
 LINES_BESIDE_PODS = 16
+INDENT = "  "
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +58,16 @@ def symbols_for(encoding: str, environ: Mapping[str, str]) -> Symbols:
 
 def draw(view: View, width: int, height: int, symbols: Symbols) -> list[Text]:
     """The lines of the screen. Where it is low, empty lines go first, then the oldest acts."""
-    head = [*_title(view, width), Text(), _act(view.show, symbols), Text(), *_counts(view, width, symbols), Text()]
+    head = [*_title(view, width), Text(), *_wrapped(_act(view.show, symbols), width), Text()]
+    head += [*_counts(view, width, symbols), Text()]
     head += [
         _peers(view, symbols),
         _executors(view, symbols),
         Text(),
         *_pods(view, symbols, height - LINES_BESIDE_PODS),
     ]
-    acts, foot = _acts(view.show, symbols), [Text(), *_foot(view)]
+    acts = [part for line in _acts(view.show, symbols) for part in _wrapped(line, width)]
+    foot = [Text(), *(part for line in _foot(view) for part in _wrapped(line, width))]
     if len(head) + len(acts) + len(foot) > height:
         head, foot = [line for line in head if line.plain], foot[1:]
     room = max(1, height - len(head) - len(foot))
@@ -74,6 +77,22 @@ def draw(view: View, width: int, height: int, symbols: Symbols) -> list[Text]:
     for line in lines:
         line.truncate(width, overflow="crop")
     return lines
+
+
+def _wrapped(line: Text, width: int) -> list[Text]:
+    """The line in parts that fit, the later ones indented. It breaks between two parts of it, else between words."""
+    parts: list[Text] = []
+    while line.cell_len > width:
+        plain = line.plain
+        between, word = plain.rfind("  ", 1, width + 2), plain.rfind(" ", 1, width + 1)
+        at = between if between > width // 2 else word
+        if at <= len(INDENT):
+            break
+        first, rest = line.divide([at])
+        parts.append(first)
+        spaces = len(rest.plain) - len(rest.plain.lstrip())
+        line = Text(INDENT) + rest[spaces:]
+    return [*parts, line]
 
 
 def seconds(value: float) -> str:
@@ -135,17 +154,17 @@ def _title(view: View, width: int) -> list[Text]:
 
 def _act(show: Show, symbols: Symbols) -> Text:
     on = show.now_on is not None
-    return Text(f"{symbols.running if on else symbols.up} {headline(show)}", "bold yellow" if on else "bold green")
+    mark = (symbols.running, "bold yellow") if on else (symbols.up, "bold green")
+    return Text.assemble(mark, (f" {headline(show)}", "bold"))
 
 
 def _counts(view: View, width: int, symbols: Symbols) -> list[Text]:
     facts, stored = view.facts, view.facts.stored
-    lines = [
-        Text(
-            f"submitted {facts.submitted:<6} stored {stored.total:<6} under way {facts.under_way:<5} "
-            f"failed {stored.failed} ({stored.on_purpose} on purpose)"
-        )
-    ]
+    counts = (
+        f"submitted {facts.submitted:<6} stored {stored.total:<6} under way {facts.under_way:<5} "
+        f"failed {stored.failed} ({stored.on_purpose} on purpose)"
+    )
+    lines = _wrapped(Text(counts), width)
     room = max(10, min(60, width - 20))
     rates = list(view.rates.values)[-room:]
     legacy = list(view.legacy_rates.values)[-room:]
@@ -174,12 +193,12 @@ def _peers(view: View, symbols: Symbols) -> Text:
         down = view.down(name)
         line.append(f"{name} ")
         if down is None:
-            line.append(f"{symbols.up} up", "green")
+            line.append(symbols.up, "green").append(" up")
         else:
             line.append(f"{symbols.down} {seconds(down)}", "bold red")
         line.append("   ")
     if router is not None and router.buffered:
-        line.append(f"{router.buffered} events wait", "yellow" if router.redis else "bold yellow")
+        line.append(f"{router.buffered} events wait", "" if router.redis else "bold")
     return line
 
 
@@ -207,7 +226,7 @@ def _pod(pod: Pod, symbols: Symbols) -> Text:
     if pod.leaving:
         mark, style = symbols.leaving, "yellow"
     leads = "  leads" if pod.leads else ""
-    return Text(f"{mark} {pod.name:<40} {pod.status:<18} {seconds(pod.age):>6}{leads}", style)
+    return Text.assemble((mark, style), f" {pod.name:<40} {pod.status:<18} {seconds(pod.age):>6}{leads}")
 
 
 def _foot(view: View) -> list[Text]:
@@ -220,14 +239,20 @@ def _tile(executor: Executor, symbols: Symbols) -> Text:
     busy = min(executor.in_flight, executor.capacity)
     slots = symbols.busy * busy + symbols.free * (executor.capacity - busy)
     if executor.leaving:
-        return Text(f"{executor.number} {symbols.leaving} {slots}", "yellow")
+        return Text.assemble(f"{executor.number} ", (f"{symbols.leaving} {slots}", "yellow"))
     mark, style = (symbols.up, "green") if executor.healthy else (symbols.down, "bold red")
-    return Text(f"{executor.number} {mark} {slots}", style)
+    return Text.assemble(f"{executor.number} ", (f"{mark} {slots}", style))
 
 
 def _acts(show: Show, symbols: Symbols) -> list[Text]:
+    """Only the marks are coloured: yellow text can hardly be read on a light background."""
     styles = {Outcome.RUNNING: "bold yellow", Outcome.HEALED: "green", Outcome.GIVEN_UP: "bold red"}
-    begun = [Text(result(p, symbols), styles[p.outcome]) for p in show.performances]
+    bold = {Outcome.RUNNING: "bold", Outcome.HEALED: "", Outcome.GIVEN_UP: "bold"}
+    begun = []
+    for performance in show.performances:
+        line = Text(result(performance, symbols), bold[performance.outcome])
+        line.stylize(styles[performance.outcome], 0, 1)
+        begun.append(line)
     to_come = [Text(f"{symbols.waiting} {_name(act.name, symbols)}", "dim") for act in show.to_come]
     return begun + to_come
 

@@ -8,7 +8,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from demo.services.gateway import MAX_EXECUTORS
-from demo.show.acts import ACT_SECONDS, ACTS, Act, Command, scaling
+from demo.show.acts import ACT_SECONDS, ACTS, READY_SECONDS, Act, Command, scaling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +60,8 @@ class Show:
         self._first_at: float | None = None
         self._began: float | None = None
         self._calm_since: float | None = None
+        self._unready_since: float | None = None
+        """Since when the next act has waited for a good moment."""
 
     @property
     def now_on(self) -> Performance | None:
@@ -129,11 +131,14 @@ class Show:
         if self.ending:
             return []
         if self._waiting:
-            act = self._waiting.popleft()
+            acts = self._waiting
         elif self._programme and not self.paused and self._is_time(facts.at):
-            act = self._programme.popleft()
+            acts = self._programme
         else:
             return []
+        if not self._is_good_moment(acts[0], facts):
+            return []
+        act = acts.popleft()
         self.performances.append(Performance(act, facts))
         return [act.steps[0].command(facts)]
 
@@ -143,6 +148,15 @@ class Show:
             return now - self._calm_since >= CALM_SECONDS
         last = self.performances[-1].before.at if self.performances else self._began
         return last is not None and now - last >= 2 * ACT_SECONDS
+
+    def _is_good_moment(self, act: Act, facts: Facts) -> bool:
+        """It is; or none has come for `READY_SECONDS`."""
+        if self._unready_since is None:
+            self._unready_since = facts.at
+        if not act.ready(facts) and facts.at - self._unready_since < READY_SECONDS:
+            return False
+        self._unready_since = None
+        return True
 
     def _go_on(self, performance: Performance, facts: Facts) -> list[Command]:
         act, since = performance.act, facts.at - performance.before.at

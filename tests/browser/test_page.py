@@ -6,19 +6,20 @@ import re
 import shutil
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import expect
 
-from queueworker.routing.snapshot import TaskFailure
+from queueworker.routing.snapshot import ExecutorState, Link, LinkReason, TaskFailure
 from queueworker.web.app import Mode, create_app
 from queueworker.web.assets import STATIC, load
 from queueworker.web.options import WebOptions
 from queueworker.web.server import serve
 from queueworker.web.source import OperatorView
-from tests.support.page_world import PageWorld, example, many
+from tests.support.page_world import PageWorld, example, many, pool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from tests.browser.conftest import Visitor
 
 LEADING = OperatorView(leading=True, leader="pod-a", identity="pod-a")
+STANDBY = OperatorView(leading=False, leader="pod-a", identity="pod-b", address="http://127.0.0.1:1")
 OBJECT = "#/default/legacy"
 WORST_FIRST = [
     "team-a/legacy", "team-b/legacy", "default/legacy", "evaluation/gpu", "evaluation/nightly", "reports/monthly",
@@ -101,21 +103,110 @@ async def test_one_object_is_shown_in_depth(world: PageWorld, visitor: Visitor) 
 async def test_an_object_that_is_gone_is_said_to_be_unknown(world: PageWorld, visitor: Visitor) -> None:
     async with served(world) as url:
         page = await visitor.open(f"{url}#/default/other")
-        await expect(page.locator("#object .why")).to_contain_text("does not route for a QueueWorker default/other")
+        await expect(page.locator("#object .why")).to_contain_text("There is no QueueWorker default/other")
+
+
+async def test_a_page_that_a_standby_serves_says_who_answers_and_that_nobody_leads(
+    world: PageWorld, visitor: Visitor
+) -> None:
+    world.view = replace(STANDBY, leader="")
+    async with served(world) as url:
+        page = await visitor.open(url)
+        await expect(page.locator("#age")).to_have_text("No data yet; pod-b answers")
+        await expect(page.locator("#notice")).to_contain_text("pod-b stands by, and nobody leads: a standby takes over")
+        await expect(page.locator("main")).to_contain_text("No QueueWorkers can be shown yet.")
+        await expect(page.locator(".filters")).to_be_hidden()
+        await page.goto(f"{url}{OBJECT}")
+        await expect(page.locator("#object .why")).to_have_text("No data yet.")
+        await expect(page.get_by_text("Pipeline")).to_be_hidden()
+        world.view = LEADING
+        await expect(page.locator("#notice")).to_be_hidden()
+        await expect(page.get_by_text("Pipeline")).to_be_visible()
+
+
+async def test_an_open_page_says_that_its_leader_is_gone_and_how_old_the_data_is(
+    world: PageWorld, visitor: Visitor
+) -> None:
+    async with served(world) as url:
+        page = await visitor.open(url)
+        await expect(line(page, "default/legacy")).to_be_visible()
+        world.view = STANDBY
+        notice = page.locator("#notice")
+        await expect(notice).to_contain_text("pod-a, which holds the Lease, does not answer (Connection refused)")
+        await expect(notice).to_contain_text(re.compile(r"What you see is from \d\d:\d\d:\d\d\. Next try in \d s\."))
+        await expect(page.locator("#age")).to_have_text(re.compile(r"^\d+ s ago from pod-a; pod-b answers$"))
+        await expect(page.locator("#about")).not_to_contain_text("leading")
+        await expect(line(page, "default/legacy")).to_be_visible()
+        found = await Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+
+
+async def test_an_operator_that_is_not_ready_says_why_and_not_that_there_is_no_object(
+    world: PageWorld, visitor: Visitor
+) -> None:
+    world.readiness = (False, "the API server has not answered for 42 s")
+    async with served(world) as url:
+        page = await visitor.open(url)
+        await expect(page.locator("#notice")).to_contain_text("Not ready: the API server has not answered for 42 s.")
+        await expect(line(page, "default/legacy")).to_be_visible()
+        world.shown = []
+        await expect(page.locator("main")).to_contain_text("No QueueWorkers can be shown yet.")
+        await page.goto(f"{url}{OBJECT}")
+        await expect(page.locator("#object .why")).to_contain_text("not known yet")
+        world.readiness = (True, "leading")
+        await expect(page.locator("#object .why")).to_contain_text("There is no QueueWorker default/legacy")
+
+
+async def test_of_many_executors_the_worst_are_shown_first(world: PageWorld, visitor: Visitor) -> None:
+    executors = pool(60, Random(5), executor_40=ExecutorState.EJECTED, executor_55=ExecutorState.SILENT)
+    world.shown = [replace(world.shown[0], executors=executors)]
+    async with served(world) as url:
+        page = await visitor.open(url)
+        tiles = line(page, "default/legacy").locator(".tile")
+        await expect(tiles.nth(0)).to_contain_text("✕")
+        await expect(tiles.nth(1)).to_contain_text("▲")
+        await page.goto(f"{url}{OBJECT}")
+        rows = page.get_by_role("table", name="Executors").locator("tbody tr")
+        await expect(rows).to_have_count(20)
+        await expect(rows.nth(0)).to_contain_text("executor-40")
+        await expect(rows.nth(1)).to_contain_text("executor-55")
+        await page.get_by_role("button", name="Show all 60 executors").click()
+        await expect(rows).to_have_count(60)
+
+
+@pytest.mark.parametrize("width", [1280, 700, 390])
+async def test_long_names_and_messages_leave_every_column_readable(
+    world: PageWorld, visitor: Visitor, width: int
+) -> None:
+    message = f"queue http://queue:8081 answered 500: {'a/path/without/spaces/' * 90}"[:2000]
+    name = f"{'n' * 63}/{'n' * 253}"
+    first = world.shown[0]
+    failures = tuple(replace(f, error=message, eval_id="e" * 200) for f in first.failures)
+    queue = Link(LinkReason.CONNECTION_FAILED, message)
+    executors = (replace(first.executors[0], name="x" * 250), *first.executors[1:])
+    world.shown = [replace(first, group=name, queue=queue, failures=failures, executors=executors)]
+    async with served(world) as url:
+        page = await visitor.open(url, width=width)
+        for route, shown in (("", line(page, name)), (f"#/{name}", page.locator(".failures li").first)):
+            await page.goto(f"{url}{route}")
+            await expect(shown).to_be_visible()
+            assert await page.evaluate("document.documentElement.scrollWidth") <= width
+        narrowest = "Math.min(...[...document.querySelectorAll('td > span')].map(e => e.parentNode.clientWidth))"
+        assert await page.evaluate(narrowest) >= 36
 
 
 async def test_it_survives_a_restart_and_says_how_old_it_is(world: PageWorld, visitor: Visitor) -> None:
     async with served(world) as url:
         page = await visitor.open(url)
         await expect(line(page, "default/legacy")).to_be_visible()
-    await expect(page.locator("#stale")).to_contain_text("What you see is from then. Next try in")
+    await expect(page.locator("#notice")).to_contain_text("What you see is from then. Next try in")
     found = await Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
     await expect(line(page, "default/legacy")).to_be_visible()
     port = int(url.rstrip("/").rpartition(":")[2])
     world.shown = [replace(s, per_minute=5) for s in world.shown]
     async with served(world, port):
-        await expect(page.locator("#stale")).to_be_hidden()
+        await expect(page.locator("#notice")).to_be_hidden()
         await expect(line(page, "evaluation/gpu").locator(".rate b")).to_have_text("5")
 
 

@@ -53,10 +53,10 @@ async def test_the_page_of_a_worker_says_what_status_says_and_survives_its_resta
             answers = [worker.get(path).text for path in ("/api/overview", f"/api/objects/{group}", f"/status/{group}")]
             assert [text for text in [shown, *answers] if "hunter2" in text] == []
             assert visitor.complaints == []
-        await expect(page.locator("#stale")).to_contain_text("What you see is from then")
+        await expect(page.locator("#notice")).to_contain_text("What you see is from then")
         await expect(completed).to_have_text("6")
         with worker_process(**environ):
-            await expect(page.locator("#stale")).to_be_hidden()
+            await expect(page.locator("#notice")).to_be_hidden()
             await expect(completed).to_have_text("0")
     assert {urlsplit(asked).netloc for asked in visitor.asked} == {f"127.0.0.1:{port}"}
     assert httpx.URL(visitor.asked[0]).path == "/"

@@ -71,9 +71,10 @@ async def test_what_the_leader_does_not_know_the_standby_does_not_know() -> None
 @pytest.mark.parametrize(
     ("view", "says"),
     [
-        (STANDBY, "pod-b stands by, and pod-a, which leads, does not answer"),
+        (STANDBY, "pod-b stands by, and pod-a, which holds the Lease, does not answer (Connection refused): if"),
         (replace(STANDBY, address=""), "pod-b stands by; ask pod-a, which leads"),
-        (replace(STANDBY, leader=""), "Nobody leads at present"),
+        (replace(STANDBY, leader=""), "pod-b stands by, and nobody leads: a standby takes over within seconds"),
+        (replace(STANDBY, leader="", unready="the API server is away"), "nobody leads: the API server is away"),
     ],
 )
 async def test_a_standby_without_a_leader_says_so(view: OperatorView, says: str) -> None:
@@ -81,6 +82,7 @@ async def test_a_standby_without_a_leader_says_so(view: OperatorView, says: str)
         answer = await standby.get("/api/overview")
     assert answer.status_code == 503
     assert says in answer.json()["detail"]
+    assert answer.headers["x-answered-by"] == "pod-b"
 
 
 ANOTHERS = {

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 class Run(Protocol):
-    def __call__(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]: ...
+    def __call__(
+        self, *args: str, input: str | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]: ...
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +36,9 @@ def fresh() -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="module")
 def admin(fresh: ControlPlane) -> Run:
-    def run(*args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(*args: str, input: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         command = [binaries.kubectl(), "--kubeconfig", fresh.admin_kubeconfig, *args]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, input=input, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0 or not check, f"kubectl {' '.join(args)}: {done.stderr}{done.stdout}"
         return done
 
@@ -57,11 +59,20 @@ def deployed(admin: Run) -> dict[str, Any]:
     return found
 
 
+def differences(admin: Run, release: list[str]) -> str:
+    """Between the release's manifest and what the server has of it, by server-side apply, as GitOps tools compare."""
+    manifest = helm("get", "manifest", NAME, *release).stdout
+    return admin(
+        "diff", "--server-side", "--force-conflicts", "-n", NAMESPACE, "-f", "-", input=manifest, check=False
+    ).stdout
+
+
 def test_install_upgrade_and_uninstall(admin: Run, release: list[str]) -> None:
     notes = helm("install", NAME, str(CHART), *release, "--set", IMAGE, "--create-namespace").stdout
     assert "every namespace" in notes
     for (kind, name), _ in render().items():
         admin("get", kind, name, "-n", NAMESPACE)
+    assert differences(admin, release) == ""
     helm("upgrade", NAME, str(CHART), *release, "--set", IMAGE)
     assert deployed(admin)["metadata"]["generation"] == 1, "an upgrade to the same replaces no pod"
     helm("upgrade", NAME, str(CHART), *release, "--set", IMAGE, "--set", "logLevel=debug")
@@ -72,6 +83,14 @@ def test_install_upgrade_and_uninstall(admin: Run, release: list[str]) -> None:
     assert left == ""
     admin("get", "crd", CRD)  # kept: with it would go what users made
     helm("install", NAME, str(CHART), *release, "--set", IMAGE)  # and a new release takes it over
+
+
+def test_with_all_values_the_server_warns_of_nothing_and_nothing_differs(admin: Run, release: list[str]) -> None:
+    without = "podMonitor.enabled=false,prometheusRule.enabled=false"  # their CRDs are the Prometheus operator's
+    values = ("--values", str(CHART / "ci" / "full-values.yaml"), "--set", without)
+    done = helm("install", NAME, str(CHART), *release, *values, "--create-namespace")
+    assert "Warning" not in done.stderr
+    assert differences(admin, release) == ""
 
 
 def test_an_upgrade_brings_the_new_crd(admin: Run, release: list[str], tmp_path: Path) -> None:

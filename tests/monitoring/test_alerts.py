@@ -17,7 +17,6 @@ from tests.support.promql import unknown
 RULES = CHART / "files" / "alerts.yaml"
 CASES = Path(__file__).with_name("alerts.test.yaml")
 RUNBOOKS = ROOT / "docs" / "runbooks"
-HOME = "https://crucible.dev/queueworker-operator"
 needs_promtool = pytest.mark.skipif(
     not shutil.which("promtool"), reason="there is no promtool: apt-get install prometheus"
 )
@@ -46,7 +45,7 @@ def test_a_metric_that_does_not_exist_would_be_noticed() -> None:
 def test_every_alert_has_a_severity_and_a_runbook_that_says_what_to_do(name: str) -> None:
     rule = alerts()[name]
     assert rule["labels"]["severity"] in {"critical", "warning", "info"}
-    assert rule["annotations"]["runbook_url"] == f"{HOME}/docs/runbooks/{name}.md"
+    assert rule["annotations"]["runbook_url"] == f"docs/runbooks/{name}.md"
     text = (RUNBOOKS / f"{name}.md").read_text()
     assert text.startswith(f"# {name}\n")
     assert "\n## How to look\n" in text

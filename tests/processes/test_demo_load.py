@@ -146,6 +146,8 @@ def test_the_mix_is_python_and_fails_as_often_as_asked_for() -> None:
     assert 400 < failing < 600
     assert not any("raise" in code_for(index, 0, chance) for index in range(200))
     assert all("raise" in code_for(index, 100, chance) for index in range(200))
+    assert all("sleep" in code_for(index, 0, chance, 100) for index in range(200))
+    assert not any("sleep" in code_for(index, 0, chance, 0) for index in range(200))
     for code in set(codes):
         compile(code, "<task>", "exec")
 

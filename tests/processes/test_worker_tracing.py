@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tests.support.demo_processes import DemoProcess, demo_process
+from tests.support.doc_blocks import Place, run_by
 from tests.support.otlp_receiver import OtlpReceiver
 from tests.support.stubs import until
 from tests.support.worker_processes import WorkerProcess, worker_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+(BLOCK,) = run_by(__file__)
 
 
 @contextmanager
@@ -60,6 +64,27 @@ async def test_a_worker_exports_spans_and_counts_them_and_sends_what_waits_befor
             assert {span.attributes.get("messaging.message.id") for span in receiver.spans} == {"b", None}
             assert f"tracing: spans go to {receiver.url}/v1/traces, sampled by parentbased_always_on" in process.log()
     assert {resource["service.name"] for resource in receiver.resources} == {"router"}
+
+
+async def test_the_command_of_the_page_sends_spans() -> None:
+    async with OtlpReceiver() as receiver:
+        with demo_process("queue", "--port", "0") as queue, demo_process("executor", "--port", "0") as executor:
+            environ = {
+                "QUEUE_SERVICE_URL": queue.url,
+                "EXECUTOR_ENDPOINTS": executor.url,
+                "REDIS_URL": "redis://127.0.0.1:9",
+                "HOST": "127.0.0.1",
+                "PORT": "0",
+            }
+            running = Place(environ, {"http://localhost:4318": receiver.url}).start(BLOCK.text)
+            try:
+                submit(queue, "a")
+                assert len(await receiver.received(3)) == 3
+                os.killpg(running.pid, signal.SIGINT)
+                said, _ = await asyncio.to_thread(running.communicate, timeout=60)
+            finally:
+                running.kill()
+    assert running.returncode == 0, said
 
 
 async def test_a_worker_whose_endpoint_cannot_be_used_says_so_and_routes() -> None:

@@ -1,39 +1,50 @@
-"""An API server over HTTP that has one QueueWorker and one Secret, and the kubeconfig that leads to it."""
+"""An API server over HTTP, by kmock, that has one QueueWorker and one Secret, and the kubeconfig that leads to it."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Self
 
-from aiohttp import web
-
-from tests.support.stubs import Server
+import kmock
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+NOT_FOUND = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404, "message": "not found"}
 
-class KubeApi(Server):
-    """`asked` counts all requests, also those for what it does not have."""
+
+class KubeApi:
+    """What it does not have is not found. `asked` counts all requests, also those."""
 
     def __init__(
         self, name: str = "", worker: dict[str, Any] | None = None, secret: dict[str, Any] | None = None
     ) -> None:
-        super().__init__()
-        self.asked = 0
-        self._name, self._worker, self._secret = name, worker, secret
+        self._api = kmock.RawHandler()
+        self._server = kmock.Server(self._api)
+        self._open = AsyncExitStack()
+        if secret is not None:
+            self._api["fetch", kmock.resource("v1/secrets")] << ({"kind": "Secret"} | secret)
+        named: Any = kmock.params({"fieldSelector": f"metadata.name={name}"})
+        self._api["list", kmock.resource("queueworkers"), named] << {"kind": "QueueWorkerList", "items": [worker]}
+        self._api["list", kmock.resource("queueworkers")] << {"kind": "QueueWorkerList", "items": []}
+        self._api.fallback << (404, NOT_FOUND)
 
-    def routes(self) -> list[web.RouteDef]:
-        return [web.route("*", "/{path:.*}", self._answer)]
+    @property
+    def asked(self) -> int:
+        return len(self._api)
 
-    async def _answer(self, request: web.Request) -> web.Response:
-        self.asked += 1
-        if "/secrets/" in request.path and self._secret is not None:
-            return web.json_response({"kind": "Secret"} | self._secret)
-        if request.path.endswith("/queueworkers"):
-            found = request.query.get("fieldSelector") == f"metadata.name={self._name}"
-            return web.json_response({"kind": "QueueWorkerList", "items": [self._worker] if found else []})
-        return web.json_response({"message": "not found"}, status=404)
+    @property
+    def url(self) -> str:
+        return str(self._server.url)
+
+    async def __aenter__(self) -> Self:
+        await self._open.enter_async_context(self._api)
+        await self._open.enter_async_context(self._server)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._open.aclose()
 
     def kubeconfig(self, folder: Path) -> str:
         """Writes the file, and returns its path."""

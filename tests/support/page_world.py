@@ -85,7 +85,7 @@ def pool(size: int, rng: random.Random, *, busy: bool = True, **states: Executor
         if state is ExecutorState.EJECTED:
             fields["ejected_until"] = now + 18
         if state is ExecutorState.UNHEALTHY:
-            fields["reason"] = "no answer from http://executor-2:8083/health: connection refused"
+            fields["reason"] = f"no answer from http://executor-{n}:8083/health: connection refused"
         found.append(executor(n, **fields))
     return tuple(found)
 

@@ -22,20 +22,27 @@ class Slice(NamedTuple):
     ports: tuple[tuple[str, int | None], ...]
     ready: tuple[tuple[str, str], ...]
     """Name (the pod's, else the address) and address of each endpoint that is ready and not terminating."""
+    unready: tuple[tuple[str, str], ...]
+    """The same of the others."""
 
 
 def read_slice(body: Mapping[str, Any]) -> Slice:
     ports = tuple((port.get("name") or "", port.get("port")) for port in body.get("ports") or ())
     labels = (body.get("metadata") or {}).get("labels") or {}
-    return Slice(str(labels.get(SERVICE_NAME_LABEL, "")), ports, tuple(_ready(body.get("endpoints") or ())))
+    found = body.get("endpoints") or ()
+    ready = tuple(_addresses(endpoint for endpoint in found if _is_ready(endpoint)))
+    unready = tuple(_addresses(endpoint for endpoint in found if not _is_ready(endpoint)))
+    return Slice(str(labels.get(SERVICE_NAME_LABEL, "")), ports, ready, unready)
 
 
-def _ready(found: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+def _is_ready(endpoint: Mapping[str, Any]) -> bool:
+    """Whether it may get tasks: "unset is to be taken as ready" (discovery.k8s.io/v1, EndpointConditions)."""
+    conditions = endpoint.get("conditions") or {}
+    return conditions.get("ready") is not False and not conditions.get("terminating")
+
+
+def _addresses(found: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     for endpoint in found:
-        conditions = endpoint.get("conditions") or {}
-        # "unset is to be taken as ready" (discovery.k8s.io/v1, EndpointConditions)
-        if conditions.get("ready") is False or conditions.get("terminating"):
-            continue
         name = (endpoint.get("targetRef") or {}).get("name")
         for address in endpoint.get("addresses") or ():
             yield name or address, address
@@ -44,16 +51,21 @@ def _ready(found: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
 def endpoints(ref: ServiceRef, slices: Iterable[Slice]) -> list[Endpoint]:
     """The endpoints that may get tasks, without duplicates, sorted by name.
 
-    `ref.port` is the name of a port in the slices, or a port number, which need not appear in them.
+    `ref.port` is the name of a port in the slices, or a port number, which need not appear in them. A dual-stack
+    Service has slices of both families with the same pods: each pod counts once, by its IPv4 address.
     """
+    slices = list(slices)
+    by_ipv4 = {name for item in slices for name, address in item.ready + item.unready if ":" not in address}
     found: dict[str, Endpoint] = {}
     for item in slices:
         port = int(ref.port) if ref.port.isdigit() else dict(item.ports).get(ref.port)
         if port is None:
             continue
         for name, address in item.ready:
-            host = f"[{address}]" if ":" in address else address
-            url = f"http://{host}:{port}"
+            is_ipv6 = ":" in address
+            if is_ipv6 and name in by_ipv4:  # also while only the IPv4 slice says yet that the pod is not ready
+                continue
+            url = f"http://[{address}]:{port}" if is_ipv6 else f"http://{address}:{port}"
             found.setdefault(url, Endpoint(name, url))
     return sorted(found.values(), key=lambda e: (e.name, e.url))
 

@@ -86,7 +86,16 @@ class Registry:
 
     def operator(self) -> OperatorView:
         watches = [WatchView(w.kind.name, w.namespace, w.up) for w in self.watches]
-        return OperatorView(self.leading, self.leader, watches, self.identity, self._leader_address, self.counters)
+        ready, reason = self.ready()
+        return OperatorView(
+            self.leading,
+            self.leader,
+            watches,
+            self.identity,
+            self._leader_address,
+            unready="" if ready else reason,
+            counters=self.counters,
+        )
 
     def live(self) -> tuple[bool, str]:
         """Always alive when it can answer: a restart helps only if the event loop hangs."""
@@ -99,7 +108,8 @@ class Registry:
         silence = time.monotonic() - self._alive_at
         if silence > SILENCE_SECONDS:
             since = "since the start" if silence == float("inf") else f"for {silence:.0f} s"
-            return False, f"the API server has not answered {since}; routing continues with the last known objects"
+            meanwhile = "routing continues with the last known objects" if self.leading else "no standby can take over"
+            return False, f"the API server has not answered {since}; {meanwhile}"
         if not self.leading and self.runners:
             return False, f"{self.leader or 'nobody'} leads; draining {len(self.runners)} routers of the last term"
         if not self.leading:

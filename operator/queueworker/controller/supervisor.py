@@ -113,10 +113,9 @@ class RouterSupervisor:
         if router is None:
             if self._clock() >= self._restart_at:
                 self._start(config, endpoints, None)
-        elif self._drain is not None or not router.serves(config):
-            self._drain_for(router, config)
-            router.set_endpoints(endpoints)
         else:
+            if self._drain is not None or not router.serves(config):
+                self._drain_for(router, config)
             router.apply(config)
             router.set_endpoints(endpoints)
 

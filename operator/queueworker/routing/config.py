@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,13 @@ class RouterConfig:
     def peers(self) -> tuple[str, str]:
         """The URLs of the queue and of Redis."""
         return self.spec.queue.url, self.redis_url
+
+    def at(self, other: RouterConfig) -> RouterConfig:
+        """The same with the queue and Redis of another configuration, if those are others."""
+        if self.peers == other.peers:
+            return self
+        spec = self.spec.model_copy(update={"queue": other.spec.queue, "events": other.spec.events})
+        return replace(self, spec=spec, redis_url=other.redis_url, api_key=other.api_key)
 
     @property
     def intent(self) -> Intent:

@@ -143,8 +143,8 @@ class Router:
         return config.peers == self._config.peers
 
     def apply(self, config: RouterConfig) -> None:
-        """Take a changed configuration that `serves` agrees to; no task in flight is lost or started again."""
-        if config == self._config:
+        """Take a changed configuration, but for another queue or Redis; no task in flight is lost or started again."""
+        if (config := config.at(self._config)) == self._config:
             return
         self._config = config
         self._runner.spec = self._poller.spec = config.spec

@@ -191,7 +191,11 @@ class Api:
 
         # What is relayed is another answer than our own: a relayed request must not wait for one that relays.
         key = path if standby is None else f"relayed {path}"
-        return respond(request, await self._shared.get_or_make(key, make), self._headers())
+        try:
+            body = await self._shared.get_or_make(key, make)
+        except HTTPException as error:
+            raise HTTPException(error.status_code, error.detail, self._headers()) from error
+        return respond(request, body, self._headers())
 
     def _standby(self, request: Request) -> OperatorView | None:
         """Not None if another replica has to answer."""

@@ -35,7 +35,7 @@ async def get(path: str, view: OperatorView) -> Body:
     try:
         raw = _body(await transport.get(_url(path, view), RELAY_SECONDS, limit=MAX_RELAY_BYTES), "boot", view)
     except TransportError as error:
-        raise _no_answer(view, error) from error
+        raise _no_answer(path, view, error) from error
     finally:
         await transport.close()
     return Body.made(raw, hashlib.blake2b(raw, digest_size=12).hexdigest())
@@ -48,16 +48,15 @@ async def post(path: str, token: str, view: OperatorView) -> bytes:
         answer = await transport.post(_url(path, view), b"", POST_SECONDS, token, limit=MAX_RELAY_BYTES)
         return _body(answer, "sent", view)
     except TransportError as error:
-        raise _no_answer(view, error) from error
+        raise _no_answer(path, view, error) from error
     finally:
         await transport.close()
 
 
 def _url(path: str, view: OperatorView) -> str:
     if not view.leader:
-        raise HTTPException(
-            HTTPStatus.SERVICE_UNAVAILABLE, "Nobody leads at present; a standby takes over within some seconds"
-        )
+        outlook = view.unready or "a standby takes over within seconds"
+        raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, f"{view.identity} stands by, and nobody leads: {outlook}")
     if not view.address:
         raise HTTPException(
             HTTPStatus.SERVICE_UNAVAILABLE,
@@ -85,6 +84,8 @@ def _body(answer: Answer, field: str, view: OperatorView) -> bytes:
     )
 
 
-def _no_answer(view: OperatorView, error: TransportError) -> HTTPException:
-    text = f"{view.identity} stands by, and {view.leader}, which leads, does not answer: {error}"
-    return HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, text)
+def _no_answer(path: str, view: OperatorView, error: TransportError) -> HTTPException:
+    cause = str(error).removeprefix(f"{_url(path, view)}: ")
+    text = f"{view.identity} stands by, and {view.leader}, which holds the Lease, does not answer ({cause})"
+    outlook = view.unready or "if it is gone, a standby takes over within 10 s"
+    return HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, f"{text}: {outlook}")

@@ -68,6 +68,8 @@ class OperatorView:
     """The name of this replica in the Lease."""
     address: str = ""
     """The base URL of the leader's HTTP API, from the Lease; empty if it is not known."""
+    unready: str = ""
+    """Why this replica is not ready; empty if it is."""
     counters: OperatorCounters = field(default_factory=OperatorCounters)
 
 

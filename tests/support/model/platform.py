@@ -75,12 +75,16 @@ class Account:
     """What happened to each id, and what was seen that must not be."""
 
     handed: Counter[str] = field(default_factory=Counter)
+    handed_at: dict[str, float] = field(default_factory=dict)
+    """By the clock of the world, the last time."""
     reported: Counter[str] = field(default_factory=Counter)
     forgotten: set[str] = field(default_factory=set)
     """By a queue that restarted."""
     lost: set[str] = field(default_factory=set)
     """In the documented window: the answer to the pull never came, or the router died before its first write."""
     executed: Counter[str] = field(default_factory=Counter)
+    executed_late: set[str] = field(default_factory=set)
+    """Tasks that an executor got after the queue had their report."""
     ambiguous: Counter[str] = field(default_factory=Counter)
     """Attempts that ended with no answer, a 5xx or no result, or whose outcome is published later."""
     published: Counter[str] = field(default_factory=Counter)
@@ -145,6 +149,7 @@ class World:
         eval_id = queue.waiting.popleft()
         account = self.account
         account.handed[eval_id] += 1
+        account.handed_at[eval_id] = self.clock()
         queue.known.add(eval_id)
         arrived = False
         started = self.clock()
@@ -246,6 +251,8 @@ class World:
         if mode in {"429", "503"}:
             return Answer(int(mode), b"busy")
         account.executed[eval_id] += 1
+        if account.reported[eval_id]:
+            account.executed_late.add(eval_id)
         answered = False
         try:
             if mode == "frozen":

@@ -316,6 +316,10 @@ class Scenario:
     def heal_and_account(self) -> None:
         """In the end."""
         self.heal()
+        self.draw_up_account()
+
+    def draw_up_account(self) -> None:
+        """What must hold once all is well and every task had the time to end."""
         self.check()
         account = self.account
         assert not any(queue.waiting for queue in self.world.queues.values()), "tasks wait, and nobody pulls them"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # So many rounds of the loop in one moment are a busy loop, and virtual time would stand still for ever.
 MOST_ROUNDS_IN_A_MOMENT = 20_000
@@ -23,20 +26,26 @@ class _Jump(selectors.SelectSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = 1_000.0
-        self._rounds = 0
+        self.rounds = 0
+        self.interrupts: dict[int, Callable[[], None]] = {}
+        self._rounds_now = 0
 
     def select(self, timeout: float | None = None) -> list[Any]:
+        self.rounds += 1
+        if interrupt := self.interrupts.pop(self.rounds, None):
+            interrupt()
+            return []
         if timeout is None:
             raise TimeStandsStill("nothing is ready, and no timer will ever be")
         if timeout > 0:
             self.now += timeout
-            self._rounds = 0
+            self._rounds_now = 0
         else:
-            self._rounds += 1
-            if self._rounds > FREE_ROUNDS_IN_A_MOMENT:
+            self._rounds_now += 1
+            if self._rounds_now > FREE_ROUNDS_IN_A_MOMENT:
                 self.now += ROUND_SECONDS
-            if self._rounds > MOST_ROUNDS_IN_A_MOMENT:
-                raise TimeStandsStill(f"{self._rounds} rounds of the loop at {self.now}: {_where()}")
+            if self._rounds_now > MOST_ROUNDS_IN_A_MOMENT:
+                raise TimeStandsStill(f"{self._rounds_now} rounds of the loop at {self.now}: {_where()}")
         return []
 
 
@@ -56,6 +65,20 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._jump.now
+
+    @property
+    def rounds(self) -> int:
+        """How often the loop has run what was ready."""
+        return self._jump.rounds
+
+    @property
+    def interrupts(self) -> int:
+        """How many are to come."""
+        return len(self._jump.interrupts)
+
+    def interrupt(self, rounds: int, call: Callable[[], None]) -> None:
+        """Call it in so many rounds from now, between two of them. No task runs meanwhile."""
+        self._jump.interrupts[self.rounds + rounds] = call
 
     def advance(self, seconds: float) -> None:
         """Run everything that falls due within so many seconds."""

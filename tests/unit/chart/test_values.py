@@ -152,7 +152,11 @@ OF_THE_POD: list[Row] = [
     (["nodeSelector.disk=ssd"], "nodeSelector", {"disk": "ssd", "kubernetes.io/os": "linux"}),
     (["tolerations[0].operator=Exists"], "tolerations", [{"operator": "Exists"}]),
     (["priorityClassName=high"], "priorityClassName", "high"),
-    (["topologySpreadConstraints[0].maxSkew=2"], "topologySpreadConstraints", [{"maxSkew": 2}]),
+    (
+        ["topologySpreadConstraints[0].labelSelector.matchLabels.a=b"],
+        "topologySpreadConstraints",
+        [{"labelSelector": {"matchLabels": {"a": "b"}}}],
+    ),
     (["serviceAccount.create=false", "serviceAccount.name=mine"], "serviceAccountName", "mine"),
     (["extraVolumes[0].name=ca"], "volumes", [{"name": "ca"}]),
     (["dnsPolicy=Default"], "dnsPolicy", "Default"),
@@ -168,6 +172,14 @@ OF_THE_POD: list[Row] = [
 def test_each_value_of_the_pod_is_where_it_belongs() -> None:
     assert misplaced(pod(render(*all_values(OF_THE_POD))), OF_THE_POD) == {}
     assert misplaced(pod(render()), OF_THE_POD).keys() == {path for _, path, _ in OF_THE_POD}
+
+
+def test_pods_are_spread_over_nodes_and_a_constraint_without_a_selector_is_about_them() -> None:
+    (default,) = pod(render())["topologySpreadConstraints"]
+    (given,) = pod(render("topologySpreadConstraints[0].topologyKey=zone"))["topologySpreadConstraints"]
+    selector = render()["Deployment", NAME]["spec"]["selector"]
+    assert (default["topologyKey"], default["labelSelector"]) == ("kubernetes.io/hostname", selector)
+    assert given == {"topologyKey": "zone", "labelSelector": selector}
 
 
 def test_no_pod_has_a_fixed_user_and_all_are_confined() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from queueworker.cli.plugin.screen import (
     ASCII,
     UNICODE,
     Size,
+    as_text,
     bar,
     console,
     cut,
@@ -21,6 +23,7 @@ from queueworker.cli.plugin.screen import (
 )
 from queueworker.cli.plugin.status_screen import status_lines
 from queueworker.cli.plugin.times import seconds
+from queueworker.cli.plugin.values import Level
 from tests.support.plugin_views import AWAY, NOW, condition, executor, live, seen
 
 PIPE = Size(500, None)
@@ -66,6 +69,27 @@ def test_a_message_that_says_what_to_do_is_wrapped_and_not_cut() -> None:
     words = " ".join(text.split())
     assert message in words
     assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_a_message_is_shown_once() -> None:
+    message = "queue http://queue:8081 refused the connection"
+    sick = {"connected": False, "reason": "ConnectionFailed", "message": message, "url": "http://queue:8081"}
+    conditions = (
+        condition("Ready", "False", "QueueUnreachable", message),
+        condition("QueueReachable", "False", "ConnectionFailed", message),
+    )
+    text = shown(live(queue=sick | {"depth": None}), *conditions, size=SMALL)
+    assert text.count(message) == 1
+    assert "Queue      ✕ ConnectionFailed  http://queue:8081" in text
+
+
+@pytest.mark.parametrize("width", [60, 70, 80])
+def test_the_history_takes_the_room_that_the_numbers_leave(width: int) -> None:
+    view = replace(seen(live()), history=tuple(float(n) for n in range(60)))
+    lines = plain(status_lines(view, Size(width, 24), UNICODE)).splitlines()
+    rate = next(line for line in lines if line.startswith("Rate"))
+    assert rate.endswith("p50 0.9 s  p95 3.2 s  failed 4/min")
+    assert ("█" in rate) is (width > 60)
 
 
 def test_executors_that_do_not_fit_the_screen_are_counted() -> None:
@@ -116,6 +140,13 @@ def test_a_pipe_has_no_colours() -> None:
 )
 def test_time_spans_are_short(span: float | None, text: str) -> None:
     assert seconds(span) == text
+
+
+def test_yellow_and_cyan_are_for_signs_only() -> None:
+    """On a light background, text in these colours can hardly be read."""
+    shown = as_text([("▲ Degraded", Level.WARNING), ("● connected", Level.OK), ("✕ away", Level.ERROR)])
+    coloured = [(shown.plain[span.start : span.end], span.style) for span in shown.spans]
+    assert coloured == [("▲", "bold yellow"), ("●", "cyan"), ("✕ away", "red")]
 
 
 def test_a_bar_shows_slots_in_use() -> None:

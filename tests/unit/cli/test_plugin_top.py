@@ -34,7 +34,7 @@ def test_the_list_has_a_line_for_each_object_worst_first() -> None:
         "NAME            STATE*              /MIN  60 s  QUEUED  IN USE  FAIL/MIN    P95",
         "eval/gpu        ✕ QueueUnreachable     7  ▁▅ █     118     2/4         4  3.2 s",
         "default/legacy  ● Routing            412  ▁▅ █     118     2/4         4  3.2 s",
-        "up/down select  enter open  s sort  / filter  p pause  q quit",
+        "q quit  enter open  s sort  / filter  p pause  up/down select",
     ]
 
 
@@ -83,6 +83,18 @@ def test_no_line_is_wider_than_the_screen() -> None:
     lines = top_lines([long], TopState(), Size(60, 24), ASCII)
     assert max(map(length, lines)) <= 60
     assert plain(lines).isascii()
+
+
+def test_on_a_small_screen_every_number_fits_beside_long_names() -> None:
+    history = tuple(float(n) for n in range(12))
+    views = [replace(view, namespace="n" * 63, name="m" * 63, history=history) for view in VIEWS]
+    head, row = plain(top_lines(views, TopState(), SMALL, UNICODE)).splitlines()[1:3]
+    assert head.split() == ["NAME", "STATE*", "/MIN", "QUEUED", "IN", "USE", "FAIL/MIN", "P95"]
+    assert row.startswith("nnn")
+    assert "…mmm" in row, "the name is told, not only the namespace"
+    assert row.endswith("3.2 s")
+    short = [replace(BAD, history=history)]
+    assert "  40 s  " in plain(top_lines(short, TopState(), SMALL, UNICODE)).splitlines()[1]
 
 
 def test_without_objects_it_says_how_to_make_one() -> None:

@@ -59,6 +59,32 @@ def test_an_ipv6_address_stands_in_brackets() -> None:
     assert found(slice_of("fd00::1")) == ["http://[fd00::1]:8083"]
 
 
+def both_families(*, ready: bool = True) -> list[dict[str, Any]]:
+    """The slices of a dual-stack Service, IPv6 first; `ready` is what the IPv4 slice says of its pods."""
+    slices = [slice_of("fd00::1", "fd00::2"), slice_of("10.0.0.1", "10.0.0.2")]
+    for item in slices:
+        for number, endpoint in enumerate(item["endpoints"]):
+            endpoint["targetRef"] = {"name": f"executor-{number}"}
+    for endpoint in slices[1]["endpoints"]:
+        endpoint["conditions"] = {"ready": ready}
+    return slices
+
+
+def test_a_pod_with_addresses_of_both_families_counts_once() -> None:
+    assert found(*both_families()) == ["http://10.0.0.1:8083", "http://10.0.0.2:8083"]
+
+
+def test_a_pod_is_not_ready_as_soon_as_its_ipv4_slice_says_so() -> None:
+    assert found(*both_families(ready=False)) == []
+
+
+def test_endpoints_of_both_families_that_are_no_pods_all_count() -> None:
+    slices = both_families()
+    for endpoint in slices[0]["endpoints"] + slices[1]["endpoints"]:
+        del endpoint["targetRef"]
+    assert len(found(*slices)) == 4
+
+
 @pytest.mark.parametrize("item", [{}, {"ports": None, "endpoints": None}, {"ports": [{"name": "http", "port": 1}]}])
 def test_a_slice_with_nothing_in_it_gives_nothing(item: dict[str, Any]) -> None:
     assert found(item) == []

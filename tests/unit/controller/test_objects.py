@@ -156,3 +156,13 @@ class _Up:
         from queueworker.controller.kinds import QUEUE_WORKERS
 
         self.kind, self.up, self.problem = QUEUE_WORKERS, True, ""
+
+
+def test_a_replica_that_the_api_server_does_not_answer_says_what_that_means() -> None:
+    registry = Registry("pod-b")
+    assert registry.operator().unready == "the API server has not answered since the start; no standby can take over"
+    registry.leading = True
+    assert registry.operator().unready.endswith("; routing continues with the last known objects")
+    registry.leading = False
+    registry.mark_alive()
+    assert registry.operator().unready == ""

@@ -125,6 +125,12 @@ async def test_a_draining_router_is_told_when_the_redis_of_its_successor_changes
     assert router.drained_for == [config(queue="http://b"), moved]
 
 
+async def test_a_draining_router_follows_all_but_the_queue_and_redis(supervised: Supervised) -> None:
+    """A lower concurrency, for example, or a drained executor."""
+    router = await supervised.draining(config(), config(queue="http://b", redis="redis://b", concurrency=2))
+    assert router.config == config(concurrency=2)
+
+
 async def test_a_draining_router_is_replaced_even_if_the_change_is_taken_back(supervised: Supervised) -> None:
     router = await supervised.draining(config(), config(redis="redis://b"))
     supervised.supervisor.drive(config(), POOL)

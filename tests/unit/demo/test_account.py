@@ -29,7 +29,7 @@ def test_the_summary_line_is_the_one_that_scripts_read() -> None:
 def test_failures_are_explained() -> None:
     purpose, killed = IN_ORDER.explanations()
     assert purpose.startswith("failed on purpose: 10 ")
-    assert killed.startswith("failed because the executor was killed: 2 ")
+    assert killed.startswith("failed because their executor was killed: 2 ")
 
 
 @pytest.mark.parametrize(("lost", "announced", "in_order"), [(0, 0, True), (1, 1, True), (2, 1, False), (-1, 0, False)])

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from demo.show.acts import ACT_SECONDS, ACTS, POD_ACTS, REDIS, Act
+from demo.show.acts import ROUTER as KILLED
 from demo.show.facts import Executor, Facts, Legacy, Pod, Router, Stored
 from demo.show.screen import ASCII, UNICODE, Symbols, draw, sparkline, symbols_for
-from demo.show.show import CALM_SECONDS, Show
+from demo.show.show import CALM_SECONDS, Outcome, Performance, Show
 from demo.show.view import View
 
 EXECUTORS = (
@@ -111,6 +112,14 @@ def test_the_screen_fits(width: int, height: int) -> None:
 @pytest.mark.parametrize("act", [*ACTS, *POD_ACTS], ids=lambda act: act.name)
 def test_the_title_of_an_act_fits_80_columns(act: Act) -> None:
     assert len(f"> ACT 1 of 5  {act.title}") <= 80
+
+
+def test_on_a_narrow_screen_sentences_and_keys_are_wrapped() -> None:
+    shown = view()
+    shown.show.performances.append(Performance(KILLED, FACTS, Outcome.HEALED, 0.3, 7.1, "6 taken from the journal"))
+    words = " ".join(" ".join(text(shown, 50, 40)).split())
+    assert "healed 7.1 s 6 taken from the journal" in words
+    assert words.endswith("+ - pool space pause q end")
 
 
 def test_a_low_screen_keeps_the_head_and_the_newest_act() -> None:

@@ -6,7 +6,19 @@ from dataclasses import replace
 
 import pytest
 
-from demo.show.acts import ACT_SECONDS, ACTS, EXECUTOR, POOL, QUEUE, REDIS, ROUTER, Act, Command, Kind
+from demo.show.acts import (
+    ACT_SECONDS,
+    ACTS,
+    EXECUTOR,
+    POOL,
+    QUEUE,
+    READY_SECONDS,
+    REDIS,
+    ROUTER,
+    Act,
+    Command,
+    Kind,
+)
 from demo.show.facts import Executor, Facts, Router, Stored
 from demo.show.show import CALM_SECONDS, START_SECONDS, Outcome, Show
 
@@ -117,6 +129,23 @@ def test_a_killed_router_with_an_empty_journal_heals_too() -> None:
     it.see(DOWN, 2)
     it.see(WELL, 10)
     assert it.show.performances[0].outcome is Outcome.HEALED
+    assert it.show.performances[0].note == "its journal was empty"
+
+
+@pytest.mark.parametrize("act", [EXECUTOR, ROUTER], ids=lambda act: act.name)
+def test_what_is_killed_is_killed_while_tasks_are_executing(act: Act) -> None:
+    it = course(act)
+    it.see(pool(3))
+    assert it.see(pool(3), CALM_SECONDS) == []
+    assert it.see(pool(3), READY_SECONDS / 2) == []
+    assert it.see(WELL) != []
+
+
+def test_an_act_does_not_wait_for_tasks_for_ever() -> None:
+    it = course(ROUTER)
+    it.see(pool(3))
+    assert it.see(pool(3), CALM_SECONDS) == []
+    assert it.see(pool(3), READY_SECONDS) == [Command(Kind.KILL_ROUTER)]
 
 
 @pytest.mark.parametrize(

@@ -276,6 +276,25 @@ def test_after_a_successor_took_entries_over_the_others_are_written_and_nothing_
     assert not buffer.may_be_stored("taken")
 
 
+@pytest.mark.parametrize("sent", [False, True])
+def test_what_was_taken_of_a_task_that_is_handed_out_again_is_its_earlier_copy(*, sent: bool) -> None:
+    buffer = stored("a")
+    buffer.finish("a", completed(b"{}"), None)
+    buffer.put("a", b"again")
+    if sent:
+        buffer.put_back(buffer.take())  # refused: the instance is fenced
+    assert buffer.start_over({"a"}) == set()
+    assert buffer.take().entries == {"a": b"again"}
+
+
+def test_a_copy_that_is_written_is_the_one_that_was_taken() -> None:
+    buffer = stored("a")
+    buffer.finish("a", completed(b"{}"), None)
+    buffer.put("a", b"again")
+    buffer.written(buffer.take())
+    assert buffer.start_over({"a"}) == {"a"}
+
+
 @pytest.mark.parametrize("answer", ["written", "written_but_entries", "put_back"])
 def test_a_batch_of_the_journal_that_we_had_changes_nothing_in_the_new_one(answer: str) -> None:
     buffer = stored("taken")

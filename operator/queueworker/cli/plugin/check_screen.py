@@ -33,8 +33,9 @@ def _finding(finding: Finding, size: Size, glyphs: Glyphs) -> list[Line]:
     sign = _sign(finding.level, glyphs)
     advice = f" {glyphs.hint} {finding.advice}" if finding.advice else ""
     width = max(20, size.width - len(sign) - 1)
+    style = finding.level if finding.level is Level.ERROR else ""
     first, *rest = wrap(finding.message + advice, width, break_on_hyphens=False, break_long_words=False)
-    return [[(f"{sign} {first}", finding.level)], *([(" " * (len(sign) + 1) + line, finding.level)] for line in rest)]
+    return [[(f"{sign} {first}", finding.level)], *([(" " * (len(sign) + 1) + line, style)] for line in rest)]
 
 
 def _sign(level: Level, glyphs: Glyphs) -> str:
@@ -46,8 +47,7 @@ def _sign(level: Level, glyphs: Glyphs) -> str:
 def _total(found: Sequence[Finding]) -> Line:
     errors, warnings, total = counts(found)
     text = f"{_plural(errors, 'error')}, {_plural(warnings, 'warning')} of {total}"
-    level = Level.ERROR if errors else Level.WARNING if warnings else Level.OK
-    return [(f"{text}{'; exit status 1' if errors else ''}", level)]
+    return [(f"{text}{'; exit status 1' if errors else ''}", Level.ERROR if errors else "bold")]
 
 
 def _plural(count: int, word: str) -> str:

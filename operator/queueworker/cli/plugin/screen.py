@@ -21,7 +21,9 @@ Span = tuple[str, str]
 """A text and its style: the name of a `Level`, `dim`, `bold`, or empty."""
 Line = Sequence[Span]
 
-STYLES = {Level.ERROR: "red", Level.WARNING: "yellow", Level.OK: "cyan", Level.OFF: "", "dim": "dim"}
+STYLES = {Level.ERROR: "red", Level.OFF: "", "dim": "dim"}
+SIGN_STYLES = {Level.WARNING: "bold yellow", Level.OK: "cyan"}
+"""Only the sign at the begin of such a text is coloured: neither can be read well on a light background."""
 PIPE_WIDTH = 500
 """Nothing is cut to the width of a pipe but what is longer than this."""
 
@@ -139,7 +141,14 @@ def as_text(line: Line) -> Text:
     """For rich."""
     from rich.text import Text  # noqa: PLC0415 -- JSON needs no rich
 
-    return Text.assemble(*((text, STYLES.get(style, style)) for text, style in line), no_wrap=True, end="")
+    parts = (part for text, style in line for part in _styled(text, style))
+    return Text.assemble(*parts, no_wrap=True, end="")
+
+
+def _styled(text: str, style: str) -> list[Span]:
+    if style in SIGN_STYLES:
+        return [(text[:1], SIGN_STYLES[Level(style)]), (text[1:], "")]
+    return [(text, STYLES.get(style, style))]
 
 
 def console(stream: TextIO | None = None) -> Console:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from queueworker.cli.plugin.screen import Glyphs, Line, Size, Span, bar, columns, fit, number, sparkline
+from queueworker.cli.plugin.screen import Glyphs, Line, Size, Span, bar, columns, fit, length, number, sparkline
 from queueworker.cli.plugin.times import seconds
 from queueworker.cli.plugin.values import Level
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from queueworker.cli.plugin.values import ExecutorView, LinkView, Source, View
 
 LABEL_WIDTH = 11
-HISTORY_WIDTH = 24
+HISTORY_WIDTH, MIN_HISTORY_WIDTH = 24, 6
 MAX_MESSAGE_LINES = 6
 TITLE_WIDTH = 120
 """A title is not spread over more columns than these."""
@@ -29,18 +30,22 @@ def status_lines(view: View, size: Size, glyphs: Glyphs) -> list[Line]:
 def _head(view: View, size: Size, glyphs: Glyphs) -> list[Line]:
     lines = _title(view, size, glyphs)
     if not view.source.live:
-        lines += _message("Not live", view.source.note, Level.WARNING, size)
+        lines += _message("Not live", view.source.note, "", size)
     for note in view.notes:
-        lines += _message("Note", note, Level.WARNING, size)
-    lines.append(_labelled("Rate", _rate(view, glyphs)))
+        lines += _message("Note", note, "", size)
+    lines.append(_labelled("Rate", _rate(view, size, glyphs)))
     if view.completed is not None:
         text = f"{number(view.completed)} completed, {number(view.failed)} failed in all"
         lines.append(_labelled("Tasks", [(text, "")]))
-    lines += _peer("Queue", view.queue, _waiting(view), view.queue_url, size, glyphs)
-    lines += _peer("Events", view.events, _events(view), "", size, glyphs)
-    lines += _peer("Journal", view.journal, "", "", size, glyphs)
-    lines.append(_labelled("Pipeline", [(_pipeline(view, glyphs), "")]))
-    lines.append(_labelled("Executors", _pool(view)))
+    for label, link, numbers, url in (
+        ("Queue", view.queue, _waiting(view), view.queue_url),
+        ("Events", view.events, _events(view), ""),
+        ("Journal", view.journal, "", ""),
+    ):
+        shown = replace(link, message="") if link.message == view.state.message else link  # the title has it
+        lines += _peer(label, shown, numbers, url, size, glyphs)
+    lines += _message("Pipeline", _pipeline(view, glyphs), "", size)
+    lines += _message("Executors", _pool(view), "", size)
     return lines
 
 
@@ -55,13 +60,18 @@ def _title(view: View, size: Size, glyphs: Glyphs) -> list[Line]:
         text += f": {state.message}"
         left -= len(state.message) + 2
     title: Line = [(view.key, "bold"), ("  ", ""), (text, state.level), (" " * max(2, left + 2), ""), (age, "dim")]
-    return [title, *(_message("", state.message, state.level, size) if below else [])]
+    style = state.level if state.level is Level.ERROR else ""
+    return [title, *(_message("", state.message, style, size) if below else [])]
 
 
 def _message(label: str, text: str, style: str, size: Size) -> list[Line]:
-    """A sentence, wrapped to the width: it says what to do, so it is not cut to one line."""
-    lines = wrap(text, max(20, size.width - LABEL_WIDTH), max_lines=MAX_MESSAGE_LINES, placeholder=" ...")
-    return [_labelled("" if i else label, [(line, style)]) for i, line in enumerate(lines)]
+    """A sentence, wrapped to the width: it says what to do, so it is not cut to one line. An error is wholly coloured,
+    of others the first line has the style.
+    """
+    width = max(20, size.width - LABEL_WIDTH)
+    first, *rest = wrap(text, width, max_lines=MAX_MESSAGE_LINES, placeholder=" ...", break_on_hyphens=False) or [""]
+    later = style if style == Level.ERROR else ""
+    return [_labelled(label, [(first, style)]), *(_labelled("", [(line, later)]) for line in rest)]
 
 
 def _pipeline(view: View, glyphs: Glyphs) -> str:
@@ -80,15 +90,16 @@ def _labelled(label: str, spans: list[Span]) -> Line:
     return [(label.ljust(LABEL_WIDTH), "bold"), *spans]
 
 
-def _rate(view: View, glyphs: Glyphs) -> list[Span]:
-    parts = [f"{number(view.per_minute)}/min"]
-    if view.history:
-        parts.append(sparkline(view.history, glyphs, HISTORY_WIDTH))
+def _rate(view: View, size: Size, glyphs: Glyphs) -> list[Span]:
+    """The numbers; and in what room they leave, the history."""
+    spans: list[Span] = [(f"{number(view.per_minute)}/min", "")]
     if view.p50_seconds is not None:
-        parts.append(f"p50 {seconds(view.p50_seconds)}  p95 {seconds(view.p95_seconds)}")
-    spans: list[Span] = [("  ".join(parts), "")]
+        spans.append((f"  p50 {seconds(view.p50_seconds)}  p95 {seconds(view.p95_seconds)}", ""))
     if view.failed_per_minute is not None:
         spans.append((f"  failed {number(view.failed_per_minute)}/min", Level.ERROR if view.failed_per_minute else ""))
+    room = min(HISTORY_WIDTH, size.width - LABEL_WIDTH - length(spans) - 2)
+    if view.history and room >= MIN_HISTORY_WIDTH:
+        spans.insert(1, (f"  {sparkline(view.history, glyphs, room)}", ""))
     return spans
 
 
@@ -107,17 +118,18 @@ def _peer(label: str, link: LinkView, numbers: str, url: str, size: Size, glyphs
     sign = glyphs.levels[link.level]
     if link.level is not Level.OK and link.message:
         return _message(label, f"{sign} {f'{numbers}: ' if numbers else ''}{link.message}", link.level, size)
-    parts = [part for part in (numbers, link.message or link.reason.lower()) if part]
+    reason = link.reason.lower() if link.level is Level.OK else link.reason
+    parts = [part for part in (numbers, link.message or reason) if part]
     return [_labelled(label, [(f"{sign} {', '.join(parts)}", link.level), (f"  {url}" if url else "", "dim")])]
 
 
-def _pool(view: View) -> list[Span]:
+def _pool(view: View) -> str:
     parts = [f"{view.executors_healthy} of {view.executors_desired} healthy", f"{view.in_use}/{view.capacity} in use"]
     if view.executors_hidden:
         parts.append(f"{view.executors_hidden} not listed")
     if view.migration:
         parts.append(f"migration: {view.migration} ({view.celery_percent} % to Celery)")
-    return [(", ".join(parts), "")]
+    return ", ".join(parts)
 
 
 def executor_lines(view: View, glyphs: Glyphs) -> list[Line]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from queueworker.cli.plugin.screen import Glyphs, Line, Size, Span, columns, cut, number, sparkline
+from queueworker.cli.plugin.screen import Glyphs, Line, Size, Span, columns, cut, length, number, sparkline
 from queueworker.cli.plugin.status_screen import age_of, status_lines
 from queueworker.cli.plugin.times import seconds
 from queueworker.cli.plugin.values import Level
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
     from queueworker.cli.plugin.values import View
 
-SPARK_POINTS = 12
-"""A minute."""
-MAX_NAME = 32
+SPARK_POINTS = (12, 8, 5, 0)
+"""Of 5 s each: a minute, and what is tried where a minute does not fit."""
+MAX_NAME, MIN_NAME = 32, 16
 MAX_STATE = 24
 SORTS = ("state", "/min", "queued", "fail/min", "name")
-HELP = "up/down select  enter open  s sort  / filter  p pause  q quit"
+HELP = "q quit  enter open  s sort  / filter  p pause  up/down select"
 _ORDER = list(Level)
 
 
@@ -101,7 +101,7 @@ def top_lines(views: Sequence[View], state: TopState, size: Size, glyphs: Glyphs
             [("escape back  q quit", "dim")],
         ]
     rows = rows_of(views, state)
-    table = _table(rows, state, glyphs)
+    table = _table(rows, state, size, glyphs)
     head = [_summary(views, state, glyphs), *table[:1]]
     room = len(rows) if size.height is None else max(1, size.height - len(head) - 3)
     first = max(0, min(state.selected, len(rows) - 1) - room + 1)
@@ -124,7 +124,7 @@ def _empty(views: Sequence[View]) -> str:
 
 def _note(views: Sequence[View]) -> list[Line]:
     note = next((view.source.note for view in views if view.source.note), "")
-    return [[(f"not live: {note}", Level.WARNING)]] if note else []
+    return [[(f"not live: {note}", "bold")]] if note else []
 
 
 def _summary(views: Sequence[View], state: TopState, glyphs: Glyphs) -> Line:
@@ -133,30 +133,47 @@ def _summary(views: Sequence[View], state: TopState, glyphs: Glyphs) -> Line:
     spans += [(f" {glyphs.levels[level]}{count}", level) for level, count in counts.items() if count]
     spans.append((f"   in use {sum(v.in_use for v in views)}/{sum(v.capacity for v in views)}   ", ""))
     age = age_of(views[0].source) if views else ""
-    spans.append(("paused" if state.paused else age, Level.WARNING if state.paused else "dim"))
+    spans.append(("paused" if state.paused else age, "bold" if state.paused else "dim"))
     return spans
 
 
-def _table(rows: Sequence[View], state: TopState, glyphs: Glyphs) -> list[Line]:
-    titles = ["NAME", "STATE", "/MIN", "60 s", "QUEUED", "IN USE", "FAIL/MIN", "P95"]
-    sorted_by = state.sort_name.upper()
-    head: list[Span] = [(f"{title}*" if title == sorted_by else title, "bold") for title in titles]
-    lines = columns([head, *(_row(view, glyphs) for view in rows)], right=frozenset({2, 4, 5, 6, 7}))
+def _table(rows: Sequence[View], state: TopState, size: Size, glyphs: Glyphs) -> list[Line]:
+    """Where it is narrow, the line of the last minute becomes shorter or goes, then names are cut."""
+    for points in SPARK_POINTS:
+        lines = _lines(rows, state, points, MAX_NAME, glyphs)
+        excess = length(lines[0]) - size.width
+        name = max(MIN_NAME, min(MAX_NAME, max((len(view.key) for view in rows), default=0)) - excess)
+        if excess <= 0:
+            break
+        lines = _lines(rows, state, points, name, glyphs)
+        if length(lines[0]) <= size.width:
+            break
     return [
         [(text, "reverse") for text, _ in line] if i - 1 == min(state.selected, len(rows) - 1) else line
         for i, line in enumerate(lines)
     ]
 
 
-def _row(view: View, glyphs: Glyphs) -> list[Span]:
+def _lines(rows: Sequence[View], state: TopState, points: int, name: int, glyphs: Glyphs) -> list[Line]:
+    titles = ["NAME", "STATE", "/MIN", f"{5 * points} s", "QUEUED", "IN USE", "FAIL/MIN", "P95"]
+    sorted_by = state.sort_name.upper()
+    head: list[Span] = [(f"{title}*" if title == sorted_by else title, "bold") for title in titles]
+    cells = [head, *(_row(view, points, name, glyphs) for view in rows)]
+    if not points:
+        cells = [[*row[:3], *row[4:]] for row in cells]
+    first = 4 if points else 3
+    return columns(cells, right=frozenset({2, *range(first, first + 4)}))
+
+
+def _row(view: View, points: int, name: int, glyphs: Glyphs) -> list[Span]:
     state = view.state
     text = f"{glyphs.levels[state.level]} {state.word}"[:MAX_STATE]
     failing = Level.ERROR if view.failed_per_minute else ""
     return [
-        (_short(view.key, glyphs), ""),
+        (_short(view.key, name, glyphs), ""),
         (text, state.level),
         (number(view.per_minute), ""),
-        (sparkline(view.history, glyphs, SPARK_POINTS) or "-", ""),
+        (sparkline(view.history, glyphs, points or 1) or "-", ""),
         (number(view.queue_depth), ""),
         (f"{view.in_use}/{view.capacity}", ""),
         (number(view.failed_per_minute), failing),
@@ -164,8 +181,12 @@ def _row(view: View, glyphs: Glyphs) -> list[Span]:
     ]
 
 
-def _short(key: str, glyphs: Glyphs) -> str:
-    return key if len(key) <= MAX_NAME else key[: MAX_NAME - len(glyphs.more)] + glyphs.more
+def _short(key: str, width: int, glyphs: Glyphs) -> str:
+    """Cut in the middle: both the namespace and the name can be told."""
+    if len(key) <= width:
+        return key
+    kept = width - len(glyphs.more)
+    return key[: kept // 2] + glyphs.more + key[len(key) - (kept - kept // 2) :]
 
 
 def farewell(views: Sequence[View], first: Sequence[View], lasted: float, glyphs: Glyphs) -> str:

@@ -91,6 +91,8 @@ class WriteBuffer:
         """Ids that leave Redis with the next batch. None of them is in `entries`."""
         self._stored: set[str] = set()
         """Ids of which Redis holds an entry, or may hold one because an answer was lost."""
+        self._handed_out_again: set[str] = set()
+        """Ids in `entries` of which Redis may still hold the entry of an earlier copy, which has ended."""
         self._under_way: Batch | None = None
         """The batch that was taken last, while its answer is missing; None if the instance was renewed since."""
 
@@ -118,6 +120,8 @@ class WriteBuffer:
 
     def put(self, eval_id: str, entry: bytes) -> None:
         """A later entry takes the place of an earlier one, also of one that is on its way out."""
+        if eval_id not in self.entries and self.may_be_stored(eval_id):
+            self._handed_out_again.add(eval_id)
         self.entries[eval_id] = self.unwritten[eval_id] = entry
         if self._removals:
             self._removals.pop(eval_id, None)
@@ -131,6 +135,7 @@ class WriteBuffer:
         """The entry goes with the event, or with the next batch if there is none."""
         known = self.entries.pop(eval_id, None) is not None
         self.unwritten.pop(eval_id, None)
+        self._handed_out_again.discard(eval_id)
         removes = eval_id if known and self.may_be_stored(eval_id) else None
         if event is not None:
             self.events.add(event, removes)
@@ -200,6 +205,7 @@ class WriteBuffer:
             self._under_way = None
             self._removed(batch)
             self._stored.update(batch.entries)
+            self._handed_out_again.difference_update(batch.entries)
 
     def written_but_entries(self, batch: Batch) -> None:
         """Redis has published the events and done the removals, but may have refused entries and records."""
@@ -259,12 +265,14 @@ class WriteBuffer:
         """Our entries go to a new, empty journal, without those that are taken. Returns which of ours those were.
 
         A batch that is under way was for the journal that we had: whatever comes of it, it changes nothing in the new
-        one. All entries that are left are unwritten by now, and there is nothing to remove.
+        one. All entries that are left are unwritten by now, and there is nothing to remove. A task that the queue has
+        handed out again is ours: what was taken is its earlier copy.
         """
-        lost = self.entries.keys() & taken
+        lost = (self.entries.keys() & taken) - self._handed_out_again
         for eval_id in lost:
             del self.entries[eval_id]
         self._stored.clear()
+        self._handed_out_again.clear()
         self._removals.clear()
         self.events.keep_entries()
         self._under_way = None

@@ -1,11 +1,12 @@
 // One QueueWorker in depth.
 import { attr, el, keyed, text } from "./dom.js";
 import { Failures } from "./failures.js";
-import { ago, byState, count, duration, LEVELS, NONE } from "./format.js";
+import { ago, byState, count, duration, LEVELS, NONE, worstFirst } from "./format.js";
 import { badge, setBadge } from "./list.js";
 import { Plot } from "./plots.js";
 
 const MAX_LOG = 40;
+const MAX_EXECUTORS = 20; // until a button shows all
 const STAGES = [
   ["queued", "Queued", "wait in the queue; asked every 15 s"],
   ["pulled", "Pulled", "wait for a slot or a health check"],
@@ -30,7 +31,7 @@ function section(title, ...children) {
 function table(label, columns) {
   const body = el("tbody", { role: "rowgroup" });
   const head = el("tr", { role: "row" }, ...columns.map((name) => el("th", { role: "columnheader", scope: "col" }, name)));
-  const node = el("table", { role: "table", "aria-label": label, class: "stacked" }, el("thead", { role: "rowgroup" }, head), body);
+  const node = el("table", { role: "table", "aria-label": label, class: `stacked ${label.toLowerCase()}` }, el("thead", { role: "rowgroup" }, head), body);
   const row = () => el("tr", { role: "row" }, ...columns.map((name) => el("td", { role: "cell", "data-label": name }, el("span"))));
   const set = (tr, values) => values.forEach((value, n) => text(tr.children[n].firstChild, value));
   return { node, body, row, set };
@@ -40,7 +41,7 @@ export class Detail {
   constructor(name, path) {
     this.name = name;
     this.badge = badge("off", "…");
-    this.why = el("p", { class: "why" }, "Asking…");
+    this.why = el("p", { class: "why" }, "No data yet.");
     this.problems = el("ul", { class: "problems" });
     this.advice = section("What is wrong, and what to do", this.problems);
     this.advice.hidden = true;
@@ -53,6 +54,11 @@ export class Detail {
     ];
     this.links = table("Connections", ["Connection", "State", "About"]);
     this.executors = table("Executors", ["Executor", "State", "In use", "Checked", "Last failure"]);
+    this.all = el("button", { type: "button", hidden: "" });
+    this.all.addEventListener("click", () => {
+      this.wantsAll = true;
+      this.showExecutors();
+    });
     this.failures = new Failures(path);
     this.log = el("ol", { class: "log" });
     this.noLog = el("p", { class: "quiet" }, "Nothing has changed since the router started.");
@@ -62,18 +68,22 @@ export class Detail {
       section("Pipeline", el("ol", { class: "pipeline" }, ...this.stages)),
       el("dl", { class: "facts" }, ...FACTS.map((label, n) => el("div", {}, el("dt", {}, label), this.facts[n]))),
       section("The last ten minutes", el("div", { class: "plots" }, ...this.plots.map((plot) => plot.node))),
-      section("Executors", this.executors.node), section("Connections", this.links.node), this.failures.node,
+      section("Executors", this.executors.node, this.all), section("Connections", this.links.node), this.failures.node,
       section("What has changed", this.noLog, this.log), section("Conditions", this.conditions.node),
       section("Migration", this.moved));
+    this.rest.hidden = true;
     this.node = el("div", {},
       el("p", { class: "back" }, el("a", { href: "#/" }, "← All QueueWorkers")),
       el("h1", {}, this.badge, " ", name), this.why, this.advice, this.rest);
   }
 
-  missing(message) {
+  /** There is no such object, as far as the operator knows. */
+  missing({ ready }) {
     setBadge(this.badge, "off", "unknown");
-    text(this.why, message);
-    this.rest.hidden = true;
+    text(this.why, ready
+      ? `There is no QueueWorker ${this.name}: it was deleted, its name is another one, or its namespace is not watched.`
+      : "It is not known yet whether there is such a QueueWorker.");
+    this.advice.hidden = this.rest.hidden = true;
   }
 
   update(detail, now) {
@@ -110,7 +120,16 @@ export class Detail {
     ];
     keyed(this.links.body, rows, ([name]) => name, this.links.row, (tr, [name, link, about]) =>
       this.links.set(tr, [name, `${link.connected ? "●" : link.reason === "Unknown" ? "○" : "✕"} ${link.reason}`, link.message || about]));
-    keyed(this.executors.body, executors, (e) => `${e.name} ${e.url}`, this.executors.row, (tr, e) => this.showExecutor(tr, e, now));
+    this.pool = { executors: worstFirst(executors, (e) => byState[e.state]), now };
+    this.showExecutors();
+  }
+
+  showExecutors() {
+    const { executors, now } = this.pool;
+    const some = this.wantsAll ? executors : executors.slice(0, MAX_EXECUTORS);
+    keyed(this.executors.body, some, (e) => `${e.name} ${e.url}`, this.executors.row, (tr, e) => this.showExecutor(tr, e, now));
+    this.all.hidden = some.length === executors.length;
+    text(this.all, `Show all ${count(executors.length)} executors`);
   }
 
   showExecutor(tr, executor, now) {

@@ -21,6 +21,11 @@ export const EXECUTORS = {
 
 export const byState = Object.fromEntries(Object.values(EXECUTORS).map((found) => [found.state, found]));
 
+/** The same items, those of the worst level first, otherwise in their order. `found` gives what has the level. */
+export function worstFirst(items, found) {
+  return [...items].sort((a, b) => LEVELS[found(a).level].rank - LEVELS[found(b).level].rank);
+}
+
 const whole = new Intl.NumberFormat("en");
 
 export function count(value) {

@@ -1,6 +1,6 @@
 // All QueueWorkers, the worst first. Only lines that are on the screen are kept up to date.
 import { attr, el, keyed, text } from "./dom.js";
-import { count, duration, EXECUTORS, LEVELS } from "./format.js";
+import { count, duration, EXECUTORS, LEVELS, worstFirst } from "./format.js";
 import { Sparkline } from "./plots.js";
 
 const MAX_TILES = 24;
@@ -32,7 +32,7 @@ function cell(kind, label, ...children) {
 class Line {
   constructor(name) {
     this.name = name;
-    this.link = el("a", { href: href(name), class: "name" }, name);
+    this.link = el("a", { href: href(name), class: "name", title: name }, name);
     this.badge = badge("off", "");
     this.why = el("span", { class: "why" });
     this.numbers = Object.fromEntries(["rate", "p95", "queued", "used", "failed", "moved"].map((n) => [n, el("b")]));
@@ -84,7 +84,8 @@ class Line {
   drawTiles(executors) {
     this.drawn.executors = executors;
     const all = executors ? executors.split(" ") : [];
-    keyed(this.tiles, all.slice(0, MAX_TILES).map((tile, index) => [index, tile]), ([index]) => index,
+    const some = all.length > MAX_TILES ? worstFirst(all, stateOf).slice(0, MAX_TILES) : all;
+    keyed(this.tiles, some.map((tile, index) => [index, tile]), ([index]) => index,
       () => el("span", {}, ""), (node, [, tile]) => drawTile(node, tile));
     attr(this.tiles, "data-more", all.length > MAX_TILES ? `and ${all.length - MAX_TILES} more` : null);
     text(this.pool, poolInWords(all));
@@ -102,8 +103,12 @@ class Line {
   }
 }
 
+function stateOf(tile) {
+  return EXECUTORS[tile[0]] ?? EXECUTORS.c;
+}
+
 function drawTile(node, tile) {
-  const found = EXECUTORS[tile[0]] ?? EXECUTORS.c;
+  const found = stateOf(tile);
   const slots = tile.slice(1);
   const [used, capacity] = slots.split("/").map(Number);
   const filled = capacity ? Math.min(4, Math.ceil((4 * used) / capacity)) : 0;
@@ -115,7 +120,7 @@ function drawTile(node, tile) {
 function poolInWords(tiles) {
   const counts = new Map();
   for (const tile of tiles) counts.set(tile[0], (counts.get(tile[0]) ?? 0) + 1);
-  return [...counts].map(([letter, number]) => `${number} ${(EXECUTORS[letter] ?? EXECUTORS.c).word}`).join(", ") || "none";
+  return [...counts].map(([letter, number]) => `${number} ${stateOf(letter).word}`).join(", ") || "none";
 }
 
 export class List {
@@ -239,6 +244,7 @@ export class List {
 /** What stands in place of an empty list. */
 export function emptiness(overview, wanted) {
   if (overview.objects.length) return wanted ? [] : [el("p", {}, "No QueueWorker matches the filter.")];
+  if (!overview.ready) return [el("p", {}, "No QueueWorkers can be shown yet.")];
   const where = overview.namespaces.length ? `the namespaces ${overview.namespaces.join(", ")}` : "all namespaces";
   const yaml = "apiVersion: crucible.dev/v1alpha1\nkind: QueueWorker\nmetadata: {name: legacy}\nspec:\n  queue: {url: http://queue:8081}\n  executors: {count: 3}\n";
   return [

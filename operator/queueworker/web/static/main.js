@@ -38,10 +38,9 @@ function take(answer) {
   answered = answer;
   const rows = overview.objects.map((values) => Object.fromEntries(overview.fields.map((field, n) => [field, values[n]])));
   list.gap = list.take(rows);
-  const key = `${overview.objects.length} ${list.rows.childElementCount} ${overview.namespaces}`;
+  const key = `${overview.objects.length} ${list.rows.childElementCount} ${overview.namespaces} ${overview.ready}`;
   if (key !== emptyFor) $("empty").replaceChildren(...emptiness(overview, list.rows.childElementCount));
   emptyFor = key;
-  $("list").classList.toggle("none", overview.objects.length === 0);
   if (answer.version && answer.version !== root.dataset.version) $("reload").hidden = false;
 }
 
@@ -56,7 +55,7 @@ async function takeHistory() {
 
 function showDetail(open, answer) {
   if (!answer.error) open.update(answer.body, answer.now);
-  else if (answer.error.status === 404) open.missing(answer.error.message);
+  else if (answer.error.status === 404) open.missing(overview);
   else throw answer.error;
 }
 
@@ -79,26 +78,40 @@ function route() {
 // --- the bar
 
 function tell() {
-  const { answeredAt, answeredDate, failures, nextAt, paused, problem } = poller;
+  const { answeredAt, paused } = poller;
   const age = answeredAt === null ? null : (performance.now() - answeredAt) / 1000;
-  text($("age"), paused ? `Paused, ${age === null ? "nothing yet" : `${duration(Math.floor(age))} old`}` : ageInWords(age));
-  const stale = !paused && !document.hidden && poller.stale && failures > 0;
-  $("stale").hidden = !stale;
+  const stale = !paused && !document.hidden && poller.stale && poller.failures > 0;
+  text($("age"), paused ? `Paused, ${age === null ? "nothing yet" : `${duration(Math.floor(age))} old`}` : ageInWords(age, stale));
   root.classList.toggle("stale", stale);
-  if (stale) {
-    const next = nextAt === null ? "" : ` Next try in ${Math.max(1, Math.ceil((nextAt - performance.now()) / 1000))} s.`;
-    const since = answeredDate ? `No answer since ${clock(answeredDate)}. What you see is from then.` : "No answer yet.";
-    text($("stale"), `${problem ? `${problem}. ` : ""}${since}${next}`);
-  }
-  if (overview) text($("about"), `${overview.kind === "worker" ? "Worker" : "Operator"} ${overview.version}: ${overview.reason}.`);
+  $("list").classList.toggle("none", !overview?.objects.length);
+  notice(stale);
+  if (!overview) text($("empty"), stale ? "No QueueWorkers can be shown yet." : "Asking for the QueueWorkers…");
+  else text($("about"), `${overview.kind === "worker" ? "Worker" : "Operator"} ${overview.version}${stale ? "" : `: ${overview.reason}`}.`);
 }
 
-function ageInWords(age) {
-  if (age === null || !overview) return "Asking…";
-  const standby = answered.by && answered.by !== overview.identity;
-  const role = overview.kind === "worker" ? "" : " (leader)";
-  const from = standby ? `${answered.by} stands by; this is from the leader, ${overview.identity}` : `from ${overview.identity}${role}`;
-  return `${age < 1.5 ? "1 s" : duration(Math.round(age))} ago ${from}`;
+/** What is wrong with the answers. The countdown is outside of what is read aloud. */
+function notice(stale) {
+  const unready = overview && !overview.ready;
+  $("notice").hidden = !stale && !unready;
+  const [said, next] = $("notice").children;
+  text(said, stale ? staleInWords(poller) : unready ? `Not ready: ${overview.reason}.` : "");
+  const seconds = Math.max(1, Math.ceil((poller.nextAt - performance.now()) / 1000));
+  text(next, stale && poller.nextAt !== null ? `Next try in ${seconds} s.` : "");
+}
+
+function staleInWords({ answeredDate, problem }) {
+  const since = answeredDate && clock(answeredDate);
+  if (problem) return `${problem}. ${since ? `What you see is from ${since}.` : ""}`;
+  return since ? `No answer since ${since}. What you see is from then.` : "No answer yet.";
+}
+
+function ageInWords(age, stale) {
+  const standby = poller.problemBy;
+  if (age === null || !overview) return stale && standby ? `No data yet; ${standby} answers` : "Asking…";
+  const how = `${age < 1.5 ? "1 s" : duration(Math.round(age))} ago from ${overview.identity}`;
+  if (stale) return standby ? `${how}; ${standby} answers` : how;
+  if (overview.kind === "worker") return how;
+  return `${how} (leader)${answered.by && answered.by !== overview.identity ? `, through ${answered.by} (standby)` : ""}`;
 }
 
 function announce() {

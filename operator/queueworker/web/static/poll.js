@@ -9,11 +9,12 @@ const BACKOFF_MS = [1000, 2000, 4000, 8000];
 export async function ask(path, options = {}) {
   const answer = await fetch(path, { signal: AbortSignal.timeout(TIMEOUT_MS), ...options });
   const body = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw Object.assign(new Error(body.detail ?? `HTTP ${answer.status}`), { status: answer.status });
+  const by = answer.headers.get("x-answered-by");
+  if (!answer.ok) throw Object.assign(new Error(body.detail ?? `HTTP ${answer.status}`), { status: answer.status, by });
   // After a 304 the browser gives us the body that it has, with the new Date.
   const date = Date.parse(answer.headers.get("date") ?? "") / 1000;
   const now = Math.max(body.time ?? 0, date || 0);
-  return { body, now, by: answer.headers.get("x-answered-by"), version: answer.headers.get("x-page-version") };
+  return { body, now, by, version: answer.headers.get("x-page-version") };
 }
 
 export class Poller {
@@ -22,8 +23,9 @@ export class Poller {
     this.onChange = onChange;
     this.paused = false;
     this.failures = 0;
-    this.problem = "";
-    this.answeredAt = null; // performance.now() of the last answer
+    this.problem = ""; // what an answer without data said
+    this.problemBy = null; // and who said it
+    this.answeredAt = null; // performance.now() of the last answer with data
     this.answeredDate = null;
     this.nextAt = null;
     this.running = false;
@@ -60,6 +62,7 @@ export class Poller {
     } catch (error) {
       this.failures += 1;
       this.problem = error.status ? error.message : "";
+      this.problemBy = error.by ?? null;
     }
     this.running = false;
     const wait = this.failures
