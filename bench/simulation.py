@@ -19,7 +19,7 @@ from bench import virtual_time
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.routing.config import Endpoint
 from queueworker.routing.counters import Counters
-from queueworker.routing.executors.pool import ExecutorPool
+from queueworker.routing.executors.executor_pool import ExecutorPool
 from queueworker.routing.http.transport import Answer
 from queueworker.routing.in_flight import InFlightTask
 from queueworker.routing.limits import Limits
@@ -198,8 +198,8 @@ class Simulation:
             if kind.breaks is not None:
                 await asyncio.sleep(kind.breaks)
                 self._broken += 1
-                self._pool.failed(executor, "answered 500: oops")
+                self._pool.ejections.failed(executor, "answered 500: oops")
             else:
                 await asyncio.sleep(work / kind.speed if kind.fails is None else kind.fails)
-                self._pool.answered(executor, kind.fails is None, self._now() - given)
+                self._pool.ejections.answered(executor, kind.fails is None, self._now() - given)
         return started

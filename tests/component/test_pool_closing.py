@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.routing.counters import Counters
-from queueworker.routing.executors.pool import ExecutorPool
+from queueworker.routing.executors.executor_pool import ExecutorPool
 from queueworker.routing.http.transport import HttpTransport
 from queueworker.routing.limits import Limits
 from tests.support.running import endpoints

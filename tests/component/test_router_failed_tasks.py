@@ -10,10 +10,10 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from devcluster.redis_server import RedisServer
+from queueworker.resend import FailedTasks
 from queueworker.routing.journal import entries
 from queueworker.routing.journal.entries import State
 from queueworker.routing.journal.failed_tasks import FailedTask
-from queueworker.routing.resend import FailedTasks
 from queueworker.routing.wire.outcome import Outcome
 from tests.support.redis_state import leave
 from tests.support.running import BASE, GROUP, running

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from queueworker.routing.limits import Limits
-from queueworker.routing.memory import RESULT_COPIES, MemoryBudget
+from queueworker.routing.memory_budget import RESULT_COPIES, MemoryBudget
 from queueworker.routing.snapshot import LinkReason
 from tests.support.redis_state import journalled, journals
 from tests.support.running import running

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from queueworker.routing.memory import MemoryBudget
+from queueworker.routing.memory_budget import MemoryBudget
 from tests.support.redis_state import journals
 from tests.support.running import running
 from tests.support.stubs import StubExecutor, StubQueue, until

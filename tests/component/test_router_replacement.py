@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from redis.asyncio import Redis
 
-from queueworker.routing.resend import FailedTasks
+from queueworker.resend import FailedTasks
 from queueworker.routing.snapshot import Phase
 from tests.support.redis_state import journals, published, set_user
 from tests.support.running import GROUP, config, endpoints, supervised

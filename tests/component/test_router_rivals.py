@@ -42,7 +42,7 @@ async def test_a_successor_pulls_at_once_with_the_slots_that_the_draining_router
         await old_run
         await queue.reported(12)
         await until(lambda: all(e.capacity == 3 for e in new.snapshot().executors))
-        assert new.snapshot().rivals == 0
+        await until(lambda: new.snapshot().rivals == 0)
         await new.stop()
         await new_run
     assert set(queue.reports.values()) == {1}

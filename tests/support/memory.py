@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from queueworker.routing.memory import DEFAULT_BUDGET_BYTES, MemoryAccount, MemoryBudget
+from queueworker.routing.memory_budget import DEFAULT_BUDGET_BYTES, MemoryAccount, MemoryBudget
 
 
 def account(max_bytes: int = DEFAULT_BUDGET_BYTES) -> MemoryAccount:

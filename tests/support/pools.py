@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.routing.config import Endpoint
 from queueworker.routing.counters import Counters
-from queueworker.routing.executors.pool import ExecutorPool
+from queueworker.routing.executors.executor_pool import ExecutorPool
 from queueworker.routing.in_flight import InFlightTask
 from queueworker.routing.limits import Limits
 from queueworker.routing.wire.task import Task
@@ -158,9 +158,9 @@ def check_books(pool: ExecutorPool, *, reserved: int | None = None) -> None:
     assert all(slots.available[e.available_index] is e for e in slots.available)
     assert slots.free == sum(e.free for e in everyone) == sum(e.capacity - e.in_flight for e in slots.available)
     assert all(e.free > 0 for e in slots.available)
-    assert pool.healthy == sum(e.healthy for e in pool.members.present.values())
+    assert pool.members.healthy_count == sum(e.healthy for e in pool.members.present.values())
     assert slots.reserved >= 0
     assert reserved is None or slots.reserved == reserved
     assert not any(future.done() for future in (*slots.waiting, *slots.avoiding))
     claimed = slots.reserved + len(slots.waiting)
-    assert pool.can_reserve is (slots.free > claimed and len(slots.avoiding) < max(pool.healthy, 1))
+    assert pool.can_reserve is (slots.free > claimed and len(slots.avoiding) < max(pool.members.healthy_count, 1))

@@ -16,8 +16,8 @@ from queueworker.routing.router import Router
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from queueworker.routing.memory import MemoryBudget
-    from queueworker.routing.tracing import Tracer
+    from queueworker.routing.memory_budget import MemoryBudget
+    from queueworker.routing.tracer import Tracer
     from tests.support.stubs import StubExecutor, StubQueue
 
 GROUP = "default/legacy"

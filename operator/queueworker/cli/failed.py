@@ -21,8 +21,8 @@ from queueworker.resource.redis_url import shown
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from queueworker.resend import FailedTasks, Sent
     from queueworker.routing.journal.failed_tasks import FailedTask
-    from queueworker.routing.resend import FailedTasks, Sent
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -206,7 +206,7 @@ def _tell(sent: list[Sent]) -> Callable[[Sent], None]:
 
 @asynccontextmanager
 async def _failed_tasks(place: Place) -> AsyncIterator[FailedTasks]:
-    from queueworker.routing.resend import FailedTasks
+    from queueworker.resend import FailedTasks
 
     tasks = FailedTasks(place.redis_url, place.group)
     try:
@@ -247,7 +247,7 @@ async def _retry(
     ambiguous: bool,
 ) -> None:
     """Sends each task, and tells what became of it as soon as it is known."""
-    from queueworker.routing.resend import Resender, Sent, refusal
+    from queueworker.resend import Resender, Sent, refusal
 
     group = place.group
     async with _failed_tasks(place) as stored:

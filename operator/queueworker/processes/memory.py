@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from queueworker.routing.limits import MIB
-from queueworker.routing.memory import DEFAULT_BUDGET_BYTES, MemoryBudget
+from queueworker.routing.memory_budget import DEFAULT_BUDGET_BYTES, MemoryBudget
 
 CGROUPS = Path("/sys/fs/cgroup")
 # Version 2 and version 1; each holds bytes, or `max`.

@@ -10,7 +10,7 @@ from queueworker.resource.generate import renew
 from queueworker.routing.config import Intent
 from queueworker.routing.counters import BUCKETS_SECONDS, Counters
 from queueworker.routing.snapshot import ExecutorSnapshot, Link, Phase, Snapshot
-from queueworker.routing.tracing import SpanCounts
+from queueworker.routing.tracer import SpanCounts
 from queueworker.web.loop_lag import LoopLag
 from queueworker.web.metrics import registry
 from queueworker.web.source import OperatorView, WatchView

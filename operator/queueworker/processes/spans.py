@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
     from opentelemetry.util.types import AttributeValue
 
-    from queueworker.routing.tracing import SpanCounts
+    from queueworker.routing.tracer import SpanCounts
     from queueworker.routing.wire.task import Task
 
 SYSTEM = "queueworker"

@@ -36,7 +36,7 @@ from queueworker.processes.spans import OtelTracer
 from queueworker.processes.tracing_settings import Sampler
 from queueworker.redaction import without_credentials
 from queueworker.routing.http.errors import cause
-from queueworker.routing.tracing import SpanCounts
+from queueworker.routing.tracer import SpanCounts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pydantic.config import JsonDict
 
-    from queueworker.routing.tracing import Tracer
+    from queueworker.routing.tracer import Tracer
 
 log = logging.getLogger(__name__)
 

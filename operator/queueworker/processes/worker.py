@@ -19,7 +19,7 @@ from queueworker.web.server import serve
 
 if TYPE_CHECKING:
     from queueworker.processes.environment import WorkerSettings
-    from queueworker.routing.tracing import Tracer
+    from queueworker.routing.tracer import Tracer
 
 log = logging.getLogger(__name__)
 

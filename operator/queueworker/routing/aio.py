@@ -1,12 +1,9 @@
-"""Background tasks, and ending tasks that may miss their cancellation."""
+"""Ending tasks that may miss their cancellation."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
+from typing import Any
 
 AGAIN_SECONDS = 0.1
 
@@ -23,18 +20,3 @@ async def cancelled(*tasks: asyncio.Task[Any]) -> None:
             task.cancel()
         _, running = await asyncio.wait(running, timeout=AGAIN_SECONDS)
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-class BackgroundTasks:
-    """Work that nobody waits for, until the end."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def close(self) -> None:
-        await cancelled(*self._tasks)

@@ -66,7 +66,9 @@ class Metric(NamedTuple):
 
 
 class LossCause(StrEnum):
-    """Why a poll may have cost a task: the queue pops before it answers. The values are a metric's label."""
+    """Why a poll may have cost a task: the queue pops before it answers. The values are a metric's label, and the ends
+    of the names of its counters.
+    """
 
     NO_ANSWER = "no_answer"
     NOT_THE_QUEUES = "not_the_queues"
@@ -162,21 +164,12 @@ class Counters:
     )
 
     def count_lost_pull(self, cause: LossCause) -> None:
-        match cause:
-            case LossCause.NO_ANSWER:
-                self.pulls_lost_no_answer += 1
-            case LossCause.NOT_THE_QUEUES:
-                self.pulls_lost_not_the_queues += 1
-            case LossCause.UNREADABLE:
-                self.pulls_lost_unreadable += 1
+        name = f"pulls_lost_{cause}"
+        setattr(self, name, getattr(self, name) + 1)
 
     @property
     def pulls_lost(self) -> dict[LossCause, int]:
-        return {
-            LossCause.NO_ANSWER: self.pulls_lost_no_answer,
-            LossCause.NOT_THE_QUEUES: self.pulls_lost_not_the_queues,
-            LossCause.UNREADABLE: self.pulls_lost_unreadable,
-        }
+        return {cause: getattr(self, f"pulls_lost_{cause}") for cause in LossCause}
 
     @property
     def routed(self) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from queueworker.resource.executors_spec import WhenUnavailable
-from queueworker.routing.aio import BackgroundTasks
+from queueworker.routing.aio import cancelled
 from queueworker.routing.history import History
 from queueworker.routing.router_log import RouterLog
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from queueworker.routing.counters import Counters
     from queueworker.routing.executors.async_outcomes import AsyncOutcomes
-    from queueworker.routing.executors.pool import ExecutorPool
+    from queueworker.routing.executors.executor_pool import ExecutorPool
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.lifecycle import Lifecycle
     from queueworker.routing.polling import Hold, Poller
@@ -83,7 +84,7 @@ class Housekeeper:
         self._clock = clock
         self._on_transition = on_transition
         self._watchdog = Watchdog()
-        self._background = BackgroundTasks()
+        self._asking: asyncio.Task[None] | None = None
         self._depth_at = float("-inf")
         self._unserved = False
         self._served_at = clock()
@@ -104,14 +105,15 @@ class Housekeeper:
             await self._life.drained_within(PERIOD_SECONDS)
 
     async def close(self) -> None:
-        await self._background.close()
+        if self._asking is not None:
+            await cancelled(self._asking)
 
     def _measure_depth(self, now: float) -> None:
         if not self._life.routing or not self._queues.own.backoff.healthy:
             self.depth = None
         elif now - self._depth_at >= DEPTH_PERIOD_SECONDS:
             self._depth_at = now
-            self._background.start(self._ask_depth())
+            self._asking = asyncio.create_task(self._ask_depth())
 
     async def _ask_depth(self) -> None:
         self.depth = await self._queues.own.depth()
@@ -129,7 +131,7 @@ class Housekeeper:
 
     def _watch_executors(self, now: float) -> None:
         """Tell the log once that tasks wait although nobody could run them, and once that it is over."""
-        waiting = self.depth if self.depth and self._life.routing and not self._pool.healthy else 0
+        waiting = self.depth if self.depth and self._life.routing and not self._pool.members.healthy_count else 0
         if not waiting:
             self._served_at = now
         if bool(waiting) is not self._unserved and (not waiting or now - self._served_at >= UNSERVED_SECONDS):

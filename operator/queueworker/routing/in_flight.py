@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.limits import Limits
     from queueworker.routing.queue.client import QueueClient
-    from queueworker.routing.tracing import TaskSpan
+    from queueworker.routing.tracer import TaskSpan
     from queueworker.routing.wire.task import Task
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.limits import Limits
-    from queueworker.routing.memory import MemoryAccount
+    from queueworker.routing.memory_budget import MemoryAccount
     from queueworker.routing.queue.client import QueueClient
 
 

@@ -15,14 +15,14 @@ from queueworker.resource.redis_url import same_server
 from queueworker.routing.counters import Counters
 from queueworker.routing.executors.async_outcomes import AsyncOutcomes
 from queueworker.routing.executors.attempt import EXECUTE_MARGIN_SECONDS, Attempts
-from queueworker.routing.executors.pool import ExecutorPool
+from queueworker.routing.executors.executor_pool import ExecutorPool
 from queueworker.routing.housekeeping import Housekeeper
 from queueworker.routing.http.transport import HttpTransport, Transport
 from queueworker.routing.journal.journal import Journal
 from queueworker.routing.journal.redis_client import Client, connect
 from queueworker.routing.lifecycle import Lifecycle
 from queueworker.routing.limits import Limits
-from queueworker.routing.memory import MemoryAccount, MemoryBudget
+from queueworker.routing.memory_budget import MemoryAccount, MemoryBudget
 from queueworker.routing.polling import Poller
 from queueworker.routing.queue.client import QueueClient, QueueClients
 from queueworker.routing.recovery import Unfinished
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from queueworker.routing.config import Endpoint, RouterConfig
     from queueworker.routing.in_flight import InFlightTask
-    from queueworker.routing.tracing import Tracer
+    from queueworker.routing.tracer import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +70,7 @@ class Router:
         self._clock, self._limits = clock, limits
         self._memory = MemoryAccount(budget or MemoryBudget(), self._fill_slots)
         self._transport = transport or HttpTransport(memory=self._memory)
-        self._counters = Counters()
-        self._life = Lifecycle()
+        self._counters, self._life = Counters(), Lifecycle()
         self._drain_deadline = float("inf")
         """On the monotonic clock, once the router is told to end."""
         self._moving = False
@@ -134,7 +133,8 @@ class Router:
             await self._housekeeper.run()
             while not self._life.drained.is_set() and (left := self._drain_deadline - self._clock()) > 0:
                 await self._life.drained_within(min(left, 1.0))
-                if self._runner.final and not self._pool.healthy and await self._queues.own.depth() is None:
+                unserved = self._runner.final and not self._pool.members.healthy_count
+                if unserved and await self._queues.own.depth() is None:
                     break  # nobody is left who could run a task or take its report: waiting changes nothing
         finally:
             await self._close()

@@ -56,14 +56,7 @@ class RouterLog:
     # --- tasks
 
     def completed(self, flight: InFlightTask, seconds: float) -> None:
-        log.debug(
-            "%s: task %s completed on %s, attempt %d, %d ms",
-            self._group,
-            flight.eval_id,
-            flight.executor or "no executor",
-            flight.attempt,
-            seconds * 1000,
-        )
+        log.debug("%s: task %s completed on %s, attempt %d, %d ms", self._group, *_shown(flight, seconds))
 
     def failed(self, flight: InFlightTask, error: str, seconds: float, now: float) -> None:
         if now - self._second >= 1:
@@ -71,15 +64,8 @@ class RouterLog:
             self._second = now
         self._failures += 1
         if self._failures <= MAX_FAILURES_PER_SECOND:
-            log.warning(
-                "%s: task %s failed on %s, attempt %d, %d ms: %s",
-                self._group,
-                flight.eval_id,
-                flight.executor or "no executor",
-                flight.attempt,
-                seconds * 1000,
-                last_line(error, MAX_LINE_CHARS),
-            )
+            shown, why = _shown(flight, seconds), last_line(error, MAX_LINE_CHARS)
+            log.warning("%s: task %s failed on %s, attempt %d, %d ms: %s", self._group, *shown, why)
 
     def _tell_unnamed(self) -> None:
         unnamed, self._failures = self._failures - MAX_FAILURES_PER_SECOND, 0
@@ -147,12 +133,9 @@ class RouterLog:
             return
         completed, failed, retried = (new - old for new, old in zip(after, before, strict=True))
         waiting = "an unknown number of" if depth is None else depth
-        log.info(
-            "%s: in the last minute %d tasks completed, %d failed, %d attempts retried; %d in flight, %s tasks wait",
-            self._group,
-            completed,
-            failed,
-            retried,
-            in_flight,
-            waiting,
-        )
+        ended = f"{completed} tasks completed, {failed} failed, {retried} attempts retried"
+        log.info("%s: in the last minute %s; %d in flight, %s tasks wait", self._group, ended, in_flight, waiting)
+
+
+def _shown(flight: InFlightTask, seconds: float) -> tuple[str, str, int, float]:
+    return flight.eval_id, flight.executor or "no executor", flight.attempt, seconds * 1000

@@ -21,11 +21,11 @@ from queueworker.routing.wire.task import InvalidTask, Task
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from queueworker.routing.executors.pool import ExecutorPool
+    from queueworker.routing.executors.executor_pool import ExecutorPool
     from queueworker.routing.executors.slots import SlotPermit
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.lifecycle import Lifecycle
-    from queueworker.routing.memory import MemoryAccount
+    from queueworker.routing.memory_budget import MemoryAccount
     from queueworker.routing.polling import Poller
     from queueworker.routing.queue.client import QueueClient, QueueClients
     from queueworker.routing.task_run import TaskRunner

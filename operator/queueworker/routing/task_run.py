@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
     from queueworker.routing.counters import Counters
     from queueworker.routing.executors.executor import Executor
-    from queueworker.routing.executors.pool import ExecutorPool
+    from queueworker.routing.executors.executor_pool import ExecutorPool
     from queueworker.routing.journal.failed_tasks import FailedTask
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.limits import Limits
-    from queueworker.routing.memory import MemoryAccount
+    from queueworker.routing.memory_budget import MemoryAccount
     from queueworker.routing.router_log import RouterLog
-    from queueworker.routing.tracing import TaskSpan
+    from queueworker.routing.tracer import TaskSpan
     from queueworker.routing.wire.cloud_events import Envelope
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from fastapi import HTTPException
 from redis.exceptions import RedisError
 
 from queueworker.redaction import without_credentials
-from queueworker.routing.resend import FailedTasks, Resender, Sent, refusal
+from queueworker.resend import FailedTasks, Resender, Sent, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from starlette.middleware.base import RequestResponseEndpoint
 
-    from queueworker.routing.tracing import SpanCounts
+    from queueworker.routing.tracer import SpanCounts
     from queueworker.web.loop_lag import LoopLag
     from queueworker.web.source import Source
 

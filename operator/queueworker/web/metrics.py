@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from queueworker.routing.snapshot import ExecutorSnapshot, Snapshot
-    from queueworker.routing.tracing import SpanCounts
+    from queueworker.routing.tracer import SpanCounts
     from queueworker.web.loop_lag import LoopLag
     from queueworker.web.source import OperatorView
 

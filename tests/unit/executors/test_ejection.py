@@ -13,14 +13,14 @@ def fail(world: PoolWorld, name: str, times: int = 5) -> None:
     """Tasks that fail by a fault of that executor's own."""
     for _ in range(times):
         permit, executor = world.take_on(name)
-        world.do(world.pool.failed, executor, "answered 500: oops")
+        world.do(world.pool.ejections.failed, executor, "answered 500: oops")
         world.do(permit.release)
 
 
 def give(world: PoolWorld, name: str, *, completed: bool, took: float = 0.01, times: int = 1) -> Executor:
     for _ in range(times):
         permit, executor = world.take_on(name)
-        world.do(world.pool.answered, executor, completed, took)
+        world.do(world.pool.ejections.answered, executor, completed, took)
         world.do(permit.release)
     return executor
 
@@ -33,7 +33,7 @@ def test_an_executor_that_fails_five_tasks_in_a_row_is_ejected_for_ten_seconds_a
         shown = world.shown()
         assert not shown.healthy
         assert shown.reason == "ejected for 10 s after 5 failures in a row: answered 500: oops"
-        assert (world.pool.healthy, world.counters.ejections) == (1, 1)
+        assert (world.pool.members.healthy_count, world.counters.ejections) == (1, 1)
         world.advance(9.9)
         assert not world.shown().healthy
         changes, frees = world.changes, world.frees
@@ -73,7 +73,7 @@ def test_where_most_executors_fail_most_tasks_nobody_is_ejected_for_it() -> None
         for i in range(4):
             fail(world, f"executor-{i}", 2)
         assert world.counters.ejections == 2, "the first two, while the others were below"
-        assert world.pool.healthy == 2
+        assert world.pool.members.healthy_count == 2
 
 
 def test_one_more_failure_after_the_return_ejects_for_longer() -> None:
@@ -95,7 +95,7 @@ def test_no_more_than_half_are_ejected() -> None:
     with PoolWorld(4) as world:
         for i in range(4):
             fail(world, f"executor-{i}")
-        assert world.pool.healthy == 2
+        assert world.pool.members.healthy_count == 2
         assert world.counters.ejections == 2
 
 
@@ -131,12 +131,12 @@ def test_an_executor_that_leaves_while_it_is_ejected_is_not_counted_any_more() -
 def test_an_executor_that_refuses_gets_no_task_for_a_second() -> None:
     with PoolWorld() as world:
         _, executor = world.take_on("executor-0")
-        world.do(world.pool.refused, executor)
+        world.do(world.pool.ejections.refused, executor)
         assert world.shown().healthy, "it is busy, not sick"
         assert {world.take()[1].name for _ in range(2)} == {"executor-1"}
         assert not world.pool.can_reserve
         world.advance(0.9)
-        world.do(world.pool.refused, executor)
+        world.do(world.pool.ejections.refused, executor)
         world.advance(0.9)
         assert not world.pool.can_reserve, "the second refusal begins a new second"
         frees = world.frees
@@ -188,7 +188,7 @@ def test_a_closed_pool_has_no_timers(what: str) -> None:
                 fail(world, "executor-0")
             case "a refusal":
                 permit, executor = world.take()
-                world.do(world.pool.refused, executor)
+                world.do(world.pool.ejections.refused, executor)
                 world.do(permit.release)
             case _:
                 give(world, "executor-0", completed=False, times=5)

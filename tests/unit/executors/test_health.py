@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 def test_an_executor_is_unhealthy_until_its_first_check_succeeds() -> None:
     state = HealthState()
-    assert not state.healthy
+    assert not state.passing
     assert state.reason
     assert state.succeeded(success_threshold=3), "the first success counts at once"
-    assert (state.healthy, state.reason) == (True, "")
+    assert (state.passing, state.reason) == (True, "")
 
 
 @pytest.mark.parametrize("threshold", [1, 2, 3])
@@ -31,13 +31,13 @@ def test_thresholds_count_consecutive_checks(threshold: int) -> None:
     state.succeeded(1)
     for failures in range(1, threshold + 1):
         assert state.failed("away", threshold) is (failures == threshold)
-    assert (state.healthy, state.reason) == (False, "away")
+    assert (state.passing, state.reason) == (False, "away")
     for successes in range(1, threshold + 1):
         assert state.succeeded(threshold) is (successes == threshold)
     for _ in range(threshold - 1):
         state.failed("away", threshold)
         state.succeeded(threshold)
-    assert state.healthy, "a success in between begins the count anew"
+    assert state.passing, "a success in between begins the count anew"
 
 
 def test_the_reason_is_that_of_the_last_failure() -> None:
@@ -85,11 +85,11 @@ def test_an_executor_is_unhealthy_while_its_check_fails_and_shows_why(answer: An
         changes = world.changes
         world.advance(6)
         assert (world.shown().healthy, world.shown().reason) == (False, reason)
-        assert (world.pool.healthy, world.changes) == (1, changes + 1)
+        assert (world.pool.members.healthy_count, world.changes) == (1, changes + 1)
         del world.transport.health["executor-0"]
         world.advance(1.2)
         assert (world.shown().healthy, world.shown().reason) == (True, "")
-        assert (world.pool.healthy, world.changes) == (2, changes + 2)
+        assert (world.pool.members.healthy_count, world.changes) == (2, changes + 2)
 
 
 def test_only_the_status_of_a_health_check_counts_however_long_its_body_is() -> None:
@@ -305,7 +305,7 @@ def test_a_check_that_times_out_at_an_executor_at_work_is_no_failed_one() -> Non
         world.advance(60)
         shown = world.shown()
         assert (shown.healthy, shown.reason, shown.idle) == (True, "", False)
-        assert (world.pool.healthy, world.changes, shown.last_check) == (2, changes, checked)
+        assert (world.pool.members.healthy_count, world.changes, shown.last_check) == (2, changes, checked)
         executor.running = 0
         world.advance(6)
         assert world.shown().reason == "no answer from http://executor-0: 2 s"

@@ -52,6 +52,6 @@ def test_at_most_half_of_the_sound_executors_are_ejected(sound: int, most: int) 
 
 
 def test_a_slot_cools_down_until_a_task_is_usually_done_unless_most_executors_fail_their_tasks() -> None:
-    assert outliers.slot_cooldown(took=0.1, usual=5.0, failing=1, healthy=4) == 4.9
-    assert outliers.slot_cooldown(took=6.0, usual=5.0, failing=1, healthy=4) == 0
-    assert outliers.slot_cooldown(took=0.1, usual=5.0, failing=3, healthy=4) == 0
+    assert outliers.slot_cooldown(took=0.1, usual=5.0, failing=1, healthy_count=4) == 4.9
+    assert outliers.slot_cooldown(took=6.0, usual=5.0, failing=1, healthy_count=4) == 0
+    assert outliers.slot_cooldown(took=0.1, usual=5.0, failing=3, healthy_count=4) == 0

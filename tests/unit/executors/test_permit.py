@@ -153,19 +153,19 @@ class Interleaving:
             self.released.append(permit)
 
     def complete(self, which: int) -> None:
-        self._end(which, lambda executor: self.world.pool.answered(executor, True, 0.1))
+        self._end(which, lambda executor: self.world.pool.ejections.answered(executor, True, 0.1))
 
     def fail_task(self, which: int) -> None:
-        self._end(which, lambda executor: self.world.pool.answered(executor, False, 0.01))
+        self._end(which, lambda executor: self.world.pool.ejections.answered(executor, False, 0.01))
 
     def fault(self, which: int) -> None:
-        self._end(which, lambda executor: self.world.pool.failed(executor, "answered 500"))
+        self._end(which, lambda executor: self.world.pool.ejections.failed(executor, "answered 500"))
 
     def break_connection(self, which: int) -> None:
         self._end(which, lambda executor: self.world.pool.broke(executor, "broke the connection"))
 
     def refuse(self, which: int) -> None:
-        self._end(which, self.world.pool.refused)
+        self._end(which, self.world.pool.ejections.refused)
 
     def _end(self, which: int, tell: object) -> None:
         if self.held:

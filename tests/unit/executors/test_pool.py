@@ -21,7 +21,7 @@ def test_a_pool_shows_its_executors_in_order() -> None:
             (f"executor-{i}", f"http://executor-{i}", True, 0, 2, False) for i in range(3)
         ]
         assert all(e.last_check for e in shown)
-        assert world.pool.healthy == 3
+        assert world.pool.members.healthy_count == 3
 
 
 def test_an_executor_that_was_never_checked_says_so() -> None:
@@ -120,7 +120,7 @@ def test_an_executor_that_leaves_gets_nothing_new_and_is_shown_until_it_is_done(
         world.set_pool([1])
         assert world.shown().leaving
         assert not world.pool.fresh(executor)
-        assert world.pool.healthy == 1
+        assert world.pool.members.healthy_count == 1
         taken = [world.take(f"t{i}") for i in range(2)]
         assert {e.name for _, e in taken} == {"executor-1"}
         assert not world.pool.can_reserve

@@ -6,14 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from queueworker.routing.http.transport import Answer, HttpTransport, TimedOut
-from queueworker.routing.memory import RESULT_COPIES
+from queueworker.routing.memory_budget import RESULT_COPIES
 from tests.support.http_peer import Served, peer
 from tests.support.memory import account
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from queueworker.routing.memory import MemoryAccount
+    from queueworker.routing.memory_budget import MemoryAccount
 
 import pytest
 

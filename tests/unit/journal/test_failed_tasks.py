@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
+from queueworker.resend import refusal
 from queueworker.routing.journal.failed_tasks import NO_TASK, Backlog, FailedTask, decode
 from queueworker.routing.limits import Limits
-from queueworker.routing.resend import refusal
 
 QUEUE = "http://queue:8081"
 

@@ -12,7 +12,7 @@ from queueworker.routing.counters import Counters
 from queueworker.routing.journal import scripts
 from queueworker.routing.journal.lease import Instance, Lease, TakeoverRoom
 from queueworker.routing.journal.redis_link import RedisLink
-from queueworker.routing.memory import MemoryAccount
+from queueworker.routing.memory_budget import MemoryAccount
 from queueworker.routing.snapshot import LinkReason
 from tests.support.journals import BASE, QUICK, STILL, FakeClient, Held, Late, broken, eventually, lost
 from tests.support.memory import account

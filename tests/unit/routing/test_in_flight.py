@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import cast
 
+from queueworker.resend import refusal
 from queueworker.routing.in_flight import InFlightTask, failed_task
 from queueworker.routing.journal.failed_tasks import decode
 from queueworker.routing.limits import Limits
 from queueworker.routing.queue.client import QueueClient
-from queueworker.routing.resend import refusal
 from queueworker.routing.wire.outcome import Outcome
 from queueworker.routing.wire.task import Task
 

@@ -7,7 +7,15 @@ from random import Random
 
 import pytest
 
-from queueworker.routing.memory import RESULT_COPIES, RUN_BYTES, SHARE, TASK_COPIES, Claim, MemoryAccount, MemoryBudget
+from queueworker.routing.memory_budget import (
+    RESULT_COPIES,
+    RUN_BYTES,
+    SHARE,
+    TASK_COPIES,
+    Claim,
+    MemoryAccount,
+    MemoryBudget,
+)
 from tests.support.memory import account
 from tests.support.model.virtual_time import VirtualLoop
 

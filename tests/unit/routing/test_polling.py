@@ -9,7 +9,7 @@ import pytest
 
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.routing.limits import Limits
-from queueworker.routing.memory import TASK_COPIES
+from queueworker.routing.memory_budget import TASK_COPIES
 from queueworker.routing.polling import Hold, Poller
 from queueworker.routing.queue.shared_backoff import SharedBackoff
 from tests.support.memory import account

@@ -19,6 +19,7 @@ from queueworker.routing.http.transport import Answer, TooLarge, Transport, Tran
 from queueworker.routing.in_flight import InFlightTask, record_state
 from queueworker.routing.journal.entries import State
 from queueworker.routing.wire.outcome import Outcome, running_event
+from queueworker.routing.wire.published import Lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,10 +28,9 @@ if TYPE_CHECKING:
     from queueworker.routing.counters import Counters
     from queueworker.routing.executors.async_outcomes import AsyncOutcomes
     from queueworker.routing.executors.executor import Executor
-    from queueworker.routing.executors.pool import ExecutorPool
+    from queueworker.routing.executors.executor_pool import ExecutorPool
     from queueworker.routing.journal.journal import Journal
     from queueworker.routing.wire.cloud_events import Envelope
-    from queueworker.routing.wire.published import Lost
 
 # An executor ends a task at the task's timeout and then answers: it gets this much longer to do so.
 EXECUTE_MARGIN_SECONDS = 10.0
@@ -100,13 +100,11 @@ class Attempts:
                         published = self._outcomes.subscribe(flight.eval_id)
                         await self._outcomes.listen()
                     self._record_running(flight, executor, running, timeout, published)
-                    told = await self._told(published, executor, flight.eval_id, started + allowed)
-                    if isinstance(told, Outcome):
-                        return self._ended(flight, executor, told, started)
-                    return self._after_running(flight, executor, told, allowed)
+                    return await self._follow(flight, executor, published, started, allowed)
                 case Failure() as failure:
                     flight.ambiguous = was_ambiguous or failure.ambiguous
-                    self._failed(flight, executor, failure, answer, started)
+                    self._tell_pool(executor, failure, started)
+                    _trace_failure(flight, failure.kind.name.lower(), answer)
                     if published is not None and failure.answer_lost:
                         told = await self._told(published, executor, flight.eval_id, started + allowed)
                         if isinstance(told, Outcome):
@@ -180,50 +178,50 @@ class Attempts:
             return await self._waits.outcome(published, executor, eval_id, until - self._clock())
         return published.result() if published.done() else None
 
+    async def _follow(
+        self,
+        flight: InFlightTask,
+        executor: Executor,
+        published: asyncio.Future[Outcome],
+        started: float,
+        allowed: float,
+    ) -> Outcome | Retry:
+        """An asynchronous executor has the task: its outcome, or what follows if it tells none."""
+        told = await self._told(published, executor, flight.eval_id, started + allowed)
+        if isinstance(told, Outcome):
+            return self._ended(flight, executor, told, started)
+        _trace_failure(flight, "no_outcome")
+        if isinstance(told, Lost):
+            return Outcome(completed=False, error=f"executor {executor.name}: {told.error}")
+        return self._retry(flight, f"executor {executor.name}: {NO_OUTCOME} within {allowed:.0f} s")
+
     # --- what follows
 
     def _ended(self, flight: InFlightTask, executor: Executor, outcome: Outcome, started: float) -> Outcome:
         flight.ambiguous = False
-        self._pool.answered(executor, outcome.completed, self._clock() - started)
+        self._pool.ejections.answered(executor, outcome.completed, self._clock() - started)
         return outcome
 
-    def _failed(
-        self,
-        flight: InFlightTask,
-        executor: Executor,
-        failure: Failure,
-        answer: Answer | TransportError,
-        started: float,
-    ) -> None:
-        """Tell the pool who is to blame."""
+    def _tell_pool(self, executor: Executor, failure: Failure, started: float) -> None:
+        """Who is to blame for the failed attempt."""
         self._counters.attempts_failed += 1
-        _trace_failure(flight, failure.kind.name.lower(), answer)
-        pool = self._pool
+        pool, ejections = self._pool, self._pool.ejections
         match failure.kind:
             case Kind.REFUSED:
-                pool.refused(executor)
+                ejections.refused(executor)
             case Kind.FAULT | Kind.UNSERVED:
-                pool.failed(executor, failure.reason)
+                ejections.failed(executor, failure.reason)
             case Kind.NOT_SENT | Kind.BROKEN:
                 pool.broke(executor, failure.reason)
             case Kind.TIMED_OUT:
-                pool.failed(executor, failure.reason)
-                pool.check(executor)
+                ejections.failed(executor, failure.reason)
+                pool.checks.check(executor)
             case Kind.TOO_LARGE:
-                pool.answered(executor, completed=False, took=self._clock() - started)
+                ejections.answered(executor, completed=False, took=self._clock() - started)
             case Kind.REJECTED:
                 pass
             case other:
                 assert_never(other)
-
-    def _after_running(
-        self, flight: InFlightTask, executor: Executor, lost: Lost | None, allowed: float
-    ) -> Outcome | Retry:
-        """An asynchronous executor took the task, and told no outcome of it."""
-        _trace_failure(flight, "no_outcome")
-        if lost is not None:
-            return Outcome(completed=False, error=f"executor {executor.name}: {lost.error}")
-        return self._retry(flight, f"executor {executor.name}: {NO_OUTCOME} within {allowed:.0f} s")
 
     def _after_failure(self, flight: InFlightTask, executor: Executor, failure: Failure) -> Outcome | Retry:
         first_time = executor.name not in flight.failed_at

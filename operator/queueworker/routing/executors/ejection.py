@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from queueworker.routing.counters import Counters
-    from queueworker.routing.executors.executor import Executor
+    from queueworker.routing.executors.executor import Executor, Members
     from queueworker.routing.executors.slots import Slots
 
 # How long an executor gets no task after it answered 429 or 503.
@@ -22,19 +22,18 @@ NEWEST_TASK_WEIGHT = 0.05
 
 
 class Ejections:
-    """Decides by the rules of `outliers`. Calls `on_flip` when an executor was ejected or readmitted.
-
-    `healthy` is always the number of healthy executors in the pool.
-    """
+    """Decides by the rules of `outliers`. Calls `on_flip` when an executor was ejected or readmitted."""
 
     def __init__(
         self,
+        members: Members,
         slots: Slots,
         *,
         clock: Callable[[], float],
         counters: Counters,
         on_flip: Callable[[Executor], None],
     ) -> None:
+        self._members = members
         self._slots = slots
         self._clock = clock
         self._counters = counters
@@ -49,8 +48,8 @@ class Ejections:
         """Moving average of what a completed task takes."""
         self._timers: set[asyncio.TimerHandle] = set()
 
-    def answered(self, executor: Executor, completed: bool, took: float, healthy: int) -> None:
-        """The executor gave the result of a task after so many seconds. Call it before the task's slot is released."""
+    def answered(self, executor: Executor, completed: bool, took: float) -> None:
+        """The executor gave a task's result after so many seconds. Call it before the task's permit is released."""
         history = executor.failures
         history.gave_a_result()
         if executor in self._faulty and not history.fails_most:
@@ -65,13 +64,13 @@ class Ejections:
         if history.consecutive_failed_tasks < outliers.CONSECUTIVE_FAILURES or executor.leaving:
             return
         self._failing.add(executor)
-        seconds = outliers.slot_cooldown(took, self._usual_seconds, len(self._failing), healthy)
+        seconds = outliers.slot_cooldown(took, self._usual_seconds, len(self._failing), self._members.healthy_count)
         if seconds:
             executor.in_flight += 1  # keeps the slot in use after the task's permit is released
             self._slots.refresh(executor)
             self._call_later(seconds, lambda: self._slots.give_back(executor))
 
-    def failed(self, executor: Executor, reason: str, healthy: int) -> None:
+    def failed(self, executor: Executor, reason: str) -> None:
         """The executor failed a task by a fault of its own: enough of those eject it, in a row or by their share."""
         executor.record_failure(reason)
         history = executor.failures
@@ -80,9 +79,9 @@ class Ejections:
             self._faulty.add(executor)
         if not history.reason or executor.leaving or not executor.healthy:
             return
-        most = outliers.max_ejected(healthy + _sound(self._ejected))
+        most = self._most()
         in_a_row = history.consecutive_failures >= outliers.CONSECUTIVE_FAILURES
-        if len(self._ejected) >= most or not (in_a_row or _sound(self._faulty) <= most):
+        if len(self._ejected) >= most or not (in_a_row or _passing(self._faulty) <= most):
             return
         why = history.reason
         seconds = history.eject(self._clock())
@@ -100,13 +99,10 @@ class Ejections:
         executor.cooldown_timer = self._call_later(REFUSAL_COOLDOWN_SECONDS, lambda: self._end_cooldown(executor))
         self._slots.refresh(executor)
 
-    def too_many(self, healthy: int) -> bool:
-        """Whether more executors are ejected than may be: others became unhealthy or left."""
-        return len(self._ejected) > outliers.max_ejected(healthy + _sound(self._ejected))
-
-    def readmit_first(self) -> None:
-        """End the ejection that began first."""
-        self._readmit(next(iter(self._ejected)))
+    def readmit_some(self) -> None:
+        """End the ejections that began first while there are more than may be: others became unhealthy or left."""
+        while len(self._ejected) > self._most():
+            self._readmit(next(iter(self._ejected)))
 
     def forget(self, executor: Executor) -> None:
         """The executor leaves the pool."""
@@ -120,6 +116,9 @@ class Ejections:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
+
+    def _most(self) -> int:
+        return outliers.max_ejected(self._members.healthy_count + _passing(self._ejected))
 
     def _readmit(self, executor: Executor) -> None:
         self._cancel(executor.ejection_timer)
@@ -150,6 +149,6 @@ class Ejections:
             self._timers.discard(timer)
 
 
-def _sound(executors: Iterable[Executor]) -> int:
+def _passing(executors: Iterable[Executor]) -> int:
     """How many of them have health checks that succeed."""
-    return sum(executor.health.healthy and not executor.leaving for executor in executors)
+    return sum(executor.health.passing and not executor.leaving for executor in executors)

@@ -29,7 +29,7 @@ class Executor:
 
     __slots__ = (
         "advertised_capacity", "available", "available_index", "away_since", "capacity", "capacity_due",
-        "completes_async", "cooldown_timer", "counted", "ejected_until", "ejection_reason", "ejection_timer",
+        "completes_async", "cooldown_timer", "counts_as_healthy", "ejected_until", "ejection_reason", "ejection_timer",
         "endpoint", "execute_url", "failures", "free", "health", "health_loop", "in_flight", "last_check",
         "last_failures", "last_success", "leaving", "name", "probe", "running", "silent", "warming_since",
     )  # fmt: skip
@@ -67,8 +67,8 @@ class Executor:
         """Unix time in seconds of the end of its ejection; None when it is not ejected."""
         self.last_failures: tuple[ExecutorFailure, ...] = ()
         """For people; the newest first."""
-        self.counted = False
-        """Whether `ExecutorPool.healthy` counts it."""
+        self.counts_as_healthy = False
+        """Whether `Members.healthy_count` includes it."""
         self.away_since = float("-inf")
         self.warming_since: float | None = None
         """Start of its warm-up; None when it has all its slots."""
@@ -86,13 +86,13 @@ class Executor:
     @property
     def healthy(self) -> bool:
         """Its health checks succeed, and it is not ejected."""
-        return self.health.healthy and not self.ejection_reason
+        return self.health.passing and not self.ejection_reason
 
     @property
     def state(self) -> ExecutorState:
         if self.leaving:
             return ExecutorState.LEAVING
-        if not self.health.healthy:
+        if not self.health.passing:
             return ExecutorState.UNCHECKED if self.last_check is None else ExecutorState.UNHEALTHY
         if self.ejection_reason:
             return ExecutorState.EJECTED
@@ -135,7 +135,7 @@ class Members:
         self.present: dict[Endpoint, Executor] = {}
         self.leaving: dict[Endpoint, Executor] = {}
         """Some may be done by now."""
-        self.healthy = 0
+        self.healthy_count = 0
         """Executors in the pool whose health checks succeed and that are not ejected."""
 
     def all(self) -> list[Executor]:
@@ -151,7 +151,7 @@ class Members:
 
     def down(self) -> bool:
         """Whether every executor is sick and idle."""
-        return self.healthy == 0 and not any(executor.running for executor in self.all())
+        return self.healthy_count == 0 and not any(executor.running for executor in self.all())
 
     def has_another(self, flight: InFlightTask) -> bool:
         """Whether an executor is healthy that has not failed the task; it may be busy."""

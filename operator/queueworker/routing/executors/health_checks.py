@@ -36,36 +36,37 @@ UNHEALTHY_PERIOD_SECONDS = 1.0
 
 @dataclass(slots=True)
 class HealthState:
-    """Consecutive results of one executor's checks. A new executor is unhealthy until its first check succeeds."""
+    """Consecutive results of one executor's checks."""
 
-    healthy: bool = False
+    passing: bool = False
+    """They say that it is well; False before the first one. (`Executor.healthy`: and it is not ejected.)"""
     successes: int = 0
     failures: int = 0
     reason: str = "not checked yet"
-    """Why the executor is unhealthy; empty when it is healthy."""
-    was_healthy: bool = False
-    """Until it was healthy once, a single success is enough, whatever the success threshold."""
+    """Why it is not passing; empty when it is."""
+    was_passing: bool = False
+    """Until it was passing once, a single success is enough, whatever the success threshold."""
 
     def succeeded(self, success_threshold: int) -> bool:
-        """Record a check that succeeded. Returns whether `healthy` changed."""
+        """Record a check that succeeded. Returns whether `passing` changed."""
         self.successes += 1
         self.failures = 0
-        if self.healthy or (self.was_healthy and self.successes < success_threshold):
+        if self.passing or (self.was_passing and self.successes < success_threshold):
             return False
-        self.healthy = self.was_healthy = True
+        self.passing = self.was_passing = True
         self.reason = ""
         return True
 
     def failed(self, reason: str, failure_threshold: int) -> bool:
-        """Record a check that failed. Returns whether `healthy` changed."""
+        """Record a check that failed. Returns whether `passing` changed."""
         self.failures += 1
         self.successes = 0
-        if not self.healthy:
+        if not self.passing:
             self.reason = reason
             return False
         if self.failures < failure_threshold:
             return False
-        self.healthy = False
+        self.passing = False
         self.reason = reason
         return True
 
@@ -137,7 +138,7 @@ class HealthChecks:
                 await self.wait_for_check(executor)
             except Exception:
                 log.exception("a health check of %s met a defect of the router", executor.name)
-            in_use = executor.health.healthy and (executor.running > 0 or not executor.silent)
+            in_use = executor.health.passing and (executor.running > 0 or not executor.silent)
             pause = period(in_use, self.spec.health_check.period_seconds)
             # Jitter, so that many executors are not probed at the same moment.
             await asyncio.sleep(pause * (0.9 + 0.2 * self._rng.random()))
@@ -156,7 +157,7 @@ class HealthChecks:
         if executor.silent:
             self._on_answer(executor)
         if reason:
-            if executor.health.healthy:
+            if executor.health.passing:
                 executor.record_failure(reason)
             if executor.health.failed(reason, check.failure_threshold):
                 self._on_flip(executor)
@@ -164,7 +165,7 @@ class HealthChecks:
         executor.last_success = self._clock()
         # With one slot, or before the executor can get a task, the capacity is of no use.
         unknown = executor.advertised_capacity is None and self._clock() >= executor.capacity_due
-        if (unknown or not executor.health.healthy) and self.spec.concurrency != 1:
+        if (unknown or not executor.health.passing) and self.spec.concurrency != 1:
             await self._ask_capacity(executor)
         if executor.health.succeeded(check.success_threshold):
             self._on_flip(executor)

@@ -89,10 +89,10 @@ def max_ejected(sound: int) -> int:
     return int(sound * MAX_EJECTED_SHARE)
 
 
-def slot_cooldown(took: float, usual: float, failing: int, healthy: int) -> float:
+def slot_cooldown(took: float, usual: float, failing: int, healthy_count: int) -> float:
     """Seconds for which a slot cools down after a failed task that took so many seconds, one of several in a row.
 
     `usual`: seconds that a completed task takes; `failing`: executors whose last tasks all failed. If those are more
     than half of the healthy ones, the tasks are to blame, and no slot cools down.
     """
-    return max(0.0, usual - took) if failing <= max_ejected(healthy) else 0.0
+    return max(0.0, usual - took) if failing <= max_ejected(healthy_count) else 0.0

@@ -14,7 +14,7 @@ from queueworker.routing.executors.health_checks import UNHEALTHY_PERIOD_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queueworker.routing.executors.executor import Executor
+    from queueworker.routing.executors.executor import Executor, Members
     from queueworker.routing.in_flight import InFlightTask
 
 # How long a later attempt at a task waits for another executor than those that failed it.
@@ -197,31 +197,19 @@ class NoExecutors(Exception):
 
 
 class SlotWaits:
-    """Waits in the line of a pool's slots. The owner sets `spec` when it changes.
+    """Waits in the line of a pool's slots. The owner sets `spec` when it changes."""
 
-    `is_down`: whether every executor is sick and idle. `has_another`: whether an executor is healthy that has not
-    failed the task.
-    """
-
-    def __init__(
-        self,
-        spec: ExecutorsSpec,
-        slots: Slots,
-        clock: Callable[[], float],
-        is_down: Callable[[], bool],
-        has_another: Callable[[InFlightTask], bool],
-    ) -> None:
+    def __init__(self, spec: ExecutorsSpec, members: Members, slots: Slots, clock: Callable[[], float]) -> None:
         self.spec = spec
+        self._members = members
         self._slots = slots
         self._clock = clock
-        self._is_down = is_down
-        self._has_another = has_another
 
     async def any_slot(self) -> None:
         """Wait until an executor is available. Raises `NoExecutors` after the grace period with all of them down."""
         while not self._slots.available:
             woken = await self._slots.wait(self._patience())
-            if not woken and self._is_down() and self.spec.when_unavailable is WhenUnavailable.FAIL:
+            if not woken and self._members.down() and self.spec.when_unavailable is WhenUnavailable.FAIL:
                 raise NoExecutors
 
     async def another_slot(self, permit: SlotPermit, flight: InFlightTask, on_wait: Callable[[], None]) -> bool:
@@ -232,7 +220,7 @@ class SlotWaits:
         """
         waited = False
         deadline = self._clock() + (AVOID_SECONDS if flight.attempt > 1 else math.inf)
-        while not self._slots.others(flight.failed_at) and self._has_another(flight):
+        while not self._slots.others(flight.failed_at) and self._members.has_another(flight):
             left = deadline - self._clock()
             if left <= 0:
                 break
@@ -248,4 +236,4 @@ class SlotWaits:
         if self.spec.when_unavailable is WhenUnavailable.HOLD:
             return None
         grace = self.spec.unavailable_grace_seconds
-        return grace if self._is_down() else max(grace, UNHEALTHY_PERIOD_SECONDS)
+        return grace if self._members.down() else max(grace, UNHEALTHY_PERIOD_SECONDS)

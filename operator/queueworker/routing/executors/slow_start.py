@@ -48,10 +48,10 @@ class WarmUp:
         """Since when the pool has had a healthy executor without a break."""
         self._timer: asyncio.TimerHandle | None = None
 
-    def came(self, executor: Executor, healthy: int) -> None:
+    def came(self, executor: Executor, healthy_count: int) -> None:
         """The executor became healthy; it is one of so many."""
         now = self._clock()
-        if healthy == 1:
+        if healthy_count == 1:
             self._up_since = now
         if begins(now - executor.away_since, now - self._up_since, self.window):
             executor.warming_since = now
@@ -70,14 +70,14 @@ class WarmUp:
         warm = usable(capacity, self._clock() - executor.warming_since, self.window)
         return min(capacity, max(warm, executor.in_flight))
 
-    def step(self, members: Iterable[Executor], healthy: int) -> list[Executor]:
+    def step(self, members: Iterable[Executor], healthy_count: int) -> list[Executor]:
         """Called on each step, with the pool's executors. Returns those whose usable slots may have changed.
 
         Where all healthy executors warm up, none is warm enough to carry the load: then each gets all its slots.
         """
         now = self._clock()
         warming = [executor for executor in members if executor.warming_since is not None]
-        all_of_them = len(warming) == healthy
+        all_of_them = len(warming) == healthy_count
         for executor in warming:
             if all_of_them or (executor.warming_since is not None and now - executor.warming_since >= self.window):
                 executor.warming_since = None

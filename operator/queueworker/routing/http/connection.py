@@ -13,7 +13,7 @@ from queueworker.routing.http.errors import Broken, NotSent, TimedOut, TooLarge,
 if TYPE_CHECKING:
     import socket
 
-    from queueworker.routing.memory import Claim, MemoryAccount
+    from queueworker.routing.memory_budget import Claim, MemoryAccount
 
 # Shorter than what servers commonly keep an idle connection for (uvicorn 5 s), so that the peer rarely closes one in
 # the moment that we write to it: that would be ambiguous.

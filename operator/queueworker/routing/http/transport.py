@@ -18,14 +18,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from queueworker.routing.http.answer import Answer
+from queueworker.routing.http.connection_pool import ConnectionPool, Origin
 from queueworker.routing.http.errors import Broken, NotSent, TimedOut, TooLarge, TransportError
 from queueworker.routing.http.lookups import LookUp, Lookups, look_up
-from queueworker.routing.http.pool import Origin, Pool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from queueworker.routing.memory import MemoryAccount
+    from queueworker.routing.memory_budget import MemoryAccount
 
 __all__ = ["Answer", "Broken", "HttpTransport", "NotSent", "TimedOut", "TooLarge", "Transport", "TransportError"]
 
@@ -84,7 +84,7 @@ class HttpTransport:
         self._tls = tls
         self._memory = memory
         self._lookups = Lookups(look_up)
-        self._pools: dict[str, Pool] = {}
+        self._pools: dict[str, ConnectionPool] = {}
         """By what their URLs have before the path. Those that have no connections are dropped."""
         self._sweep_due = math.inf
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -141,14 +141,14 @@ class HttpTransport:
         self._pools.clear()
         await asyncio.sleep(0)  # the loop closes the sockets now
 
-    def _pool(self, url: str, path: int) -> Pool:
+    def _pool(self, url: str, path: int) -> ConnectionPool:
         if self._closed:
             raise NotSent(f"{url}: the HTTP client is closed")
         try:
             origin = Origin(url[:path])
         except ValueError as error:
             raise NotSent(f"{url}: {error}") from error
-        pool = self._pools[url[:path]] = Pool(origin, self._lookups, self._clock, self._tls)
+        pool = self._pools[url[:path]] = ConnectionPool(origin, self._lookups, self._clock, self._tls)
         self._sweep_by(self._clock() + SWEEP_SECONDS)
         return pool
 

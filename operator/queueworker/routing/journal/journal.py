@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from queueworker.routing.counters import Counters
     from queueworker.routing.journal.failed_tasks import FailedTask
-    from queueworker.routing.memory import MemoryAccount
+    from queueworker.routing.memory_budget import MemoryAccount
     from queueworker.routing.wire.outcome import Event
 
 OK = b"OK"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from queueworker.routing.journal.redis_link import RedisLink
     from queueworker.routing.limits import JournalTimes
-    from queueworker.routing.memory import MemoryAccount
+    from queueworker.routing.memory_budget import MemoryAccount
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from queueworker.routing.limits import Limits
-    from queueworker.routing.queue.shared_backoff import SharedBackoff
 
 # A poll is never cancelled by us, because the queue may have popped a task for it. A queue that accepts the request
 # and then says nothing for this long is given up on, and the loss that this may mean is counted.
@@ -46,6 +45,7 @@ class QueueClient:
         """Of a task; a larger one is invalid."""
         self._counters = counters
         self._exchange = QueueExchange(url, key, transport, limits, on_turn, on_link)
+        self.backoff = self._exchange.backoff
         self.reporter = Reporter(self._exchange, limits)
         self.set_key = self._exchange.set_key
         self.depth = self._exchange.depth
@@ -56,10 +56,6 @@ class QueueClient:
     @property
     def link(self) -> Link:
         return self._exchange.link
-
-    @property
-    def backoff(self) -> SharedBackoff:
-        return self._exchange.backoff
 
     @property
     def poll_pause(self) -> float:

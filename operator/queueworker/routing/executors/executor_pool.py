@@ -16,7 +16,6 @@ from queueworker.routing.executors.slow_start import WarmUp
 from queueworker.routing.executors.strategies import Choice
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Iterable, Mapping
     from random import Random
 
@@ -54,11 +53,11 @@ class ExecutorPool:
         self.members = Members()
         self._slots = Slots(on_free)
         self._choice = Choice(spec.routing, self._slots, rng)
-        self._waits = SlotWaits(spec.executors, self._slots, clock, self.members.down, self.members.has_another)
+        self._waits = SlotWaits(spec.executors, self.members, self._slots, clock)
         self._rival_slots: Mapping[str, int] = {}
         self._warm_up = WarmUp(spec.executors.slow_start_seconds, clock=clock, on_step=self._warm_up_step)
-        self._ejections = Ejections(self._slots, clock=clock, counters=counters, on_flip=self._flipped)
-        self._checks = HealthChecks(
+        self.ejections = Ejections(self.members, self._slots, clock=clock, counters=counters, on_flip=self._flipped)
+        self.checks = HealthChecks(
             *(spec.executors, transport),
             rng=rng,
             clock=clock,
@@ -76,13 +75,13 @@ class ExecutorPool:
         before, self._spec = self._spec, spec
         check = spec.executors.health_check
         self._max_age = check.max_age_seconds
-        self._checks.spec = self._waits.spec = spec.executors
+        self.checks.spec = self._waits.spec = spec.executors
         self._choice.apply(spec.routing)
         self._warm_up.window = spec.executors.slow_start_seconds
         self._set_capacities(self.members.all())
         if before.executors.health_check != check:
             for executor in self.members.present.values():
-                self._checks.start(executor)
+                self.checks.start(executor)
         self._slots.wake()
 
     def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
@@ -115,12 +114,9 @@ class ExecutorPool:
         """Whether a slot is free that no permit and no waiting task claims."""
         slots = self._slots
         free = slots.free - slots.reserved - len(slots.waiting) > 0
-        return free and len(slots.avoiding) < max(1, self.members.healthy)  # avoiding leaves slots to others, in bounds
-
-    @property
-    def healthy(self) -> int:
-        """Executors in the pool whose health checks succeed and that are not ejected."""
-        return self.members.healthy
+        return free and len(slots.avoiding) < max(
+            1, self.members.healthy_count
+        )  # avoiding leaves slots to others, in bounds
 
     def reserve(self) -> SlotPermit:
         """Reserve a free slot for a task that is about to be pulled. Check `can_reserve` first."""
@@ -150,7 +146,7 @@ class ExecutorPool:
                 return executor
             try:
                 on_wait()
-                await self._checks.wait_for_check(executor)
+                await self.checks.wait_for_check(executor)
             except BaseException:
                 permit.release()
                 raise
@@ -162,31 +158,21 @@ class ExecutorPool:
         """Whether a task may go to the executor now: in the pool, healthy, and checked within `maxAgeSeconds`."""
         age = self._clock() - executor.last_success
         if age > self._max_age / 2 and not executor.leaving:
-            self.check(executor)  # before the last check is too old, so that no task has to wait for the next one
+            self.checks.check(
+                executor
+            )  # before the last check is too old, so that no task has to wait for the next one
         return age <= self._max_age and executor.healthy and not executor.leaving
 
-    # --- what became of tasks
-
-    def answered(self, executor: Executor, completed: bool, took: float) -> None:
-        """The executor gave a task's result after so many seconds. Call it before the task's permit is released."""
-        self._ejections.answered(executor, completed, took, self.members.healthy)
-
-    def failed(self, executor: Executor, reason: str) -> None:
-        """The executor failed a task by a fault of its own: enough of those in a row eject it for a time."""
-        self._ejections.failed(executor, reason, self.members.healthy)
+    # --- what became of tasks (see also `ejections`)
 
     def broke(self, executor: Executor, reason: str) -> None:
         """A connection to the executor failed: it is unhealthy until a health check succeeds."""
-        if executor.health.healthy:
-            self.failed(executor, reason)
+        if executor.health.passing:
+            self.ejections.failed(executor, reason)
         if executor.health.failed(reason, 1):
             self._flipped(executor)
             if not executor.leaving:
-                self._checks.start(executor)
-
-    def refused(self, executor: Executor) -> None:
-        """The executor answered that it takes no task now: it gets none for a moment."""
-        self._ejections.refused(executor)
+                self.checks.start(executor)
 
     def heard_from(self, executor: Executor) -> None:
         """The executor answered something after it had been silent."""
@@ -194,10 +180,6 @@ class ExecutorPool:
         self._slots.refresh(executor)
         if executor.available:
             self._slots.offer()
-
-    def check(self, executor: Executor) -> asyncio.Task[bool]:
-        """Probe the executor's health now; concurrent callers share one probe."""
-        return self._checks.check(executor)
 
     # --- state
 
@@ -211,9 +193,9 @@ class ExecutorPool:
 
     async def close(self) -> None:
         """Stop the health checks and all timers."""
-        self._ejections.close()
+        self.ejections.close()
         self._warm_up.close()
-        await self._checks.close([*self.members.present.values(), *self.members.leaving.values()])
+        await self.checks.close([*self.members.present.values(), *self.members.leaving.values()])
 
     # --- members
 
@@ -227,14 +209,14 @@ class ExecutorPool:
         self.members.present[endpoint] = executor
         self._count(executor)
         self._slots.refresh(executor)
-        self._checks.start(executor)
+        self.checks.start(executor)
 
     def _leave(self, executor: Executor) -> None:
         executor.leaving = True
-        self._ejections.forget(executor)
+        self.ejections.forget(executor)
         self._count(executor)
         self._slots.refresh(executor)
-        self._checks.stop(executor)
+        self.checks.stop(executor)
         if executor.in_flight:
             self.members.leaving[executor.endpoint] = executor
         elif executor.probe is not None:
@@ -251,17 +233,16 @@ class ExecutorPool:
     def _count(self, executor: Executor) -> None:
         """Count the healthy executors. A new one may have to warm up; with one less, fewer may be ejected."""
         counts = executor.healthy and not executor.leaving
-        if counts is executor.counted:
+        if counts is executor.counts_as_healthy:
             return
-        executor.counted = counts
-        self.members.healthy += 1 if counts else -1
+        executor.counts_as_healthy = counts
+        self.members.healthy_count += 1 if counts else -1
         if counts:
-            self._warm_up.came(executor, self.members.healthy)
+            self._warm_up.came(executor, self.members.healthy_count)
             executor.capacity = self._capacity(executor)
             return
         self._warm_up.went(executor)
-        while self._ejections.too_many(self.members.healthy):
-            self._ejections.readmit_first()
+        self.ejections.readmit_some()
 
     # --- capacity and choice
 
@@ -271,7 +252,7 @@ class ExecutorPool:
         return min(left, self._warm_up.usable(executor, slots))
 
     def _warm_up_step(self) -> None:
-        self._set_capacities(self._warm_up.step(self.members.present.values(), self.members.healthy))
+        self._set_capacities(self._warm_up.step(self.members.present.values(), self.members.healthy_count))
         self._slots.offer()
 
     def _set_capacities(self, executors: Iterable[Executor]) -> None:

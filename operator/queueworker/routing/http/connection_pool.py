@@ -66,7 +66,7 @@ def _authorization(credentials: str) -> str:
     return f"Authorization: Basic {base64.b64encode(unquote(credentials).encode()).decode()}\r\n"
 
 
-class Pool:
+class ConnectionPool:
     """The last connection that was used is the next to be used: those that are not needed grow old."""
 
     def __init__(
