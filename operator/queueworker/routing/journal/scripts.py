@@ -43,9 +43,12 @@ end
 if tonumber(ARGV[1]) <= tonumber(lease) then return 'STALE' end
 local set = redis.pcall('SET', KEYS[1], ARGV[1], 'KEEPTTL')
 -- out of memory is no reason to hold back events and removals; a replica that refuses writes is
-if type(set) == 'table' and set.err and not string.find(set.err, 'OOM') then return redis.error_reply(set.err) end
+local full = type(set) == 'table' and set.err
+if full and not string.find(full, 'OOM') then return redis.error_reply(full) end
+-- A user who may not do this would publish the events again with each try. Not if Redis is full: after a write, it would
+-- take what there is no memory for.
+if not full then redis.call('HDEL', KEYS[3], '') end
 local i = 2
-redis.call('HDEL', KEYS[3], '')  -- a user who may not do this would publish the events again with each try
 for _ = 1, tonumber(ARGV[i]) do
   redis.call('PUBLISH', ARGV[i + 1], ARGV[i + 2])
   i = i + 2
@@ -69,7 +72,7 @@ if not kept then
   if string.find(problem, 'OOM') or refused(problem) then return problem end
   redis.call('DEL', failed, index, bytes)  -- keys of ours that somebody else wrote to: unusable, and not bounded
 end
-if type(set) == 'table' and set.err then return set.err end
+if full then return full end
 return 'OK'
 """
 )
