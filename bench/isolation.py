@@ -127,12 +127,15 @@ def router(url: str, redis_url: str) -> None:
     uvloop.run(run())
 
 
-async def measure(good: str, bad: str | None, redis_url: str, seconds: float) -> tuple[list[float], int, float]:
-    """Return the good router's sorted overheads, the neighbour's tasks, and the longest time the loop was blocked."""
-    _, _, overheads = (one := start_router("good", good, redis_url))
+async def measure(good: tuple[str, str], bad: tuple[str, str] | None, seconds: float) -> tuple[list[float], int, float]:
+    """Return the good router's sorted overheads, the neighbour's tasks, and the longest time the loop was blocked.
+
+    Of each router, the URLs of its queue and of its Redis.
+    """
+    _, _, overheads = (one := start_router("good", *good))
     running = [one]
     if bad is not None:
-        running.append(start_router("bad", bad, redis_url))
+        running.append(start_router("bad", *bad))
     await asyncio.sleep(3)
     overheads.seen.clear()
     until, longest = time.monotonic() + seconds, 0.0
@@ -147,15 +150,16 @@ async def measure(good: str, bad: str | None, redis_url: str, seconds: float) ->
     return seen, others, longest
 
 
-def beside(kind: str, seconds: float, *, apart: bool) -> tuple[list[float], int, float]:
-    """Call `measure` with new stubs and a new Redis."""
+def beside(kind: str, seconds: float, *, apart: bool, own_redis: bool) -> tuple[list[float], int, float]:
+    """Call `measure` with new stubs and a new Redis. `own_redis`: the neighbour has another one."""
     with ExitStack() as stack:
         redis = stack.enter_context(RedisServer())
+        other = stack.enter_context(RedisServer()) if apart or own_redis else redis
         good, *bad = (_started(stack, "stub", name) for name in ["good", *([kind] if kind else [])])
         if bad and apart:
-            other = stack.enter_context(RedisServer())
             _start(stack, "router", *bad, other.url)
-        return uvloop.run(measure(good, None if apart or not bad else bad[0], redis.url, seconds))
+        neighbour = (bad[0], other.url) if bad and not apart else None
+        return uvloop.run(measure((good, redis.url), neighbour, seconds))
 
 
 def _start(stack: ExitStack, *arguments: str) -> subprocess.Popen[str]:
@@ -170,7 +174,12 @@ def _started(stack: ExitStack, *arguments: str) -> str:
 
 
 @app.command()
-def main(seconds: Annotated[float, typer.Option(help="Seconds of each measurement.")] = 10, only: str = "") -> None:
+def main(
+    seconds: Annotated[float, typer.Option(help="Seconds of each measurement.")] = 10,
+    only: Annotated[str, typer.Option(help=f"Some of: {','.join(filter(None, NEIGHBOURS.values()))}.")] = "",
+    *,
+    own_redis: Annotated[bool, typer.Option("--own-redis", help="Give the neighbour a Redis of its own.")] = False,
+) -> None:
     """Measure with one neighbour after the other, and print a table."""
     table = Table(title=f"{RATE:.0f} tasks/s on a router, next to another router in the same loop")
     for column in (
@@ -189,9 +198,9 @@ def main(seconds: Annotated[float, typer.Option(help="Seconds of each measuremen
     for title, kind in NEIGHBOURS.items():
         if only and kind not in only.split(","):
             continue
-        seen, others, longest = beside(kind, seconds, apart=False)
+        seen, others, longest = beside(kind, seconds, apart=False, own_redis=own_redis)
         p50, p99 = (_percentile(seen, p) for p in (0.5, 0.99))
-        apart = _percentile(beside(kind, seconds, apart=True)[0], 0.99) if kind else p99
+        apart = _percentile(beside(kind, seconds, apart=True, own_redis=True)[0], 0.99) if kind else p99
         alone = alone or p99
         ratios = (f"{p99 / alone:.1f}", f"{apart:.2f}", f"{p99 / apart:.1f}")
         row = (title, str(len(seen)), f"{p50:.2f}", f"{p99:.2f}", *ratios, str(others), f"{1000 * longest:.0f} ms")

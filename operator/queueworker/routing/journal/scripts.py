@@ -45,8 +45,8 @@ local set = redis.pcall('SET', KEYS[1], ARGV[1], 'KEEPTTL')
 -- out of memory is no reason to hold back events and removals; a replica that refuses writes is
 local full = type(set) == 'table' and set.err
 if full and not string.find(full, 'OOM') then return redis.error_reply(full) end
--- A user who may not do this would publish the events again with each try. Not if Redis is full: after a write, it would
--- take what there is no memory for.
+-- A user who may not do this would publish the events again with each try. Not if Redis is full: after a write it
+-- would take what there is no memory for.
 if not full then redis.call('HDEL', KEYS[3], '') end
 local i = 2
 for _ = 1, tonumber(ARGV[i]) do
