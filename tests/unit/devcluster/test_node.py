@@ -111,6 +111,7 @@ def test_ctrl_c_while_a_node_is_taken_down_stops_neither_us_nor_our_commands() -
     """It is sent to a whole process group, as a terminal does it."""
     code = (
         "import os, signal, subprocess; from devcluster.interrupts import uninterrupted\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in a shell's background ignores it
         "with uninterrupted():\n"
         "    command = subprocess.Popen(['sh', '-c', 'read line; echo done'], stdin=subprocess.PIPE)\n"
         "    os.killpg(0, signal.SIGINT)\n"
@@ -122,7 +123,9 @@ def test_ctrl_c_while_a_node_is_taken_down_stops_neither_us_nor_our_commands() -
         "    print('and then as usual')\n"
     )
     command = [sys.executable, "-c", code]
-    ended = subprocess.run(command, cwd=ROOT, start_new_session=True, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        command, cwd=ROOT, start_new_session=True, capture_output=True, text=True, check=False, timeout=60
+    )
     assert (ended.stdout, ended.returncode) == ("done\nand then as usual\n", 0), ended.stderr
 
 
