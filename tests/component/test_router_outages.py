@@ -113,7 +113,7 @@ async def test_a_user_with_the_rights_of_the_documentation_may_do_all_and_withou
         await queue.reported(11, 30)
 
 
-@pytest.mark.parametrize("command", ["HSET", "HDEL", "ZADD"])
+@pytest.mark.parametrize("command", ["HSET", "HDEL"])
 async def test_a_command_that_the_user_of_redis_may_not_run_is_named_until_it_may(
     queue: StubQueue, executor: StubExecutor, own_redis: RedisServer, command: str
 ) -> None:
@@ -122,7 +122,7 @@ async def test_a_command_that_the_user_of_redis_may_not_run_is_named_until_it_ma
     await set_user(own_redis.url, "queueworker", *RIGHTS[1].replace(">PASSWORD", ">secret").split(), f"-{command}")
     said: set[str] = set()
     async with published(own_redis.url) as heard, running(queue, [executor], url) as router:
-        for i in range(8):
+        for i in range(5):
             queue.submit(f"t{i}")
             await queue.reported(i + 1)
             await asyncio.sleep(0.5)  # in all longer than a heartbeat
@@ -131,5 +131,5 @@ async def test_a_command_that_the_user_of_redis_may_not_run_is_named_until_it_ma
             f"its user has no permissions to run {command}"
         }
         await set_user(own_redis.url, "queueworker", f"+{command}")
-        await until(lambda: router.snapshot().journal.ok and len(heard) >= 8)
-        assert len(heard) == 8, "each event is published once"
+        await until(lambda: router.snapshot().journal.ok and len(heard) >= 5)
+        assert len(heard) == 5, "each event is published once"

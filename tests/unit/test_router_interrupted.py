@@ -2,7 +2,7 @@
 
 A short scenario runs once undisturbed, and the rounds of its event loop are counted. Then it runs once for each of
 these rounds, and in that round the router is killed, stopped, cut off or told something new. The random search of
-test_router_properties.py may miss a moment between two awaits; this one does not. CI tries a few rounds of each case,
+test_router_properties.py may miss a moment between two awaits; this one does not. CI tries one round of each case,
 `make test-properties` all of them.
 """
 
@@ -27,7 +27,7 @@ ENDING_SECONDS = 100.0
 """Longer than a lease and all retries of a task after it."""
 SEEDS = range(2 if SEARCHING else 1)
 """Each seed has its own delays of the peers, and limits of the journal."""
-ROUNDS_IN_CI = 2
+ROUNDS_IN_CI = 1
 
 
 def all_well(_: Scenario) -> None:
