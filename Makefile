@@ -17,7 +17,7 @@ DOCS_STAMP := $(DOCS_VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 # These tests mostly wait for clocks and processes, so more workers than cores pay off.
-FAST_WORKERS ?= 8
+FAST_WORKERS ?= 12
 PROCESS_WORKERS ?= 4
 # The cases mostly wait. Each worker takes the next case when it is free; those that take a minute come first.
 FAULT_WORKERS ?= 6

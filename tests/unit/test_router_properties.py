@@ -250,7 +250,7 @@ class Routers(RuleBasedStateMachine):
 
 
 Routers.TestCase.settings = settings(
-    max_examples=examples(8),
+    max_examples=examples(6),
     stateful_step_count=30,
     deadline=None,
     # CI runs the same examples each time: a new one that fails is found by a search for it, not by an unlucky push.
