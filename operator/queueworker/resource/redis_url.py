@@ -38,6 +38,9 @@ class RedisTarget:
     """redis, rediss or unix."""
     options: dict[str, Any] = field(repr=False)
     """Arguments of redis-py's connection for this scheme."""
+    username: str = field(repr=False, compare=False)
+    """Empty if there is none, as the password. Targets are equal if they lead to the same database in the same way."""
+    password: str = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,27 +142,21 @@ def redis_target(url: str, *, local: bool = False) -> RedisTarget:
     _check_scheme(url, ("redis", "rediss", "unix") if local else ("redis", "rediss"))
     parts, port = _split(url)
     options = _query(parts.query, tls=parts.scheme == "rediss")
-    for name, value in (("username", parts.username), ("password", parts.password)):
-        if value:
-            options[name] = unquote(value)
+    username, password = options.pop("username", ""), options.pop("password", "")
+    username = unquote(parts.username) if parts.username else username
+    password = unquote(parts.password) if parts.password else password
     if parts.scheme == "unix":
         options["path"] = _path(parts.path)
     else:
         options["host"] = _host(parts.hostname or ("localhost" if local else ""))
         options["port"] = 6379 if port is None else port
         options.setdefault("db", _database(parts.path))
-    return RedisTarget(parts.scheme, options)
+    return RedisTarget(parts.scheme, options, username, password)
 
 
 def same_server(url: str, other: str) -> bool:
     """Whether both lead to the same database in the same way, perhaps as another user. Raises InvalidRedisUrl."""
-    return _without_user(url) == _without_user(other)
-
-
-def _without_user(url: str) -> tuple[str, dict[str, Any]]:
-    target = redis_target(url, local=True)
-    options = target.options.items()
-    return target.scheme, {name: value for name, value in options if name not in {"username", "password"}}
+    return url == other or redis_target(url, local=True) == redis_target(other, local=True)
 
 
 def shown(url: str) -> str:

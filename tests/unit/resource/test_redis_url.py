@@ -42,8 +42,9 @@ def refusal(url: str, *, local: bool = False) -> str:
     ],
 )
 def test_a_url_means_what_redis_py_and_celery_mean_by_it(url: str, expected: dict[str, Any]) -> None:
-    options = redis_target(url).options
-    assert {name: options[name] for name in expected} == expected
+    target = redis_target(url)
+    meant = target.options | {"username": target.username, "password": target.password}
+    assert {name: meant[name] for name in expected} == expected
 
 
 def test_options_for_other_programs_are_taken_and_have_no_effect() -> None:
@@ -147,6 +148,8 @@ async def test_a_url_that_is_taken_never_fails_when_clients_and_connections_are_
     [
         ("redis://redis", True),
         ("redis://u:p@redis:6379/0", True),
+        (" REDIS://u:p@Redis/\n", True),
+        ("redis://:a%40b@redis?password=c", True),
         ("redis://redis?password=x&username=y", True),
         ("redis://redis/1", False),
         ("redis://redis:6380", False),

@@ -11,20 +11,23 @@ from redis.exceptions import BusyLoadingError, MasterDownError, NoScriptError, R
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from queueworker.resource.redis_url import redis_target
+from queueworker.resource.redis_url import RedisTarget, redis_target
 from queueworker.routing.journal.redis_connections import CONNECTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping, Sequence
+    from collections.abc import Awaitable, Sequence
 
     from redis.commands.core import AsyncScript
 
 
 class Login(UsernamePasswordCredentialProvider):
-    """User and password of a URL; none if it is false."""
+    """User and password of a URL; false if it has none."""
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        super().__init__(options.get("username"), options.get("password"))
+    def __init__(self, target: RedisTarget) -> None:
+        super().__init__(target.username, target.password)
+
+    def become(self, target: RedisTarget) -> None:
+        self.username, self.password = target.username, target.password
 
     def __bool__(self) -> bool:
         return bool(self.username or self.password)
@@ -40,8 +43,7 @@ class Client(Redis):
 
     def log_in(self, url: str) -> None:
         """As the user of this URL, which is for the same server. Raises InvalidRedisUrl."""
-        options = redis_target(url, local=True).options
-        self.login.username, self.login.password = options.get("username") or "", options.get("password") or ""
+        self.login.become(redis_target(url, local=True))
         self.logins += 1
 
     def exclusive_script(self, text: str) -> ExclusiveScript:
@@ -135,9 +137,8 @@ def connect(url: str, **options: Any) -> Client:
     no_notices = MaintNotificationsConfig(enabled=False)
     target = redis_target(url, local=True)
     made = CONNECTIONS[target.scheme]
-    login = Login(target.options)
-    given = {name: value for name, value in target.options.items() if name not in {"username", "password"}}
-    pool = ConnectionPool(made, maint_notifications_config=no_notices, credential_provider=login, **(given | options))
+    login, given = Login(target), target.options | options
+    pool = ConnectionPool(made, maint_notifications_config=no_notices, credential_provider=login, **given)
     client = cast("Client", Client.from_pool(pool))
     client.login = login
     return client
