@@ -44,16 +44,27 @@ class RouterConfig:
     redis_url: str = field(repr=False)
     api_key: str | None = field(default=None, repr=False)
 
+    def has_queue_of(self, other: RouterConfig) -> bool:
+        """Whether the queue is the same. Its key may differ."""
+        return self.spec.queue.url == other.spec.queue.url
+
+    def has_redis_of(self, other: RouterConfig) -> bool:
+        """Whether Redis is the same. Its user and password may differ."""
+        return same_server(self.redis_url, other.redis_url)
+
     def has_peers_of(self, other: RouterConfig) -> bool:
-        """Whether queue and Redis are the same. The user of Redis and its password may differ."""
-        return self.spec.queue.url == other.spec.queue.url and same_server(self.redis_url, other.redis_url)
+        return self.has_queue_of(other) and self.has_redis_of(other)
 
     def at(self, other: RouterConfig) -> RouterConfig:
-        """The same with the queue and Redis of another configuration, if those are others."""
-        if self.has_peers_of(other):
-            return self
-        spec = self.spec.model_copy(update={"queue": other.spec.queue, "events": other.spec.events})
-        return replace(self, spec=spec, redis_url=other.redis_url, api_key=other.api_key)
+        """For the router of another configuration: it keeps its queue, and its Redis, where these are not the same."""
+        found = self
+        if not self.has_queue_of(other):
+            spec = found.spec.model_copy(update={"queue": other.spec.queue})
+            found = replace(found, spec=spec, api_key=other.api_key)
+        if not self.has_redis_of(other):
+            spec = found.spec.model_copy(update={"events": other.spec.events})
+            found = replace(found, spec=spec, redis_url=other.redis_url)
+        return found
 
     @property
     def intent(self) -> Intent:

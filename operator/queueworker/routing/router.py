@@ -11,7 +11,6 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from queueworker.resource.redis_url import same_server
 from queueworker.routing.counters import Counters
 from queueworker.routing.executors.async_outcomes import AsyncOutcomes
 from queueworker.routing.executors.attempt import EXECUTE_MARGIN_SECONDS, Attempts
@@ -147,13 +146,13 @@ class Router:
         """Take a changed configuration, but for another queue or Redis; no task in flight is lost or started again."""
         if (config := config.at(self._config)) == self._config:
             return
-        _log_in(config.redis_url, self._config.redis_url, self._journal, self._outcomes)
+        if config.redis_url != self._config.redis_url:
+            self._journal.log_in(config.redis_url)
+            self._outcomes.log_in(config.redis_url)
         self._config = config
         self._runner.spec = self._poller.spec = config.spec
         self._attempts.apply(config.spec)
-        for queue in self._queues.all():
-            queue.max_body_bytes = config.spec.routing.max_body_bytes
-        self._queues.own.set_key(config.api_key)
+        self._queues.apply(config.spec.routing.max_body_bytes, config.api_key)
         self._pool.apply(config.spec)
         self._settle()
         self._poller.resume()
@@ -179,7 +178,7 @@ class Router:
         There is no limit but the tasks' own timeouts. With the same Redis the successor finds in the journal what could
         not be reported; with another Redis it gets that from here, together with events that were not published.
         """
-        self._moving = not _log_in(successor.redis_url, self._config.redis_url, self._journal, self._outcomes)
+        self._moving = not successor.has_redis_of(self._config)
         longest = self._runs.longest_timeout(self._config.spec.routing.task_timeout_seconds)
         await self._end(max(self._config.spec.routing.drain_seconds, longest + EXECUTE_MARGIN_SECONDS))
         return self._unfinished
@@ -292,13 +291,3 @@ class Router:
             on_turn=self._fill_slots,
             on_link=self._transition,
         )
-
-
-def _log_in(url: str, before: str, *clients: Journal | AsyncOutcomes) -> bool:
-    """Have the clients of a Redis use the user of another URL; False if that URL is for another Redis."""
-    if not same_server(url, before):
-        return False
-    if url != before:
-        for client in clients:
-            client.log_in(url)
-    return True

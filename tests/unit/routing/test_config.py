@@ -63,3 +63,24 @@ def test_executors_are_numbered_or_listed_once_or_watched(executors: dict[str, A
 
 def test_a_config_shows_neither_key_nor_password() -> None:
     assert "s3cret" not in repr(RouterConfig("g", spec(), "redis://:s3cret@r", "s3cret"))
+
+
+@pytest.mark.parametrize(
+    ("queue", "redis", "wanted"),
+    [
+        ("queue", "redis://new@a", ("queue", "new key", "redis://new@a")),
+        ("other", "redis://new@a", ("queue", "old key", "redis://new@a")),
+        ("queue", "redis://new@b", ("queue", "new key", "redis://old@a")),
+        ("other", "redis://new@b", ("queue", "old key", "redis://old@a")),
+    ],
+)
+def test_a_router_keeps_its_peers_and_takes_a_new_key_and_user_of_them(
+    queue: str, redis: str, wanted: tuple[str, str, str]
+) -> None:
+    def config(queue: str, redis: str, age: str, concurrency: int) -> RouterConfig:
+        parts = {"queue": {"url": f"http://{queue}"}, "executors": {"concurrency": concurrency}}
+        return RouterConfig("default/legacy", spec(**parts), redis, f"{age} key")
+
+    found = config(queue, redis, "new", 2).at(config("queue", "redis://old@a", "old", 1))
+    assert (found.spec.queue.url, found.api_key, found.redis_url) == (f"http://{wanted[0]}", *wanted[1:])
+    assert found.spec.executors.concurrency == 2

@@ -14,7 +14,7 @@ from queueworker.routing.snapshot import Link, LinkReason
 from queueworker.routing.wire.task import InvalidTask, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from queueworker.routing.limits import Limits
 
@@ -143,8 +143,11 @@ class QueueClients:
             client = self._clients[url] = self._make(url)
         return client
 
-    def all(self) -> Iterable[QueueClient]:
-        return self._clients.values()
+    def apply(self, max_body_bytes: int, key: str | None) -> None:
+        """Take what has changed. The key is that of the own queue."""
+        for client in self._clients.values():
+            client.max_body_bytes = max_body_bytes
+        self.own.set_key(key)
 
     def keep_only(self, in_use: set[QueueClient]) -> None:
         """Drop the clients of other queues that no task in flight came from."""
