@@ -39,6 +39,13 @@ IN_A_SCRIPT = f"script: {'a1' * 20}, on @user_script:57."
             NoPermissionError("User u has no permissions to run the 'evalsha' command"),
             f"User u has no permissions to run the 'evalsha' command {RIGHTS}",
         ),
+        *(  # Redis 6.0
+            (ResponseError(f"{text} {IN_A_SCRIPT}"), f"{text} {RIGHTS}")
+            for text in (
+                "The user executing the script can't run this command or subcommand",
+                "The user executing the script can't access at least one of the keys",
+            )
+        ),
         (AuthenticationError("invalid username-password pair"), "invalid username-password pair"),
         (
             AuthenticationError("HELLO must be called with the client already authenticated, otherwise the HELLO …"),

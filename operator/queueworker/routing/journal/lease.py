@@ -67,7 +67,9 @@ class Heartbeat(NamedTuple):
     """The answer of a heartbeat that found the lease, or took one."""
 
     error: str
-    """Redis has no memory for entries, is a replica, or a later heartbeat was here before; empty if all is well."""
+    """Redis has no memory for entries, is a replica, refuses its user a command, or has had a later heartbeat. Empty if
+    all is well.
+    """
     set_aside: list[str]
     """Instances whose journals were no hash."""
     rivals: int

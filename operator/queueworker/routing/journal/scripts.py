@@ -20,8 +20,9 @@ from queueworker.routing.journal import failed_tasks
 _REFUSED = """
 -- whether an error's text says that the user lacks a right: in Redis 7 or newer, in Redis 6, and outside of scripts
 local function refused(text)
-  text = tostring(text)
-  return string.find(text, 'ACL failure') or string.find(text, "can't run this command") or string.find(text, 'NOPERM')
+  for _, words in ipairs({'ACL failure', "executing the script can't", 'NOPERM'}) do
+    if string.find(tostring(text), words, 1, true) then return true end
+  end
 end
 """
 
@@ -137,15 +138,12 @@ redis.call('SET', heartbeat, ARGV[6] .. ' ' .. answer[5], 'PX', ttl)
 _RIGHTS = """
 local missing = {}
 for _, command in ipairs((begun and ARGV[8] == '0') and {} or {
-  'HDEL x', 'HGET x', 'HKEYS', 'HLEN', 'HMGET x', 'HSET x x', 'HSETNX x x', 'HSTRLEN x', 'SREM x', 'ZADD 0 x', 'ZCARD',
-  'ZPOPMIN', 'ZREM x', 'INCRBY 0', 'DECRBY 0'
+  {'HDEL', 'x'}, {'HGET', 'x'}, {'HKEYS'}, {'HLEN'}, {'HMGET', 'x'}, {'HSET', 'x', 'x'}, {'HSETNX', 'x', 'x'},
+  {'HSTRLEN', 'x'}, {'SREM', 'x'}, {'ZADD', '0', 'x'}, {'ZCARD'}, {'ZPOPMIN'}, {'ZREM', 'x'}, {'INCRBY', '0'},
+  {'DECRBY', '0'}
 }) do
-  local name, first, second = string.match(command, '^(%S+) ?(%S*) ?(%S*)$')
-  local args = {heartbeat}
-  if first ~= '' then args[2] = first end
-  if second ~= '' then args[3] = second end
-  local r = redis.pcall(name, unpack(args))
-  if type(r) == 'table' and r.err and refused(r.err) then missing[#missing + 1] = name end
+  local r = redis.pcall(command[1], heartbeat, unpack(command, 2))
+  if type(r) == 'table' and r.err and refused(r.err) then missing[#missing + 1] = command[1] end
 end
 if #missing > 0 then
   answer[1] = 'its user has no permissions to run ' .. table.concat(missing, ', ')
