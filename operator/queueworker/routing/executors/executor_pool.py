@@ -114,9 +114,8 @@ class ExecutorPool:
         """Whether a slot is free that no permit and no waiting task claims."""
         slots = self._slots
         free = slots.free - slots.reserved - len(slots.waiting) > 0
-        return free and len(slots.avoiding) < max(
-            1, self.members.healthy_count
-        )  # avoiding leaves slots to others, in bounds
+        # tasks that avoid executors leave slots to others, in bounds
+        return free and len(slots.avoiding) < max(1, self.members.healthy_count)
 
     def reserve(self) -> SlotPermit:
         """Reserve a free slot for a task that is about to be pulled. Check `can_reserve` first."""
@@ -158,9 +157,8 @@ class ExecutorPool:
         """Whether a task may go to the executor now: in the pool, healthy, and checked within `maxAgeSeconds`."""
         age = self._clock() - executor.last_success
         if age > self._max_age / 2 and not executor.leaving:
-            self.checks.check(
-                executor
-            )  # before the last check is too old, so that no task has to wait for the next one
+            # before the last check is too old, so that no task has to wait for the next one
+            self.checks.check(executor)
         return age <= self._max_age and executor.healthy and not executor.leaving
 
     # --- what became of tasks (see also `ejections`)
