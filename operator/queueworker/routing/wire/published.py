@@ -17,7 +17,7 @@ from queueworker.routing.wire.outcome import (
     outcome_of,
     parse_result,
 )
-from queueworker.routing.wire.reading import InvalidAnswer, excerpt, read_leniently, read_strictly, write_for_all
+from queueworker.routing.wire.reading import InvalidAnswer, excerpt, read_object_as
 
 
 class Published(NamedTuple):
@@ -27,13 +27,18 @@ class Published(NamedTuple):
     outcome: Outcome
 
 
-class _Fields(msgspec.Struct):
+class _Said(msgspec.Struct):
+    """What an event and an answer about the logs have in common."""
+
     eval_id: Any = None
-    status: Any = None
     error: Any = None
     exit_code: Any = None
     output: msgspec.Raw = msgspec.Raw(b"null")
     """Decoded only when its last line is needed: it may be large."""
+
+
+class _Fields(_Said):
+    status: Any = None
     result: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -43,13 +48,9 @@ _decoder = msgspec.json.Decoder(_Fields)
 def parse_published(channel: str, payload: bytes) -> Published | None:
     """The outcome in a message of one of the outcome channels; None when it is not an event with an `eval_id`."""
     try:
-        fields = read_strictly(payload, _decoder)
-    except (ValueError, RecursionError):
-        try:
-            payload = write_for_all(read_leniently(payload))
-            fields = _decoder.decode(payload)
-        except (InvalidAnswer, ValueError, RecursionError):
-            return None
+        fields, payload = read_object_as(payload, _decoder)
+    except InvalidAnswer:
+        return None
     if not isinstance(fields.eval_id, str):
         return None
     return Published(fields.eval_id, _outcome(channel == CHANNEL_COMPLETED, fields, payload))
@@ -93,12 +94,8 @@ class Lost(NamedTuple):
     error: str
 
 
-class _Logs(msgspec.Struct):
-    eval_id: Any = None
+class _Logs(_Said):
     is_running: Any = None
-    exit_code: Any = None
-    error: Any = None
-    output: msgspec.Raw = msgspec.Raw(b"null")
 
 
 _logs_decoder = msgspec.json.Decoder(_Logs)
@@ -109,14 +106,7 @@ def outcome_in_logs(body: bytes, eval_id: str) -> Outcome | Lost | None:
 
     Raises `InvalidAnswer` when the answer is not that of this call.
     """
-    try:
-        fields = read_strictly(body, _logs_decoder)
-    except (ValueError, RecursionError):
-        value = read_leniently(body)
-        if not isinstance(value, dict):
-            raise InvalidAnswer(f"no logs: {excerpt(body)}") from None
-        body = write_for_all(value)
-        fields = _logs_decoder.decode(body)
+    fields, body = read_object_as(body, _logs_decoder)
     if not isinstance(fields.is_running, bool) or fields.eval_id not in (None, eval_id):
         raise InvalidAnswer(f"no logs of the task: {excerpt(body)}")
     if fields.is_running:

@@ -43,6 +43,24 @@ def read_strictly(body: bytes, decoder: msgspec.json.Decoder[Fields]) -> Fields:
     return fields
 
 
+def read_object_as(body: bytes, decoder: msgspec.json.Decoder[Fields]) -> tuple[Fields, bytes]:
+    """The fields of a JSON object, and the object; written again if only lenient readers take it.
+
+    Raises `InvalidAnswer`.
+    """
+    try:
+        return read_strictly(body, decoder), body
+    except (ValueError, RecursionError):
+        value = read_leniently(body)
+        if not isinstance(value, dict):
+            raise InvalidAnswer(f"no object: {excerpt(body)}") from None
+        body = write_for_all(value)
+    try:
+        return decoder.decode(body), body
+    except (ValueError, RecursionError) as error:
+        raise InvalidAnswer(f"an object that cannot be read: {excerpt(body)}") from error
+
+
 def read_leniently(body: bytes) -> Any:
     """What `json.loads` makes of a body: half surrogate pairs, NaN, control characters, a byte order mark are taken.
     An integer of more than 4,300 digits is an infinity.
