@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queueworker.controller.watches import key_of
 from queueworker.resource.names import SERVICE_NAME_LABEL
+from queueworker.resource.urls import host_in_url
 from queueworker.routing.config import Endpoint
 
 if TYPE_CHECKING:
@@ -62,10 +63,9 @@ def endpoints(ref: ServiceRef, slices: Iterable[Slice]) -> list[Endpoint]:
         if port is None:
             continue
         for name, address in item.ready:
-            is_ipv6 = ":" in address
-            if is_ipv6 and name in by_ipv4:  # also while only the IPv4 slice says yet that the pod is not ready
+            if ":" in address and name in by_ipv4:  # also while only the IPv4 slice says yet that the pod is not ready
                 continue
-            url = f"http://[{address}]:{port}" if is_ipv6 else f"http://{address}:{port}"
+            url = f"http://{host_in_url(address)}:{port}"
             found.setdefault(url, Endpoint(name, url))
     return sorted(found.values(), key=lambda e: (e.name, e.url))
 

@@ -8,6 +8,7 @@ from queueworker import __version__
 from queueworker.processes.environment_table import VARIABLES, WorkerModel
 from queueworker.redaction import without_credentials
 from queueworker.resource.redis_url import shown
+from queueworker.resource.urls import host_in_url
 from queueworker.routing.config import Intent, static_endpoints
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _reachable(host: str) -> str:
     """What a browser on this machine can open."""
     if host in {"::", "0.0.0.0"}:
         return "localhost"
-    return f"[{host}]" if ":" in host else host
+    return host_in_url(host)
 
 
 def _at(model: Any, path: str) -> Any:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from queueworker.processes.environment_table import VARIABLES, Process, Variable, WorkerModel
 from queueworker.processes.notes import ignored_proxies, is_service_link, misspelt
 from queueworker.processes.tracing_settings import read_tracing
-from queueworker.resource.urls import UNUSABLE_URL
+from queueworker.resource.urls import UNUSABLE_URL, host_in_url
 from queueworker.routing.config import RouterConfig
 from queueworker.web.options import MIN_TOKEN_CHARS, WebOptions
 
@@ -134,7 +134,7 @@ def _config(model: WorkerModel) -> RouterConfig:
 def journal_group(queue_url: str) -> str:
     """The default group of the workers of a queue. It does not depend on HOSTNAME."""
     parts = urlsplit(queue_url)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    host = host_in_url(parts.hostname or "")
     path = parts.path.rstrip("/").replace("/", "-")
     return f"worker/{host}:{parts.port or _DEFAULT_PORTS[parts.scheme]}{path}"
 

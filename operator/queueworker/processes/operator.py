@@ -12,6 +12,7 @@ from queueworker.controller.registry import Registry
 from queueworker.processes.memory import memory_budget
 from queueworker.processes.signals import StopSignals
 from queueworker.processes.tracing_settings import tracing
+from queueworker.resource.urls import host_in_url
 from queueworker.routing.router import Router
 from queueworker.web.app import Mode, create_app
 from queueworker.web.loop_lag import LoopLag
@@ -59,4 +60,4 @@ def reached_at(host: str, port: int, pod_ip: str) -> str:
     address = pod_ip or ("" if host in {"0.0.0.0", "::"} else host)
     if not address:
         return ""
-    return f"http://{f'[{address}]' if ':' in address else address}:{port}"
+    return f"http://{host_in_url(address)}:{port}"

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from queueworker.controller.cluster import Cluster, ObjectGone
 from queueworker.resource import names
+from queueworker.resource.urls import host_in_url
 from queueworker.web.server import serve
 
 if TYPE_CHECKING:
@@ -144,8 +145,7 @@ async def _queue_worker(
 ) -> AsyncIterator[str]:
     """The name of a QueueWorker that exists until the end of the block."""
     name = f"selftest-{uuid4().hex[:8]}"
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    url = f"http://{host}:{port}"
+    url = f"http://{host_in_url(options.host)}:{port}"
     body = {
         "apiVersion": names.API_VERSION,
         "kind": names.KIND,

@@ -43,6 +43,11 @@ class UrlRule:
     """Only the API server asks for it: objects that it took earlier have worked, and go on to work."""
 
 
+def host_in_url(host: str) -> str:
+    """A host name or address as a URL has it: an IPv6 address stands in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 def _matches(pattern: str, url: str) -> bool:
     return re.fullmatch(pattern, url, re.ASCII) is not None
 

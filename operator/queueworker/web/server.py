@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from queueworker.resource.urls import host_in_url
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -70,7 +72,7 @@ async def serve(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
         if serving.done():
             serving.result()
         address, bound = listener.getsockname()[:2]
-        log.info("listening on http://%s:%d", f"[{address}]" if ":" in address else address, bound)
+        log.info("listening on http://%s:%d", host_in_url(address), bound)
         yield bound
     finally:
         up.cancel()
