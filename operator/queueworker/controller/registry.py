@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from queueworker.controller.kinds import QUEUE_WORKERS
 from queueworker.web.source import ApiFailure, LeaseChange, OperatorCounters, OperatorView, WatchView
+from queueworker.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -111,10 +112,8 @@ class Registry:
             meanwhile = "routing continues with the last known objects" if self.leading else "no standby can take over"
             return False, f"the API server has not answered {since}; {meanwhile}"
         if not self.leading and self.runners:
-            return (
-                False,
-                f"{self.leader or 'nobody'} leads; draining {_counted(len(self.runners), 'router')} of the last term",
-            )
+            last = counted(len(self.runners), "router")
+            return False, f"{self.leader or 'nobody'} leads; draining {last} of the last term"
         if not self.leading:
             return True, f"standing by; {self.leader or 'nobody'} leads"
         if not self.watching:
@@ -122,15 +121,11 @@ class Registry:
         without = [f"{namespace}/{name}" for namespace, name in sorted(self.present - self.runners.keys())]
         if without:
             return False, f"leading, but nothing runs for {_some(without)}"
-        return True, f"leading, with {_counted(len(self.runners), 'QueueWorker')}{self._problems()}"
+        return True, f"leading, with {counted(len(self.runners), 'QueueWorker')}{self._problems()}"
 
     def _problems(self) -> str:
         refused = [f"{watch} ({watch.problem})" for watch in self.watches if watch.problem]
         return f"; cannot be watched: {_some(refused)}" if refused else ""
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from queueworker.cli.plugin.findings import counts
 from queueworker.cli.plugin.screen import UNICODE, Glyphs, Line, Size
 from queueworker.cli.plugin.values import Level
+from queueworker.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,9 +47,5 @@ def _sign(level: Level, glyphs: Glyphs) -> str:
 
 def _total(found: Sequence[Finding]) -> Line:
     errors, warnings, total = counts(found)
-    text = f"{_plural(errors, 'error')}, {_plural(warnings, 'warning')} of {total}"
+    text = f"{counted(errors, 'error')}, {counted(warnings, 'warning')} of {total}"
     return [(f"{text}{'; exit status 1' if errors else ''}", Level.ERROR if errors else "bold")]
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"

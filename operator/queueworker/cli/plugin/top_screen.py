@@ -9,6 +9,7 @@ from queueworker.cli.plugin.screen import Glyphs, Line, Size, Span, columns, cut
 from queueworker.cli.plugin.status_screen import age_of, status_lines
 from queueworker.cli.plugin.times import seconds
 from queueworker.cli.plugin.values import Level
+from queueworker.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,7 +129,7 @@ def _note(views: Sequence[View]) -> list[Line]:
 
 
 def _summary(views: Sequence[View], state: TopState, glyphs: Glyphs) -> Line:
-    spans: list[Span] = [(f"{len(views)} object{'' if len(views) == 1 else 's'} ", "bold")]
+    spans: list[Span] = [(f"{counted(len(views), 'object')} ", "bold")]
     counts = {level: sum(view.state.level is level for view in views) for level in (*_ORDER[2:], *_ORDER[1::-1])}
     spans += [(f" {glyphs.levels[level]}{count}", level) for level, count in counts.items() if count]
     spans.append((f"   in use {sum(v.in_use for v in views)}/{sum(v.capacity for v in views)}   ", ""))
@@ -139,13 +140,11 @@ def _summary(views: Sequence[View], state: TopState, glyphs: Glyphs) -> Line:
 
 def _table(rows: Sequence[View], state: TopState, size: Size, glyphs: Glyphs) -> list[Line]:
     """Where it is narrow, the line of the last minute becomes shorter or goes, then names are cut."""
+    widest = min(MAX_NAME, max((len(view.key) for view in rows), default=0))
     for points in SPARK_POINTS:
-        lines = _lines(rows, state, points, MAX_NAME, glyphs)
-        excess = length(lines[0]) - size.width
-        name = max(MIN_NAME, min(MAX_NAME, max((len(view.key) for view in rows), default=0)) - excess)
-        if excess <= 0:
-            break
-        lines = _lines(rows, state, points, name, glyphs)
+        lines = _lines(rows, state, points, widest, glyphs)
+        if (excess := length(lines[0]) - size.width) > 0:
+            lines = _lines(rows, state, points, max(MIN_NAME, widest - excess), glyphs)
         if length(lines[0]) <= size.width:
             break
     return [
@@ -197,5 +196,5 @@ def farewell(views: Sequence[View], first: Sequence[View], lasted: float, glyphs
     levels = " ".join(
         f"{glyphs.levels[level]}{count}" for level in _ORDER if (count := sum(v.state.level is level for v in views))
     )
-    plural = "" if len(views) == 1 else "s"
-    return f"{len(views)} object{plural} for {seconds(lasted)}: {levels}; {done:,} completed, {failed:,} failed"
+    objects = counted(len(views), "object")
+    return f"{objects} for {seconds(lasted)}: {levels}; {done:,} completed, {failed:,} failed"
