@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 import yaml
 
-from devcluster import binaries
 from devcluster.server import ControlPlane
+from tests.controlplane.conftest import Kubectl, kubectl_of
 from tests.support.charts import CHART, CRD, IMAGE, NAME, NAMESPACE, helm, render
 from tests.support.operating import eventually, operator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-
-class Run(Protocol):
-    def __call__(
-        self, *args: str, input: str | None = None, check: bool = True
-    ) -> subprocess.CompletedProcess[str]: ...
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +28,12 @@ def fresh() -> Iterator[ControlPlane]:
 
 
 @pytest.fixture(scope="module")
-def admin(fresh: ControlPlane) -> Run:
-    def run(*args: str, input: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
-        command = [binaries.kubectl(), "--kubeconfig", fresh.admin_kubeconfig, *args]
-        done = subprocess.run(command, input=input, capture_output=True, text=True, check=False, timeout=60)
-        assert done.returncode == 0 or not check, f"kubectl {' '.join(args)}: {done.stderr}{done.stdout}"
-        return done
-
-    return run
+def admin(fresh: ControlPlane) -> Kubectl:
+    return kubectl_of(fresh)
 
 
 @pytest.fixture
-def release(fresh: ControlPlane, admin: Run) -> Iterator[list[str]]:
+def release(fresh: ControlPlane, admin: Kubectl) -> Iterator[list[str]]:
     """Helm's arguments for a release on that server; it is uninstalled after the test, and the CRD with it."""
     at = ["--kubeconfig", fresh.admin_kubeconfig, "-n", NAMESPACE]
     yield at
@@ -54,12 +41,12 @@ def release(fresh: ControlPlane, admin: Run) -> Iterator[list[str]]:
     admin("delete", "crd", CRD, "--ignore-not-found")
 
 
-def deployed(admin: Run) -> dict[str, Any]:
+def deployed(admin: Kubectl) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(admin("get", "deployment", NAME, "-n", NAMESPACE, "-o", "json").stdout)
     return found
 
 
-def differences(admin: Run, release: list[str]) -> str:
+def differences(admin: Kubectl, release: list[str]) -> str:
     """Between the release's manifest and what the server has of it, by server-side apply, as GitOps tools compare."""
     manifest = helm("get", "manifest", NAME, *release).stdout
     return admin(
@@ -67,7 +54,7 @@ def differences(admin: Run, release: list[str]) -> str:
     ).stdout
 
 
-def test_install_upgrade_and_uninstall(admin: Run, release: list[str]) -> None:
+def test_install_upgrade_and_uninstall(admin: Kubectl, release: list[str]) -> None:
     notes = helm("install", NAME, str(CHART), *release, "--set", IMAGE, "--create-namespace").stdout
     assert "every namespace" in notes
     for (kind, name), _ in render().items():
@@ -85,7 +72,7 @@ def test_install_upgrade_and_uninstall(admin: Run, release: list[str]) -> None:
     helm("install", NAME, str(CHART), *release, "--set", IMAGE)  # and a new release takes it over
 
 
-def test_with_all_values_the_server_warns_of_nothing_and_nothing_differs(admin: Run, release: list[str]) -> None:
+def test_with_all_values_the_server_warns_of_nothing_and_nothing_differs(admin: Kubectl, release: list[str]) -> None:
     without = "podMonitor.enabled=false,prometheusRule.enabled=false"  # their CRDs are the Prometheus operator's
     values = ("--values", str(CHART / "ci" / "full-values.yaml"), "--set", without)
     done = helm("install", NAME, str(CHART), *release, *values, "--create-namespace")
@@ -93,7 +80,7 @@ def test_with_all_values_the_server_warns_of_nothing_and_nothing_differs(admin: 
     assert differences(admin, release) == ""
 
 
-def test_an_upgrade_brings_the_new_crd(admin: Run, release: list[str], tmp_path: Path) -> None:
+def test_an_upgrade_brings_the_new_crd(admin: Kubectl, release: list[str], tmp_path: Path) -> None:
     newer = tmp_path / "chart"
     shutil.copytree(CHART, newer)
     crd = newer / "files" / "crd.yaml"
@@ -108,7 +95,7 @@ def test_an_upgrade_brings_the_new_crd(admin: Run, release: list[str], tmp_path:
 
 @pytest.mark.parametrize("watched", [[], ["team-a", "team-b"]], ids=["the whole cluster", "two namespaces"])
 def test_with_its_arguments_and_rights_the_operator_leads_and_is_refused_nothing(
-    watched: list[str], fresh: ControlPlane, admin: Run, release: list[str], tmp_path: Path
+    watched: list[str], fresh: ControlPlane, admin: Kubectl, release: list[str], tmp_path: Path
 ) -> None:
     for name in watched:
         admin("create", "namespace", name)

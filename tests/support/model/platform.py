@@ -75,8 +75,6 @@ class Account:
     """What happened to each id, and what was seen that must not be."""
 
     handed: Counter[str] = field(default_factory=Counter)
-    handed_at: dict[str, float] = field(default_factory=dict)
-    """By the clock of the world, the last time."""
     reported: Counter[str] = field(default_factory=Counter)
     forgotten: set[str] = field(default_factory=set)
     """By a queue that restarted."""
@@ -149,7 +147,6 @@ class World:
         eval_id = queue.waiting.popleft()
         account = self.account
         account.handed[eval_id] += 1
-        account.handed_at[eval_id] = self.clock()
         queue.known.add(eval_id)
         arrived = False
         started = self.clock()
