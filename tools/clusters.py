@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from devcluster.node import images
 from devcluster.node.layout import CONTEXT, Layout
 from devcluster.node.node import NodeError, check, down, node, programs, up
-from devcluster.node.preflight import CannotBeNode, has_ipv6
+from devcluster.node.preflight import CannotBeNode
 from devcluster.progress import say
 from tools.image import ROOT, EngineUnavailable, engine
 from tools.platform_image import archive, build_both
@@ -102,7 +102,7 @@ def keep() -> Nodes:
 
 
 def _nodes(layout: Layout, tags: tuple[str, str]) -> Nodes:
-    provides = "nodes,dual-stack" if has_ipv6() else "nodes"
+    provides = "nodes,dual-stack" if layout.dual_stack else "nodes"
     return Nodes(str(layout.kubeconfig), CONTEXT, *tags, provides)
 
 

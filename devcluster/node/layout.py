@@ -61,6 +61,16 @@ class Layout:
         return self.folder / "containerd.sock"
 
     @property
+    def network(self) -> Path:
+        """The CNI configuration of its pods."""
+        return self.folder / "cni" / "net.d" / "10-bridge.conflist"
+
+    @property
+    def dual_stack(self) -> bool:
+        """Whether the pods of the node that is up have IPv6 addresses too."""
+        return POD_CIDR6 in self.network.read_text()
+
+    @property
     def traces(self) -> Path:
         """What the machine was like before the node."""
         return self.folder / "before.json"

@@ -165,9 +165,7 @@ def _make_bridge(machine: preflight.Machine) -> None:
 
 
 def _start_containerd(layout: Layout, machine: preflight.Machine) -> None:
-    (layout.folder / "cni" / "net.d" / "10-bridge.conflist").write_text(
-        settings.network(layout, dual_stack=machine.dual_stack)
-    )
+    layout.network.write_text(settings.network(layout, dual_stack=machine.dual_stack))
     config = layout.folder / "containerd.toml"
     config.write_text(settings.containerd(layout, machine.plugins))
     processes.start(layout, "containerd", ["containerd", "--config", str(config)])

@@ -64,10 +64,10 @@ def check(layout: Layout, user: int | None = None) -> Machine:
     free = shutil.disk_usage(layout.folder.parent).free
     if free < MIN_FREE_BYTES:
         raise CannotBeNode(f"a node needs 4 GiB of disk below {layout.folder.parent}; {free / 2**30:.1f} GiB are free")
-    return Machine(plugins, has_ipv6())
+    return Machine(plugins, _has_ipv6())
 
 
-def has_ipv6() -> bool:
+def _has_ipv6() -> bool:
     """Whether pods can have IPv6 addresses too.
 
     Not where routers announce this machine's default route: a node forwards, and a machine that forwards forgets it.
