@@ -49,19 +49,20 @@ def _addresses(found: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
             yield name or address, address
 
 
+def _port(ref: ServiceRef, item: Slice) -> int | None:
+    return int(ref.port) if ref.port.isdigit() else dict(item.ports).get(ref.port)
+
+
 def endpoints(ref: ServiceRef, slices: Iterable[Slice]) -> list[Endpoint]:
     """The endpoints that may get tasks, without duplicates, sorted by name.
 
     `ref.port` is the name of a port in the slices, or a port number, which need not appear in them. A dual-stack
     Service has slices of both families with the same pods: each pod counts once, by its IPv4 address.
     """
-    slices = list(slices)
-    by_ipv4 = {name for item in slices for name, address in item.ready + item.unready if ":" not in address}
+    served = [(item, port) for item in slices if (port := _port(ref, item)) is not None]
+    by_ipv4 = {name for item, _ in served for name, address in item.ready + item.unready if ":" not in address}
     found: dict[str, Endpoint] = {}
-    for item in slices:
-        port = int(ref.port) if ref.port.isdigit() else dict(item.ports).get(ref.port)
-        if port is None:
-            continue
+    for item, port in served:
         for name, address in item.ready:
             if ":" in address and name in by_ipv4:  # also while only the IPv4 slice says yet that the pod is not ready
                 continue

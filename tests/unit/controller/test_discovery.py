@@ -78,6 +78,12 @@ def test_a_pod_is_not_ready_as_soon_as_its_ipv4_slice_says_so() -> None:
     assert found(*both_families(ready=False)) == []
 
 
+def test_a_pod_whose_ipv4_slice_has_not_the_port_counts_by_its_ipv6_address() -> None:
+    slices = both_families()
+    slices[1]["ports"] = [{"name": "metrics", "port": 9090}]
+    assert found(*slices) == ["http://[fd00::1]:8083", "http://[fd00::2]:8083"]
+
+
 def test_endpoints_of_both_families_that_are_no_pods_all_count() -> None:
     slices = both_families()
     for endpoint in slices[0]["endpoints"] + slices[1]["endpoints"]:
