@@ -136,7 +136,7 @@ def _pool_is(count: int) -> Done:
 
 def _ran_on_it(before: Facts, now: Facts) -> str:
     failed = (now.stored.failed - now.stored.on_purpose) - (before.stored.failed - before.stored.on_purpose)
-    return f"{failed} failed: they may have run" if failed > 0 else "no task failed"
+    return f"{failed} of its tasks failed" if failed > 0 else "no task failed"
 
 
 def _from_the_journal(before: Facts, now: Facts) -> str:

@@ -194,6 +194,8 @@ def _peers(view: View, symbols: Symbols) -> Text:
         line.append(f"{name} ")
         if down is None:
             line.append(symbols.up, "green").append(" up")
+        elif not view.show.has_begun:
+            line.append(f"{symbols.waiting} starting", "dim")
         else:
             line.append(f"{symbols.down} {seconds(down)}", "bold red")
         line.append("   ")
@@ -209,7 +211,9 @@ def _executors(view: View, symbols: Symbols) -> Text:
         line.append_text(_tile(executor, symbols)).append("  ")
     if len(executors) > MAX_TILES:
         line.append(f"and {len(executors) - MAX_TILES} more")
-    return line if executors else line.append("unknown while no router answers", "dim")
+    if executors:
+        return line
+    return line.append("unknown while no router answers" if view.show.has_begun else "starting", "dim")
 
 
 def _pods(view: View, symbols: Symbols, room: int) -> list[Text]:
