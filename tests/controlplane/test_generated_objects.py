@@ -149,7 +149,7 @@ def test_whatever_the_api_server_accepts_runs_or_says_why_not_and_disturbs_nobod
             before = account(queue)["completed"]
             apply(kubectl, namespace, found[start : start + WAVE])
             taken += wait_for_ready(kubectl, namespace)
-            eventually(lambda: account(queue)["completed"] > before, 30)  # noqa: B023
+            eventually(lambda: account(queue)["completed"] > before, 30)  # noqa: B023 -- called in this turn only
             if number % 2:  # Those of an even wave are edited by the next one, and go with it.
                 delete_all(kubectl, namespace)
         print(f"{len(found)} specs, {taken} objects that were taken")

@@ -29,7 +29,7 @@ def test_objects_of_two_namespaces_share_a_queue_and_report_each_task_once(
     kubectl("create", "namespace", f"{namespace}-b")
     for where in (namespace, f"{namespace}-b"):
         kubectl("apply", "-n", where, "-f", "-", input=worker("legacy", **spec(queue, shared_redis, slow_executor)))
-        eventually(lambda: condition(kubectl, where, "legacy", "Ready")[1] == "Routing")  # noqa: B023
+        eventually(lambda: condition(kubectl, where, "legacy", "Ready")[1] == "Routing")  # noqa: B023 -- called in this turn only
     submit(queue, 32)
     with Redis.from_url(shared_redis.url, decode_responses=True) as redis:
 
@@ -42,7 +42,7 @@ def test_objects_of_two_namespaces_share_a_queue_and_report_each_task_once(
     counts = account(queue)
     assert (counts["completed"], counts["reported_twice"], counts["unknown_reports"]) == (32, 0, 0)
     for where in (namespace, f"{namespace}-b"):
-        eventually(lambda: status(kubectl, where, "legacy").get("tasks", {}).get("routed", 0) > 0)  # noqa: B023
+        eventually(lambda: status(kubectl, where, "legacy").get("tasks", {}).get("routed", 0) > 0)  # noqa: B023 -- called in this turn only
 
 
 def test_an_object_that_moves_to_another_queue_reports_the_old_ones_tasks_to_the_old_one(

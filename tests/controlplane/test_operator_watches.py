@@ -138,7 +138,7 @@ def test_a_namespace_that_refuses_its_watch_is_named_and_routed_for_and_watched_
     with demo_process("queue", "--port", "0") as second, leading(control_plane, tmp_path, namespace, other) as started:
         for where, of in ((namespace, queue), (other, second)):
             kubectl("apply", "-n", where, "-f", "-", input=worker("legacy", **spec(of, shared_redis, executor)))
-            eventually(lambda: is_reason(kubectl, where, "Routing"))  # noqa: B023
+            eventually(lambda: is_reason(kubectl, where, "Routing"))  # noqa: B023 -- called in this turn only
         unbind(kubectl, other)
         eventually(lambda: not is_up(started, other, "QueueWorkers"), REFUSED)
         eventually(lambda: not is_up(started, other, "EndpointSlices"), REFUSED)
@@ -149,7 +149,7 @@ def test_a_namespace_that_refuses_its_watch_is_named_and_routed_for_and_watched_
         assert metric(started, 'queueworker_lease_changes_total{change="acquired"}') == 1
         for of in (queue, second):
             submit(of, 20, prefix="refused")
-            eventually(lambda: done(of, 20))  # noqa: B023
+            eventually(lambda: done(of, 20))  # noqa: B023 -- called in this turn only
         suspend = json.dumps({"spec": {"suspend": True}})
         kubectl("patch", "qw", "legacy", "-n", namespace, "--type=merge", "-p", suspend)
         eventually(lambda: is_reason(kubectl, namespace, "Suspended"), 5)

@@ -145,7 +145,7 @@ def test_each_finding_is_a_line_with_what_to_do() -> None:
         "default/legacy",
         "▲ Redis may evict keys → set maxmemory-policy noeviction",
         "✕ queue is no Service → create it",
-        "1 error, 1 warning of 3; exit status 1",
+        "1 error, 1 warning in 3 checks; exit status 1",
     ]
 
 
@@ -153,9 +153,17 @@ def test_short_leaves_out_what_is_well() -> None:
     assert shown(short=True) == shown()[1:]
 
 
+def test_what_to_do_has_a_line_of_its_own_where_it_does_not_fit() -> None:
+    assert shown(width=50)[2:5] == [
+        "▲ Redis may evict keys",
+        "  → set maxmemory-policy noeviction",
+        "✕ queue is no Service → create it",
+    ]
+
+
 def test_a_long_finding_is_wrapped_and_not_cut() -> None:
     lines = shown(width=30)
-    assert all(len(line) <= 40 for line in lines)
+    assert all(len(line) <= 30 for line in lines[:-1])
     assert "set maxmemory-policy noeviction" in " ".join(" ".join(lines).split())
 
 

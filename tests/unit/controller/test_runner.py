@@ -139,7 +139,7 @@ async def test_a_failure_that_goes_on_has_one_traceback_in_the_log(caplog: pytes
         run.routers.made[0].refuses = RuntimeError("a defect")
         for times in range(1, 4):
             run.runner.observe(body(FIRST | {"suspend": True}, 1 + times))
-            await until(lambda: run.routers.made[0].refusals >= times)  # noqa: B023
+            await until(lambda: run.routers.made[0].refusals >= times)  # noqa: B023 -- called in this turn only
     assert caplog.text.count("a defect") == 1
 
 
@@ -364,7 +364,7 @@ async def test_slices_that_cannot_be_watched_are_a_problem_of_the_objects_that_u
         run = Run(body(spec))
         run.slices.watch_changed("default", "403 Forbidden")
         run.task = asyncio.create_task(run.runner.run())
-        await until(lambda: run.cluster.statuses)  # noqa: B023
+        await until(lambda: run.cluster.statuses)  # noqa: B023 -- called in this turn only
         text = str(run.cluster.statuses[-1]["conditions"])
         assert ("DiscoveryFailed" in text and "403 Forbidden" in text) is problem
         await run.runner.stop()

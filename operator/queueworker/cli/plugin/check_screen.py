@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from textwrap import wrap
+from textwrap import TextWrapper
 from typing import TYPE_CHECKING
 
 from queueworker.cli.plugin.findings import counts
@@ -31,12 +31,22 @@ def check_lines(found: Sequence[Finding], size: Size, glyphs: Glyphs, *, short: 
 
 
 def _finding(finding: Finding, size: Size, glyphs: Glyphs) -> list[Line]:
+    """What to do follows on the same line if both fit there, otherwise on a line of its own."""
     sign = _sign(finding.level, glyphs)
-    advice = f" {glyphs.hint} {finding.advice}" if finding.advice else ""
     width = max(20, size.width - len(sign) - 1)
     style = finding.level if finding.level is Level.ERROR else ""
-    first, *rest = wrap(finding.message + advice, width, break_on_hyphens=False, break_long_words=False)
+    first, *rest = _wrapped(finding.message, f"{glyphs.hint} {finding.advice}" if finding.advice else "", width)
     return [[(f"{sign} {first}", finding.level)], *([(" " * (len(sign) + 1) + line, style)] for line in rest)]
+
+
+def _wrapped(message: str, advice: str, width: int) -> list[str]:
+    whole = f"{message} {advice}".rstrip()
+    if len(whole) <= width:
+        return [whole]
+    fill = TextWrapper(width, break_on_hyphens=False, break_long_words=False)
+    lines = fill.wrap(message)
+    fill.subsequent_indent = " " * (advice.find(" ") + 1)  # as wide as the sign of the advice
+    return lines + fill.wrap(advice)
 
 
 def _sign(level: Level, glyphs: Glyphs) -> str:
@@ -47,5 +57,5 @@ def _sign(level: Level, glyphs: Glyphs) -> str:
 
 def _total(found: Sequence[Finding]) -> Line:
     errors, warnings, total = counts(found)
-    text = f"{counted(errors, 'error')}, {counted(warnings, 'warning')} of {total}"
+    text = f"{counted(errors, 'error')}, {counted(warnings, 'warning')} in {counted(total, 'check')}"
     return [(f"{text}{'; exit status 1' if errors else ''}", Level.ERROR if errors else "bold")]

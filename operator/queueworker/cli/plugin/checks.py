@@ -35,9 +35,10 @@ async def check(access: Access, name: str | None) -> list[Finding]:
     async with Api(access) as api:
         operator = Operator(api, access.operator)
         live, schema = await asyncio.gather(look(api, operator), _crd(api))
-        found = [schema, await leader(api, operator), findings.operator(live, __version__)]
+        found = [schema, await leader(api, operator)]
         if schema.level is Level.ERROR:
             return found
+        found.append(findings.operator(live, __version__))
         bodies = [await objects.one(api, name)] if name else await objects.some(api, everywhere=access.all_namespaces)
         if not bodies:
             where = "the cluster" if access.all_namespaces else f"the namespace {api.namespace}"
