@@ -17,12 +17,16 @@ DOCS_VENV := .venv-docs
 DOCS_STAMP := $(DOCS_VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
+# A test of real processes that fails runs once more, because the machine may have been too busy: its first failure is
+# shown at the end. Tasks that are lost or reported twice fail at once. RERUNS=0 runs nothing again.
+RERUNS ?= 1
+AGAIN = -rsR --reruns $(RERUNS) --rerun-except AccountError
 # These tests mostly wait for clocks and processes, so more workers than cores pay off.
 FAST_WORKERS ?= 12
 PROCESS_WORKERS ?= 4
 # The cases mostly wait. Each worker takes the next case when it is free; those that take a minute come first.
 FAULT_WORKERS ?= 6
-FAULTS = $(PYTEST) -q -rs -n $(FAULT_WORKERS) --dist loadgroup tests/faults
+FAULTS = $(PYTEST) -q $(AGAIN) -n $(FAULT_WORKERS) --dist loadgroup tests/faults
 
 # Their fast run tries a few examples only.
 PROPERTIES = $(addprefix tests/unit/,test_router_properties.py test_router_interrupted.py journal/test_journal_properties.py http/test_answer_properties.py executors/test_permit.py managed_pool/test_plan.py)
@@ -103,15 +107,15 @@ test-docs: venv docs ## build the site, check its links, and run the command blo
 	$(PYTEST) -q -rs tests/docs
 
 test-processes: venv ## run the tests that start the worker, the commands and the demo's services as processes
-	$(PYTEST) -q -rs -n $(PROCESS_WORKERS) tests/processes
+	$(PYTEST) -q $(AGAIN) -n $(PROCESS_WORKERS) tests/processes
 
 test-browser: venv ## look at the page with Debian's Chromium, which is not installed by this
 	@command -v chromium >/dev/null || echo "there is no chromium: the tests are skipped; install it: apt-get install chromium"
-	$(PYTEST) -q -rs tests/browser
+	$(PYTEST) -q $(AGAIN) tests/browser
 
 test-monitoring: venv ## test alerts and dashboard with Debian's Prometheus, which is not installed by this
 	@command -v promtool >/dev/null || echo "there is no Prometheus: the tests are skipped; install it: apt-get install prometheus"
-	$(PYTEST) -q -rs tests/monitoring
+	$(PYTEST) -q $(AGAIN) tests/monitoring
 
 screenshots: venv ## take the pictures of the page in docs/images with Debian's Chromium
 	@$(BIN)/python -m tests.browser.pictures docs/images
@@ -121,7 +125,7 @@ test-properties: venv ## search for what breaks router, journal, pool and HTTP a
 
 test-controlplane: venv ## run the tests that need a real kube-apiserver
 	@$(BIN)/python -m devcluster binaries
-	$(PYTEST) -q -rs -n $(WORKERS) --dist loadfile tests/controlplane
+	$(PYTEST) -q $(AGAIN) -n $(WORKERS) --dist loadfile tests/controlplane
 
 test-objects: venv ## apply generated QueueWorkers to a real kube-apiserver; GENERATED_OBJECTS=5000 tries more
 	@$(BIN)/python -m devcluster binaries
