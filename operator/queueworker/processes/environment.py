@@ -95,11 +95,11 @@ def web_options(process: Process) -> WebOptions:
     token = process.web_token.get_secret_value() if process.web_token else ""
     if process.web_token_file:
         try:
-            token = Path(process.web_token_file).read_text("utf-8").strip()
+            token = Path(process.web_token_file).read_text("utf-8-sig").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidEnvironment([f"WEB_TOKEN_FILE={process.web_token_file!r} cannot be read: {error}"]) from error
-    if len(token) < MIN_TOKEN_CHARS:
-        text = f"set WEB_TOKEN or WEB_TOKEN_FILE to a token of at least {MIN_TOKEN_CHARS} characters"
+    if len(token) < MIN_TOKEN_CHARS or not (token.isascii() and token.isprintable()):
+        text = f"set WEB_TOKEN or WEB_TOKEN_FILE to a token of at least {MIN_TOKEN_CHARS} printable ASCII characters"
         raise InvalidEnvironment([f"WEB_ALLOW_ACTIONS=true: {text}"])
     return WebOptions(process.web_failures, token)
 
