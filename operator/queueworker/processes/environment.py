@@ -6,6 +6,7 @@ A model made from the table of variables validates the values, so the location o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -119,9 +120,9 @@ def _nested(values: Mapping[str, object]) -> dict[str, Any]:
 
 def _config(model: WorkerModel) -> RouterConfig:
     process, spec = model.process, model.spec
-    # Rounded down, never up: only 100 % means standby, and 0.999 is less. `round` removes the error of binary
-    # fractions first (0.29 * 100 is 28.999999999999996).
-    percent = int(round(process.celery_percentage * 100, 6)) if process.celery_enabled else 0
+    # Rounded down, never up: only 100 % means standby, and 0.999 is less. Decimal, because 0.29 * 100 is
+    # 28.999999999999996 in binary fractions.
+    percent = int(Decimal(str(process.celery_percentage)) * 100) if process.celery_enabled else 0
     migration = spec.migration.model_copy(update={"celery_percent": percent})
     return RouterConfig(
         group=process.journal_group or journal_group(spec.queue.url),
