@@ -13,8 +13,9 @@ from queueworker.routing.counters import LossCause
 from queueworker.routing.wire.reading import InvalidAnswer, describe, is_html, read_object
 from queueworker.routing.wire.task import Task, parse_task
 
-# A report gets these for a time: worth sending again. Every other 4xx refuses this very report.
-_TRANSIENT = frozenset({401, 403, 408, 425, 429})
+# These refuse this very report, for its size, its path or what it holds; a 400 does so only in JSON. With every other
+# status, a gateway may answer all reports for a time.
+_NEVER = frozenset({413, 414, 422, 431})
 _TAKEN = {True: "completed", False: "failed"}
 MAX_DEPTH = 2**63 - 1
 _UNKNOWN_ID = "not_found"
@@ -70,9 +71,8 @@ def read_report(status: int, body: bytes, *, completed: bool) -> Reply:
         return Reply.UNKNOWN_ID if known else Reply.MAYBE_UNKNOWN_ID
     if key_refused(status, body):
         return Reply.KEY_REFUSED
-    if 400 <= status < 500 and status not in _TRANSIENT:
-        return Reply.NEVER
-    return Reply.NOT_NOW
+    never = status in _NEVER or (status == 400 and read_object(body) is not None)
+    return Reply.NEVER if never else Reply.NOT_NOW
 
 
 def read_depth(status: int, body: bytes) -> int | None:
