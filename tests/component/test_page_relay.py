@@ -132,8 +132,9 @@ async def test_two_standbys_that_take_each_other_for_the_leader_do_not_ask_in_a_
     assert source.taken == 1
 
 
-async def test_a_standby_passes_the_token_on_and_the_leader_checks_it() -> None:
-    path = "/api/objects/a/b/failures/t%2F1/retry"
+@pytest.mark.parametrize("eval_id", ["t%2F1", "t%0A1", "t%2Fretry"])
+async def test_a_standby_passes_the_token_on_and_the_leader_checks_it(eval_id: str) -> None:
+    path = f"/api/objects/a/b/failures/{eval_id}/retry"
     async with both(FakeSource([snapshot("a/b")], view=LEADING), token=TOKEN) as standby:
         wrong = await standby.post(path, headers={"Authorization": "Bearer wrong"})
         right = await standby.post(path, headers={"Authorization": f"Bearer {TOKEN}"})

@@ -53,5 +53,5 @@ def test_actions_without_a_token_are_refused_at_the_start() -> None:
     said = run_command("worker", WEB_ALLOW_ACTIONS="true", WEB_TOKEN="too-short")
     assert said.returncode == 2
     assert said.stderr == (
-        "WEB_ALLOW_ACTIONS=true: set WEB_TOKEN or WEB_TOKEN_FILE to a token of at least 16 characters\n"
+        "WEB_ALLOW_ACTIONS=true: set WEB_TOKEN or WEB_TOKEN_FILE to a token of at least 16 printable ASCII characters\n"
     )

@@ -6,6 +6,7 @@ A model made from the table of variables validates the values, so the location o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -95,11 +96,11 @@ def web_options(process: Process) -> WebOptions:
     token = process.web_token.get_secret_value() if process.web_token else ""
     if process.web_token_file:
         try:
-            token = Path(process.web_token_file).read_text("utf-8").strip()
+            token = Path(process.web_token_file).read_text("utf-8-sig").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidEnvironment([f"WEB_TOKEN_FILE={process.web_token_file!r} cannot be read: {error}"]) from error
-    if len(token) < MIN_TOKEN_CHARS:
-        text = f"set WEB_TOKEN or WEB_TOKEN_FILE to a token of at least {MIN_TOKEN_CHARS} characters"
+    if len(token) < MIN_TOKEN_CHARS or not (token.isascii() and token.isprintable()):
+        text = f"set WEB_TOKEN or WEB_TOKEN_FILE to a token of at least {MIN_TOKEN_CHARS} printable ASCII characters"
         raise InvalidEnvironment([f"WEB_ALLOW_ACTIONS=true: {text}"])
     return WebOptions(process.web_failures, token)
 
@@ -119,9 +120,9 @@ def _nested(values: Mapping[str, object]) -> dict[str, Any]:
 
 def _config(model: WorkerModel) -> RouterConfig:
     process, spec = model.process, model.spec
-    # Rounded down, never up: only 100 % means standby, and 0.999 is less. `round` removes the error of binary
-    # fractions first (0.29 * 100 is 28.999999999999996).
-    percent = int(round(process.celery_percentage * 100, 6)) if process.celery_enabled else 0
+    # Rounded down, never up: only 100 % means standby, and 0.999 is less. Decimal, because 0.29 * 100 is
+    # 28.999999999999996 in binary fractions.
+    percent = int(Decimal(str(process.celery_percentage)) * 100) if process.celery_enabled else 0
     migration = spec.migration.model_copy(update={"celery_percent": percent})
     return RouterConfig(
         group=process.journal_group or journal_group(spec.queue.url),

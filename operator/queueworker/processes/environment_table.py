@@ -281,7 +281,12 @@ FURTHER: tuple[Variable, ...] = (
     Variable("PORT", "process.port"),
     Variable("WEB_FAILURES", "process.web_failures"),
     Variable("WEB_ALLOW_ACTIONS", "process.web_allow_actions"),
-    Variable("WEB_TOKEN", "process.web_token", permitted=f"at least {MIN_TOKEN_CHARS} characters", secret=True),
+    Variable(
+        "WEB_TOKEN",
+        "process.web_token",
+        permitted=f"at least {MIN_TOKEN_CHARS} printable ASCII characters",
+        secret=True,
+    ),
     Variable("WEB_TOKEN_FILE", "process.web_token_file", permitted="the path of a file"),
     Variable("LOG_LEVEL", "process.log_level"),
     Variable("LOG_FORMAT", "process.log_format"),

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from fastapi import HTTPException, Path, Query, Request, Response
 from pydantic import BaseModel, Field
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from queueworker import __version__
 from queueworker.web import overview, relay
@@ -33,6 +34,14 @@ if TYPE_CHECKING:
 
     _Fields = Mapping[str, Any]
 
+
+class AnyText(PathConvertor):
+    """As `path`, but with line ends: an id may have them."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("any", AnyText())
 
 OBJECTS_AT_ONCE = 20
 """Objects that are read in one turn of the event loop: a few milliseconds, with 20 executors each."""
@@ -153,7 +162,7 @@ class Api:
             return await self._respond(request, path, lambda: self._detail(f"{namespace}/{name}"))
 
         @app.post(
-            "/api/objects/{namespace}/{name}/failures/{eval_id:path}/retry",
+            "/api/objects/{namespace}/{name}/failures/{eval_id:any}/retry",
             tags=tags,
             summary="Send a failed task to its queue again",
             response_description="What became of it.",

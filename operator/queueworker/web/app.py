@@ -29,8 +29,10 @@ from queueworker.web.page import add_page
 from queueworker.web.source import OperatorView, Public
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from importlib.resources.abc import Traversable
 
+    from prometheus_client import CollectorRegistry
     from starlette.middleware.base import RequestResponseEndpoint
 
     from queueworker.routing.tracer import SpanCounts
@@ -220,5 +222,13 @@ def _add_metrics(app: FastAPI, source: Source, lag: LoopLag | None, spans: SpanC
     )
     async def scrape(request: Request) -> Response:
         """Read from the routers on each request."""
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        encode, content_type = _encoder(request.headers.get("accept", ""))
         return Response(encode(registry), headers={"Content-Type": content_type})
+
+
+def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    """prometheus-client raises TypeError for a version that has other parts than numbers, or quotes around it."""
+    try:
+        return choose_encoder(accept)
+    except TypeError:
+        return choose_encoder("")

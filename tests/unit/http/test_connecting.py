@@ -153,6 +153,24 @@ async def test_an_ipv6_address_is_connected_to(transport: HttpTransport) -> None
     listening.close()
 
 
+async def test_the_zone_of_an_ipv6_address_is_used_and_not_sent(transport: HttpTransport) -> None:
+    heads = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(WHOLE)
+        writer.close()
+
+    try:
+        listening = await asyncio.start_server(serve, "::1", 0)
+    except OSError:
+        pytest.skip("no IPv6 here")
+    port = listening.sockets[0].getsockname()[1]
+    assert await get(transport, f"http://[::1%251]:{port}/x") == OK
+    assert f"Host: [::1]:{port}\r\n".encode() in heads[0]
+    listening.close()
+
+
 async def test_a_connection_that_nobody_waits_for_any_more_is_closed(transport: HttpTransport) -> None:
     async with peer(always_answering) as server:
         before = open_files()

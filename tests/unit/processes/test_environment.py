@@ -131,6 +131,7 @@ def test_an_empty_variable_is_as_if_it_were_not_set_and_others_are_ignored() -> 
         ({"CELERY_ENABLED": "true"}, 50, Intent.ROUTE),
         ({"CELERY_ENABLED": "true", "CELERY_PERCENTAGE": "0.29"}, 29, Intent.ROUTE),
         ({"CELERY_ENABLED": "1", "CELERY_PERCENTAGE": "0.999"}, 99, Intent.ROUTE),
+        ({"CELERY_ENABLED": "1", "CELERY_PERCENTAGE": "0.999999999"}, 99, Intent.ROUTE),
         ({"CELERY_ENABLED": "True", "CELERY_PERCENTAGE": "1"}, 100, Intent.STANDBY),
         ({"CELERY_ENABLED": "true", "CELERY_PERCENTAGE": "1", "FORCE_LEGACY_QUEUE": "true"}, 100, Intent.ROUTE),
     ],

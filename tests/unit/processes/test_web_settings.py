@@ -22,7 +22,7 @@ def test_nothing_is_allowed_and_everything_shown_by_default() -> None:
 
 def test_actions_need_a_token_from_a_variable_or_a_file(tmp_path: Path) -> None:
     file = tmp_path / "token"
-    file.write_text(f" {TOKEN}\n")
+    file.write_text(f"\ufeff {TOKEN}\r\n")  # as editors on Windows write it
     environ = {"WEB_ALLOW_ACTIONS": "true", "WEB_FAILURES": "off"}
     assert load_web(environ | {"WEB_TOKEN": TOKEN}) == WebOptions(Failures.OFF, TOKEN)
     assert load_web(environ | {"WEB_TOKEN_FILE": str(file)}).token == TOKEN
@@ -33,8 +33,10 @@ def test_actions_need_a_token_from_a_variable_or_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environ", "says"),
     [
-        ({}, "WEB_ALLOW_ACTIONS=true: set WEB_TOKEN or WEB_TOKEN_FILE to a token of at least 16 characters"),
-        ({"WEB_TOKEN": "short"}, "at least 16 characters"),
+        ({}, "WEB_ALLOW_ACTIONS=true: set WEB_TOKEN or WEB_TOKEN_FILE to a token of at least 16 printable ASCII"),
+        ({"WEB_TOKEN": "short"}, "at least 16 printable ASCII characters"),
+        ({"WEB_TOKEN": "no-header-can-carry-\u00e9"}, "at least 16 printable ASCII characters"),
+        ({"WEB_TOKEN": "a-token-on-two\nlines-of-a-file"}, "at least 16 printable ASCII characters"),
         ({"WEB_TOKEN_FILE": "/no/such/file"}, "WEB_TOKEN_FILE='/no/such/file' cannot be read: "),
     ],
 )

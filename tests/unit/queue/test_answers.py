@@ -92,9 +92,16 @@ def test_a_404_is_final_only_in_the_queues_own_words() -> None:
         assert read_report(404, body, completed=True) is Reply.MAYBE_UNKNOWN_ID
 
 
-@pytest.mark.parametrize("status", [400, 405, 409, 410, 413, 414, 415, 422, 431, 451])
-def test_other_4xx_refuse_this_very_report(status: int) -> None:
-    assert read_report(status, b"too large", completed=True) is Reply.NEVER
+@pytest.mark.parametrize(
+    "answer", [(413, b"too large"), (414, b""), (422, b"<html>"), (431, b""), (400, b'{"detail":"no"}')]
+)
+def test_some_4xx_refuse_this_very_report(answer: tuple[int, bytes]) -> None:
+    assert read_report(*answer, completed=True) is Reply.NEVER
+
+
+@pytest.mark.parametrize("status", [400, 402, 405, 407, 409, 410, 421, 423, 451, 499])
+def test_others_may_be_a_gateways_which_answers_so_to_all_reports_for_a_time(status: int) -> None:
+    assert read_report(status, b"<html>", completed=True) is Reply.NOT_NOW
 
 
 def test_every_status_of_a_report_means_something() -> None:

@@ -188,10 +188,15 @@ def test_a_foreign_404_is_not_believed_while_the_queue_shows_no_life(queue: Queu
     assert not report.done()
 
 
-def test_a_foreign_404_is_not_believed_while_the_queue_still_waits_for_the_task(queue: Queue) -> None:
+@pytest.mark.parametrize(
+    "answer", [(200, b'{"eval_id":"a","status":"running"}'), (502, b"<html>"), (429, b""), (200, b"<html>")]
+)
+def test_a_foreign_404_is_not_believed_while_the_queue_may_still_wait_for_the_task(
+    queue: Queue, answer: tuple[int, bytes]
+) -> None:
     queue.wire.script(COMPLETE, *[(404, b"nope")] * 6, TAKEN)
     queue.wire.script(STATUS, GOOD_STATUS)
-    queue.wire.script(LOOK_UP, (200, b'{"eval_id":"a","status":"running"}'))
+    queue.wire.script(LOOK_UP, answer)
     report = queue.start()
     queue.loop.advance(600)
     assert report.result() is DONE

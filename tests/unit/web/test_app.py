@@ -142,6 +142,10 @@ async def test_metrics_are_in_the_format_that_is_asked_for() -> None:
     assert 'queueworker_tasks_per_minute{queueworker="worker/queue:8081"} 42.0' in plain.text
     asked = await get(one(), "/metrics", accept="application/openmetrics-text; version=1.0.0")
     assert asked.headers["content-type"].startswith("application/openmetrics-text")
+    for version in ("next", '"1.0.0"', "1..0"):
+        other = await get(one(), "/metrics", accept=f"application/openmetrics-text; version={version}")
+        assert other.status_code == 200
+        assert other.headers["content-type"] == plain.headers["content-type"]
     assert asked.text.endswith("# EOF\n")
 
 

@@ -47,6 +47,13 @@ def test_logs_that_only_lenient_libraries_read_count() -> None:
     assert outcome.result == b'{"is_running":false,"exit_code":0,"output":"\\ufffd","n":null,"status":"completed"}'
 
 
+@pytest.mark.parametrize("output", [b"null", b"5", b"9" * 5000, b'["x"]'])
+def test_an_output_that_is_no_text_is_not_quoted(output: bytes) -> None:
+    outcome = outcome_in_logs(b'{"is_running":false,"exit_code":1,"output":%b}' % output, "a")
+    assert isinstance(outcome, Outcome)
+    assert outcome.error == "exit code 1"
+
+
 @pytest.mark.parametrize(
     "body",
     [

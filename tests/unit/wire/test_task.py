@@ -25,7 +25,7 @@ from queueworker.routing.wire.reading import InvalidAnswer, TooDeep, describe, e
 from queueworker.routing.wire.task import InvalidTask, execute_body, parse_task, path_id
 
 
-@pytest.mark.parametrize("body", [b"", b"null", b"{}", b"[]", b'""', b" null "])
+@pytest.mark.parametrize("body", [b"", b"\n", b"\xef\xbb\xbf \r\n", b"null", b" null ", b"{}", b"{ }\n", b"[]", b'""'])
 def test_an_empty_queue_may_say_so_in_many_ways(body: bytes) -> None:
     assert parse_task(body) is None
 

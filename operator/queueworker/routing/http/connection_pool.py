@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import math
+import re
 import socket
 import ssl
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ CONNECT_TIMEOUT_SECONDS = 5.0
 HAPPY_EYEBALLS_SECONDS = 0.25
 # A key that is changed leaves the heads with the old one behind.
 MAX_HEADS = 8
+_ZONE = re.compile(r"%[^\]]*(?=\])")
 
 
 class Origin:
@@ -37,9 +39,11 @@ class Origin:
         if parts.query or parts.fragment or parts.path:
             raise ValueError("the URL has no path after its host")
         self.tls = parts.scheme == "https"
-        self.host = parts.hostname
+        # The zone of an IPv6 address is written %25 in a URL, and means nothing to the peer (RFC 6874).
+        self.host = parts.hostname.replace("%25", "%", 1)
         self.port = (443 if self.tls else 80) if parts.port is None else parts.port
         credentials, _, authority = parts.netloc.rpartition("@")
+        authority = _ZONE.sub("", authority)
         # Without Accept-Encoding, a server may choose any encoding (RFC 9110, section 12.5.3).
         wanted = "User-Agent: queueworker\r\nAccept: */*\r\nAccept-Encoding: identity"
         self._headers = f"Host: {authority}\r\n{wanted}\r\n{_authorization(credentials)}"

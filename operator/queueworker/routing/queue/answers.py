@@ -13,8 +13,10 @@ from queueworker.routing.counters import LossCause
 from queueworker.routing.wire.reading import InvalidAnswer, describe, is_html, read_object
 from queueworker.routing.wire.task import Task, parse_task
 
-# A report gets these for a time: worth sending again. Every other 4xx refuses this very report.
-_TRANSIENT = frozenset({401, 403, 408, 425, 429})
+# These refuse this very report, for its size, its path or what it holds; a 400 does so only in JSON. With every other
+# status, a gateway may answer all reports for a time.
+_NEVER = frozenset({413, 414, 422, 431})
+_SAYS_NOTHING = frozenset({401, 403, 407, 408, 425, 429})
 _TAKEN = {True: "completed", False: "failed"}
 MAX_DEPTH = 2**63 - 1
 _UNKNOWN_ID = "not_found"
@@ -70,9 +72,8 @@ def read_report(status: int, body: bytes, *, completed: bool) -> Reply:
         return Reply.UNKNOWN_ID if known else Reply.MAYBE_UNKNOWN_ID
     if key_refused(status, body):
         return Reply.KEY_REFUSED
-    if 400 <= status < 500 and status not in _TRANSIENT:
-        return Reply.NEVER
-    return Reply.NOT_NOW
+    never = status in _NEVER or (status == 400 and read_object(body) is not None)
+    return Reply.NEVER if never else Reply.NOT_NOW
 
 
 def read_depth(status: int, body: bytes) -> int | None:
@@ -94,6 +95,15 @@ def read_look_up(status: int, body: bytes) -> str | None:
         return "" if _word(body, "detail") is not None else None
     said = _word(body, "status") if status == 200 else None
     return said if said is None or said in {"queued", "running"} else ""
+
+
+def may_have_task(status: int, body: bytes) -> bool:
+    """Whether the queue may have the task, by the answer of `GET /tasks/{id}`; a queue may have no such call.
+
+    What a gateway answers while it cannot reach the queue, or to whom it does not know, says nothing.
+    """
+    state = read_look_up(status, body)
+    return bool(state) if state is not None else status in _SAYS_NOTHING or not 400 <= status < 500
 
 
 def read_submission(status: int, body: bytes) -> int | None:

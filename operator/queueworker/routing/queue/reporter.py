@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from queueworker.routing.backoff import exponential
 from queueworker.routing.http.transport import Answer, Broken, TransportError
-from queueworker.routing.queue.answers import Reply, read_look_up, read_report
+from queueworker.routing.queue.answers import Reply, may_have_task, read_report
 from queueworker.routing.snapshot import LinkReason
 from queueworker.routing.wire.outcome import Outcome, report_body
 from queueworker.routing.wire.reading import describe, excerpt
@@ -184,7 +184,7 @@ class Reporter:
             await self._exchange.depth()  # a good answer is a sign of life
             return False
         answer = await self._exchange.ask(f"/tasks/{path_id(report.eval_id)}")
-        return answer is not None and not read_look_up(*answer)
+        return answer is not None and not may_have_task(*answer)
 
     def _count_taken(self) -> None:
         self._taken += 1

@@ -56,7 +56,7 @@ def parse_published(channel: str, payload: bytes) -> Published | None:
     return Published(fields.eval_id, _outcome(channel == CHANNEL_COMPLETED, fields, payload))
 
 
-def failure_text(status: Any, error: Any, exit_code: Any, output: Any) -> str:
+def failure_text(status: Any, error: Any, exit_code: Any, output: str) -> str:
     """The error of a failed task: its own, else what is known: `exit code 1: <last line of the output>`."""
     if error:
         return str(error)
@@ -64,8 +64,13 @@ def failure_text(status: Any, error: Any, exit_code: Any, output: Any) -> str:
     if isinstance(exit_code, int):
         words.append(f"exit code {exit_code}")
     text = ", ".join(words) or EXECUTION_FAILED
-    last = output.rstrip().rpartition("\n")[2].strip() if isinstance(output, str) else ""
+    last = output.rstrip().rpartition("\n")[2].strip()
     return f"{text}: {excerpt(last.encode('utf-8', 'replace'))}" if last else text
+
+
+def _text(value: msgspec.Raw) -> str:
+    """The text; empty if the value is another one, which may be an integer that is too long to be read."""
+    return msgspec.json.decode(value, type=str) if memoryview(value)[:1] == b'"' else ""
 
 
 def _outcome(completed: bool, fields: _Fields, payload: bytes) -> Outcome:
@@ -75,7 +80,7 @@ def _outcome(completed: bool, fields: _Fields, payload: bytes) -> Outcome:
     except InvalidAnswer:
         if completed and fields.status not in STATUSES[1:4]:
             return Outcome(completed=True, result=payload, published=True)
-        error = failure_text(fields.status, fields.error, fields.exit_code, msgspec.json.decode(fields.output))
+        error = failure_text(fields.status, fields.error, fields.exit_code, _text(fields.output))
         return Outcome(completed=False, error=error, result=payload, published=True)
     told = outcome_of(result)
     if completed and (told.completed or result.status not in STATUSES):
@@ -118,7 +123,7 @@ def outcome_in_logs(body: bytes, eval_id: str) -> Outcome | Lost | None:
     result = b'%b,"status":"%b"}' % (body.rstrip()[:-1], status)
     if completed:
         return Outcome(completed=True, result=result)
-    output = msgspec.json.decode(fields.output)
+    output = _text(fields.output)
     return Outcome(False, failure_text("failed", fields.error, fields.exit_code, output), result)
 
 

@@ -67,6 +67,8 @@ class _TaskFields(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_TaskFields)
+# Of a body without content: white space, and the bytes of a byte order mark.
+_BLANK = b" \t\r\n\xef\xbb\xbf"
 
 
 def parse_task(body: bytes) -> Task | None:
@@ -80,6 +82,8 @@ def parse_task(body: bytes) -> Task | None:
     try:
         fields = read_strictly(body, _decoder)
     except (ValueError, RecursionError):
+        if not body.strip(_BLANK):
+            return None
         value, body = _lenient(body)
         if not value and value != 0:
             return None
@@ -87,7 +91,7 @@ def parse_task(body: bytes) -> Task | None:
             raise InvalidAnswer(f"no task object: {excerpt(body)}") from None
         fields = _TaskFields(**{name: value[name] for name in _TaskFields.__struct_fields__ if name in value})
     if fields.eval_id is None and fields.code is None:
-        if body.strip() == b"{}":
+        if read_object(body) == {}:
             return None
         raise InvalidAnswer(f"an object with neither eval_id nor code: {excerpt(body)}")
     return _task(fields, body)
