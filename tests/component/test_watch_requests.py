@@ -87,6 +87,7 @@ async def test_a_watch_that_ends_as_soon_as_it_begins_is_asked_for_once_a_second
                 cluster,  # type: ignore[arg-type]
                 lambda *_: None,
                 lambda: None,
+                lambda: None,
                 asyncio.Event(),
             )
         # aiohttp asks once more when a connection that it kept has broken
