@@ -130,7 +130,7 @@ async def test_a_lease_without_a_spec_is_one_that_nobody_holds() -> None:
         (503, b"no upstream", Reason.SECRET_READ_FAILED),
     ],
 )
-async def test_a_secret_that_gives_no_value_is_missing_or_no_text_or_refused(
+async def test_a_secret_that_gives_no_value_is_missing_or_not_text_or_refused(
     status: int, body: bytes, reason: Reason
 ) -> None:
     async with calls(OneAnswerApi(status, body)) as made:

@@ -44,7 +44,7 @@ FAILED = (ApiException, *UNREACHABLE)
 
 
 class SecretUnavailable(Exception):
-    """The Secret gives no value: it or its key does not exist, it cannot be read, or the value is no text. The message
+    """The Secret gives no value: it or its key does not exist, it cannot be read, or the value is not text. The message
     names both; `reason` is that of the conditions.
     """
 
