@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -371,3 +372,9 @@ def test_the_crd_and_the_version_are_printed() -> None:
     crd = yaml.safe_load(run_command("crd").stdout)
     assert (crd["kind"], crd["metadata"]["name"]) == ("CustomResourceDefinition", "queueworkers.crucible.dev")
     assert run_command("version").stdout.count(".") >= 1
+
+
+def test_a_worker_may_open_more_files_than_the_soft_limit_of_its_shell() -> None:
+    few = ["sh", "-c", 'ulimit -S -n 64 && exec "$@"', "sh"]
+    with worker_process(through=few, **NOWHERE) as worker:
+        assert resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE)[0] > 64

@@ -38,6 +38,7 @@ class Reason(StrEnum):
     AUTHENTICATION_FAILED = "AuthenticationFailed"
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 -- a reason, not a secret
     INVALID_SECRET = "InvalidSecret"  # noqa: S105 -- a reason, not a secret
+    SECRET_READ_FAILED = "SecretReadFailed"  # noqa: S105 -- a reason, not a secret
     INVALID_ANSWER = "InvalidAnswer"
     # PoolReady
     ALL_READY = "AllReady"

@@ -42,6 +42,15 @@ def test_a_lease_tells_who_leads(found: dict[str, Any] | None, level: Level, wor
     assert (level is Level.OK) is not bool(finding.advice), "an error says what to do"
 
 
+@pytest.mark.parametrize("renewed", ["2026-11-01T10:00:00Z", "2026-11-01T14:00:00Z"])
+def test_a_lease_that_is_renewed_by_a_clock_hours_off_tells_who_leads_and_that_the_clocks_differ(renewed: str) -> None:
+    finding = findings.leader(lease(renewed=renewed), WHERE, NOW)
+    assert (finding.level, finding.message.partition(";")[0]) == (Level.ERROR, "nobody leads")
+    finding = findings.leader(lease(renewed=renewed), WHERE, NOW, renews=True)
+    message = "leader pod-a renews its Lease; its clock and the one here are 2 h apart"
+    assert (finding.level, finding.message) == (Level.WARNING, message)
+
+
 def test_a_missing_crd_is_an_error_with_the_command_that_installs_it() -> None:
     finding = findings.crd(False, None, {})
     assert (finding.level, "kubectl apply" in finding.advice) == (Level.ERROR, True)

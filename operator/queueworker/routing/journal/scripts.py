@@ -139,8 +139,8 @@ _RIGHTS = """
 local missing = {}
 for _, command in ipairs((begun and ARGV[8] == '0') and {} or {
   {'HDEL', 'x'}, {'HGET', 'x'}, {'HKEYS'}, {'HLEN'}, {'HMGET', 'x'}, {'HSET', 'x', 'x'}, {'HSETNX', 'x', 'x'},
-  {'HSTRLEN', 'x'}, {'SREM', 'x'}, {'ZADD', '0', 'x'}, {'ZCARD'}, {'ZPOPMIN'}, {'ZREM', 'x'}, {'INCRBY', '0'},
-  {'DECRBY', '0'}
+  {'HSTRLEN', 'x'}, {'SREM', 'x'}, {'ZADD', '0', 'x'}, {'ZCARD'}, {'ZPOPMIN'}, {'ZRANGE', '0', '0'},
+  {'ZREM', 'x'}, {'INCRBY', '0'}, {'DECRBY', '0'}
 }) do
   local r = redis.pcall(command[1], heartbeat, unpack(command, 2))
   if type(r) == 'table' and r.err and refused(r.err) then missing[#missing + 1] = command[1] end
