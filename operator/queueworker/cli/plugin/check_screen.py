@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from textwrap import TextWrapper
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from queueworker.cli.plugin.findings import counts
@@ -31,22 +31,22 @@ def check_lines(found: Sequence[Finding], size: Size, glyphs: Glyphs, *, short: 
 
 
 def _finding(finding: Finding, size: Size, glyphs: Glyphs) -> list[Line]:
-    """What to do follows on the same line if both fit there, otherwise on a line of its own."""
-    sign = _sign(finding.level, glyphs)
-    width = max(20, size.width - len(sign) - 1)
+    """What to do, which is never coloured, has a line of its own unless it fits beside the message."""
+    sign, hint = _sign(finding.level, glyphs), glyphs.hint
+    advice = f"{hint} {finding.advice}" if finding.advice else ""
+    indent = " " * (len(sign) + 1)
+    width = max(20, size.width - len(indent))
+    if len(f"{finding.message} {advice}") <= width:
+        return [[(f"{sign} {finding.message}", finding.level), (f" {advice}".rstrip(), "")]]
     style = finding.level if finding.level is Level.ERROR else ""
-    first, *rest = _wrapped(finding.message, f"{glyphs.hint} {finding.advice}" if finding.advice else "", width)
-    return [[(f"{sign} {first}", finding.level)], *([(" " * (len(sign) + 1) + line, style)] for line in rest)]
+    first, *rest = _wrapped(finding.message, width)
+    more = [[(indent + line, style)] for line in rest]
+    advices = [[(indent + line, "")] for line in _wrapped(advice, width, " " * (len(hint) + 1))]
+    return [[(f"{sign} {first}", finding.level)], *more, *advices]
 
 
-def _wrapped(message: str, advice: str, width: int) -> list[str]:
-    whole = f"{message} {advice}".rstrip()
-    if len(whole) <= width:
-        return [whole]
-    fill = TextWrapper(width, break_on_hyphens=False, break_long_words=False)
-    lines = fill.wrap(message)
-    fill.subsequent_indent = " " * (advice.find(" ") + 1)  # as wide as the sign of the advice
-    return lines + fill.wrap(advice)
+def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    return wrap(text, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
 
 
 def _sign(level: Level, glyphs: Glyphs) -> str:

@@ -174,7 +174,9 @@ def _executors(view: View) -> Iterator[Finding]:
         yield Finding(Level.ERROR, "executor", f"{e.name} is {e.state}{why}", f"ask {e.url}/health", view.key)
     if len(bad) > MAX_LISTED:
         more = f"{len(bad) - MAX_LISTED} more executors are unhealthy"
-        yield Finding(Level.ERROR, "executor", more, f"`kubectl queueworker status {view.name}`", view.key)
+        yield Finding(
+            Level.ERROR, "executor", more, f"`kubectl queueworker status {view.name} -n {view.namespace}`", view.key
+        )
     if not view.executors_desired:
         advice = "see spec.executors: count, endpoints, service, drained"
         yield Finding(Level.ERROR, "executors", "there are no executors that may get tasks", advice, view.key)
@@ -184,9 +186,8 @@ def _executors(view: View) -> Iterator[Finding]:
         yield Finding(level, "executors", text, "", view.key)
     if view.drained:
         text = f"drained by spec.executors.drained: {_some(view.drained)}"
-        yield Finding(
-            Level.OFF, "drained", text, f"`kubectl queueworker undrain {view.drained[0]} {view.name}`", view.key
-        )
+        advice = f"`kubectl queueworker undrain {view.drained[0]} {view.name} -n {view.namespace}`"
+        yield Finding(Level.OFF, "drained", text, advice, view.key)
 
 
 def services(key: str, missing: Mapping[str, str]) -> Iterator[Finding]:
