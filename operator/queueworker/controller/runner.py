@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from queueworker.controller import finalizer, handover
 from queueworker.controller import status as statuses
-from queueworker.controller.cluster import FAILED, ObjectGone, StalePatch, reason_of
+from queueworker.controller.cluster import FAILED, ObjectGone, StalePatch, failure_sentence, reason_of
 from queueworker.controller.conditions import Problems
 from queueworker.controller.events import ObjectEvent
 from queueworker.controller.handover import RivalAlarm
@@ -157,7 +157,7 @@ class ObjectRunner:
         except ObjectGone:
             self.gone()
         except FAILED as error:
-            self._warn(f"the API server cannot be reached: {reason_of(error)}")
+            self._warn(failure_sentence(error))
         except Exception as error:
             text = f"reconciling failed ({type(error).__name__}); it is tried again; the operator's log has more"
             self._warn(text, defect=error)

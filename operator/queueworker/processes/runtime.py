@@ -6,7 +6,7 @@ import gc
 import resource
 
 MAX_OPEN_FILES = 65_536
-"""Far more than the 5,000 or so of an operator with 500 objects."""
+"""An operator has three or four for each object, and one for each task that an executor runs."""
 
 
 def prepare() -> None:
@@ -20,8 +20,8 @@ def prepare() -> None:
 def allow_open_files(wanted: int = MAX_OPEN_FILES) -> None:
     """Raise the limit of open files and sockets as far as the hard limit allows, at most to `wanted`.
 
-    Systemd and newer container runtimes set 1,024, for programs that use select(). An operator with a hundred objects
-    has more, and its connections would fail.
+    Systemd and newer container runtimes set 1,024, for programs that use select(). An operator with three hundred
+    objects has more, and its connections would fail.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

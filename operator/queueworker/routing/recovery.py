@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from queueworker.routing.journal.write_buffer import Unwritten
     from queueworker.routing.queue.client import QueueClient
 
+MAX_DISOWNED = 16
+"""So many predecessors on other Redis servers are remembered."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
@@ -27,6 +30,8 @@ class Unfinished:
 
     entries: dict[str, bytes] = field(default_factory=dict)
     unwritten: Unwritten | None = None
+    disowned: tuple[str, ...] = ()
+    """Instances that have left another Redis: whatever a journal of theirs holds has ended, or is in `entries`."""
 
 
 # A task during which its router dies each time may be the cause.

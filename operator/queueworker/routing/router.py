@@ -24,7 +24,7 @@ from queueworker.routing.limits import Limits
 from queueworker.routing.memory_budget import MemoryAccount, MemoryBudget
 from queueworker.routing.polling import Poller
 from queueworker.routing.queue.client import QueueClient, QueueClients
-from queueworker.routing.recovery import Unfinished
+from queueworker.routing.recovery import MAX_DISOWNED, Unfinished
 from queueworker.routing.router_log import RouterLog
 from queueworker.routing.runs import TaskRuns
 from queueworker.routing.snapshot import Snapshot
@@ -119,6 +119,8 @@ class Router:
     async def run(self) -> None:
         """Route until the router is told to stop. Raises nothing that a peer could cause."""
         self._life.started = True
+        if self._inherited is not None:
+            self._journal.lease.disowned = self._inherited.disowned
         try:
             await self._journal.start()
             if not self._journal.writable:
@@ -257,8 +259,11 @@ class Router:
             self._on_transition()
 
     async def _close_journal(self) -> None:
-        entries = self._journal.hand_over() if self._moving else {}
-        self._unfinished = Unfinished(entries, await self._journal.close())
+        disowned, entries = self._journal.lease.disowned, {}
+        if self._moving:
+            disowned = (*disowned, self._journal.lease.instance.id)[-MAX_DISOWNED:]
+            entries = self._journal.hand_over()
+        self._unfinished = Unfinished(entries, await self._journal.close(), disowned)
 
     def _settle(self) -> None:
         changed = self._life.settle(self._config.intent, busy=self._runs.busy)

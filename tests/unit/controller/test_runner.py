@@ -212,6 +212,22 @@ async def test_an_api_server_that_is_away_stops_neither_router_nor_deletion() ->
         assert run.cluster.statuses == []
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError("refused"), "the API server cannot be reached: OSError: refused"),
+        (ApiException(status=503, reason="Unavailable"), "the API server answered 503 Unavailable"),
+        (ApiException(status=422, reason="Invalid"), "answered 422 Invalid; is its CRD of another version"),
+    ],
+)
+async def test_a_call_that_fails_is_named_with_what_the_api_server_said(
+    error: Exception, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(body(FIRST)) as run:
+        run.cluster.error = error
+        await until(lambda: said in caplog.text)
+
+
 async def test_a_missing_secret_is_a_condition_until_it_is_there() -> None:
     keyed = FIRST["queue"] | {"apiKeySecretRef": {"name": "key", "key": "k"}}
     async with running(body({"queue": keyed})) as run:

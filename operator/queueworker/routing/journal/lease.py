@@ -181,6 +181,10 @@ class Lease:
         """On the monotonic clock. After that another instance may have our tasks: `verify` first."""
         self.rivals = 0
         """Other live workers in the group at the last heartbeat; their entries are left alone."""
+        self.disowned: tuple[str, ...] = ()
+        """Instances whose entries are not to be taken over: those of our predecessors on another Redis, which told us
+        all that they had not ended. This Redis may hold a copy of their journals.
+        """
         self._rival_slots: Mapping[str, int] = NO_SLOTS
         self._redis = redis
         self._script = redis.exclusive_script(scripts.LEASE)
@@ -268,7 +272,8 @@ class Lease:
         instance.heartbeat_number += 1
         numbers = (instance.batch_number, instance.heartbeat_number)
         look_at_rights = int(not self._link.journal.ok)
-        args = (instance.base, instance.id, int(times.lease * 1000), times.fenced, *numbers, room, look_at_rights)
+        known = (instance.base, instance.id, int(times.lease * 1000), times.fenced, *numbers, room, look_at_rights)
+        args = (*known, *self.disowned)
         try:
             answer = read_heartbeat(await self._script.run([], args, times.operation))
         except BaseException:
