@@ -69,14 +69,6 @@ def reason_of(error: BaseException) -> str:
     return f"{code} {type(error).__name__}" if code else f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
-def failure_sentence(error: BaseException) -> str:
-    """What came of a call that failed, in a sentence: an answer, or none."""
-    if not isinstance(error, ApiException):
-        return f"the API server cannot be reached: {reason_of(error)}"
-    advice = "; is its CRD of another version than this operator?" if error.status == 422 else ""
-    return f"the API server answered {reason_of(error)}{advice}"
-
-
 class Cluster:
     """Use with `async with`. `on_answer` is called after every success of a call, because only that shows that the API
     server is there for us: a refusal (401, 403) is as good as no answer. `on_failure` is called after all others.

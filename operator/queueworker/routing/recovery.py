@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from queueworker.routing.journal.write_buffer import Unwritten
     from queueworker.routing.queue.client import QueueClient
 
-MAX_DISOWNED = 16
-"""So many predecessors on other Redis servers are remembered."""
-
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:

@@ -24,7 +24,7 @@ from queueworker.routing.limits import Limits
 from queueworker.routing.memory_budget import MemoryAccount, MemoryBudget
 from queueworker.routing.polling import Poller
 from queueworker.routing.queue.client import QueueClient, QueueClients
-from queueworker.routing.recovery import MAX_DISOWNED, Unfinished
+from queueworker.routing.recovery import Unfinished
 from queueworker.routing.router_log import RouterLog
 from queueworker.routing.runs import TaskRuns
 from queueworker.routing.snapshot import Snapshot
@@ -65,7 +65,7 @@ class Router:
         tracer: Tracer | None = None,
     ) -> None:
         self._config, self._endpoints = config, endpoints
-        self._worker_id, self._inherited, self._on_transition = worker_id, inherited, on_transition
+        self._worker_id, self._on_transition, self._inherited = worker_id, on_transition, inherited or Unfinished()
         self._clock, self._limits = clock, limits
         self._memory = MemoryAccount(budget or MemoryBudget(), self._fill_slots)
         self._transport = transport or HttpTransport(memory=self._memory)
@@ -119,14 +119,11 @@ class Router:
     async def run(self) -> None:
         """Route until the router is told to stop. Raises nothing that a peer could cause."""
         self._life.started = True
-        if self._inherited is not None:
-            self._journal.lease.disowned = self._inherited.disowned
         try:
-            await self._journal.start()
+            await self._journal.start(self._inherited.disowned)
             if not self._journal.writable:
                 log.warning("%s: %s", self._config.group, self._journal.link.journal.message)
-            if self._inherited is not None:
-                self._take_inheritance(self._inherited)
+            self._take_inheritance(self._inherited)
             self._pool.set_rival_slots(self._journal.lease.rival_slots)
             self._pool.set_endpoints(self._endpoints)
             self._settle()
@@ -259,11 +256,9 @@ class Router:
             self._on_transition()
 
     async def _close_journal(self) -> None:
-        disowned, entries = self._journal.lease.disowned, {}
-        if self._moving:
-            disowned = (*disowned, self._journal.lease.instance.id)[-MAX_DISOWNED:]
-            entries = self._journal.hand_over()
-        self._unfinished = Unfinished(entries, await self._journal.close(), disowned)
+        entries = self._journal.hand_over() if self._moving else {}
+        unwritten, disowned = await self._journal.close(), self._journal.lease.disowned_next(moving=self._moving)
+        self._unfinished = Unfinished(entries, unwritten, disowned)
 
     def _settle(self) -> None:
         changed = self._life.settle(self._config.intent, busy=self._runs.busy)

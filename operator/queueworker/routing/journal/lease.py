@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 NO_SLOTS: Mapping[str, int] = {}
 NEVER = float("-inf")
+MAX_DISOWNED = 16
+"""So many predecessors on other Redis servers are remembered."""
 
 
 class Instance:
@@ -240,6 +242,10 @@ class Lease:
         if instance is self.instance:
             self.until = NEVER
             await self.renew()
+
+    def disowned_next(self, *, moving: bool) -> tuple[str, ...]:
+        """What our successor disowns: us as well, if it is on another Redis."""
+        return (*self.disowned, self.instance.id)[-MAX_DISOWNED:] if moving else self.disowned
 
     async def leave(self) -> None:
         """Give the lease up, so that a successor may take over at once what is left."""
