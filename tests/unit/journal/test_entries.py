@@ -94,6 +94,8 @@ def test_an_error_with_half_a_surrogate_pair_is_written_all_the_same() -> None:
         b'{"state":"pulled","queue":1,"attempt":1,"executor":"","task":{}}',
         b'{"state":"pulled","queue":"q","attempt":"x","executor":"","task":{}}',
         b'{"state":"pulled","queue":"q","attempt":null,"executor":"","task":{}}',
+        b'{"state":"pulled","queue":"q","attempt":%d,"executor":"","task":{}}' % 10**30,
+        b'{"state":"executing","queue":"q","attempt":1,"executor":"","task":{},"deaths":-1}',
         b'{"state":"pulled","queue":"q","attempt":1,"executor":""}',
         b'{"state":"executed","queue":"q","completed":true}',
         b'{"state":["pulled"],"queue":"q"}',

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 import orjson
@@ -115,16 +116,18 @@ def encode_outcome(
 # --- reading
 
 _NULL = msgspec.Raw(b"null")
+# Of a damaged entry it may be one that cannot be written again.
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 
 
 class _Pulled(msgspec.Struct, tag_field="state", tag="pulled"):
     queue: str
-    attempt: int
+    attempt: _Count
     executor: str
     task: msgspec.Raw
     doubtful: bool = False
     until: float | None = None
-    deaths: int = 0
+    deaths: _Count = 0
 
     def entry(self) -> Entry:
         return self._entry(State.PULLED, ambiguous=self.doubtful)
@@ -156,7 +159,7 @@ class _Executed(msgspec.Struct, tag_field="state", tag="executed"):
     parts: int = 0
     """Only an earlier version wrote a result in parts; here the number of those that were not found."""
     doubtful: bool = False
-    attempt: int = 1
+    attempt: _Count = 1
     executor: str = ""
     task: msgspec.Raw = _NULL
     event: str = ""
