@@ -70,7 +70,7 @@ def failure_text(status: Any, error: Any, exit_code: Any, output: str) -> str:
 
 def _text(value: msgspec.Raw) -> str:
     """The text; empty if the value is another one, which may be an integer that is too long to be read."""
-    return msgspec.json.decode(value, type=str) if memoryview(value)[:1] == b'"' else ""
+    return msgspec.json.decode(value, type=str) if memoryview(value)[:1].tobytes() == b'"' else ""
 
 
 def _outcome(completed: bool, fields: _Fields, payload: bytes) -> Outcome:
