@@ -111,7 +111,7 @@ async def test_a_result_with_nan_completes_its_task_and_is_published_as_json(rig
 
 
 async def test_a_result_of_7_mib_is_reported_and_published_once_over_a_slow_link_to_redis(rig: Rig) -> None:
-    """Mechanism: a batch has two seconds, and one more for each megabyte in it."""
+    """Mechanism: a batch has two seconds, one more for each megabyte in it, and more after each try that is late."""
     await rig.start()
     rig.redis_proxy.latency = 0.03  # for each 64 KiB: some 3 s for the entry, and for the event
     hit = await _spoilt(rig, _with_output(7), "has a result of 7 MiB", times=1)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from queueworker.routing.counters import Counters
 from queueworker.routing.journal.event_buffer import EVENT_BYTES
@@ -394,3 +395,13 @@ async def test_a_flush_tries_at_once_and_returns_when_all_is_written() -> None:
         assert not flushing.done()
         call.answer.set_result(b"OK")
         await asyncio.wait_for(flushing, 1)
+
+
+async def test_a_slow_link_gets_more_time_for_each_try_until_a_batch_has_arrived() -> None:
+    async with bench() as b:
+        b.put("a", b"x" * 2_000_000)
+        allowed = [(await b.answer(RedisTimeoutError("no answer"))).seconds for _ in range(5)]
+        assert [round(seconds) for seconds in allowed] == [4, 8, 16, 32, 32]
+        await b.answer(b"OK")
+        b.put("b")
+        assert round((await b.answer(b"OK")).seconds) == 2

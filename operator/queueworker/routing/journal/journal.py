@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from queueworker.routing.aio import cancelled
 from queueworker.routing.backoff import exponential
@@ -249,8 +250,8 @@ class BatchWriter:
         self._on_room = on_room
         self._writing = False
         self._flushing = False
-        self._refusals = 0
-        """Batches refused in a row."""
+        self._refusals = self._timeouts = 0
+        """Batches in a row that were refused, and that Redis did not answer in time."""
 
     async def run(self) -> None:
         """Write, until cancelled.
@@ -298,12 +299,14 @@ class BatchWriter:
         instance.batch_number += 1
         try:
             args = batch.arguments(instance.batch_number)
-            answer = await self._script.run(instance.batch_keys, args, self._times.transfer(batch.size))
+            seconds = self._times.transfer(batch.size, self._timeouts)
+            answer = await self._script.run(instance.batch_keys, args, seconds)
         except BaseException as error:
             # Redis has done all of it, or nothing. It is written again, so events may be published twice.
             self._buffer.put_back(batch)
             if not isinstance(error, Exception):
                 raise
+            self._timeouts += isinstance(error, RedisTimeoutError)
             self._link.failed(error, batch=True)
             return False
         written = await self._take_answer(answer, batch, instance)
@@ -323,7 +326,7 @@ class BatchWriter:
             await self._lease.refused(instance)
             self._refusals += 1
             return self._link.journal.ok and self._refusals == 1
-        self._refusals = 0
+        self._refusals = self._timeouts = 0
         self._counters.events_published += len(batch.events)
         if answer == OK:
             self._buffer.written(batch)
