@@ -42,7 +42,7 @@ def timeout(eval_id: str) -> int:
 async def kill_one(site: Site, killed: set[str]) -> None:
     """Kill a task of an asynchronous executor that takes too long, as its user does. There is no event of it."""
     with contextlib.suppress(httpx.HTTPError):
-        async with httpx.AsyncClient(base_url=site.url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=site.url, trust_env=False, timeout=30) as client:
             running: list[dict[str, Any]] = (await client.get("/running")).json()["running_executions"]
             for task in running:
                 if kind(task["eval_id"]) == "takes too long":
