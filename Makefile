@@ -19,6 +19,8 @@ WORKERS ?= 2
 # These tests mostly wait for clocks and processes, so more workers than cores pay off.
 FAST_WORKERS ?= 12
 PROCESS_WORKERS ?= 4
+# Chromium waits for half of its time.
+BROWSER_WORKERS ?= 2
 # The cases mostly wait. Each worker takes the next case when it is free; those that take a minute come first.
 FAULT_WORKERS ?= 6
 FAULTS = $(PYTEST) -q -rs -n $(FAULT_WORKERS) --dist loadgroup tests/faults
@@ -102,7 +104,7 @@ test-processes: venv ## run the tests that start the worker, the commands and th
 
 test-browser: venv ## look at the page with Debian's Chromium, which is not installed by this
 	@command -v chromium >/dev/null || echo "there is no chromium: the tests are skipped; install it: apt-get install chromium"
-	$(PYTEST) -q -rs tests/browser
+	$(PYTEST) -q -rs -n $(BROWSER_WORKERS) tests/browser
 
 test-monitoring: venv ## test alerts and dashboard with Debian's Prometheus, which is not installed by this
 	@command -v promtool >/dev/null || echo "there is no Prometheus: the tests are skipped; install it: apt-get install prometheus"

@@ -119,9 +119,13 @@ def test_another_queue_is_routed_once_the_tasks_of_the_first_one_are_reported_to
         eventually(lambda: account(queue)["handed_out"] == 8)
         patch = {"spec": {"queue": {"url": other.url}}}
         kubectl("patch", "qw", "legacy", "-n", namespace, "--type=merge", "-p", json.dumps(patch))
-        eventually(lambda: condition(kubectl, namespace, "legacy", "Ready")[1] == "Draining")
-        others = account(other)["handed_out"]  # asked first, because the rest of the drain takes seconds only
-        assert others == 0 or done(queue, 8)
+
+        def others() -> int:
+            return account(other)["handed_out"]
+
+        eventually(lambda: condition(kubectl, namespace, "legacy", "Ready")[1] == "Draining" or others())
+        # The drain takes seconds, so on a loaded machine it may be over before anyone has seen it.
+        assert others() == 0 or done(queue, 8)
         eventually(lambda: done(other, 4))
         for counts in (account(queue), account(other)):
             assert (counts["failed"], counts["reported_twice"], counts["unknown_reports"]) == (0, 0, 0)
