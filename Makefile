@@ -23,6 +23,8 @@ AGAIN = -rsR --reruns $(RERUNS) --rerun-except AccountError
 # These tests mostly wait for clocks and processes, so more workers than cores pay off.
 FAST_WORKERS ?= 12
 PROCESS_WORKERS ?= 4
+# Chromium waits for half of its time.
+BROWSER_WORKERS ?= 2
 # The cases mostly wait. Each worker takes the next case when it is free; those that take a minute come first.
 FAULT_WORKERS ?= 6
 FAULTS = $(PYTEST) -q $(AGAIN) -n $(FAULT_WORKERS) --dist loadgroup tests/faults
@@ -106,7 +108,7 @@ test-processes: venv ## run the tests that start the worker, the commands and th
 
 test-browser: venv ## look at the page with Debian's Chromium, which is not installed by this
 	@command -v chromium >/dev/null || echo "there is no chromium: the tests are skipped; install it: apt-get install chromium"
-	$(PYTEST) -q $(AGAIN) tests/browser
+	$(PYTEST) -q $(AGAIN) -n $(BROWSER_WORKERS) tests/browser
 
 test-monitoring: venv ## test alerts and dashboard with Debian's Prometheus, which is not installed by this
 	@command -v promtool >/dev/null || echo "there is no Prometheus: the tests are skipped; install it: apt-get install prometheus"

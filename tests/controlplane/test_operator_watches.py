@@ -99,7 +99,7 @@ def leading(plane: ControlPlane, folder: Path, *namespaces: str, **environment: 
     where = [word for namespace in namespaces for word in ("--namespace", namespace)]
     lease = ("--lease-name", f"lease-{namespaces[0]}")
     with operator(plane, folder, *lease, *where, environment=environment) as started:
-        eventually(lambda: is_ready(started) and "leading" in readiness(started), 30)
+        eventually(lambda: is_ready(started) and "leading" in readiness(started))
         yield started
 
 
@@ -219,8 +219,8 @@ def test_a_term_that_begins_without_a_crd_waits_for_it(
     bind(kubectl, namespace)
     kubectl("delete", "crd", "queueworkers.crucible.dev", "--timeout=60s")
     with operator(control_plane, tmp_path, "--namespace", namespace) as started:
-        eventually(lambda: "QueueWorkers" in started.log.read_text(), 30)
-        eventually(lambda: "404 Not Found" in readiness(started), 30)
+        eventually(lambda: "QueueWorkers" in started.log.read_text())
+        eventually(lambda: "404 Not Found" in readiness(started))
         assert not is_ready(started)
         install_crd(kubectl)
         eventually(lambda: is_ready(started), REFUSED)
@@ -308,7 +308,7 @@ def test_a_wrong_token_is_an_api_server_that_is_away_until_the_right_one_is_ther
         eventually(lambda: "401 Unauthorized" in started.log.read_text())
         assert "has not answered" in readiness(started)
         config.write_text(right)
-        eventually(lambda: is_ready(started), 30)
+        eventually(lambda: is_ready(started))
         kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", **spec(queue, shared_redis, executor)))
         eventually(lambda: is_reason(kubectl, namespace, "Routing"))
 

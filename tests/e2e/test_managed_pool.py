@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from demo.objects import NAME, managed_worker
+from devcluster.children import die_with_parent
 from tests.support.accounts import check_account
 from tests.support.autoscaling import autoscaler, queue_metrics
-from tests.support.cluster import SETTLE_SECONDS, installed, is_ready
+from tests.support.cluster import SETTLE_SECONDS, condition, installed, is_ready
 from tests.support.demo_processes import wait_until
 from tests.support.platform_on_cluster import platform
 
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.requires("nodes")
 
 DELETION_SECONDS = 60
+ALL_NODES = ("--selector", "kubernetes.io/os=linux")
 SLEEP_HOOK = 30
 """The minor version of Kubernetes that takes `preStop.sleep`."""
 
@@ -127,6 +133,40 @@ def test_pods_are_evicted_one_at_a_time_and_end_their_tasks_first(pool: Platform
     assert "disruption budget" in pool.evict("legacy-executor-2")
     assert_completed(pool, before, 24)
     wait_until(lambda: has_pods(pool, 2), "two pods are Ready", SETTLE_SECONDS)
+
+
+def test_kubectl_drain_takes_one_pod_at_a_time_and_no_task_is_lost(pool: Platform) -> None:
+    """There is no node for the pod that is evicted first, so the drain waits until the nodes take pods again."""
+    before = begin(pool, "drained", 60)
+    with draining(pool) as (drain, log):
+        wait_until(lambda: has_unscheduled_pod(pool), "an evicted pod waits for a node", SETTLE_SECONDS)
+        assert sum(is_ready(pod) for pod in pods(pool)) == 1, "the budget keeps the other pod"
+        assert drain.poll() is None, log.read_text()
+        pool.cluster.kubectl("uncordon", *ALL_NODES)
+        assert drain.wait(SETTLE_SECONDS) == 0, log.read_text()
+    assert_completed(pool, before, 60)
+    wait_until(lambda: has_pods(pool, 2), "two pods are Ready", SETTLE_SECONDS)
+
+
+@contextmanager
+def draining(team: Platform) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """`kubectl drain` of all nodes for the pool's pods, with its output in a file. In the end, nodes are uncordoned."""
+    what = (*ALL_NODES, f"--pod-selector=crucible.dev/queueworker={NAME}", "--ignore-daemonsets")
+    command = team.cluster.command("drain", *what, "--delete-emptydir-data", f"--timeout={SETTLE_SECONDS}s")
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "drain.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=output, preexec_fn=die_with_parent)
+        try:
+            yield process, log
+        finally:
+            process.kill()
+            process.wait()
+            team.cluster.kubectl("uncordon", *ALL_NODES)
+
+
+def has_unscheduled_pod(team: Platform) -> bool:
+    return any(condition(pod, "PodScheduled") == "False" for pod in pods(team))
 
 
 def test_an_autoscaler_scales_the_pool_by_the_length_of_the_queue(pool: Platform) -> None:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from redis import Redis
 
+from demo.processes import EventRedis
 from devcluster.redis_server import RedisServer
 from tests.support.demo_processes import demo_process, wait_until
 
@@ -135,15 +136,15 @@ def test_sigterm_publishes_what_runs_as_killed(server: RedisServer) -> None:
 
 
 def test_an_outcome_waits_for_a_redis_that_is_away() -> None:
+    """Pub/sub keeps nothing: the server moves to the executor's port once there is a subscriber."""
     with (
-        RedisServer() as server,
+        EventRedis() as server,
         demo_process("executor", "--port", "0", "--async", "--redis-url", server.url) as process,
         process.client() as executor,
+        Redis.from_url(server.subscriber_url) as redis,
     ):
-        server.stop()
         assert execute(executor, "print(1)")["status"] == "running"
         wait_until(lambda: executor.get("/capacity").json()["running"] == 0, "the task has ended")
-        server.start()
-        with Redis.from_url(server.url) as redis:
-            events = Events(redis)
-            assert events.next()[1]["output"] == "1\n"
+        events = Events(redis)
+        server.open()
+        assert events.next()[1]["output"] == "1\n"

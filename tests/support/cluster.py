@@ -54,7 +54,11 @@ class Cluster:
         return cls(kubeconfig, os.environ.get("E2E_CONTEXT", ""), image, platform_image)
 
     def kubectl(self, *args: str, text: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return self._run([binaries.kubectl(), *self._target("--context"), *args], text, check=check)
+        return self._run(self.command(*args), text, check=check)
+
+    def command(self, *args: str) -> list[str]:
+        """The command line of kubectl."""
+        return [binaries.kubectl(), *self._target("--context"), *args]
 
     def helm(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self._run([binaries.helm(), *self._target("--kube-context"), *args], None, check=check)
@@ -98,7 +102,7 @@ class Cluster:
     @contextmanager
     def forward(self, namespace: str, target: str, port: int) -> Iterator[str]:
         """The URL on this machine of a port in the cluster, such as of `service/queue`."""
-        command = [binaries.kubectl(), *self._target("--context"), "port-forward", "-n", namespace, target, f":{port}"]
+        command = self.command("port-forward", "-n", namespace, target, f":{port}")
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert process.stdout is not None
         try:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 60.0
 """For a loaded machine: where it has more to do than cores, an operator alone takes half a minute to start."""
+END_SECONDS = 15.0
+"""After it, an operator is killed at the end of its block: its routers may wait for queues that have ended already. A
+test of the end itself calls `Operator.stop`."""
 
 
 def install(kubectl: Kubectl) -> None:
@@ -112,7 +115,7 @@ def operator(
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(45)
+                process.wait(END_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
