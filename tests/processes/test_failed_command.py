@@ -258,6 +258,13 @@ def test_a_list_shows_what_was_raised_and_not_that_there_is_a_traceback(redis_ur
     assert "Traceback" in failed("show", "a", "--group", "default/legacy", REDIS_URL=redis_url).stdout
 
 
+def test_an_id_that_the_terminal_cannot_show_is_escaped(redis_url: str) -> None:
+    leave(redis_url, "default/legacy", made("t-\u00fc", "http://queue"))
+    told = failed("list", "--group", "default/legacy", REDIS_URL=redis_url, PYTHONIOENCODING="ascii")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout.splitlines()[1].startswith("t-\\xfc ")
+
+
 def test_a_task_is_shown_as_the_queue_handed_it_out(redis_url: str) -> None:
     numbers = b'"timeout":%b,"big":123456789012345678901234567890,"f":1.10,"deep":%b' % (
         b"9" * 400,
