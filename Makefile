@@ -9,19 +9,23 @@ BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
 AUDIT_VENV := .venv-audit
 AUDIT_STAMP := $(AUDIT_VENV)/.installed
-# make demo-worker takes the developer's environment if there is one.
+# The demos take the developer's environment if there is one, else a small one.
 DEMO_VENV := $(if $(wildcard $(STAMP)),$(VENV),.venv-demo)
 DEMO_STAMP := $(DEMO_VENV)/.installed
 DOCS_VENV := .venv-docs
 DOCS_STAMP := $(DOCS_VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
+# A test of real processes that fails runs once more, because the machine may have been too busy: its first failure is
+# shown at the end. Tasks that are lost or reported twice fail at once. RERUNS=0 runs nothing again.
+RERUNS ?= 1
+AGAIN = -rsR --reruns $(RERUNS) --rerun-except AccountError
 # These tests mostly wait for clocks and processes, so more workers than cores pay off.
 FAST_WORKERS ?= 12
 PROCESS_WORKERS ?= 4
 # The cases mostly wait. Each worker takes the next case when it is free; those that take a minute come first.
 FAULT_WORKERS ?= 6
-FAULTS = $(PYTEST) -q -rs -n $(FAULT_WORKERS) --dist loadgroup tests/faults
+FAULTS = $(PYTEST) -q $(AGAIN) -n $(FAULT_WORKERS) --dist loadgroup tests/faults
 
 # Their fast run tries a few examples only.
 PROPERTIES = $(addprefix tests/unit/,test_router_properties.py test_router_interrupted.py journal/test_journal_properties.py http/test_answer_properties.py executors/test_permit.py managed_pool/test_plan.py)
@@ -75,8 +79,9 @@ docs: $(DOCS_STAMP) ## build the site of docs/ in dist/site; any warning is an e
 	@$(DOCS_VENV)/bin/python -m sphinx -b html -W -n -q --keep-going docs dist/site
 	@echo dist/site/index.html
 
-demo: venv ## run the whole platform here and break it; DEMO_SECONDS=30 ends by itself, DEMO_NODE=1 shows it on pods
-	@$(BIN)/python -m demo
+demo: $(DEMO_STAMP) ## run the whole platform here and break it; DEMO_SECONDS=30 ends by itself, DEMO_NODE=1 shows it on pods
+	@$(DEMO_VENV)/bin/python -m devcluster tools $(if $(DEMO_NODE),--node)
+	@$(DEMO_VENV)/bin/python -m demo
 
 demo-worker: $(DEMO_STAMP) ## the same without Kubernetes, which starts in seconds; DEMO_LEGACY=1 shows the legacy loop beside it
 	@$(DEMO_VENV)/bin/python -m demo --worker
@@ -97,15 +102,15 @@ test-docs: venv docs ## build the site, check its links, and run the command blo
 	$(PYTEST) -q -rs tests/docs
 
 test-processes: venv ## run the tests that start the worker, the commands and the demo's services as processes
-	$(PYTEST) -q -rs -n $(PROCESS_WORKERS) tests/processes
+	$(PYTEST) -q $(AGAIN) -n $(PROCESS_WORKERS) tests/processes
 
 test-browser: venv ## look at the page with Debian's Chromium, which is not installed by this
 	@command -v chromium >/dev/null || echo "there is no chromium: the tests are skipped; install it: apt-get install chromium"
-	$(PYTEST) -q -rs tests/browser
+	$(PYTEST) -q $(AGAIN) tests/browser
 
 test-monitoring: venv ## test alerts and dashboard with Debian's Prometheus, which is not installed by this
 	@command -v promtool >/dev/null || echo "there is no Prometheus: the tests are skipped; install it: apt-get install prometheus"
-	$(PYTEST) -q -rs tests/monitoring
+	$(PYTEST) -q $(AGAIN) tests/monitoring
 
 screenshots: venv ## take the pictures of the page in docs/images with Debian's Chromium
 	@$(BIN)/python -m tests.browser.pictures docs/images
@@ -115,7 +120,7 @@ test-properties: venv ## search for what breaks router, journal, pool and HTTP a
 
 test-controlplane: venv ## run the tests that need a real kube-apiserver
 	@$(BIN)/python -m devcluster binaries
-	$(PYTEST) -q -rs -n $(WORKERS) --dist loadfile tests/controlplane
+	$(PYTEST) -q $(AGAIN) -n $(WORKERS) --dist loadfile tests/controlplane
 
 test-objects: venv ## apply generated QueueWorkers to a real kube-apiserver; GENERATED_OBJECTS=5000 tries more
 	@$(BIN)/python -m devcluster binaries
@@ -214,6 +219,7 @@ lock: venv ## pin the current versions of the dependencies, with hashes
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --group dev -o requirements-dev.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --group demo -c requirements-dev.txt -o requirements-demo.txt
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group control-plane -c requirements-dev.txt -o requirements-control-plane.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group bench -o requirements-bench.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group audit -o requirements-audit.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group docs -o requirements-docs.txt

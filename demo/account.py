@@ -61,7 +61,7 @@ class Account:
         )
 
     def explanations(self) -> list[str]:
-        """What a reader of the summary line asks."""
+        """Sentences that explain the summary line."""
         lines = []
         if self.stored.on_purpose:
             lines.append(f"failed on purpose: {self.stored.on_purpose} (one in ten tasks of the load raises an error)")

@@ -1,4 +1,4 @@
-"""What services and API server answer to the observers of the show."""
+"""Reads JSON from services and API server, for the observers of the show."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class PodPlatform:
         )
 
     def carry_out(self, command: Command) -> None:
-        """What Kubernetes does by itself is not done here: starting again what was killed."""
+        """Kubernetes itself starts again what was killed, so the commands that do so are empty here."""
         if command.kind is Kind.SCALE:
             self._kubectl("scale", f"queueworker/{NAME}", "-n", NAMESPACE, f"--replicas={command.number}")
         elif command.kind is Kind.KILL_EXECUTOR:

@@ -144,7 +144,7 @@ class Line:
     def __init__(self, folder: Path, prefix: str) -> None:
         self.prefix = prefix
         self.actions = folder / f"{prefix}-actions.jsonl"
-        """What the queue did, see `ActionLog`."""
+        """The queue's `ActionLog`."""
         (port,) = free_ports(1)
         self.queue_url = f"http://127.0.0.1:{port}"
         kept = ("--keep", str(folder / f"{prefix}-tasks.json"), "--record", str(self.actions))

@@ -1,4 +1,4 @@
-"""What the show is played on, and the thread that carries out its commands."""
+"""The platform that the show runs on, and the thread that carries out its commands."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Platform(Protocol):
         """Returns how many tasks the queue accepted; -1 if the load ended with an error."""
 
     def take_account(self, kills: Sequence[float], submitted: int, console: Console) -> Account:
-        """What became of each task. `kills` are seconds on this machine's monotonic clock.
+        """Account for each task. `kills` are seconds on this machine's monotonic clock.
 
         Prints what the legacy loop lost, if it runs.
         """

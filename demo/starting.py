@@ -23,7 +23,7 @@ LEGACY_EXECUTORS = 3
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a person may choose. `rate` is in tasks a second."""
+    """The options of the command line. `rate` is in tasks a second."""
 
     context: str = ""
     worker: bool = False

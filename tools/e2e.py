@@ -42,7 +42,8 @@ def _keep() -> None:
 
 def _pytest(arguments: list[str], environment: dict[str, str]) -> int:
     """Run the tests. After Ctrl-C they end in order, before the cluster goes; another Ctrl-C changes nothing."""
-    command = [sys.executable, "-m", "pytest", "-q", "-rsx", *(arguments or ["tests/e2e"])]
+    again = ("--reruns", os.environ.get("RERUNS", "1"), "--rerun-except", "AccountError")
+    command = [sys.executable, "-m", "pytest", "-q", "-rsxR", *again, *(arguments or ["tests/e2e"])]
     process: subprocess.Popen[bytes] = subprocess.Popen(
         command, cwd=ROOT, env=os.environ | environment, start_new_session=True, preexec_fn=die_with_parent
     )

@@ -36,7 +36,7 @@ class Sample:
 
 
 def record(command: list[str]) -> list[Sample]:
-    """What is seen from the first act on. When the acts are over, the program gets a q. Raises TimeoutError."""
+    """The pictures from the first act on. When the acts are over, the program gets a q. Raises TimeoutError."""
     samples, began, asked = list[Sample](), time.monotonic(), False
     with Session(command, os.environ | {"LC_ALL": "C.UTF-8"}, rows=ROWS) as session:
         while (now := time.monotonic() - began) < LIMIT_SECONDS:

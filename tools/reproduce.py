@@ -30,7 +30,7 @@ _INPUT = (
 _ODD_TIME = 1_000_000_000
 
 Entries = dict[str, str]
-"""What an archive says of each entry: kind, mode, owner, time, target of a link, digest of the content."""
+"""The metadata of each entry of an archive: kind, mode, owner, time, target of a link, digest of the content."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What an asynchronous executor of the platform does beside running tasks (docs/wire.md): events, logs, kills.
+"""Events, logs and kills: the parts of an asynchronous executor beside running tasks (docs/wire.md).
 
 Its outcome is a flat event. Standard output and standard error come as one text, as a container engine keeps them, so
 `error` is empty unless the executor itself ended the task.
@@ -70,7 +70,7 @@ class Container:
     timeout: int
     created: str
     output: Callable[[], str]
-    """What it has written until now."""
+    """Its output so far."""
     kill: Callable[[], None]
     exit_code: int | None = None
     """None while it runs."""

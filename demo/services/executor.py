@@ -103,7 +103,7 @@ class Executor:
         return answer(self._result(eval_id, "running", container=container.container_id))
 
     def async_routes(self) -> list[Route]:
-        """What only an asynchronous executor has."""
+        """Routes of an asynchronous executor only."""
         if self._publisher is None:
             return []
         return [
@@ -185,7 +185,7 @@ class Executor:
         }
 
     async def health(self, _request: Request) -> Response:
-        """`degraded` means that no slot is free. The status code is 200 all the same, so the executor is healthy."""
+        """`degraded` means that no slot is free. The status code is still 200, so the executor is healthy."""
         return answer(
             {
                 "status": "healthy" if self.available else "degraded",

@@ -9,7 +9,7 @@ from enum import Enum, auto
 from demo.show.facts import Facts
 
 ACT_SECONDS = 30.0
-"""An act that has not healed by then is brought back all the same, and the next one may begin."""
+"""After this time, what an act broke is brought back even if it has not healed, and the next act may begin."""
 POD_SECONDS = 90.0
 """The same where pods come and go: a pod that starts, and one that ends its tasks, take up to half a minute each."""
 READY_SECONDS = 5.0
@@ -21,7 +21,7 @@ the operator's Lease after 8 s)."""
 
 
 class Kind(Enum):
-    """What can be done to the platform. KILL_EXECUTOR and SCALE have a number."""
+    """The kinds of commands to the platform. KILL_EXECUTOR and SCALE have a number."""
 
     KILL_EXECUTOR = auto()
     START_EXECUTORS = auto()
@@ -66,7 +66,7 @@ class Act:
     seconds: float = ACT_SECONDS
     """Time that it has to heal."""
     ready: Callable[[Facts], bool] = lambda _facts: True
-    """Whether this is a good moment for it to begin; `READY_SECONDS` later it begins all the same."""
+    """True at a good moment for it to begin; `READY_SECONDS` later it begins anyway."""
 
 
 def _always(kind: Kind, number: int = 0) -> Callable[[Facts], Command]:
@@ -136,7 +136,7 @@ def _pool_is(count: int) -> Done:
 
 def _ran_on_it(before: Facts, now: Facts) -> str:
     failed = (now.stored.failed - now.stored.on_purpose) - (before.stored.failed - before.stored.on_purpose)
-    return f"{failed} failed: they may have run" if failed > 0 else "no task failed"
+    return f"{failed} of its tasks failed" if failed > 0 else "no task failed"
 
 
 def _from_the_journal(before: Facts, now: Facts) -> str:
@@ -145,7 +145,7 @@ def _from_the_journal(before: Facts, now: Facts) -> str:
 
 
 def scaling(count: int) -> Act:
-    """What + and - do."""
+    """The act of the keys + and -."""
     step = Step(_always(Kind.SCALE, count), _pool_is(count))
     title = f"The pool moves to {count} executors, while tasks run"
     return Act("", f"pool to {count}", title, (step,), seconds=POD_SECONDS)
@@ -202,7 +202,7 @@ POOL = Act(
     ),
 )
 ACTS = (EXECUTOR, ROUTER, REDIS, QUEUE, POOL)
-"""What is shown on this machine."""
+"""The programme on this machine."""
 
 EXECUTOR_POD = Act(
     "e",
@@ -226,4 +226,4 @@ LEADER_POD = Act(
     _tasks_are_executing,
 )
 POD_ACTS = (replace(POOL, seconds=2 * POD_SECONDS), EXECUTOR_POD, LEADER_POD)
-"""What is shown on a cluster, where Kubernetes itself brings back what is killed."""
+"""The programme on a cluster, where Kubernetes itself brings back what is killed."""

@@ -1,4 +1,4 @@
-"""What the show knows at one moment: plain values, and what can be told from them."""
+"""The state of everything at one moment: plain values, and what follows from them."""
 
 from __future__ import annotations
 

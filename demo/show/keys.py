@@ -23,8 +23,8 @@ def pressed() -> Iterator[Read]:
     if not sys.stdin.isatty():
         yield str
         return
-    import termios  # noqa: PLC0415 (not on Windows)
-    import tty  # noqa: PLC0415
+    import termios  # noqa: PLC0415 -- Windows has neither of the two
+    import tty  # noqa: PLC0415 -- likewise
 
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)

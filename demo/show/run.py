@@ -80,7 +80,7 @@ class Lines:
             self._console.print("stopping the load and waiting for the tasks in flight")
         if facts.at >= self._next:
             self._next = facts.at + LINE_SECONDS
-            self._console.print(_state(facts))
+            self._console.print(state(show, facts))
 
     def _print_pods(self, pods: dict[str, str]) -> None:
         """A line for each pod that has changed, as `kubectl get pods -w` prints them."""
@@ -143,11 +143,12 @@ def _output(console: Console, stack: ExitStack) -> Output:
     return Screen(live, symbols_for(console.encoding, os.environ))
 
 
-def _state(facts: Facts) -> str:
-    if facts.router is None:
-        state = "no router answers"
-    else:
-        healthy = sum(e.healthy for e in facts.router.pool)
-        state = f"routing, executors {healthy}/{len(facts.router.pool)}"
-    stored = facts.stored
-    return f"{state}: submitted {facts.submitted}, completed {stored.completed}, failed {stored.failed}"
+def state(show: Show, facts: Facts) -> str:
+    """The line of every few seconds."""
+    router, stored = facts.router, facts.stored
+    if not show.has_begun:
+        return f"starting: waiting for {'the first router' if router is None else 'queue, Redis and executors'}"
+    what = "no router answers"
+    if router is not None:
+        what = f"routing, executors {sum(e.healthy for e in router.pool)}/{len(router.pool)}"
+    return f"{what}: submitted {facts.submitted}, completed {stored.completed}, failed {stored.failed}"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from demo.show.view import View
 
 KEYS = {"e": "executor", "r": "router", "d": "Redis", "u": "queue"}
-"""What a key of an act breaks."""
+"""The part that the key of an act breaks."""
 MAX_TILES = 10
 LINES_BESIDE_PODS = 16
 INDENT = "  "
@@ -46,7 +46,7 @@ ASCII = Symbols("*", "x", "o", "#", ".", "+", "!", ">", "-", ">", "_.-~=+*#")
 
 
 def symbols_for(encoding: str, environ: Mapping[str, str]) -> Symbols:
-    """ASCII unless both the stream and the locale of the terminal are UTF-8; a locale that is not set is no objection.
+    """ASCII unless both the stream and the locale of the terminal are UTF-8; a locale that is not set does not matter.
 
     Python itself writes UTF-8 in the C locale, where the terminal may not be able to show it.
     """
@@ -108,7 +108,7 @@ def sparkline(values: Iterable[float], symbols: Symbols, top: float) -> str:
 
 
 def headline(show: Show) -> str:
-    """What is going on, in a sentence."""
+    """A sentence about the act that is on, or about the wait for the next one."""
     performance = show.now_on
     if performance is not None:
         return f"{act_number(show, performance)}  {performance.act.title}"
@@ -194,6 +194,8 @@ def _peers(view: View, symbols: Symbols) -> Text:
         line.append(f"{name} ")
         if down is None:
             line.append(symbols.up, "green").append(" up")
+        elif not view.show.has_begun:
+            line.append(f"{symbols.waiting} starting", "dim")
         else:
             line.append(f"{symbols.down} {seconds(down)}", "bold red")
         line.append("   ")
@@ -209,7 +211,9 @@ def _executors(view: View, symbols: Symbols) -> Text:
         line.append_text(_tile(executor, symbols)).append("  ")
     if len(executors) > MAX_TILES:
         line.append(f"and {len(executors) - MAX_TILES} more")
-    return line if executors else line.append("unknown while no router answers", "dim")
+    if executors:
+        return line
+    return line.append("unknown while no router answers" if view.show.has_begun else "starting", "dim")
 
 
 def _pods(view: View, symbols: Symbols, room: int) -> list[Text]:

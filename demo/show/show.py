@@ -107,7 +107,7 @@ class Show:
                     self._ask(act)
 
     def step(self, facts: Facts) -> list[Command]:
-        """What is to be done now."""
+        """Returns the commands to carry out now."""
         if self._first_at is None:
             self._first_at = facts.at
         if self._began is None and (facts.calm or facts.at - self._first_at >= START_SECONDS):

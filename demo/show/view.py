@@ -1,4 +1,4 @@
-"""What the screen shows beside the facts: rates of the last minute, and for how long something has been down."""
+"""The history that the screen shows: rates of the last minute, and for how long something has been down."""
 
 from __future__ import annotations
 

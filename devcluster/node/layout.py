@@ -67,10 +67,10 @@ class Layout:
 
     @property
     def dual_stack(self) -> bool:
-        """Whether the pods of the node that is up have IPv6 addresses too."""
+        """True if the pods of the node that is up have IPv6 addresses too."""
         return POD_CIDR6 in self.network.read_text()
 
     @property
     def traces(self) -> Path:
-        """What the machine was like before the node."""
+        """The file with the state of the machine before the node."""
         return self.folder / "before.json"

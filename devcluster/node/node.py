@@ -88,7 +88,7 @@ def node(layout: Layout | None = None) -> Iterator[Layout]:
     try:
         yield up(layout, machine)
     finally:
-        with uninterrupted():  # half a node would be in everybody's way
+        with uninterrupted():  # half a node would block the next one
             say("taking the node down; Ctrl-C has no effect until that is done")
             down(layout)
 
@@ -278,7 +278,7 @@ def stop_dns(layout: Layout) -> None:
 
 
 def _answers(layout: Layout, url: str) -> bool:
-    """Whether the server is ready; `/readyz` may be read by anyone."""
+    """True if the server is ready; `/readyz` may be read by anyone."""
     if not layout.ca_file.exists():
         return False
     try:

@@ -1,4 +1,4 @@
-"""Whether this machine can be a node, and if not, why, in one sentence."""
+"""Checks that this machine can be a node; the error says why it cannot, in one sentence."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class CannotBeNode(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the node needs of the machine."""
+    """The parts of the machine that the node needs to know."""
 
     plugins: Path  # the folder of the CNI plugins
     dual_stack: bool  # whether pods and Services have IPv6 addresses too
@@ -68,9 +68,9 @@ def check(layout: Layout, user: int | None = None) -> Machine:
 
 
 def _has_ipv6() -> bool:
-    """Whether pods can have IPv6 addresses too.
+    """True if pods can have IPv6 addresses too.
 
-    Not where routers announce this machine's default route: a node forwards, and a machine that forwards forgets it.
+    False where routers announce this machine's default route: a node forwards, and a machine that forwards forgets it.
     """
     settings = Path("/proc/sys/net/ipv6/conf")
     return (

@@ -34,7 +34,7 @@ def record_owner(layout: Layout) -> None:
 
 
 def abandoned(layout: Layout) -> bool:
-    """Whether the node's owner has ended. A node that was made to be kept has none."""
+    """True if the node's owner has ended. A node that was made to be kept has none."""
     return (layout.pids / OWNER).exists() and not running(layout, OWNER)
 
 
@@ -60,7 +60,7 @@ def kill(pids: Sequence[int]) -> None:
 
 
 def await_end(pids: Sequence[int], seconds: float) -> bool:
-    """Whether all of them have ended within the time."""
+    """True if all of them have ended within the time."""
     deadline = time.monotonic() + seconds
     while any(_alive(pid) for pid in pids):
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""What the machine is like: taken before the node is made, restored after it, and compared."""
+"""The state of the machine: taken before the node is made, restored after it, and compared."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def save(layout: Layout, traces: Traces) -> None:
 
 
 def load(layout: Layout) -> Traces | None:
-    """None if there is no node, or one that was hardly begun."""
+    """None if there is no node, or one whose start failed before it was saved."""
     try:
         traces: Traces = json.loads(layout.traces.read_text())
     except (OSError, ValueError):

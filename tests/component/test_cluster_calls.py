@@ -13,8 +13,9 @@ from aiohttp import web
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
-from queueworker.controller.cluster import FAILED, MAX_STATUS_WRITES, Cluster
+from queueworker.controller.cluster import FAILED, MAX_STATUS_WRITES, Cluster, SecretUnavailable
 from queueworker.controller.kinds import QUEUE_WORKERS
+from queueworker.resource.reasons import Reason
 from queueworker.resource.spec import SecretKeyRef
 from queueworker.web.source import ApiFailure
 from tests.support.kube_api import KubeApi
@@ -117,6 +118,26 @@ async def test_a_lease_without_a_spec_is_one_that_nobody_holds() -> None:
     async with calls(OneAnswerApi(200, b'{"kind": "Lease", "metadata": {"name": "lease"}}')) as made:
         lease = await made.cluster.read_lease("system", "lease")
         assert lease.spec.holder_identity is None
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [
+        (404, b'{"kind": "Status"}', Reason.SECRET_NOT_FOUND),
+        (200, b'{"kind": "Secret", "data": {"other": "dmFsdWU="}}', Reason.SECRET_NOT_FOUND),
+        (200, b'{"kind": "Secret", "data": {"k": "/w=="}}', Reason.INVALID_SECRET),
+        (403, b'{"kind": "Status"}', Reason.SECRET_READ_FAILED),
+        (503, b"no upstream", Reason.SECRET_READ_FAILED),
+    ],
+)
+async def test_a_secret_that_gives_no_value_is_missing_or_not_text_or_refused(
+    status: int, body: bytes, reason: Reason
+) -> None:
+    async with calls(OneAnswerApi(status, body)) as made:
+        with pytest.raises(SecretUnavailable) as caught:
+            await made.cluster.secret("team", SecretKeyRef(name="s", key="k"))
+        assert caught.value.reason is reason
+        assert "Secret team/s" in str(caught.value)
 
 
 @pytest.mark.parametrize("status", [409, 422, 400, 403])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from redis.asyncio import Redis
 
+from devcluster.redis_server import RedisServer
 from queueworker.resend import FailedTasks
 from queueworker.routing.snapshot import Phase
 from tests.support.redis_state import journals, published, set_user
@@ -15,7 +16,6 @@ from tests.support.running import GROUP, config, endpoints, supervised
 from tests.support.stubs import StubExecutor, StubQueue, result, until
 
 if TYPE_CHECKING:
-    from devcluster.redis_server import RedisServer
     from queueworker.controller.supervisor import RouterSupervisor
 
 # Tasks of at most a second: a drain takes 11 s at most, with the margin in which an executor may answer.
@@ -167,6 +167,52 @@ async def test_results_events_and_failed_tasks_that_reached_nobody_go_to_the_suc
     assert queue.reports == {"a": 1, "b": 1, "c": 1}
     assert await failed_tasks(redis_url) == {"b": "Traceback"}
     assert await journals(redis_url) == {}
+
+
+async def follow(copy: RedisServer, original: RedisServer) -> None:
+    """Make the one a replica of the other."""
+    async with Redis.from_url(copy.url) as redis:
+        await redis.replicaof("127.0.0.1", str(original.port))
+
+
+async def promote(copy: RedisServer, original: RedisServer) -> None:
+    """The copy is the primary from now on, and the original is gone."""
+    async with Redis.from_url(copy.url) as redis:
+        await redis.replicaof("NO", "ONE")
+    await asyncio.to_thread(original.kill)
+
+
+async def test_a_copy_of_the_old_redis_under_another_name_and_password_has_nothing_run_or_reported_twice(
+    queue: StubQueue, executor: StubExecutor, own_redis: RedisServer
+) -> None:
+    """The entries of tasks that end after the last replication are in the copy only."""
+    executor.gate = asyncio.Event()
+    pool = endpoints([executor])
+    two: dict[str, Any] = {"executors": {"concurrency": 2}}
+    with RedisServer() as copy:
+        await follow(copy, own_redis)
+        queue.submit("a", "b")
+        async with supervised() as supervisor:
+            supervisor.drive(config(queue, own_redis.url, **two), pool)
+            await until(lambda: executor.in_flight == 2)
+            async with asyncio.timeout(20):
+                while await journals(copy.url) != {GROUP: {"a", "b"}}:
+                    await asyncio.sleep(0.05)
+            await promote(copy, own_redis)
+            await set_user(copy.url, "one", "on", ">new", "~*", "&*", "+@all")
+            async with published(copy.url) as events:
+                executor.gate.set()
+                await queue.reported(2)
+                queue.submit("c")
+                supervisor.drive(config(queue, copy.url.replace("//", "//one:new@"), **two), pool)
+                await queue.reported(3, LONGER_THAN_A_DRAIN_SECONDS)
+                async with asyncio.timeout(20):  # the copied lease ends, and what it kept is looked at
+                    while await journals(copy.url):
+                        await asyncio.sleep(0.1)
+                await until(lambda: len(events) == 3)
+    assert queue.reports == {"a": 1, "b": 1, "c": 1}
+    assert executor.executed == ["a", "b", "c"]
+    assert [payload["eval_id"] for _, payload in events] == ["a", "b", "c"]
 
 
 async def failed_tasks(redis_url: str) -> dict[str, str]:

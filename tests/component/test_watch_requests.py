@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import time
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import kopf
 import pytest
@@ -11,7 +13,7 @@ from aiohttp import web
 
 from queueworker.controller.handlers import QUICK_ENDS, serve
 from queueworker.controller.kinds import CRDS, QUEUE_WORKERS
-from tests.support.stubs import Server
+from tests.support.stubs import Server, until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,13 +21,16 @@ if TYPE_CHECKING:
     from queueworker.controller.kinds import Kind
 
 
-class NoWatchApi(Server):
-    """An API server that has no objects, and whose watches end at once: with an empty answer, or without one."""
+GONE = b'{"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired"}}\n'
 
-    def __init__(self, *, answers: bool) -> None:
+
+class NoWatchApi(Server):
+    """An API server that has no objects, and whose watches end at once: with this answer, or without one."""
+
+    def __init__(self, answer: bytes | None) -> None:
         super().__init__()
         self.watches = 0
-        self._answers = answers
+        self._answer = answer
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -41,10 +46,10 @@ class NoWatchApi(Server):
         if "watch" not in request.query:
             return web.json_response({"kind": "QueueWorkerList", "metadata": {"resourceVersion": "7"}, "items": []})
         self.watches += 1
-        if not self._answers:
+        if self._answer is None:
             assert request.transport is not None
             request.transport.abort()
-        return web.Response()
+        return web.Response(body=self._answer)
 
 
 def _answering(body: dict[str, object]) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -74,20 +79,31 @@ class Access:
         return kopf.ConnectionInfo(server=self._server)
 
 
-@pytest.mark.parametrize("answers", [True, False])
+async def watch(api: NoWatchApi, on_relist: Callable[[], None], stop: asyncio.Event) -> None:
+    access: Any = Access(api.url)
+    await serve(QUEUE_WORKERS, "team", access, lambda *_: None, on_relist, lambda: None, stop)
+
+
+@pytest.mark.parametrize("answer", [b"", None])
 async def test_a_watch_that_ends_as_soon_as_it_begins_is_asked_for_once_a_second_and_then_given_up(
-    answers: bool,
+    answer: bytes | None,
 ) -> None:
-    async with NoWatchApi(answers=answers) as api, asyncio.timeout(30):
-        cluster = Access(api.url)
+    relists: list[int] = []
+    async with NoWatchApi(answer) as api, asyncio.timeout(30):
         with pytest.raises(ConnectionError, match="ends as soon as it begins"):
-            await serve(
-                QUEUE_WORKERS,
-                "team",
-                cluster,  # type: ignore[arg-type]
-                lambda *_: None,
-                lambda: None,
-                asyncio.Event(),
-            )
+            await watch(api, lambda: relists.append(api.watches), asyncio.Event())
+        assert relists == []
         # aiohttp asks once more when a connection that it kept has broken
         assert QUICK_ENDS <= api.watches <= 2 * QUICK_ENDS
+
+
+async def test_a_watch_that_is_answered_gone_is_made_known_and_asked_for_once_a_second() -> None:
+    relists: list[float] = []
+    stop = asyncio.Event()
+    async with NoWatchApi(GONE) as api, asyncio.timeout(30):
+        watching = asyncio.create_task(watch(api, lambda: relists.append(time.monotonic()), stop))
+        await until(lambda: len(relists) == 3)
+        stop.set()
+        await watching
+        assert api.watches <= 4
+    assert all(later - earlier > 0.9 for earlier, later in pairwise(relists))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from tests.support.accounts import check_account
 from tests.support.demo_processes import demo_process
 from tests.support.generated_objects import examples, specs
 from tests.support.operating import account, condition, done, eventually, is_ready, spec, worker
@@ -149,7 +150,7 @@ def test_whatever_the_api_server_accepts_runs_or_says_why_not_and_disturbs_nobod
             before = account(queue)["completed"]
             apply(kubectl, namespace, found[start : start + WAVE])
             taken += wait_for_ready(kubectl, namespace)
-            eventually(lambda: account(queue)["completed"] > before, 30)  # noqa: B023
+            eventually(lambda: account(queue)["completed"] > before, 30)  # noqa: B023 -- called in this turn only
             if number % 2:  # Those of an even wave are edited by the next one, and go with it.
                 delete_all(kubectl, namespace)
         print(f"{len(found)} specs, {taken} objects that were taken")
@@ -157,7 +158,7 @@ def test_whatever_the_api_server_accepts_runs_or_says_why_not_and_disturbs_nobod
     delete_all(kubectl, namespace)
     eventually(lambda: done(queue, flow.submitted), 60)
     counts = account(queue)
-    assert (counts["completed"], counts["failed"], counts["reported_twice"]) == (flow.submitted, 0, 0)
+    check_account(counts, completed=flow.submitted, failed=0, reported_twice=0)
     check_operator(running)
 
 

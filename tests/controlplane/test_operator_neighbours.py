@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from redis import Redis
 
+from tests.support.accounts import check_account
 from tests.support.demo_processes import demo_process
 from tests.support.operating import account, condition, done, eventually, spec, status, submit, worker
 
@@ -29,7 +30,7 @@ def test_objects_of_two_namespaces_share_a_queue_and_report_each_task_once(
     kubectl("create", "namespace", f"{namespace}-b")
     for where in (namespace, f"{namespace}-b"):
         kubectl("apply", "-n", where, "-f", "-", input=worker("legacy", **spec(queue, shared_redis, slow_executor)))
-        eventually(lambda: condition(kubectl, where, "legacy", "Ready")[1] == "Routing")  # noqa: B023
+        eventually(lambda: condition(kubectl, where, "legacy", "Ready")[1] == "Routing")  # noqa: B023 -- called in this turn only
     submit(queue, 32)
     with Redis.from_url(shared_redis.url, decode_responses=True) as redis:
 
@@ -40,9 +41,9 @@ def test_objects_of_two_namespaces_share_a_queue_and_report_each_task_once(
         assert not in_flight(f"{namespace}/legacy") & in_flight(f"{namespace}-b/legacy")
     eventually(lambda: done(queue, 32), 40)
     counts = account(queue)
-    assert (counts["completed"], counts["reported_twice"], counts["unknown_reports"]) == (32, 0, 0)
+    check_account(counts, completed=32, reported_twice=0, unknown_reports=0)
     for where in (namespace, f"{namespace}-b"):
-        eventually(lambda: status(kubectl, where, "legacy").get("tasks", {}).get("routed", 0) > 0)  # noqa: B023
+        eventually(lambda: status(kubectl, where, "legacy").get("tasks", {}).get("routed", 0) > 0)  # noqa: B023 -- called in this turn only
 
 
 def test_an_object_that_moves_to_another_queue_reports_the_old_ones_tasks_to_the_old_one(
@@ -64,7 +65,7 @@ def test_an_object_that_moves_to_another_queue_reports_the_old_ones_tasks_to_the
         eventually(lambda: done(other, 4) and done(queue, 4))
         for of in (queue, other):
             counts = account(of)
-            assert (counts["completed"], counts["reported_twice"], counts["unknown_reports"]) == (4, 0, 0)
+            check_account(counts, completed=4, reported_twice=0, unknown_reports=0)
 
 
 def test_an_object_whose_queue_hangs_does_not_hold_up_another(

@@ -22,6 +22,7 @@ from redis import Redis
 
 from devcluster.server import OPERATOR_ACCOUNT, ControlPlane
 from tests.controlplane import conftest as shared
+from tests.support.accounts import check_account
 from tests.support.demo_processes import DemoProcess, demo_process
 from tests.support.operating import (
     account,
@@ -138,7 +139,7 @@ def test_a_namespace_that_refuses_its_watch_is_named_and_routed_for_and_watched_
     with demo_process("queue", "--port", "0") as second, leading(control_plane, tmp_path, namespace, other) as started:
         for where, of in ((namespace, queue), (other, second)):
             kubectl("apply", "-n", where, "-f", "-", input=worker("legacy", **spec(of, shared_redis, executor)))
-            eventually(lambda: is_reason(kubectl, where, "Routing"))  # noqa: B023
+            eventually(lambda: is_reason(kubectl, where, "Routing"))  # noqa: B023 -- called in this turn only
         unbind(kubectl, other)
         eventually(lambda: not is_up(started, other, "QueueWorkers"), REFUSED)
         eventually(lambda: not is_up(started, other, "EndpointSlices"), REFUSED)
@@ -149,7 +150,7 @@ def test_a_namespace_that_refuses_its_watch_is_named_and_routed_for_and_watched_
         assert metric(started, 'queueworker_lease_changes_total{change="acquired"}') == 1
         for of in (queue, second):
             submit(of, 20, prefix="refused")
-            eventually(lambda: done(of, 20))  # noqa: B023
+            eventually(lambda: done(of, 20))  # noqa: B023 -- called in this turn only
         suspend = json.dumps({"spec": {"suspend": True}})
         kubectl("patch", "qw", "legacy", "-n", namespace, "--type=merge", "-p", suspend)
         eventually(lambda: is_reason(kubectl, namespace, "Suspended"), 5)
@@ -253,7 +254,7 @@ def test_what_was_in_flight_when_nobody_led_is_reported_before_a_deleted_object_
     with leading(control_plane, tmp_path, namespace):
         kubectl("wait", "--for=delete", "qw/legacy", "-n", namespace, "--timeout=50s")
         counts = account(queue)
-        assert (counts["completed"], counts["reported_twice"], counts["handed_out"]) == (4, 0, 4)
+        check_account(counts, completed=4, reported_twice=0, handed_out=4)
 
 
 def test_a_takeover_makes_no_false_event_of_an_object_that_uses_a_service(
@@ -391,6 +392,6 @@ def test_a_rollout_pulls_on_while_the_old_leader_drains_and_no_count_is_lost(
         old.process.wait(45)
         eventually(lambda: done(queue, 80), 40)
         counts = account(queue)
-        assert (counts["completed"], counts["reported_twice"], counts["unknown_reports"]) == (80, 0, 0)
+        check_account(counts, completed=80, reported_twice=0, unknown_reports=0)
         eventually(lambda: status(kubectl, namespace, "legacy")["tasks"]["routed"] == 80, 40)
         assert status(kubectl, namespace, "legacy")["tasks"]["recovered"] == 0

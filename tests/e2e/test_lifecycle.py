@@ -16,6 +16,7 @@ import yaml
 from demo.objects import queue_worker
 from devcluster.node.layout import CONTEXT, Layout
 from devcluster.node.node import start_dns, stop_dns
+from tests.support.accounts import check_account
 from tests.support.cluster import CHART, CRD, NAME, READY_SECONDS, ROOT, Release, installed
 from tests.support.demo_processes import wait_until
 from tests.support.platform_on_cluster import platform, platform_in
@@ -110,7 +111,7 @@ def test_an_upgrade_with_a_changed_crd_and_its_rollback_lose_no_task(cluster: Cl
         release.rollback()
         assert columns(cluster) == before
         account = team.queue.settle()
-        assert (account["completed"], account["failed"], account["reported_twice"]) == (len(ids), 0, 0)
+        check_account(account, completed=len(ids), failed=0, reported_twice=0)
         assert sorted(team.started()) == sorted(ids)
 
 
@@ -172,7 +173,7 @@ def test_it_routes_once_names_can_be_looked_up_again(cluster: Cluster) -> None:
             ids = team.queue.submit("waiting", 5, 0)
             wait_until(lambda: ready_reason(cluster, team.namespace) not in {"", "Routing"}, "the condition says why")
         account = team.queue.settle()
-        assert (account["completed"], account["failed"], account["reported_twice"]) == (len(ids), 0, 0)
+        check_account(account, completed=len(ids), failed=0, reported_twice=0)
 
 
 def ready_reason(cluster: Cluster, namespace: str) -> str:

@@ -17,6 +17,7 @@ import pytest
 
 from demo.objects import CONCURRENCY, EXECUTORS, NAME
 from devcluster import binaries
+from tests.support.accounts import check_account
 from tests.support.cluster import READY_SECONDS, RESTRICTED, is_ready
 from tests.support.demo_processes import wait_until
 from tests.support.platform_on_cluster import platform
@@ -55,7 +56,7 @@ def test_every_task_is_reported_and_stored_once(team: Platform) -> None:
     account = team.queue.settle()
     counts = {name: account[name] - before[name] for name in account}
     assert (counts["submitted"], counts["handed_out"], counts["completed"]) == (100, 100, 100)
-    assert (counts["failed"], counts["reported_twice"], counts["unknown_reports"]) == (0, 0, 0)
+    check_account(counts, failed=0, reported_twice=0, unknown_reports=0)
     assert sorted(name for name in team.started() if name in set(ids)) == sorted(ids)
     stored = team.stored()
     assert (stored["distinct"], stored["failed"]) == (account["completed"], 0)
@@ -103,7 +104,7 @@ def pause_while(team: Platform, prefix: str, change: Callable[[], object]) -> fl
     change()
     account = team.queue.settle()
     assert account["completed"] - before["completed"] == len(ids)
-    assert (account["failed"], account["reported_twice"]) == (before["failed"], before["reported_twice"])
+    check_account(account, failed=before["failed"], reported_twice=before["reported_twice"])
     assert sorted(name for name in team.started() if name in set(ids)) == sorted(ids)
     pause = team.longest_pause(ids)
     print(f"{prefix}: the longest pause in pulling was {pause:.1f} s")
@@ -149,7 +150,7 @@ def test_an_executor_that_is_deleted_ends_its_tasks_first(team: Platform) -> Non
     team.cluster.kubectl("delete", "pod", "executor-2", "-n", team.namespace, "--wait=false")
     account = team.queue.settle()
     assert account["completed"] - before["completed"] == len(ids)
-    assert (account["failed"], account["reported_twice"]) == (before["failed"], before["reported_twice"])
+    check_account(account, failed=before["failed"], reported_twice=before["reported_twice"])
     team.await_routing()
 
 
@@ -161,7 +162,7 @@ def test_a_node_that_is_drained_ends_the_tasks_of_its_executors_first(team: Plat
     assert team.evict("executor-3") == ""
     account = team.queue.settle()
     assert account["completed"] - before["completed"] == len(ids)
-    assert (account["failed"], account["reported_twice"]) == (before["failed"], before["reported_twice"])
+    check_account(account, failed=before["failed"], reported_twice=before["reported_twice"])
     team.await_routing()
 
 
@@ -197,5 +198,5 @@ def test_an_executor_that_is_killed_costs_no_other_task_than_its_own(team: Platf
     reported = account["completed"] + account["failed"] - before["completed"] - before["failed"]
     assert reported == len(ids)
     assert account["failed"] - before["failed"] <= CONCURRENCY
-    assert account["reported_twice"] == before["reported_twice"]
+    check_account(account, reported_twice=before["reported_twice"])
     team.await_routing()

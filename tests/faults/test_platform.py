@@ -75,7 +75,7 @@ async def test_300_tasks_on_executors_of_both_kinds_end_with_the_outcome_that_re
     with rig.fault("two of five executors are killed, tasks are killed, events are lost, and tasks time out"):
         for victim in (synchronous[0], asynchronous[0]):
             name = f"executor-{rig.executors.index(victim) + 1}"
-            await rig.until(lambda: rig.running_on(name), f"tasks on {name}")  # noqa: B023
+            await rig.until(lambda: rig.running_on(name), f"tasks on {name}")  # noqa: B023 -- called in this turn only
             await victim.kill()
             unsure |= rig.running_on(name)
             await victim.start()

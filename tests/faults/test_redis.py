@@ -206,6 +206,45 @@ async def test_redis_is_out_of_memory_under_journal(rig: Rig, policy: str) -> No
     assert not rig.ledger.ids("failed")
 
 
+async def journal_on_disk(redis: Redis) -> None:
+    """Have Redis write its data to an append-only file. Returns when it does."""
+    await redis.config_set("appendonly", "yes")
+    async with asyncio.timeout(20):
+        while True:
+            shown = await redis.info("persistence")
+            if shown["aof_enabled"] and not shown["aof_rewrite_in_progress"] and not shown["aof_rewrite_scheduled"]:
+                return
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("policy", ["Preferred", "Required"])
+async def test_the_disk_of_redis_is_full_under_journal(rig: Rig, policy: str) -> None:
+    """Mechanism: a batch that is refused is refused whole, and is written again. Redis holds events back as well."""
+    await rig.start(JOURNAL=policy)
+    rig.load()
+    await rig.progress()
+    async with Redis.from_url(rig.redis.url) as redis:
+        await journal_on_disk(redis)
+        with rig.fault(
+            "Redis cannot write its append-only file for 5 s, as on a full disk: every write answers MISCONF"
+        ):
+            rig.redis.set_disk_full(full=True)
+            await journal_is(rig, False)
+            await asyncio.sleep(0.5)
+            before = rig.ledger.ids("handed-out")
+            await asyncio.sleep(4)
+            if policy == "Required":
+                assert rig.ledger.ids("handed-out") == before
+            else:
+                assert rig.ledger.ids("handed-out") > before
+            assert "MISCONF Errors writing to the AOF file" in rig.workers[0].log()
+            rig.redis.set_disk_full(full=False)
+    await journal_is(rig, True)
+    await rig.account()
+    assert not rig.ledger.ids("failed")
+    assert all(len(heard) == 1 for heard in rig.events.by_id().values()), "published by a batch that was refused"
+
+
 async def test_redis_is_a_replica_that_takes_no_writes(rig: Rig) -> None:
     """Mechanism: a batch that is refused is refused whole, and is written again."""
     await rig.start()

@@ -82,7 +82,7 @@ def _every_query_finds_data(operator_url: str, redis_url: str) -> None:
         queue.client() as client,
     ):
         for name, query in queries().items():
-            wait_until(lambda: _has_data(client, server, query), f"data for {name}: {query}", SECONDS)  # noqa: B023
+            wait_until(lambda: _has_data(client, server, query), f"data for {name}: {query}", SECONDS)  # noqa: B023 -- called in this turn only
 
 
 def _has_data(queue: httpx.Client, server: Prometheus, query: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
 from devcluster.ports import free_ports
+from tests.support.accounts import check_account
 from tests.support.demo_processes import DemoProcess, demo_process, wait_until
 from tests.support.worker_processes import COMMAND, can_have_hosts, run_command, worker_process
 
@@ -104,15 +106,8 @@ def test_every_task_is_routed_once_and_the_http_api_has_the_legacy_shapes(redis_
     }
     assert health.json() == {"status": "healthy", "service": "queue-worker", "details": status.json()}
     assert (status.status_code, health.status_code, ready.status_code) == (200, 200, 200)
-    assert totals == {
-        "submitted": 40,
-        "handed_out": 40,
-        "completed": 40,
-        "failed": 0,
-        "cleared": 0,
-        "unknown_reports": 0,
-        "reported_twice": 0,
-    }
+    none = dict.fromkeys(("failed", "cleared", "unknown_reports", "reported_twice"), 0)
+    check_account(totals, submitted=40, handed_out=40, completed=40, **none)
     assert Counter(event["eval_id"] for _, event in events) == Counter(ids)
     assert {(channel, event["result"]["output"]) for channel, event in events} == {("evaluation:completed", "42\n")}
     found = {s.name: s.value for f in text_string_to_metric_families(metrics) for s in f.samples}
@@ -159,7 +154,7 @@ def test_with_the_legacy_environment_all_numbered_executors_are_used(redis_url: 
         "healthy": 2,
         "health": {"http://executor-1:8083": True, "http://executor-2:8083": True},
     }
-    assert (totals["completed"], totals["failed"], totals["reported_twice"], totals["unknown_reports"]) == (30, 0, 0, 0)
+    check_account(totals, completed=30, failed=0, reported_twice=0, unknown_reports=0)
     assert Counter(event["eval_id"] for _, event in events) == Counter(ids)
     assert {event["result"]["executor_id"] for _, event in events} == {"one", "two"}
 
@@ -377,3 +372,9 @@ def test_the_crd_and_the_version_are_printed() -> None:
     crd = yaml.safe_load(run_command("crd").stdout)
     assert (crd["kind"], crd["metadata"]["name"]) == ("CustomResourceDefinition", "queueworkers.crucible.dev")
     assert run_command("version").stdout.count(".") >= 1
+
+
+def test_a_worker_may_open_more_files_than_the_soft_limit_of_its_shell() -> None:
+    few = ["sh", "-c", 'ulimit -S -n 64 && exec "$@"', "sh"]
+    with worker_process(through=few, **NOWHERE) as worker:
+        assert resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE)[0] > 64

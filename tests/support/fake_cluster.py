@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from queueworker.controller.cluster import Cluster, SecretNotFound
+from queueworker.controller.cluster import Cluster, SecretUnavailable
 from queueworker.resource.names import FINALIZER
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class FakeCluster(Cluster):
         if self.error is not None:
             raise self.error
         if ref.name not in self.secrets:
-            raise SecretNotFound(f"Secret {namespace}/{ref.name} does not exist")
+            raise SecretUnavailable(f"Secret {namespace}/{ref.name} does not exist")
         return self.secrets[ref.name]
 
     async def patch_status(self, namespace: str, name: str, status: dict[str, Any]) -> None:

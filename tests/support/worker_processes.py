@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING
 import httpx
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 # A mount namespace of its own, in which /etc/hosts is the file $0; it becomes the command, and keeps its process id.
 _WITH_HOSTS = ["unshare", "--map-root-user", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"']
@@ -58,12 +58,14 @@ def can_have_hosts() -> bool:
 
 
 @contextmanager
-def worker_process(hosts: Path | None = None, /, **environ: str) -> Iterator[WorkerProcess]:
+def worker_process(
+    hosts: Path | None = None, /, *, through: Sequence[str] = (), **environ: str
+) -> Iterator[WorkerProcess]:
     """On a free port, from when it listens until the end of the block; then it is gone, whatever happened.
 
-    `hosts` is what it finds as /etc/hosts, where `can_have_hosts`.
+    `hosts` is what it finds as /etc/hosts, where `can_have_hosts`. `through` is a command that becomes the worker.
     """
-    command = [*_WITH_HOSTS, str(hosts), *COMMAND] if hosts else COMMAND
+    command = [*_WITH_HOSTS, str(hosts), *COMMAND] if hosts else [*through, *COMMAND]
     environ = {"PORT": "0", "HOST": "127.0.0.1"} | environ
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen([*command, "worker"], env=_BASE | environ, stdout=log, stderr=log)

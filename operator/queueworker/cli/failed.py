@@ -323,18 +323,17 @@ def _print_json(data: object) -> None:
 
 
 def _print_table(tasks: Sequence[FailedTask], *, wide: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    """On a terminal each task has one line, which is cut unless the table is wide."""
+    from queueworker.cli.failed_table import table
+    from queueworker.cli.plugin.screen import here
 
-    table = Table(box=None, pad_edge=False, header_style="", show_edge=False)
-    names = ["ID", "WHEN", "ATTEMPTS", "EXECUTOR", *(["MAY-HAVE-RUN", "QUEUE"] if wide else []), "ERROR"]
-    for name in names:
-        table.add_column(name, no_wrap=True, overflow="ignore" if wide else "ellipsis")
-    for task in tasks:
-        more = ["yes" if task.ambiguous else "no", without_credentials(task.queue_url)] if wide else []
-        cells = [task.eval_id, _when(task), str(task.attempts), task.executor or "-", *more, _last_line(task.error)]
-        table.add_row(*(Text(_plain(cell)) for cell in cells))
-    # Columns are cut only on a terminal, and not with --output wide.
-    width = None if sys.stdout.isatty() and not wide else 100_000
-    Console(width=width, highlight=False, soft_wrap=wide).print(table)
+    glyphs, size = here()
+    cut = sys.stdout.isatty() and not wide
+    print(*table([_row(task, wide=wide) for task in tasks], size.width if cut else None, glyphs.more), sep="\n")
+
+
+def _row(task: FailedTask, *, wide: bool) -> dict[str, str]:
+    row = {"ID": task.eval_id, "WHEN": _when(task), "ATTEMPTS": str(task.attempts), "EXECUTOR": task.executor or "-"}
+    if wide:
+        row |= {"MAY-HAVE-RUN": "yes" if task.ambiguous else "no", "QUEUE": without_credentials(task.queue_url)}
+    return {name: _plain(text) for name, text in (row | {"ERROR": _last_line(task.error)}).items()}

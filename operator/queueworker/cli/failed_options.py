@@ -42,7 +42,7 @@ async def _from_object(group: str) -> str:
     from kubernetes.aio.config import ConfigException
     from pydantic import ValidationError
 
-    from queueworker.controller.cluster import FAILED, Cluster, SecretNotFound
+    from queueworker.controller.cluster import FAILED, Cluster, SecretUnavailable
     from queueworker.controller.inputs import redis_url
 
     namespace, _, name = group.partition("/")
@@ -52,7 +52,7 @@ async def _from_object(group: str) -> str:
             if body is not None:
                 return await redis_url(cluster, namespace, body)
             why = "it does not exist"
-    except (SecretNotFound, InvalidRedisUrl) as error:
+    except (SecretUnavailable, InvalidRedisUrl) as error:
         why = str(error)
     except ValidationError:
         why = "its spec is invalid"

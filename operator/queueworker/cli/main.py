@@ -322,15 +322,13 @@ def crd() -> None:
 def _run(work: Coroutine[Any, Any, _T]) -> _T:
     """Run in uvloop. CannotListen ends the process with status 1 and its message."""
     import asyncio
-    import gc
 
     import uvloop
 
+    from queueworker.processes.runtime import prepare
     from queueworker.web.server import CannotListen
 
-    # Imported modules stay for good, so the collector skips them; and it runs less often than every 700 allocations.
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    prepare()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             return runner.run(work)

@@ -21,6 +21,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from queueworker.controller.api_failures import answer_of, failure_of
 from queueworker.controller.kinds import CRDS, EVENTS, QUEUE_WORKERS, SECRETS
 from queueworker.resource import names
+from queueworker.resource.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -42,8 +43,14 @@ UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
 FAILED = (ApiException, *UNREACHABLE)
 
 
-class SecretNotFound(Exception):
-    """The Secret or its key does not exist or cannot be read. The message names both."""
+class SecretUnavailable(Exception):
+    """The Secret gives no value: it or its key does not exist, it cannot be read, or the value is not text. The message
+    names both; `reason` is that of the conditions.
+    """
+
+    def __init__(self, message: str, reason: Reason = Reason.SECRET_NOT_FOUND) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ObjectGone(Exception):
@@ -116,21 +123,23 @@ class Cluster:
     # --- objects
 
     async def secret(self, namespace: str, ref: SecretKeyRef) -> str:
-        """Returns the value of the key. Raises `SecretNotFound` or one of `UNREACHABLE`."""
+        """Returns the value of the key. Raises `SecretUnavailable` or one of `UNREACHABLE`."""
         where = f"Secret {namespace}/{ref.name}"
         try:
             secret = await self._call(self._ask, "GET", SECRETS.path(namespace, ref.name))
         except ApiException as error:
             if error.status == 404:
-                raise SecretNotFound(f"{where} does not exist: create it with the key {ref.key}") from error
-            raise SecretNotFound(f"{where} cannot be read: {error.status} {error.reason}") from error
+                raise SecretUnavailable(f"{where} does not exist: create it with the key {ref.key}") from error
+            text = f"{where} cannot be read: {reason_of(error)}"
+            raise SecretUnavailable(text, Reason.SECRET_READ_FAILED) from error
         value = (secret.get("data") or {}).get(ref.key)
         if value is None:
-            raise SecretNotFound(f"{where} has no key {ref.key}: add the key, or change the reference")
+            raise SecretUnavailable(f"{where} has no key {ref.key}: add the key, or change the reference")
         try:
             return base64.b64decode(value).decode().strip()
         except (binascii.Error, UnicodeDecodeError) as error:
-            raise SecretNotFound(f"{where}: the value of {ref.key} is not UTF-8 text") from error
+            text = f"{where}: the value of {ref.key} cannot be used: it is not UTF-8 text"
+            raise SecretUnavailable(text, Reason.INVALID_SECRET) from error
 
     async def patch_status(self, namespace: str, name: str, status: dict[str, Any]) -> None:
         """Apply a merge patch to the status; waits for a free place. Raises `ObjectGone` or one of `FAILED`."""

@@ -175,12 +175,15 @@ class SecretReader(Protocol):
     in_pod: bool
 
     async def secret(self, namespace: str, ref: SecretKeyRef) -> str:
-        """The value of the key. Raises SecretNotFound."""
+        """The value of the key. Raises SecretUnavailable."""
         ...
 
 
 async def redis_url(cluster: SecretReader, namespace: str, body: Mapping[str, Any]) -> str:
-    """The object's Redis. Raises ValidationError, SecretNotFound, InvalidRedisUrl, or one of `cluster.UNREACHABLE`."""
+    """The object's Redis.
+
+    Raises ValidationError, SecretUnavailable, InvalidRedisUrl, or one of `cluster.UNREACHABLE`.
+    """
     events = QueueWorkerSpec.model_validate(body.get("spec") or {}, extra="ignore").events
     ref = events.redis_url_secret_ref
     url = events.effective_redis_url if ref is None else await cluster.secret(namespace, ref)

@@ -9,6 +9,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from kubernetes.aio.client.exceptions import ApiException
+
 from queueworker.controller import finalizer, handover
 from queueworker.controller import status as statuses
 from queueworker.controller.cluster import FAILED, ObjectGone, StalePatch, reason_of
@@ -157,7 +159,7 @@ class ObjectRunner:
         except ObjectGone:
             self.gone()
         except FAILED as error:
-            self._warn(f"the API server cannot be reached: {reason_of(error)}")
+            self._warn(_sentence(error))
         except Exception as error:
             text = f"reconciling failed ({type(error).__name__}); it is tried again; the operator's log has more"
             self._warn(text, defect=error)
@@ -302,6 +304,14 @@ class _WarnOnce:
 
     def forget(self) -> None:
         self._last = ""
+
+
+def _sentence(error: BaseException) -> str:
+    """What came of a call that failed, in a sentence: an answer, or none."""
+    if not isinstance(error, ApiException):
+        return f"the API server cannot be reached: {reason_of(error)}"
+    advice = "; is its CRD of another version than this operator?" if error.status == 422 else ""
+    return f"the API server answered {reason_of(error)}{advice}"
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> bool:

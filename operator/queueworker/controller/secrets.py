@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from queueworker.controller.cluster import UNREACHABLE, SecretNotFound
+from queueworker.controller.cluster import UNREACHABLE, SecretUnavailable
 from queueworker.controller.conditions import SecretProblem
 from queueworker.resource.reasons import Reason
 from queueworker.routing.backoff import exponential
@@ -34,7 +34,7 @@ class SecretValue(NamedTuple):
 @dataclass(slots=True)
 class _Kept:
     value: str | None = None
-    fault: str = ""
+    fault: SecretProblem | None = None
     """Why the last reading brought no value."""
     read_at: float = float("-inf")
     retries: int = 0
@@ -65,13 +65,13 @@ class Secrets:
         if self._is_due(kept, connected=connected):
             await self._read(ref, kept)
         if kept.value is None:
-            return SecretValue(problem=SecretProblem(kept.fault))
+            return SecretValue(problem=kept.fault)
         try:
             check(kept.value)
         except ValueError as error:
             text = f"Secret {self._namespace}/{ref.name}: the value of {ref.key} cannot be used: {error}"
             return SecretValue(problem=SecretProblem(text, Reason.INVALID_SECRET))
-        note = f"{kept.fault}; the value that was read from it is still in use" if kept.fault else ""
+        note = f"{kept.fault.message}; the value that was read from it is still in use" if kept.fault else ""
         if not kept.value:
             note = f"Secret {self._namespace}/{ref.name}: the value of {ref.key} is empty, so it is not sent"
         return SecretValue(kept.value, note=note)
@@ -89,10 +89,11 @@ class Secrets:
 
     async def _read(self, ref: SecretKeyRef, kept: _Kept) -> None:
         try:
-            kept.value, kept.fault = await self._cluster.secret(self._namespace, ref), ""
-        except SecretNotFound as error:
-            kept.fault = str(error)
+            kept.value, kept.fault = await self._cluster.secret(self._namespace, ref), None
+        except SecretUnavailable as error:
+            kept.fault = SecretProblem(str(error), error.reason)
         except UNREACHABLE as error:
             where = f"Secret {self._namespace}/{ref.name}"
-            kept.fault = f"{where} cannot be read: the API server does not answer ({type(error).__name__})"
+            text = f"{where} cannot be read: the API server does not answer ({type(error).__name__})"
+            kept.fault = SecretProblem(text, Reason.SECRET_READ_FAILED)
         kept.read_at = self._clock()

@@ -73,6 +73,7 @@ class Server(Protocol):
         namespace: str,
         cluster: Cluster,
         heard: Heard,
+        on_relist: Callable[[], None],
         claim_signals: Callable[[], None],
         stop: asyncio.Event,
     ) -> Awaitable[None]: ...
@@ -117,6 +118,8 @@ class Watch:
         self._times = times
         self._server = server
         self._newer: set[Key] = set()
+        self._list_due = True
+        """Events may have been missed since the last list."""
         self._restart = asyncio.Event()
         self._retry = times.retry_first
         """Seconds until the next try."""
@@ -165,7 +168,9 @@ class Watch:
                     return
                 probes += 1
                 period = self._times.probe
-                await self._check(full=probes % self._times.list_probes == 0)
+                if probes % self._times.list_probes == 0:
+                    self._list_due = True
+                await self._check()
         finally:
             await cancelled(restart)
             stop.set()
@@ -173,16 +178,17 @@ class Watch:
             await cancelled(serving)
 
     async def _serve(self, stop: asyncio.Event) -> None:
-        await self._server(self.kind, self.namespace, self._cluster, self._heard, self._claim_signals, stop)
+        told = (self._heard, self._missed, self._claim_signals)
+        await self._server(self.kind, self.namespace, self._cluster, *told, stop)
 
-    async def _check(self, *, full: bool) -> None:
+    async def _check(self) -> None:
         """Raises ApiException if the API server refuses; kopf itself survives all else."""
         try:
-            if full:
+            await self._cluster.probe(self.kind, self.namespace)
+            if self._list_due:
                 await self._list()
-            else:
-                await self._cluster.probe(self.kind, self.namespace)
         except FAILED as error:
+            self._list_due = True
             if isinstance(error, ApiException) and error.status in REFUSALS:
                 raise
             self._fail(reason_of(error))
@@ -190,6 +196,7 @@ class Watch:
             self._succeed()
 
     async def _list(self) -> None:
+        self._list_due = False
         self._newer.clear()
         bodies = await self._cluster.list_all(self.kind, self.namespace)
         self._follower.listed(self.namespace, bodies, self._newer)
@@ -199,6 +206,9 @@ class Watch:
     def _heard(self, event: str | None, body: Body) -> None:
         self._newer.add(key_of(body))
         self._follower.changed(event, body)
+
+    def _missed(self) -> None:
+        self._list_due = True
 
     def _fail(self, problem: str) -> None:
         self._retry = min(2 * self._retry, self._times.retry_max) if self.problem else self._times.retry_first

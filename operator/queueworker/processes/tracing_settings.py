@@ -147,7 +147,7 @@ def tracing(
     if settings is None:
         return contextlib.nullcontext()
     try:
-        from queueworker.processes.tracing import Tracing  # noqa: PLC0415
+        from queueworker.processes.tracing import Tracing  # noqa: PLC0415 -- it loads the SDK
 
         started = Tracing(settings, service, instance)
     except ValueError as error:  # the SDK reads variables of its own, and names the one that it cannot use

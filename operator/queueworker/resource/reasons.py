@@ -36,8 +36,9 @@ class Reason(StrEnum):
     CONNECTED = "Connected"
     CONNECTION_FAILED = "ConnectionFailed"
     AUTHENTICATION_FAILED = "AuthenticationFailed"
-    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
-    INVALID_SECRET = "InvalidSecret"  # noqa: S105
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 -- a reason, not a secret
+    INVALID_SECRET = "InvalidSecret"  # noqa: S105 -- a reason, not a secret
+    SECRET_READ_FAILED = "SecretReadFailed"  # noqa: S105 -- a reason, not a secret
     INVALID_ANSWER = "InvalidAnswer"
     # PoolReady
     ALL_READY = "AllReady"

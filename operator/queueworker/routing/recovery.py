@@ -27,6 +27,8 @@ class Unfinished:
 
     entries: dict[str, bytes] = field(default_factory=dict)
     unwritten: Unwritten | None = None
+    disowned: tuple[str, ...] = ()
+    """Instances that have left another Redis: whatever a journal of theirs holds has ended, or is in `entries`."""
 
 
 # A task during which its router dies each time may be the cause.

@@ -65,7 +65,7 @@ class Router:
         tracer: Tracer | None = None,
     ) -> None:
         self._config, self._endpoints = config, endpoints
-        self._worker_id, self._inherited, self._on_transition = worker_id, inherited, on_transition
+        self._worker_id, self._on_transition, self._inherited = worker_id, on_transition, inherited or Unfinished()
         self._clock, self._limits = clock, limits
         self._memory = MemoryAccount(budget or MemoryBudget(), self._fill_slots)
         self._transport = transport or HttpTransport(memory=self._memory)
@@ -120,11 +120,10 @@ class Router:
         """Route until the router is told to stop. Raises nothing that a peer could cause."""
         self._life.started = True
         try:
-            await self._journal.start()
+            await self._journal.start(self._inherited.disowned)
             if not self._journal.writable:
                 log.warning("%s: %s", self._config.group, self._journal.link.journal.message)
-            if self._inherited is not None:
-                self._take_inheritance(self._inherited)
+            self._take_inheritance(self._inherited)
             self._pool.set_rival_slots(self._journal.lease.rival_slots)
             self._pool.set_endpoints(self._endpoints)
             self._settle()
@@ -258,7 +257,8 @@ class Router:
 
     async def _close_journal(self) -> None:
         entries = self._journal.hand_over() if self._moving else {}
-        self._unfinished = Unfinished(entries, await self._journal.close())
+        unwritten, disowned = await self._journal.close(), self._journal.lease.disowned_next(moving=self._moving)
+        self._unfinished = Unfinished(entries, unwritten, disowned)
 
     def _settle(self) -> None:
         changed = self._life.settle(self._config.intent, busy=self._runs.busy)

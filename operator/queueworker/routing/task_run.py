@@ -237,10 +237,10 @@ class TaskRunner:
 
         The deadline is by the clock of the dead router's machine, which may be another than ours.
         """
-        most = (flight.task.timeout or self.spec.routing.task_timeout_seconds) + EXECUTE_MARGIN_SECONDS
+        allowed = (flight.task.timeout or self.spec.routing.task_timeout_seconds) + EXECUTE_MARGIN_SECONDS
         self.executing += 1
         try:
-            outcome = await self._attempts.resume(flight, min(max(0.0, deadline - time.time()), most))
+            outcome = await self._attempts.resume(flight, deadline - time.time(), allowed)
         finally:
             self.executing -= 1
         if outcome is None and self.spec.routing.recovery is Recovery.FAIL:

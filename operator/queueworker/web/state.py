@@ -48,6 +48,7 @@ _ADVICE: dict[str, str] = {
     Reason.AUTHENTICATION_FAILED: "Correct the key or the password in the Secret. It is read again within a minute.",
     Reason.SECRET_NOT_FOUND: "Create the Secret with that key, or correct the reference.",
     Reason.INVALID_SECRET: "Correct the value in the Secret.",
+    Reason.SECRET_READ_FAILED: "Check the operator's right to get this Secret. It is tried again.",
     Reason.INVALID_ANSWER: "Something else than the queue answers at that URL: check for an ingress or a login page.",
 }
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import yaml
 
 from devcluster.server import OPERATOR_ACCOUNT
+from queueworker.resource.names import SERVICE_NAME_LABEL
 from tests.support.faults.proxy import Proxy
 from tests.support.operating import operator, worker
 from tests.support.worker_processes import WorkerProcess
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from devcluster.server import ControlPlane
     from tests.controlplane.conftest import Kubectl
-    from tests.support.faults.rig import Rig
+    from tests.support.faults.rig import Rig, Site
 
 START_SECONDS = 90
 """Upper bound for a state that an operator is to reach."""
@@ -45,15 +47,33 @@ class Cluster:
         return proxy
 
     def apply(self, **more: Any) -> None:
-        """The object, for the rig's queue, executors and Redis."""
+        """The object, for the rig's queue, executors and Redis. A field in `more` that is None is left out."""
         spec = {
             "queue": {"url": self.rig.queue.proxy.url},
             "events": {"redisURL": self.rig.environ["REDIS_URL"]},
             "executors": {"endpoints": [site.proxy.url for site in self.rig.executors], "concurrency": 2},
         }
         for name, value in more.items():
-            spec[name] = spec.get(name, {}) | value
+            spec[name] = {key: given for key, given in (spec.get(name, {}) | value).items() if given is not None}
         self.kubectl("apply", "-n", self.namespace, "-f", "-", input=worker("legacy", **spec))
+
+    def apply_slice(self, site: Site, service: str = "executor") -> str:
+        """An EndpointSlice of the Service, with a port `http` that leads to this executor. Returns its name.
+
+        The API server takes no loopback address in one, but a name that is read as such an address.
+        """
+        first, _, rest = site.proxy.host.partition(".")
+        name = f"{service}-{site.proxy.port}"
+        body = {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"name": name, "labels": {SERVICE_NAME_LABEL: service}},
+            "addressType": "FQDN",
+            "ports": [{"name": "http", "port": site.proxy.port}],
+            "endpoints": [{"addresses": [f"{int(first):#x}.{rest}"], "conditions": {"ready": True}}],
+        }
+        self.kubectl("apply", "-n", self.namespace, "-f", "-", input=yaml.safe_dump(body))
+        return name
 
     @asynccontextmanager
     async def operator(

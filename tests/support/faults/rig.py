@@ -18,6 +18,7 @@ import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
 from devcluster.redis_server import RedisServer
+from tests.support.accounts import AccountError
 from tests.support.demo_processes import DemoProcess, demo_process
 from tests.support.faults.account import Exceptions, findings, unsettled
 from tests.support.faults.ledger import Events, Ledger, Timeline
@@ -252,11 +253,12 @@ class Rig:
             await asyncio.gather(*self._loads)
         deadline = time.monotonic() + patience
         while waits := await self._unsettled(exceptions):
-            assert time.monotonic() < deadline, f"not settled within {patience:.0f} s: {waits}\n{self.logs()}"
+            if time.monotonic() > deadline:
+                raise AccountError(f"not settled within {patience:.0f} s: {waits}\n{self.logs()}")
             await asyncio.sleep(0.1)
         await asyncio.sleep(SETTLE_SECONDS)
-        problems = findings(self.ledger, self.events, exceptions)
-        assert not problems, "\n".join([*problems, self.logs()])
+        if problems := findings(self.ledger, self.events, exceptions):
+            raise AccountError("\n".join([*problems, self.logs()]))
         for worker in self.workers:
             assert "Traceback" not in worker.log(), f"the router met a defect of its own:\n{worker.log()}"
         broken = [text for site in (self.queue, *self.executors) for text in site.proxy.broken]

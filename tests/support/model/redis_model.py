@@ -23,7 +23,7 @@ OPERATION_TIMEOUT_SECONDS = 2.0
 NEED_MEMORY = {b"SET", b"HSET", b"HSETNX", b"SADD", b"ZADD", b"INCRBY"}
 READ_ONLY = {
     *(b"GET", b"EXISTS", b"TYPE", b"SMEMBERS", b"HGET", b"HMGET", b"HKEYS", b"HLEN", b"HSTRLEN", b"HEXISTS"),
-    *(b"ZCARD", b"PUBLISH"),
+    *(b"ZCARD", b"ZRANGE", b"PUBLISH"),
 }
 
 
@@ -183,6 +183,12 @@ class RedisModel:
 
     def _zcard(self, key: bytes) -> int:
         return self._hlen(key)
+
+    def _zrange(self, key: bytes, *_: bytes) -> list[bytes]:
+        """The newest member and its score, whatever is asked for."""
+        members = self._data.get(key, {})
+        newest: list[bytes] = sorted(members, key=lambda member: (float(members[member]), member))[-1:]
+        return [part for member in newest for part in (member, members[member])]
 
     def _zpopmin(self, key: bytes) -> list[bytes]:
         members = self._data.get(key, {})

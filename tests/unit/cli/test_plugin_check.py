@@ -42,6 +42,15 @@ def test_a_lease_tells_who_leads(found: dict[str, Any] | None, level: Level, wor
     assert (level is Level.OK) is not bool(finding.advice), "an error says what to do"
 
 
+@pytest.mark.parametrize("renewed", ["2026-11-01T10:00:00Z", "2026-11-01T14:00:00Z"])
+def test_a_lease_that_is_renewed_by_a_clock_hours_off_tells_who_leads_and_that_the_clocks_differ(renewed: str) -> None:
+    finding = findings.leader(lease(renewed=renewed), WHERE, NOW)
+    assert (finding.level, finding.message.partition(";")[0]) == (Level.ERROR, "nobody leads")
+    finding = findings.leader(lease(renewed=renewed), WHERE, NOW, renews=True)
+    message = "leader pod-a renews its Lease; its clock and the one here are 2 h apart"
+    assert (finding.level, finding.message) == (Level.WARNING, message)
+
+
 def test_a_missing_crd_is_an_error_with_the_command_that_installs_it() -> None:
     finding = findings.crd(False, None, {})
     assert (finding.level, "kubectl apply" in finding.advice) == (Level.ERROR, True)
@@ -145,7 +154,7 @@ def test_each_finding_is_a_line_with_what_to_do() -> None:
         "default/legacy",
         "▲ Redis may evict keys → set maxmemory-policy noeviction",
         "✕ queue is no Service → create it",
-        "1 error, 1 warning of 3; exit status 1",
+        "1 error, 1 warning in 3 checks; exit status 1",
     ]
 
 
@@ -153,9 +162,24 @@ def test_short_leaves_out_what_is_well() -> None:
     assert shown(short=True) == shown()[1:]
 
 
+def test_what_to_do_has_a_line_of_its_own_where_it_does_not_fit() -> None:
+    assert shown(width=50)[2:5] == [
+        "▲ Redis may evict keys",
+        "  → set maxmemory-policy noeviction",
+        "✕ queue is no Service → create it",
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 30])
+def test_what_to_do_is_not_coloured(width: int) -> None:
+    lines = check_lines(FOUND, Size(width, 24), UNICODE, short=True)
+    styles = {style for line in lines for text, style in line if "create" in text}
+    assert styles == {""}
+
+
 def test_a_long_finding_is_wrapped_and_not_cut() -> None:
     lines = shown(width=30)
-    assert all(len(line) <= 40 for line in lines)
+    assert all(len(line) <= 30 for line in lines[:-1])
     assert "set maxmemory-policy noeviction" in " ".join(" ".join(lines).split())
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from queueworker.controller.cluster import SecretUnavailable
 from queueworker.controller.discovery import Slices
 from queueworker.controller.inputs import InputReader
 from queueworker.resource.reasons import Reason
@@ -71,6 +72,23 @@ async def test_a_new_object_without_a_usable_secret_has_no_router_but_says_why()
     assert found.spec is not None
     assert found.problems.queue_secret is not None
     assert found.problems.queue_secret.reason is Reason.SECRET_NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (SecretUnavailable("403 Forbidden", Reason.SECRET_READ_FAILED), Reason.SECRET_READ_FAILED),
+        (SecretUnavailable("it is not UTF-8 text", Reason.INVALID_SECRET), Reason.INVALID_SECRET),
+        (OSError("refused"), Reason.SECRET_READ_FAILED),
+    ],
+)
+async def test_a_secret_that_gives_no_value_says_why(error: Exception, reason: Reason) -> None:
+    reading = Reading(key="s3cret")
+    reading.cluster.error = error
+    found = await reading.read({"queue": KEYED})
+    assert found.config is None
+    assert found.problems.queue_secret is not None
+    assert found.problems.queue_secret.reason is reason
 
 
 async def test_an_invalid_spec_takes_nothing_away_and_its_suspend_counts() -> None:

@@ -139,7 +139,7 @@ async def test_a_failure_that_goes_on_has_one_traceback_in_the_log(caplog: pytes
         run.routers.made[0].refuses = RuntimeError("a defect")
         for times in range(1, 4):
             run.runner.observe(body(FIRST | {"suspend": True}, 1 + times))
-            await until(lambda: run.routers.made[0].refusals >= times)  # noqa: B023
+            await until(lambda: run.routers.made[0].refusals >= times)  # noqa: B023 -- called in this turn only
     assert caplog.text.count("a defect") == 1
 
 
@@ -210,6 +210,22 @@ async def test_an_api_server_that_is_away_stops_neither_router_nor_deletion() ->
         await until(lambda: run.routers.made)
         await until(lambda: run.routers.made[0].phase is Phase.ROUTING)
         assert run.cluster.statuses == []
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError("refused"), "the API server cannot be reached: OSError: refused"),
+        (ApiException(status=503, reason="Unavailable"), "the API server answered 503 Unavailable"),
+        (ApiException(status=422, reason="Invalid"), "answered 422 Invalid; is its CRD of another version"),
+    ],
+)
+async def test_a_call_that_fails_is_named_with_what_the_api_server_said(
+    error: Exception, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(body(FIRST)) as run:
+        run.cluster.error = error
+        await until(lambda: said in caplog.text)
 
 
 async def test_a_missing_secret_is_a_condition_until_it_is_there() -> None:
@@ -364,7 +380,7 @@ async def test_slices_that_cannot_be_watched_are_a_problem_of_the_objects_that_u
         run = Run(body(spec))
         run.slices.watch_changed("default", "403 Forbidden")
         run.task = asyncio.create_task(run.runner.run())
-        await until(lambda: run.cluster.statuses)  # noqa: B023
+        await until(lambda: run.cluster.statuses)  # noqa: B023 -- called in this turn only
         text = str(run.cluster.statuses[-1]["conditions"])
         assert ("DiscoveryFailed" in text and "403 Forbidden" in text) is problem
         await run.runner.stop()

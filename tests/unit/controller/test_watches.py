@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from queueworker.controller.handlers import Heard
 
 TIMES = WatchTimes(probe=0.02, settle=0.01, retry_first=0.01, retry_max=0.04, list_probes=2)
+NO_LISTS = replace(TIMES, list_probes=10**9)
+"""None but for a reason."""
 FORBIDDEN = ApiException(status=403, reason="Forbidden")
 
 
@@ -66,6 +69,7 @@ class Kopf:
         self.refused: Exception | None = None
         """Ends it at once."""
         self.heard: Heard = lambda _type, _body: None
+        self.relisted: Callable[[], None] = lambda: None
         self._end: asyncio.Future[None] | None = None
 
     async def __call__(
@@ -74,6 +78,7 @@ class Kopf:
         namespace: str,
         cluster: Cluster,
         heard: Heard,
+        on_relist: Callable[[], None],
         claim_signals: Callable[[], None],
         stop: asyncio.Event,
     ) -> None:
@@ -81,7 +86,7 @@ class Kopf:
         if self.refused is not None:
             raise self.refused
         self.running += 1
-        self.heard = heard
+        self.heard, self.relisted = heard, on_relist
         self._end = asyncio.get_running_loop().create_future()
         try:
             while not stop.is_set() and not self._end.done():
@@ -113,14 +118,14 @@ class Followed:
 
 
 class Run:
-    def __init__(self) -> None:
+    def __init__(self, times: WatchTimes) -> None:
         self.api, self.kopf, self.followed = Api(), Kopf(), Followed()
-        self.watch = Watch(QUEUE_WORKERS, "team", self.api, self.followed, lambda: None, times=TIMES, server=self.kopf)
+        self.watch = Watch(QUEUE_WORKERS, "team", self.api, self.followed, lambda: None, times=times, server=self.kopf)
 
 
 @asynccontextmanager
-async def watching(**api: Any) -> AsyncIterator[Run]:
-    run = Run()
+async def watching(times: WatchTimes = TIMES, **api: Any) -> AsyncIterator[Run]:
+    run = Run(times)
     for name, value in api.items():
         setattr(run.api, name, value)
     task = asyncio.create_task(run.watch.run())
@@ -147,6 +152,28 @@ async def test_all_objects_are_listed_again_and_again_and_events_that_came_meanw
         run.api.during_list = lambda: run.kopf.heard("ADDED", body("new"))
         await until(lambda: len(run.followed.lists) > 2)
         assert run.followed.lists[-1] == ([], ["new"])
+        assert run.kopf.starts == 1
+
+
+async def test_all_objects_are_listed_at_the_next_probe_after_kopf_has_listed_again() -> None:
+    async with watching(NO_LISTS) as run:
+        await until(lambda: run.api.probes > 1)
+        assert run.api.lists == 1
+        run.kopf.relisted()
+        await until(lambda: run.api.lists == 2)
+        probes = run.api.probes
+        await until(lambda: run.api.probes > probes + 1)
+        assert run.api.lists == 2, "once is enough"
+
+
+async def test_all_objects_are_listed_after_the_api_server_was_away() -> None:
+    async with watching(NO_LISTS, bodies=[body("gone")]) as run:
+        await until(lambda: run.kopf.starts)
+        run.api.error = OSError("refused")
+        await until(lambda: not run.watch.up)
+        run.api.bodies, run.api.error = [], None
+        await until(lambda: run.watch.up)
+        assert run.followed.lists[-1] == ([], [])
         assert run.kopf.starts == 1
 
 
@@ -190,9 +217,9 @@ async def test_kopf_goes_on_while_the_api_server_is_away() -> None:
 async def test_kopf_is_started_again_when_it_ends_by_itself() -> None:
     async with watching() as run:
         for n, error in enumerate((None, RuntimeError("a bug"), FORBIDDEN), 1):
-            await until(lambda: run.kopf.starts == n and run.kopf.running)  # noqa: B023
+            await until(lambda: run.kopf.starts == n and run.kopf.running)  # noqa: B023 -- called in this turn only
             run.kopf.end(error)
-            await until(lambda: run.kopf.starts == n + 1)  # noqa: B023
+            await until(lambda: run.kopf.starts == n + 1)  # noqa: B023 -- called in this turn only
         await until(lambda: run.watch.up)
 
 

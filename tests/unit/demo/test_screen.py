@@ -9,6 +9,7 @@ import pytest
 from demo.show.acts import ACT_SECONDS, ACTS, POD_ACTS, REDIS, Act
 from demo.show.acts import ROUTER as KILLED
 from demo.show.facts import Executor, Facts, Legacy, Pod, Router, Stored
+from demo.show.run import state
 from demo.show.screen import ASCII, UNICODE, Symbols, draw, sparkline, symbols_for
 from demo.show.show import CALM_SECONDS, Outcome, Performance, Show
 from demo.show.view import View
@@ -62,8 +63,35 @@ def test_the_legacy_loop_has_a_line_with_what_it_lost() -> None:
     assert "the legacy loop lost 8 of 60 tasks so far" in text(shown)
 
 
+def begun() -> Show:
+    """Everything was up once."""
+    show = Show()
+    show.step(replace(FACTS, router=WELL))
+    return show
+
+
+def test_before_everything_is_up_nothing_looks_broken() -> None:
+    down = replace(FACTS, router=None, queue_answers=False)
+    lines = "\n".join(text(view(down)))
+    assert "router · starting   queue · starting   Redis ● up" in lines
+    assert "executors starting" in lines
+
+
+@pytest.mark.parametrize(
+    ("show", "router", "line"),
+    [
+        (Show(), None, "starting: waiting for the first router"),
+        (Show(), ROUTER, "starting: waiting for queue, Redis and executors"),
+        (begun(), None, "no router answers: submitted 820, completed 700, failed 41"),
+        (begun(), ROUTER, "routing, executors 1/2: submitted 820, completed 700, failed 41"),
+    ],
+)
+def test_in_a_log_a_start_is_told_from_an_outage(show: Show, router: Router | None, line: str) -> None:
+    assert state(show, replace(FACTS, router=router)) == line
+
+
 def test_the_address_stays_while_no_router_answers() -> None:
-    shown = view()
+    shown = view(show=begun())
     shown.add(replace(FACTS, at=2.0, router=None))
     lines = "\n".join(text(shown))
     assert "http://127.0.0.1:8084/" in lines

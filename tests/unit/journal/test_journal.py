@@ -97,6 +97,15 @@ async def test_a_failed_tasks_record_is_in_the_batch_that_removes_its_entry(grou
     held.released.set()
 
 
+async def test_a_clock_that_was_hours_ahead_does_not_have_the_newest_failed_tasks_dropped(group: Group) -> None:
+    one = await group.join("one", limits=Limits(max_failed_tasks=3))
+    now = 1_764_000_000.0
+    for number, when in enumerate((now + 7200, now + 7201, now + 7202, now, now + 1)):
+        one.journal.finish(f"t{number}", None, replace(FAILED, eval_id=f"t{number}", failed_at=when))
+        await one.journal.durable()
+    assert await group.redis.zrevrange(f"{BASE}failed:index", 0, -1) == [b"t4", b"t3", b"t2"]
+
+
 async def test_while_redis_is_away_nothing_blocks_and_all_is_written_when_it_is_back(group: Group) -> None:
     one = await group.join("one")
     group.server.connected = False

@@ -211,6 +211,17 @@ async def test_one_portion_is_moved_at_a_time_and_the_next_once_that_is_read(gro
     assert await group.redis.smembers(f"{BASE}instances") == {one.lease.instance.id.encode()}
 
 
+async def test_what_a_predecessor_left_in_the_copy_of_another_redis_is_dropped(group: Group) -> None:
+    one = Bench(group)
+    one.lease.disowned = ("far", "predecessor")
+    await group.leave_dead("predecessor", {b"a": b"executing"})
+    await group.leave_dead("dead", {b"b": b"executing"})
+    await one.lease.renew(take_over=True)
+    assert await group.held(one.lease.instance.id) == {b"b": b"executing"}
+    assert await group.held("predecessor") == {}
+    assert b"predecessor" not in await group.redis.smembers(f"{BASE}instances")
+
+
 async def test_what_is_not_moved_yet_is_not_the_dead_instances_own_any_more(group: Group) -> None:
     dead, one = Bench(group, "dead"), Bench(group, max_takeover_bytes=1)
     await dead.lease.renew()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from queueworker.routing.wire.outcome import Outcome
-from queueworker.routing.wire.published import Lost, outcome_in_logs
+from queueworker.routing.wire.published import RUNS, Lost, outcome_in_logs
 from queueworker.routing.wire.reading import InvalidAnswer
 
 LOGS = b'{"eval_id":"a","output":"x\\nlast 1.10\\n","error":"","is_running":%b,"exit_code":%b}'
@@ -14,7 +14,7 @@ NOT_FOUND = b'{"eval_id":"a","output":"","error":"Container not found","is_runni
 
 @pytest.mark.parametrize("body", [LOGS % (b"true", b"null"), LOGS % (b"true", b"0"), b'{"is_running": true}'])
 def test_a_task_that_runs_has_no_outcome(body: bytes) -> None:
-    assert outcome_in_logs(body, "a") is None
+    assert outcome_in_logs(body, "a") == RUNS
 
 
 def test_an_exit_code_tells_how_the_task_ended_with_the_logs_as_its_result() -> None:

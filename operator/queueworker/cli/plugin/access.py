@@ -97,8 +97,8 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
 
 def object_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Completion: the names of the namespace's objects; none if they cannot be read."""
-    from queueworker.cli.plugin import objects  # noqa: PLC0415
-    from queueworker.cli.plugin.api import Api  # noqa: PLC0415
+    from queueworker.cli.plugin import objects  # noqa: PLC0415 -- only completion needs both
+    from queueworker.cli.plugin.api import Api  # noqa: PLC0415 -- likewise
 
     given = ctx.params
     access = Access(given.get("namespace") or "", False, given.get("context") or "", given.get("kubeconfig") or "")

@@ -31,12 +31,22 @@ def check_lines(found: Sequence[Finding], size: Size, glyphs: Glyphs, *, short: 
 
 
 def _finding(finding: Finding, size: Size, glyphs: Glyphs) -> list[Line]:
-    sign = _sign(finding.level, glyphs)
-    advice = f" {glyphs.hint} {finding.advice}" if finding.advice else ""
-    width = max(20, size.width - len(sign) - 1)
+    """What to do, which is never coloured, has a line of its own unless it fits beside the message."""
+    sign, hint = _sign(finding.level, glyphs), glyphs.hint
+    advice = f"{hint} {finding.advice}" if finding.advice else ""
+    indent = " " * (len(sign) + 1)
+    width = max(20, size.width - len(indent))
+    if len(f"{finding.message} {advice}") <= width:
+        return [[(f"{sign} {finding.message}", finding.level), (f" {advice}".rstrip(), "")]]
     style = finding.level if finding.level is Level.ERROR else ""
-    first, *rest = wrap(finding.message + advice, width, break_on_hyphens=False, break_long_words=False)
-    return [[(f"{sign} {first}", finding.level)], *([(" " * (len(sign) + 1) + line, style)] for line in rest)]
+    first, *rest = _wrapped(finding.message, width)
+    more = [[(indent + line, style)] for line in rest]
+    advices = [[(indent + line, "")] for line in _wrapped(advice, width, " " * (len(hint) + 1))]
+    return [[(f"{sign} {first}", finding.level)], *more, *advices]
+
+
+def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    return wrap(text, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
 
 
 def _sign(level: Level, glyphs: Glyphs) -> str:
@@ -47,5 +57,5 @@ def _sign(level: Level, glyphs: Glyphs) -> str:
 
 def _total(found: Sequence[Finding]) -> Line:
     errors, warnings, total = counts(found)
-    text = f"{counted(errors, 'error')}, {counted(warnings, 'warning')} of {total}"
+    text = f"{counted(errors, 'error')}, {counted(warnings, 'warning')} in {counted(total, 'check')}"
     return [(f"{text}{'; exit status 1' if errors else ''}", Level.ERROR if errors else "bold")]

@@ -22,7 +22,7 @@ WIDTH = "1000"
 
 
 def main() -> None:
-    from queueworker.cli.plugin.main import PROG, app  # noqa: PLC0415
+    from queueworker.cli.plugin.main import PROG, app  # noqa: PLC0415 -- only the script needs them
 
     print("\n".join([*candidates(app, PROG, sys.argv[1:]), NO_FILES]))
 
@@ -37,7 +37,7 @@ def candidates(app: typer.Typer, prog: str, words: list[str]) -> list[str]:
 
 def _ask(app: typer.Typer, prog: str, instruction: str, asked: dict[str, str]) -> str:
     """Typer answers on standard output, and is asked by environment variables."""
-    from typer.completion import get_completion_inspect_parameters  # noqa: PLC0415
+    from typer.completion import get_completion_inspect_parameters  # noqa: PLC0415 -- only completion needs it
 
     get_completion_inspect_parameters()  # typer knows the shells from then on
     variable = "_QUEUEWORKER_PLUGIN_COMPLETE"

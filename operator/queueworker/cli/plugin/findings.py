@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 INSTALL = "install the operator: `kubectl apply --server-side -k manifests/default`, or its Helm chart"
 MAX_LISTED = 5
+CLOCK_SECONDS = 2
+"""How far the clocks of two machines may be apart without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,10 @@ def _fields(schema: Mapping[str, Any], path: str = "") -> set[str]:
     return found
 
 
-def leader(lease: Mapping[str, Any] | None, where: str, now: datetime) -> Finding:
-    """`lease` is the operator's Lease at `where`; None if there is none."""
+def leader(lease: Mapping[str, Any] | None, where: str, now: datetime, *, renews: bool = False) -> Finding:
+    """`lease` is the operator's Lease at `where`; None if there is none. `renews`: its holder was seen to renew it, so
+    that it leads, whatever the clocks say.
+    """
     namespace = where.partition("/")[0]
     if lease is None:
         return Finding(Level.ERROR, "leader", f"there is no Lease {where}: no operator has ever led", INSTALL)
@@ -90,9 +94,12 @@ def leader(lease: Mapping[str, Any] | None, where: str, now: datetime) -> Findin
     look = f"see `kubectl get pods -n {namespace}`, and their logs"
     if not holder:
         return Finding(Level.ERROR, "leader", f"nobody leads; the Lease {where} was released {ago}", look)
-    if age > float(spec.get("leaseDurationSeconds") or 0) + 2:
-        return Finding(Level.ERROR, "leader", f"nobody leads; {holder} renewed the Lease {where} {ago}", look)
-    return Finding(Level.OK, "leader", f"leader {holder} renewed its Lease {ago}")
+    if -CLOCK_SECONDS <= age <= float(spec.get("leaseDurationSeconds") or 0) + CLOCK_SECONDS:
+        return Finding(Level.OK, "leader", f"leader {holder} renewed its Lease {ago}")
+    if renews:
+        message = f"leader {holder} renews its Lease; its clock and the one here are {seconds(abs(age))} apart"
+        return Finding(Level.WARNING, "leader", message, "set the clocks, of this machine and of the operator's node")
+    return Finding(Level.ERROR, "leader", f"nobody leads; {holder} renewed the Lease {where} {ago}", look)
 
 
 def operator(live: Live, ours: str) -> Finding:
@@ -167,7 +174,9 @@ def _executors(view: View) -> Iterator[Finding]:
         yield Finding(Level.ERROR, "executor", f"{e.name} is {e.state}{why}", f"ask {e.url}/health", view.key)
     if len(bad) > MAX_LISTED:
         more = f"{len(bad) - MAX_LISTED} more executors are unhealthy"
-        yield Finding(Level.ERROR, "executor", more, f"`kubectl queueworker status {view.name}`", view.key)
+        yield Finding(
+            Level.ERROR, "executor", more, f"`kubectl queueworker status {view.name} -n {view.namespace}`", view.key
+        )
     if not view.executors_desired:
         advice = "see spec.executors: count, endpoints, service, drained"
         yield Finding(Level.ERROR, "executors", "there are no executors that may get tasks", advice, view.key)
@@ -177,9 +186,8 @@ def _executors(view: View) -> Iterator[Finding]:
         yield Finding(level, "executors", text, "", view.key)
     if view.drained:
         text = f"drained by spec.executors.drained: {_some(view.drained)}"
-        yield Finding(
-            Level.OFF, "drained", text, f"`kubectl queueworker undrain {view.drained[0]} {view.name}`", view.key
-        )
+        advice = f"`kubectl queueworker undrain {view.drained[0]} {view.name} -n {view.namespace}`"
+        yield Finding(Level.OFF, "drained", text, advice, view.key)
 
 
 def services(key: str, missing: Mapping[str, str]) -> Iterator[Finding]:

@@ -153,7 +153,7 @@ def _styled(text: str, style: str) -> list[Span]:
 
 def console(stream: TextIO | None = None) -> Console:
     """Colours only on a terminal, and not with NO_COLOR or TERM=dumb."""
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415 -- JSON needs no rich
 
     return Console(file=stream or sys.stdout, highlight=False, soft_wrap=True, emoji=False, markup=False)
 

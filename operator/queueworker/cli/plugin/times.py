@@ -14,9 +14,10 @@ def time_of(text: object) -> datetime | None:
 
 
 def seconds(value: float | None) -> str:
-    """A time span as people write it, in at most five characters."""
+    """A time span as people write it, in at most five characters. One that two clocks make negative counts as 0."""
     if value is None:
         return "-"
+    value = max(0.0, value)
     if value < 10:
         return f"{value:.1f} s"
     for limit, unit, factor in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):

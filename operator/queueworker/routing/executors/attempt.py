@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from queueworker.resource.executors_spec import WhenUnavailable
 from queueworker.routing.backoff import exponential
-from queueworker.routing.executors.outcome_waits import OutcomeWaits
+from queueworker.routing.executors.outcome_waits import LOGS_PERIOD_SECONDS, OutcomeWaits
 from queueworker.routing.executors.verdict import Failure, Kind, Running, classify
 from queueworker.routing.http.transport import Answer, TooLarge, Transport, TransportError
 from queueworker.routing.in_flight import InFlightTask, record_state
@@ -119,17 +119,20 @@ class Attempts:
             if published is not None:
                 self._outcomes.unsubscribe(flight.eval_id)
 
-    async def resume(self, flight: InFlightTask, seconds: float) -> Outcome | None:
+    async def resume(self, flight: InFlightTask, left: float, allowed: float) -> Outcome | None:
         """Wait for the outcome of a task that an asynchronous executor had when the task's router died.
 
-        None when nobody tells it in so many seconds, or when the executor does not know the task any more.
+        `left`: seconds until its deadline, by clocks that may be hours apart. So the executor is asked in any case, and
+        waited for while it says that the task runs, but for no longer than a task is `allowed` to take. None when
+        nobody tells the outcome in time, or when the executor does not know the task any more.
         """
         published = self._outcomes.subscribe(flight.eval_id)
-        until = self._clock() + seconds
+        started, seconds = self._clock(), min(max(left, LOGS_PERIOD_SECONDS), allowed)
         try:
             await self._outcomes.listen()
             executor = self._pool.members.find(flight.executor)
-            told = await self._waits.outcome(published, executor, flight.eval_id, until - self._clock())
+            took = self._clock() - started
+            told = await self._waits.resumed(published, executor, flight.eval_id, seconds - took, allowed - took)
         finally:
             self._outcomes.unsubscribe(flight.eval_id)
         if not isinstance(told, Outcome):

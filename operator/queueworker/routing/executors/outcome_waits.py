@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from queueworker.routing.http.transport import TooLarge, Transport, TransportError
-from queueworker.routing.wire.published import Lost, outcome_in_logs
+from queueworker.routing.wire.published import RUNS, Lost, outcome_in_logs
 from queueworker.routing.wire.reading import InvalidAnswer
 from queueworker.routing.wire.task import path_id
 
@@ -41,9 +41,28 @@ class OutcomeWaits:
         self, published: asyncio.Future[Outcome], executor: Executor | None, eval_id: str, seconds: float
     ) -> Outcome | Lost | None:
         """The outcome, as it is published or as the executor's logs tell it; None when neither comes in time."""
-        deadline = self._clock() + seconds
-        asked = _Asked()
+        return await self._outcome(published, executor, eval_id, seconds, seconds, _Asked(LOGS_PERIOD_SECONDS))
+
+    async def resumed(
+        self, published: asyncio.Future[Outcome], executor: Executor | None, eval_id: str, seconds: float, most: float
+    ) -> Outcome | Lost | None:
+        """As `outcome`, of a task that a dead router had: the executor is asked at once, and waited for if it says that
+        the task runs, for at most `most` seconds.
+        """
+        return await self._outcome(published, executor, eval_id, seconds, most, _Asked(0.0))
+
+    async def _outcome(
+        self,
+        published: asyncio.Future[Outcome],
+        executor: Executor | None,
+        eval_id: str,
+        seconds: float,
+        most: float,
+        asked: _Asked,
+    ) -> Outcome | Lost | None:
+        started = self._clock()
         while True:
+            deadline = started + (most if asked.runs else seconds)
             asks = executor is not None and asked.foreign < MAX_FOREIGN_ANSWERS
             left = deadline - self._clock()
             await asyncio.wait([published], timeout=max(0.0, min(left, asked.pause) if asks else left))
@@ -67,9 +86,10 @@ class OutcomeWaits:
 
     async def _ask(self, executor: Executor, eval_id: str, asked: _Asked) -> None:
         url = f"{executor.endpoint.url}/logs/{path_id(eval_id)}"
+        asked.pause = max(asked.pause, LOGS_PERIOD_SECONDS)
         try:
             status, body = await self._transport.get(url, LOGS_TIMEOUT_SECONDS, limit=self.max_body_bytes)
-            asked.ended = outcome_in_logs(body if status == 200 else b"", eval_id)
+            told = outcome_in_logs(body if status == 200 else b"", eval_id)
         except InvalidAnswer:
             asked.foreign += 1
         except TooLarge as error:
@@ -77,14 +97,18 @@ class OutcomeWaits:
         except TransportError:
             pass  # asked again
         else:
+            asked.runs = told == RUNS
+            asked.ended = None if told == RUNS else told
             asked.foreign = 0
             asked.pause = LOGS_PERIOD_SECONDS + len(body) / MAX_LOGS_BYTES_PER_SECOND
 
 
 class _Asked:
-    """What came of asking for one task's logs."""
+    """What came of asking for one task's logs. `pause`: seconds until they are asked for again."""
 
-    def __init__(self) -> None:
+    def __init__(self, pause: float) -> None:
         self.ended: Outcome | Lost | None = None
+        self.runs = False
+        """By the last answer."""
         self.foreign = 0
-        self.pause = LOGS_PERIOD_SECONDS
+        self.pause = pause

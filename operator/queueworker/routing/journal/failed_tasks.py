@@ -4,7 +4,8 @@ the Lua that Redis runs.
 Keys, beside the journal's:
 
     queueworker:{group}:failed          hash: eval_id → record
-    queueworker:{group}:failed:index    sorted set: eval_id by the time it failed (Unix time in ms)
+    queueworker:{group}:failed:index    sorted set: eval_id by the time it failed (Unix time in ms); by the order in
+                                        which they were written, where the clock says otherwise
     queueworker:{group}:failed:bytes    how many bytes the records have together
 
 A record is written in the batch that publishes the failure and removes the journal's entry, or in one of the next when
@@ -64,10 +65,14 @@ local function keep(at)
   if redis.call('EXISTS', failed) == 0 and redis.call('EXISTS', index, bytes) > 0 then
     redis.call('DEL', index, bytes)
   end
+  -- a clock that was hours ahead must not have the newest records taken for the oldest
+  local newest = redis.pcall('ZRANGE', index, -1, -1, 'WITHSCORES')
+  local last = newest.err and 0 or tonumber(newest[2] or 0)
   for i = at + 3, at + 3 * count, 3 do
+    last = math.max(tonumber(ARGV[i + 1]), last + 1)
     forget(ARGV[i])
     redis.call('HSET', failed, ARGV[i], ARGV[i + 2])
-    redis.call('ZADD', index, ARGV[i + 1], ARGV[i])
+    redis.call('ZADD', index, string.format('%.0f', last), ARGV[i])
     redis.call('INCRBY', bytes, #ARGV[i + 2])
   end
   while redis.call('ZCARD', index) > max_count or tonumber(redis.call('GET', bytes)) > max_bytes do

@@ -147,8 +147,12 @@ class Journal:
         self._redis.log_in(redis_url)
         self.link.restored.set()
 
-    async def start(self) -> None:
-        """Take the lease and what dead instances left; stop waiting for Redis after a moment, and go on trying."""
+    async def start(self, disowned: tuple[str, ...] = ()) -> None:
+        """Take the lease and what dead instances left; stop waiting for Redis after a moment, and go on trying.
+
+        `disowned`: as in `Lease`.
+        """
+        self.lease.disowned = disowned
         await self.lease.renew(take_over=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._times.operation):

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 NO_SLOTS: Mapping[str, int] = {}
 NEVER = float("-inf")
+MAX_DISOWNED = 16
+"""So many predecessors on other Redis servers are remembered."""
 
 
 class Instance:
@@ -181,6 +183,10 @@ class Lease:
         """On the monotonic clock. After that another instance may have our tasks: `verify` first."""
         self.rivals = 0
         """Other live workers in the group at the last heartbeat; their entries are left alone."""
+        self.disowned: tuple[str, ...] = ()
+        """Instances whose entries are not to be taken over: those of our predecessors on another Redis, which told us
+        all that they had not ended. This Redis may hold a copy of their journals.
+        """
         self._rival_slots: Mapping[str, int] = NO_SLOTS
         self._redis = redis
         self._script = redis.exclusive_script(scripts.LEASE)
@@ -237,6 +243,10 @@ class Lease:
             self.until = NEVER
             await self.renew()
 
+    def disowned_next(self, *, moving: bool) -> tuple[str, ...]:
+        """What our successor disowns: us as well, if it is on another Redis."""
+        return (*self.disowned, self.instance.id)[-MAX_DISOWNED:] if moving else self.disowned
+
     async def leave(self) -> None:
         """Give the lease up, so that a successor may take over at once what is left."""
         with contextlib.suppress(RedisError, OSError):
@@ -268,7 +278,8 @@ class Lease:
         instance.heartbeat_number += 1
         numbers = (instance.batch_number, instance.heartbeat_number)
         look_at_rights = int(not self._link.journal.ok)
-        args = (instance.base, instance.id, int(times.lease * 1000), times.fenced, *numbers, room, look_at_rights)
+        known = (instance.base, instance.id, int(times.lease * 1000), times.fenced, *numbers, room, look_at_rights)
+        args = (*known, *self.disowned)
         try:
             answer = read_heartbeat(await self._script.run([], args, times.operation))
         except BaseException:

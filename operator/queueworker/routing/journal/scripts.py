@@ -79,8 +79,8 @@ return 'OK'
 )
 
 # The heartbeat. ARGV base of the keys, instance, milliseconds of a lease, seconds for which a fenced instance is
-# remembered, number of the last batch, number of the heartbeat, the bytes that may be taken over (0: none), and whether
-# to look at the user's rights (0 or 1).
+# remembered, number of the last batch, number of the heartbeat, the bytes that may be taken over (0: none), whether to
+# look at the user's rights (0 or 1), and the disowned instances.
 #
 # Answers FENCED and the ids that the instance's journal held when it was taken over; else the fields of
 # `lease.Heartbeat`, with OK, STALE (a later heartbeat was here before) or the text of an error in the first one.
@@ -139,8 +139,8 @@ _RIGHTS = """
 local missing = {}
 for _, command in ipairs((begun and ARGV[8] == '0') and {} or {
   {'HDEL', 'x'}, {'HGET', 'x'}, {'HKEYS'}, {'HLEN'}, {'HMGET', 'x'}, {'HSET', 'x', 'x'}, {'HSETNX', 'x', 'x'},
-  {'HSTRLEN', 'x'}, {'SREM', 'x'}, {'ZADD', '0', 'x'}, {'ZCARD'}, {'ZPOPMIN'}, {'ZREM', 'x'}, {'INCRBY', '0'},
-  {'DECRBY', '0'}
+  {'HSTRLEN', 'x'}, {'SREM', 'x'}, {'ZADD', '0', 'x'}, {'ZCARD'}, {'ZPOPMIN'}, {'ZRANGE', '0', '0'},
+  {'ZREM', 'x'}, {'INCRBY', '0'}, {'DECRBY', '0'}
 }) do
   local r = redis.pcall(command[1], heartbeat, unpack(command, 2))
   if type(r) == 'table' and r.err and refused(r.err) then missing[#missing + 1] = command[1] end
@@ -169,14 +169,17 @@ end
 """
 
 # Declare an instance without a lease dead, and move its entries into our journal while there is room. From then on
-# whatever it sends is refused. What does not fit is for the next heartbeat, ours or another's.
+# whatever it sends is refused. What does not fit is for the next heartbeat, ours or another's. A disowned instance is a
+# predecessor on another Redis, of which this one has a copy: what it had not ended came to us from itself.
 _TAKE_OVER = """
-local room = tonumber(ARGV[7])
+local room, disowned = tonumber(ARGV[7]), {}
+for i = 9, #ARGV do disowned[ARGV[i]] = true end
 local function take_over(id)
   set_aside(id)
   local journal, fenced = base .. 'journal:' .. id, base .. 'fenced:' .. id
   local owners, fields = {}, {}
   redis.call('SADD', fenced, '')
+  if disowned[id] then redis.call('DEL', journal) end
   for _, field in ipairs(redis.call('HKEYS', journal)) do
     redis.call('SADD', fenced, field)
     -- an earlier version kept large entries in parts, which go together

@@ -5,7 +5,7 @@ The platform's executors publish flat events: the event itself is the result. Ot
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -70,7 +70,7 @@ def failure_text(status: Any, error: Any, exit_code: Any, output: str) -> str:
 
 def _text(value: msgspec.Raw) -> str:
     """The text; empty if the value is another one, which may be an integer that is too long to be read."""
-    return msgspec.json.decode(value, type=str) if memoryview(value)[:1] == b'"' else ""
+    return msgspec.json.decode(value, type=str) if memoryview(value)[:1].tobytes() == b'"' else ""
 
 
 def _outcome(completed: bool, fields: _Fields, payload: bytes) -> Outcome:
@@ -99,6 +99,9 @@ class Lost(NamedTuple):
     error: str
 
 
+RUNS: Final = "runs"
+
+
 class _Logs(_Said):
     is_running: Any = None
 
@@ -106,8 +109,8 @@ class _Logs(_Said):
 _logs_decoder = msgspec.json.Decoder(_Logs)
 
 
-def outcome_in_logs(body: bytes, eval_id: str) -> Outcome | Lost | None:
-    """How the task ended; None while it runs, or when the answer does not tell.
+def outcome_in_logs(body: bytes, eval_id: str) -> Outcome | Lost | Literal["runs"] | None:
+    """How the task ended, or that it runs; None when the answer does not tell.
 
     Raises `InvalidAnswer` when the answer is not that of this call.
     """
@@ -115,7 +118,7 @@ def outcome_in_logs(body: bytes, eval_id: str) -> Outcome | Lost | None:
     if not isinstance(fields.is_running, bool) or fields.eval_id not in (None, eval_id):
         raise InvalidAnswer(f"no logs of the task: {excerpt(body)}")
     if fields.is_running:
-        return None
+        return RUNS
     if not isinstance(fields.exit_code, int) or isinstance(fields.exit_code, bool):
         return _lost(fields)
     completed = fields.exit_code == 0
