@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import re
 import signal
 import socket
@@ -12,6 +13,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 import pytest
+import uvloop
 
 from queueworker.web.app import Mode, create_app
 from queueworker.web.server import CannotListen, bind, listen, serve
@@ -137,3 +139,19 @@ async def test_what_breaks_inside_the_block_comes_out_of_it() -> None:
     with pytest.raises(RuntimeError, match="the router broke"):
         async with serve(create_app(FakeSource()), "127.0.0.1", 0):
             raise RuntimeError("the router broke")
+
+
+def test_a_client_that_leaves_before_it_has_its_answers_is_worth_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """uvloop raises a RuntimeError for it, and asyncio's own loop does not."""
+    requests = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * 50
+
+    async def leave_early() -> None:
+        async with serve(create_app(FakeSource(), Mode.OPERATOR), "127.0.0.1", 0) as port:
+            for _ in range(20):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(requests)
+                await reader.read(1)
+                writer.transport.abort()
+
+    uvloop.run(leave_early())
+    assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == []

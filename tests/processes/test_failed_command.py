@@ -258,6 +258,28 @@ def test_a_list_shows_what_was_raised_and_not_that_there_is_a_traceback(redis_ur
     assert "Traceback" in failed("show", "a", "--group", "default/legacy", REDIS_URL=redis_url).stdout
 
 
+def test_an_id_that_the_terminal_cannot_show_is_escaped(redis_url: str) -> None:
+    leave(redis_url, "default/legacy", made("t-\u00fc", "http://queue"))
+    told = failed("list", "--group", "default/legacy", REDIS_URL=redis_url, PYTHONIOENCODING="ascii")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout.splitlines()[1].startswith("t-\\xfc ")
+
+
+def test_a_task_is_shown_as_the_queue_handed_it_out(redis_url: str) -> None:
+    numbers = b'"timeout":%b,"big":123456789012345678901234567890,"f":1.10,"deep":%b' % (
+        b"9" * 400,
+        b"[" * 500 + b"]" * 500,
+    )
+    leave(redis_url, "default/legacy", made("a", "http://queue", task=b'{"eval_id":"a","code":"x",%b}' % numbers))
+    shown = failed("show", "a", "--group", "default/legacy", REDIS_URL=redis_url)
+    assert shown.returncode == 0, shown.stderr
+    assert f'"timeout": {"9" * 400}' in shown.stdout
+    assert '"f": 1.10' in shown.stdout
+    assert (
+        numbers.decode() in failed("show", "a", "--group", "default/legacy", "-o", "json", REDIS_URL=redis_url).stdout
+    )
+
+
 def test_mistakes_are_answered_with_a_sentence_and_no_traceback() -> None:
     away = failed("list", "--redis-url", "redis://:pw@127.0.0.1:9")
     assert away.returncode == 1

@@ -111,6 +111,7 @@ def show(
 
 def show_task(place: Place, eval_id: str, output: ShowOutput) -> None:
     """Print one task. Ends the command if there is none, or Redis cannot be asked."""
+    import msgspec
     import orjson
 
     group = place.group
@@ -118,7 +119,7 @@ def show_task(place: Place, eval_id: str, output: ShowOutput) -> None:
     if task is None:
         fail(_unknown(eval_id, group))
     if output is ShowOutput.JSON:
-        _print_json(_readable(task) | {"task": orjson.loads(task.task)})
+        _print_json(_readable(task) | {"task": orjson.Fragment(task.task)})
         return
     rows = {
         "ID": task.eval_id,
@@ -134,7 +135,7 @@ def show_task(place: Place, eval_id: str, output: ShowOutput) -> None:
         print(f"{name + ':':<14}{_plain(str(value))}")
     print("Error:", *_plain(without_credentials(task.error)).splitlines(), sep="\n  ")
     if task.kept:
-        data = orjson.dumps(orjson.loads(task.task), option=orjson.OPT_INDENT_2).decode()
+        data = msgspec.json.format(task.task, indent=2).decode()  # without reading numbers of any size
         print("Task:", *_plain(data).splitlines(), sep="\n  ")
     else:
         print(f"Task:         not kept ({f'{task.task_bytes:,} bytes' if task.task_bytes else 'unknown'})")

@@ -55,6 +55,7 @@ async def serve(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
     every task that was created after it.
     """
     listener = listen(host, port)
+    logging.getLogger("uvicorn.error").addFilter(_client_is_there)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -78,6 +79,12 @@ async def serve(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
         up.cancel()
         server.should_exit = True
         await serving
+
+
+def _client_is_there(record: logging.LogRecord) -> bool:
+    """False for the error of an answer to a client that has gone: uvloop raises it, and uvicorn logs a traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, RuntimeError) and str(error).endswith("the handler is closed"))
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import pytest
 
 from queueworker.routing.counters import Counters, LossCause
@@ -114,8 +113,9 @@ def test_foreign_answers_in_a_row_make_polls_rarer_and_the_queues_own_answer_end
     assert pauses == [0, 5, 10, 15, 20, 25, 30, 30, 30, 0]
 
 
-def test_a_task_above_the_limit_is_invalid_and_can_be_reported(queue: Queue) -> None:
-    large = orjson.dumps({"eval_id": "a", "code": "x" * (1 << 20)})
+@pytest.mark.parametrize("more", [b"1", b"NaN"])
+def test_a_task_above_the_limit_is_invalid_and_can_be_reported(queue: Queue, more: bytes) -> None:
+    large = b'{"eval_id":"a","code":"%b","n":%b}' % (b"x" * (1 << 20), more)
     queue.wire.script(NEXT, (200, large), TooLarge("http://queue: too large", 200, None, 4 << 20))
     with pytest.raises(InvalidTask, match="maxBodyMebibytes") as caught:
         queue.pull()

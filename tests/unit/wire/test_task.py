@@ -38,6 +38,16 @@ def test_what_is_no_task_at_all_is_an_invalid_answer(body: bytes) -> None:
         parse_task(body)
 
 
+def test_a_large_body_is_read_strictly_only_and_its_id_at_the_start_is_enough() -> None:
+    body = b'{"eval_id":"a","code":"x","n":NaN}'
+    assert parse_task(body, len(body)) is not None
+    with pytest.raises(InvalidTask) as caught:
+        parse_task(body, len(body) - 1)
+    assert caught.value.eval_id == "a"
+    with pytest.raises(InvalidAnswer):
+        parse_task(b" " + body.replace(b'"eval_id":"a",', b"")[:-1] + b',"eval_id":"a"}', 10)
+
+
 @pytest.mark.parametrize("eval_id", [None, "", ".", "..", 1.5, 2**64, ["a"], {"a": 1}, True])
 def test_a_task_that_cannot_be_reported_has_no_id_in_the_error(eval_id: Any) -> None:
     with pytest.raises(InvalidTask) as caught:

@@ -6,6 +6,7 @@ own words (docs/wire.md) are final. Nothing else in this package looks at a stat
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from typing import Any
 
@@ -42,7 +43,7 @@ class Reply(Enum):
     NOT_NOW = "worth sending again"
 
 
-def read_poll(status: int, body: bytes) -> Task | None:
+def read_poll(status: int, body: bytes, max_lenient_bytes: float = math.inf) -> Task | None:
     """The task that `GET /tasks/next` brought, or None when the queue is empty.
 
     Raises `ForeignAnswer`, or `InvalidTask` for a task of the queue's that cannot be routed.
@@ -52,10 +53,11 @@ def read_poll(status: int, body: bytes) -> Task | None:
     if status != 200:
         raise ForeignAnswer(f"{status} ({describe(body)})", None if key_refused(status, body) else _CAUSE)
     try:
-        task = parse_task(body)
+        task = parse_task(body, max_lenient_bytes)
     except InvalidAnswer as error:
         # What begins as an object and is none was a task, perhaps. A whole object that is no task is somebody else's.
-        cause = LossCause.UNREADABLE if body[:1] == b"{" and read_object(body) is None else _CAUSE
+        large = len(body) > max_lenient_bytes
+        cause = LossCause.UNREADABLE if body[:1] == b"{" and (large or read_object(body) is None) else _CAUSE
         raise ForeignAnswer(f"200 with something that is not a task ({describe(body)})", cause) from error
     return task
 

@@ -85,12 +85,14 @@ class QueueClient:
             raise
         exchange.answered()
         try:
-            return self._take(read_poll(status, body))
+            return self._take(read_poll(status, body, self.max_body_bytes))
         except ForeignAnswer as error:
             self._take_foreign(error, refused_key=key_refused(status, body))
             return None
         except InvalidTask as error:
             self._take_invalid(error)
+            if len(body) > self.max_body_bytes:
+                raise InvalidTask(self._too_large(len(body)), error.eval_id) from error
             raise
 
     def _take(self, task: Task | None) -> Task | None:
@@ -99,16 +101,16 @@ class QueueClient:
         if task is None:
             self._counters.polls_empty += 1
         elif len(task.raw) > self.max_body_bytes:
-            raise InvalidTask(
-                f"the task has {len(task.raw):,} bytes, more than routing.maxBodyMebibytes allows "
-                f"({self.max_body_bytes >> 20} MiB)",
-                task.eval_id,
-            )
+            raise InvalidTask(self._too_large(len(task.raw)), task.eval_id)
         else:
             self._counters.pulled += 1
         if self._exchange.link.reason is not LinkReason.CONNECTED:
             self._exchange.set_link(LinkReason.CONNECTED)
         return task
+
+    def _too_large(self, size: int) -> str:
+        limit = f"{self.max_body_bytes >> 20} MiB"
+        return f"the task has {size:,} bytes, more than routing.maxBodyMebibytes allows ({limit})"
 
     def _take_foreign(self, error: ForeignAnswer, *, refused_key: bool = False) -> None:
         self._counters.polls_failed += 1

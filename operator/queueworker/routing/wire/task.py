@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 from urllib.parse import quote
@@ -71,8 +72,10 @@ _decoder = msgspec.json.Decoder(_TaskFields)
 _BLANK = b" \t\r\n\xef\xbb\xbf"
 
 
-def parse_task(body: bytes) -> Task | None:
+def parse_task(body: bytes, max_lenient_bytes: float = math.inf) -> Task | None:
     """The answer of `GET /tasks/next`; None when the queue is empty (`null`, `{}`, or no body at all).
+
+    A larger body is read strictly only: a lenient reading takes fifty times its bytes, and seconds.
 
     Raises `InvalidAnswer` when the body is not a task (HTML from a proxy, say), and `InvalidTask` when it is one that
     cannot be routed.
@@ -84,7 +87,7 @@ def parse_task(body: bytes) -> Task | None:
     except (ValueError, RecursionError):
         if not body.strip(_BLANK):
             return None
-        value, body = _lenient(body)
+        value, body = _lenient(body, max_lenient_bytes)
         if not value and value != 0:
             return None
         if not isinstance(value, dict):
@@ -97,9 +100,11 @@ def parse_task(body: bytes) -> Task | None:
     return _task(fields, body)
 
 
-def _lenient(body: bytes) -> tuple[Any, bytes]:
+def _lenient(body: bytes, most: float) -> tuple[Any, bytes]:
     """The value, and the body written again. A body that nobody can read is a task if it begins with an id."""
     try:
+        if len(body) > most:
+            raise InvalidAnswer(f"no strict JSON, in {len(body):,} bytes")  # noqa: TRY301
         value = read_leniently(body)
         return value, write_for_all(value)
     except InvalidAnswer as error:
