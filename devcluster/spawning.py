@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,19 +30,16 @@ def spawn(
     It does not get the terminal's Ctrl-C, so that its owner stops processes in order. Raises OSError if it cannot
     start.
     """
+    streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+    return bound_to_us(command, cwd=cwd, env=env, start_new_session=True, **streams)
+
+
+def bound_to_us(command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+    """`subprocess.Popen` of the command. On Linux it ends when this process ends, even by SIGKILL."""
     owner = os.getpid()
 
-    def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            command,
-            cwd=cwd,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=lambda: _die_with(owner),
-        )
+    def start() -> subprocess.Popen[Any]:
+        return subprocess.Popen(command, preexec_fn=lambda: _die_with(owner), **options)
 
     return _THREAD.submit(start).result()
 

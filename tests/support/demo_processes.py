@@ -13,6 +13,8 @@ from typing import Any
 
 import httpx
 
+from devcluster.spawning import bound_to_us
+
 START_SECONDS = 60
 STOP_SECONDS = 10
 
@@ -45,7 +47,7 @@ def demo_process(
     module: str, *arguments: str, env: dict[str, str] | None = None, wait_for_line: bool = True
 ) -> Iterator[DemoProcess]:
     """`python -m demo.services.<module>`, from its first line of output until the end of the block."""
-    process = subprocess.Popen(
+    process = bound_to_us(
         [sys.executable, "-m", f"demo.services.{module}", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

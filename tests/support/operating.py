@@ -17,6 +17,7 @@ import httpx
 import yaml
 
 from devcluster.server import OPERATOR_ACCOUNT, ControlPlane, free_ports
+from devcluster.spawning import bound_to_us
 from queueworker.resource.generate import crd_yaml
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def operator(
     port = free_ports(1)[0]
     log = folder / f"operator-{port}.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(
+        process = bound_to_us(
             [
                 sys.executable,
                 "-m",

@@ -16,6 +16,8 @@ from typing import IO, TYPE_CHECKING
 
 import httpx
 
+from devcluster.spawning import bound_to_us
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -68,7 +70,7 @@ def worker_process(
     command = [*_WITH_HOSTS, str(hosts), *COMMAND] if hosts else [*through, *COMMAND]
     environ = {"PORT": "0", "HOST": "127.0.0.1"} | environ
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen([*command, "worker"], env=_BASE | environ, stdout=log, stderr=log)
+        process = bound_to_us([*command, "worker"], env=_BASE | environ, stdout=log, stderr=log)
         try:
             worker = WorkerProcess(process, log, "")
             deadline = time.monotonic() + START_SECONDS
