@@ -1,7 +1,7 @@
 """One task's way, from the pull to the event: execute → record → report → publish, in this order.
 
-Whatever dies in between, the task is reported once. The outcome is in the journal before the report; the entry of a
-first attempt is written while the executor is called already (docs/design.md says why).
+Whatever dies in between, the task is reported once. The outcome is in the journal before the report, unless Redis is
+away; the entry of a first attempt is written while the executor is called already (docs/design.md says why).
 """
 
 from __future__ import annotations
