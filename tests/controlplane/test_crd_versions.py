@@ -18,7 +18,7 @@ from tests.support.operating import (
     install,
     install_crd,
     is_ready,
-    operator,
+    leading,
     spec,
     status,
     submit,
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from devcluster.server import ControlPlane
     from tests.controlplane.conftest import Kubectl
     from tests.support.demo_processes import DemoProcess
-    from tests.support.operating import Operator
 
     Schema = dict[str, Any]
 
@@ -78,13 +77,6 @@ def ready(kubectl: Kubectl, namespace: str) -> tuple[str, str]:
     """Status and reason."""
     found = condition(kubectl, namespace, "legacy", "Ready")
     return found[0], found[1]
-
-
-@contextmanager
-def leading(plane: ControlPlane, folder: Path, namespace: str) -> Iterator[Operator]:
-    with operator(plane, folder, "--namespace", namespace, "--lease-name", f"lease-{namespace}") as started:
-        eventually(lambda: is_ready(started), 30)
-        yield started
 
 
 def test_a_status_that_an_older_crd_refuses_is_named_and_written_once_the_crd_is_ours(

@@ -13,8 +13,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from devcluster.server import OPERATOR_ACCOUNT
-from tests.support.operating import account, done, eventually, install, is_ready, operator, spec, submit, worker
+from tests.support.accounts import check_account
+from tests.support.operating import (
+    account,
+    calls_of_operators,
+    done,
+    eventually,
+    install,
+    is_ready,
+    leading,
+    spec,
+    submit,
+    worker,
+)
 
 if TYPE_CHECKING:
     from devcluster.redis_server import RedisServer
@@ -43,14 +54,10 @@ def is_routing(item: dict[str, Any]) -> bool:
 
 def calls(plane: ControlPlane, since: datetime) -> Counter[str]:
     """What the operator has asked of the API server, by verb and resource."""
-    user = "system:serviceaccount:" + ":".join(OPERATOR_ACCOUNT)
     return Counter(
         f"{event['verb']} {event['objectRef']['resource']}"
-        for event in plane.audit_events()
-        if event["user"]["username"] == user
-        and event["stage"] == "ResponseComplete"
-        and "objectRef" in event
-        and datetime.fromisoformat(event["requestReceivedTimestamp"]) > since
+        for event in calls_of_operators(plane, since)
+        if event["stage"] == "ResponseComplete" and "objectRef" in event
     )
 
 
@@ -64,9 +71,7 @@ def test_many_objects_at_once_are_all_routed_for_and_all_go_again(
     shared_redis: RedisServer,
 ) -> None:
     install(kubectl)
-    where = ("--namespace", namespace, "--lease-name", f"lease-{namespace}")
-    with operator(control_plane, folder, *where) as started:
-        eventually(lambda: is_ready(started), 30)
+    with leading(control_plane, folder, namespace) as started:
         began, since = datetime.now(UTC), time.monotonic()
         body = spec(queue, shared_redis, executor)
         documents = "\n---\n".join(worker(f"many-{number}", **body) for number in range(COUNT))
@@ -93,8 +98,7 @@ def delete_all(kubectl: Kubectl, namespace: str) -> float:
 
 
 def check(started: Operator, queue: DemoProcess) -> None:
-    counts = account(queue)
-    assert (counts["completed"], counts["failed"], counts["reported_twice"]) == (2 * COUNT, 0, 0)
+    check_account(account(queue), completed=2 * COUNT, failed=0, reported_twice=0)
     log = started.log.read_text(errors="replace")
     assert is_ready(started)
     assert "Traceback" not in log

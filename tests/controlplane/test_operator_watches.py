@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +31,9 @@ from tests.support.operating import (
     install,
     install_crd,
     is_ready,
+    leading,
     operator,
+    readiness,
     spec,
     status,
     submit,
@@ -92,19 +93,6 @@ def bind(kubectl: Kubectl, namespace: str) -> None:
 
 def unbind(kubectl: Kubectl, namespace: str) -> None:
     kubectl("delete", "rolebinding", "queueworker-operator", "-n", namespace)
-
-
-@contextmanager
-def leading(plane: ControlPlane, folder: Path, *namespaces: str, **environment: str) -> Iterator[Operator]:
-    where = [word for namespace in namespaces for word in ("--namespace", namespace)]
-    lease = ("--lease-name", f"lease-{namespaces[0]}")
-    with operator(plane, folder, *lease, *where, environment=environment) as started:
-        eventually(lambda: is_ready(started) and "leading" in readiness(started))
-        yield started
-
-
-def readiness(started: Operator) -> str:
-    return str(httpx.get(f"{started.url}/readyz", timeout=5).json()["reason"])
 
 
 def metric(started: Operator, series: str) -> float:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from devcluster.server import OPERATOR_ACCOUNT
-from tests.support.operating import worker
+from tests.support.operating import calls_of_operators, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,16 +52,8 @@ def follows(cluster: Cluster) -> bool:
 
 def lists_and_watches(cluster: Cluster, since: datetime) -> int:
     """How many the operators have asked for."""
-    user = "system:serviceaccount:" + ":".join(OPERATOR_ACCOUNT)
-    return len(
-        {
-            event["auditID"]
-            for event in cluster.plane.audit_events()
-            if event["user"]["username"] == user
-            and event["verb"] in {"list", "watch"}
-            and datetime.fromisoformat(event["requestReceivedTimestamp"]) > since
-        }
-    )
+    events = calls_of_operators(cluster.plane, since)
+    return len({event["auditID"] for event in events if event["verb"] in {"list", "watch"}})
 
 
 async def test_the_api_server_has_forgotten_what_changed_while_the_watches_were_silent(

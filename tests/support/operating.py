@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,3 +185,25 @@ def spec(queue: DemoProcess, redis: RedisServer, *executors: DemoProcess, **more
         "events": {"redisURL": redis.url},
         "executors": {"endpoints": [e.url for e in executors], "concurrency": 8},
     } | more
+
+
+@contextmanager
+def leading(plane: ControlPlane, folder: Path, *namespaces: str, **environment: str) -> Iterator[Operator]:
+    """An operator of these namespaces, with a Lease of its own, from when it leads."""
+    where = [word for namespace in namespaces for word in ("--namespace", namespace)]
+    lease = ("--lease-name", f"lease-{namespaces[0]}")
+    with operator(plane, folder, *lease, *where, environment=environment) as started:
+        eventually(lambda: is_ready(started) and "leading" in readiness(started))
+        yield started
+
+
+def readiness(started: Operator) -> str:
+    return str(httpx.get(f"{started.url}/readyz", timeout=5).json()["reason"])
+
+
+def calls_of_operators(plane: ControlPlane, since: datetime) -> Iterator[dict[str, Any]]:
+    """The audit events of what operators have asked of the API server; several for one call."""
+    user = "system:serviceaccount:" + ":".join(OPERATOR_ACCOUNT)
+    for event in plane.audit_events():
+        if event["user"]["username"] == user and datetime.fromisoformat(event["requestReceivedTimestamp"]) > since:
+            yield event

@@ -329,7 +329,7 @@ def _print_table(tasks: Sequence[FailedTask], *, wide: bool) -> None:
 
     glyphs, size = here()
     cut = sys.stdout.isatty() and not wide
-    print(*table([_row(task, wide=wide) for task in tasks], size.width if cut else None, glyphs.more), sep="\n")
+    print(*table([_row(task, wide=wide) for task in tasks], size.width if cut else None, glyphs), sep="\n")
 
 
 def _row(task: FailedTask, *, wide: bool) -> dict[str, str]:

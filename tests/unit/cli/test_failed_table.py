@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from queueworker.cli.failed_table import table
+from queueworker.cli.plugin.screen import ASCII
 
 UUID = "9f0c6b1e-2ad5-4d0b-9b8e-7c1f4fb0aa11"
 ERROR = "executor-1 answered 500 Internal Server Error: upstream connect error"
@@ -41,7 +42,7 @@ def test_an_error_that_does_not_fit_is_cut_at_its_end() -> None:
     _, first, second = table([row(error="short"), row()], 80)
     assert first.endswith("  short")
     assert (len(second), second[-2:]) == (80, "r…")
-    assert table([row()], 80, more="...")[1].endswith(" Int...")
+    assert table([row()], 80, glyphs=ASCII)[1].endswith(" Int...")
 
 
 def test_wide_characters_take_two_cells() -> None:

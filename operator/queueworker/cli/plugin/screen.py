@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
+from rich.cells import cell_len, set_cell_size
+
 from queueworker.cli.plugin.values import Level
 
 if TYPE_CHECKING:
@@ -93,7 +95,8 @@ def sparkline(values: Sequence[float | None], glyphs: Glyphs, width: int) -> str
 
 
 def length(line: Line) -> int:
-    return sum(len(text) for text, _ in line)
+    """In cells: a wide character takes two."""
+    return sum(cell_len(text) for text, _ in line)
 
 
 def cut(line: Line, width: int, glyphs: Glyphs) -> Line:
@@ -103,20 +106,21 @@ def cut(line: Line, width: int, glyphs: Glyphs) -> Line:
     left = width - len(glyphs.more)
     found: list[Span] = []
     for text, style in line:
-        found.append((text[: max(0, left)], style))
-        left -= len(text)
+        found.append((text if cell_len(text) <= left else set_cell_size(text, max(0, left)), style))
+        left -= cell_len(text)
     return [*found, (glyphs.more, "dim")]
 
 
 def columns(rows: Iterable[Sequence[Span]], right: frozenset[int] = frozenset()) -> list[Line]:
     """The rows with cells of the same width, two spaces apart. Columns in `right` are aligned to the right."""
     rows = list(rows)
-    widths = [max(len(row[i][0]) for row in rows) for i in range(len(rows[0]))] if rows else []
+    widths = [max(cell_len(row[i][0]) for row in rows) for i in range(len(rows[0]))] if rows else []
     lines: list[Line] = []
     for row in rows:
         cells: list[Span] = []
         for i, (text, style) in enumerate(row):
-            padded = text.rjust(widths[i]) if i in right else text.ljust(widths[i])
+            room = " " * (widths[i] - cell_len(text))
+            padded = f"{room}{text}" if i in right else f"{text}{room}"
             last = i == len(row) - 1
             cells.append((text if last and i not in right else f"{padded}{'' if last else '  '}", style))
         lines.append(cells)

@@ -132,7 +132,7 @@ class Attempts:
             await self._outcomes.listen()
             executor = self._pool.members.find(flight.executor)
             took = self._clock() - started
-            told = await self._waits.resumed(published, executor, flight.eval_id, seconds - took, allowed - took)
+            told = await self._waits.outcome(published, executor, flight.eval_id, seconds - took, allowed - took)
         finally:
             self._outcomes.unsubscribe(flight.eval_id)
         if not isinstance(told, Outcome):

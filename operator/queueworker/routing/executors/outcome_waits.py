@@ -38,31 +38,21 @@ class OutcomeWaits:
         self._clock = clock
 
     async def outcome(
-        self, published: asyncio.Future[Outcome], executor: Executor | None, eval_id: str, seconds: float
-    ) -> Outcome | Lost | None:
-        """The outcome, as it is published or as the executor's logs tell it; None when neither comes in time."""
-        return await self._outcome(published, executor, eval_id, seconds, seconds, _Asked(LOGS_PERIOD_SECONDS))
-
-    async def resumed(
-        self, published: asyncio.Future[Outcome], executor: Executor | None, eval_id: str, seconds: float, most: float
-    ) -> Outcome | Lost | None:
-        """As `outcome`, of a task that a dead router had: the executor is asked at once, and waited for if it says that
-        the task runs, for at most `most` seconds.
-        """
-        return await self._outcome(published, executor, eval_id, seconds, most, _Asked(0.0))
-
-    async def _outcome(
         self,
         published: asyncio.Future[Outcome],
         executor: Executor | None,
         eval_id: str,
         seconds: float,
-        most: float,
-        asked: _Asked,
+        most: float | None = None,
     ) -> Outcome | Lost | None:
-        started = self._clock()
+        """The outcome, as it is published or as the executor's logs tell it; None when neither comes in time.
+
+        With `most`, a dead router had the task: the executor is asked at once, and waited for while it says that the
+        task runs, for at most `most` seconds.
+        """
+        started, asked = self._clock(), _Asked(LOGS_PERIOD_SECONDS if most is None else 0.0)
         while True:
-            deadline = started + (most if asked.runs else seconds)
+            deadline = started + (seconds if most is None or not asked.runs else most)
             asks = executor is not None and asked.foreign < MAX_FOREIGN_ANSWERS
             left = deadline - self._clock()
             await asyncio.wait([published], timeout=max(0.0, min(left, asked.pause) if asks else left))
