@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from queueworker.routing.journal.redis_client import Client, connect
+from queueworker.routing.journal.redis_client import Client, ForeignAnswer, connect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -99,3 +99,10 @@ async def test_a_call_fails_while_redis_is_away_and_connects_again_afterwards(
             await call(script, 1, 2)
     own_redis.start()
     assert await call(script, 3, 4) == [b"key", b"3", b"4"]
+
+
+@pytest.mark.parametrize("answered", ["1", "nil", "{1}", "false"])
+async def test_an_answer_of_another_type_than_the_scripts_is_refused(client: Client, answered: str) -> None:
+    script = client.exclusive_script(f"return {answered}", bytes)
+    with pytest.raises(ForeignAnswer):
+        await call(script)

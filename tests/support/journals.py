@@ -94,7 +94,7 @@ class FakeClient(fakeredis.FakeAsyncRedis):
         self.fake_server = server
         self.faults: dict[str, deque[Fault]] = {}
 
-    def exclusive_script(self, text: str) -> FakeScript:
+    def exclusive_script(self, text: str, _answers: type = object) -> FakeScript:
         return FakeScript(self, text)
 
 

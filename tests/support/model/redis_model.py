@@ -285,7 +285,7 @@ class RedisClient:
     def __post_init__(self) -> None:
         self.open.append(self)
 
-    def exclusive_script(self, text: str) -> ExclusiveScript:
+    def exclusive_script(self, text: str, _answers: type = object) -> ExclusiveScript:
         return ExclusiveScript(self, text)
 
     async def eval(self, text: str, keys: int, *args: Any) -> Any:

@@ -51,7 +51,7 @@ class FakeRedis:
     under_way: int = 0
     there: bool = True
 
-    def exclusive_script(self, _: str) -> FakeRedis:
+    def exclusive_script(self, *_: object) -> FakeRedis:
         return self
 
     async def connect(self, _: float) -> None:

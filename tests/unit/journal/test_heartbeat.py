@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from queueworker.routing.journal.lease import Fenced, Heartbeat, TakeoverRoom, read_heartbeat
+from queueworker.routing.journal.redis_client import ForeignAnswer
 from tests.support.memory import account
 
 
@@ -26,6 +29,14 @@ def test_a_heartbeat_that_did_not_do_all_of_it_says_why(status: bytes) -> None:
     answer = read_heartbeat([status, b"", 0, 0, 0, b"", []])
     assert isinstance(answer, Heartbeat)
     assert answer.error == status.decode()
+
+
+@pytest.mark.parametrize(
+    "answer", [[], [None], [b"OK"], [1, None], [b"OK", b"", 0, 0, 0, b""], [b"OK", *[0] * 6], [b"OK", *[0] * 9]]
+)
+def test_an_answer_that_is_no_heartbeats_is_called_foreign(answer: list[Any]) -> None:
+    with pytest.raises(ForeignAnswer, match="by something else than Redis"):
+        read_heartbeat(answer)
 
 
 def test_a_fenced_instance_is_told_which_of_its_entries_were_taken() -> None:

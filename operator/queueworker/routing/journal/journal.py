@@ -239,7 +239,7 @@ class BatchWriter:
         on_written: Callable[[], None],
         on_room: Callable[[], None],
     ) -> None:
-        self._script = redis.exclusive_script(scripts.BATCH)
+        self._script = redis.exclusive_script(scripts.BATCH, bytes)
         self._buffer = buffer
         self._waits = waits
         self._lease = lease

@@ -16,7 +16,7 @@ from uuid import uuid4
 from redis.exceptions import RedisError
 
 from queueworker.routing.journal import failed_tasks, scripts
-from queueworker.routing.journal.redis_client import Client, names_another_server
+from queueworker.routing.journal.redis_client import Client, ForeignAnswer, names_another_server
 from queueworker.routing.journal.redis_link import is_refusal
 
 if TYPE_CHECKING:
@@ -87,19 +87,22 @@ class Heartbeat(NamedTuple):
 
 
 def read_heartbeat(answer: list[Any]) -> Heartbeat | Fenced:
-    """What `scripts.LEASE` answers."""
-    if answer[0] == b"FENCED":
-        return Fenced({_text(field) for field in answer[1:]})
-    status, set_aside, rivals, moved, begun_by, eviction, slots = answer
-    return Heartbeat(
-        error="" if status == b"OK" else status.decode(),
-        set_aside=set_aside.decode().split(),
-        rivals=int(rivals),
-        moved_bytes=int(moved),
-        begun_by=begun_by,
-        eviction=eviction.decode(),
-        rival_slots={_text(name): int(n) for name, n in zip(slots[::2], slots[1::2], strict=True)},
-    )
+    """What `scripts.LEASE` answers. Raises `ForeignAnswer`."""
+    try:
+        if answer[0] == b"FENCED":
+            return Fenced({_text(field) for field in answer[1:]})
+        status, set_aside, rivals, moved, begun_by, eviction, slots = answer
+        return Heartbeat(
+            error="" if status == b"OK" else status.decode(),
+            set_aside=set_aside.decode().split(),
+            rivals=int(rivals),
+            moved_bytes=int(moved),
+            begun_by=begun_by,
+            eviction=eviction.decode(),
+            rival_slots={_text(name): int(n) for name, n in zip(slots[::2], slots[1::2], strict=True)},
+        )
+    except (IndexError, ValueError, TypeError, AttributeError) as error:
+        raise ForeignAnswer from error
 
 
 def _text(field: bytes) -> str:
@@ -189,7 +192,7 @@ class Lease:
         """
         self._rival_slots: Mapping[str, int] = NO_SLOTS
         self._redis = redis
-        self._script = redis.exclusive_script(scripts.LEASE)
+        self._script = redis.exclusive_script(scripts.LEASE, list)
         self._link = link
         self._room = room
         self._times = times

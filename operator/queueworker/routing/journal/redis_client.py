@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from redis.asyncio import Connection, ConnectionPool, Redis
 from redis.credentials import UsernamePasswordCredentialProvider
-from redis.exceptions import BusyLoadingError, MasterDownError, NoScriptError, ReadOnlyError, RedisError
+from redis.exceptions import BusyLoadingError, MasterDownError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
     from redis.commands.core import AsyncScript
+
+
+class ForeignAnswer(ResponseError):
+    """What answered a script is not what the script answers: the script may not have run."""
+
+    def __init__(self) -> None:
+        super().__init__("a script was answered by something else than Redis: the URL must name Redis itself")
 
 
 class Login(UsernamePasswordCredentialProvider):
@@ -46,8 +53,9 @@ class Client(Redis):
         self.login.become(redis_target(url, local=True))
         self.logins += 1
 
-    def exclusive_script(self, text: str) -> ExclusiveScript:
-        return ExclusiveScript(self, text)
+    def exclusive_script(self, text: str, answers: type = object) -> ExclusiveScript:
+        """`answers`: the type of what the script answers; another one raises `ForeignAnswer`."""
+        return ExclusiveScript(self, text, answers)
 
 
 class ExclusiveScript:
@@ -57,8 +65,9 @@ class ExclusiveScript:
     script that is called a thousand times a second does without: that is two thirds of the CPU of a call.
     """
 
-    def __init__(self, redis: Client, text: str) -> None:
+    def __init__(self, redis: Client, text: str, answers: type) -> None:
         self._redis = redis
+        self._answers = answers
         self._script: AsyncScript = redis.register_script(text)
         self._connection: Connection | None = None
         self._login = redis.logins
@@ -90,17 +99,20 @@ class ExclusiveScript:
         try:
             async with asyncio.timeout(seconds):
                 try:
-                    return await self._run("EVALSHA", self._script.sha, keys, args)
+                    answer = await self._run("EVALSHA", self._script.sha, keys, args)
                 except NoScriptError:
                     # Redis was restarted, or this is another server. The script goes over this very connection: others
                     # of the client may still lead to the old one.
-                    return await self._run("EVAL", self._script.script, keys, args)
+                    answer = await self._run("EVAL", self._script.script, keys, args)
         except RedisError as error:
             if names_another_server(error):
                 await self.disconnect()
             raise
         except TimeoutError:
             raise RedisTimeoutError(f"no answer within {seconds:g} s") from None
+        if not isinstance(answer, self._answers):
+            raise ForeignAnswer
+        return answer
 
     async def disconnect(self) -> None:
         """Have the next `connect` make a new connection, to whatever server the name leads to by then."""

@@ -42,7 +42,7 @@ class Takeover:
         on_recovered: Callable[[dict[str, bytes]], None],
     ) -> None:
         self._redis = redis
-        self._script = redis.exclusive_script(scripts.READ)
+        self._script = redis.exclusive_script(scripts.READ, list)
         self._join_script = redis.exclusive_script(old_parts.JOIN)
         self._quarantine_key = f"{lease.instance.base}quarantine"
         self._lease = lease
