@@ -146,8 +146,11 @@ class RedisModel:
         return self._pexpire(key, str(int(seconds) * 1000).encode())
 
     def _type(self, key: bytes) -> Any:
-        kind = b"hash" if isinstance(self._data.get(key), dict) else b"string"
-        return self._lua.table_from({b"ok": kind if key in self._data else b"none"})
+        value = self._data.get(key)
+        kind = b"string" if isinstance(value, bytes) else b"hash"
+        if isinstance(value, dict) and all(isinstance(held, int) for held in value.values()):
+            kind = b"set"
+        return self._lua.table_from({b"ok": kind if value else b"none"})
 
     def _sadd(self, key: bytes, member: bytes) -> int:
         return int(self._data.setdefault(key, {}).setdefault(member, len(self._data[key])) is not None)

@@ -244,6 +244,18 @@ async def test_refused_again_and_again_redis_is_left_alone_for_a_while() -> None
         await b.answer(b"OK")
 
 
+async def test_a_redis_that_refuses_every_batch_though_the_lease_is_good_is_not_well() -> None:
+    async with bench() as b:
+        b.put("a")
+        for _ in range(3):
+            await b.answer(b"STALE")
+            b.link.succeeded()  # the heartbeat that renews the lease
+        await eventually(lambda: not b.link.journal.ok)
+        assert "something else has written to the keys of the journal" in b.link.journal.message
+        await b.answer(b"OK")
+        await eventually(lambda: b.link.journal.ok)
+
+
 async def test_out_of_memory_events_and_removals_are_done_and_entries_are_written_again() -> None:
     async with bench() as b:
         b.put("gone")

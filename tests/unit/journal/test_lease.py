@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis.exceptions import ResponseError
 
 from queueworker.routing.counters import Counters
 from queueworker.routing.journal import scripts
@@ -19,7 +20,7 @@ from tests.support.memory import account
 
 if TYPE_CHECKING:
     from queueworker.routing.limits import JournalTimes
-    from tests.support.journals import Fault, Group
+    from tests.support.journals import Call, Fault, Group
 
 
 @dataclass
@@ -132,13 +133,14 @@ async def test_heartbeats_come_by_themselves_and_survive_an_outage(group: Group)
 
 
 async def test_a_heartbeat_that_meets_a_defect_is_followed_by_others(group: Group) -> None:
+    async def defect(_: Call) -> Any:
+        raise ResponseError("attempt to index a nil value")
+
     one = Bench(group)
     await one.lease.renew()
-    await group.redis.delete(f"{BASE}instances")
-    await group.redis.set(f"{BASE}instances", "noise")
+    one.faults(defect)
     await one.lease.renew()
     assert not one.link.journal.ok
-    await group.redis.delete(f"{BASE}instances")
     await one.lease.renew()
     assert one.link.journal.ok
 
@@ -304,6 +306,50 @@ async def test_a_journal_that_is_no_hash_is_set_aside_and_ours_is_written_anew(g
     assert one.new == 2
     assert await group.redis.get(f"{BASE}quarantine:{one.lease.instance.id}") == b"noise"
     assert one.link.journal.ok
+
+
+@pytest.mark.parametrize("kind", ["lease", "heartbeat", "instances"])
+async def test_a_key_of_ours_that_holds_something_else_is_written_anew(group: Group, kind: str) -> None:
+    one = Bench(group)
+    await one.lease.renew()
+    key = f"{BASE}{kind}" if kind == "instances" else f"{BASE}{kind}:{one.lease.instance.id}"
+    await group.redis.delete(key)
+    await group.redis.rpush(key, "noise")  # type: ignore[misc]
+    await one.lease.renew()
+    assert one.link.journal.ok
+    assert await one.batch(1) == b"OK"
+
+
+async def test_a_dead_instance_is_taken_over_though_somebody_wrote_to_its_fence(group: Group) -> None:
+    dead, one = Bench(group, "dead"), Bench(group)
+    await dead.lease.renew()
+    await dead.holds("a")
+    await group.redis.set(dead.lease.instance.fenced_key, "noise")
+    await dead.dies()
+    await one.lease.renew(take_over=True)
+    assert await one.journal() == {b"a": b"pulled"}
+    assert await dead.batch() == b"FENCED"
+
+
+@pytest.mark.parametrize("noise", ["", "noise", "-1", "1e300"])
+async def test_a_lease_that_is_no_number_is_taken_anew(group: Group, noise: str) -> None:
+    one = Bench(group)
+    await one.lease.renew()
+    await group.redis.set(one.lease.instance.lease_key, noise)
+    await one.lease.renew()
+    assert one.new == 2
+    assert await one.batch(1) == b"OK"
+
+
+async def test_a_router_whose_group_has_forgotten_it_is_taken_over_all_the_same(group: Group) -> None:
+    dead, one = Bench(group, "dead"), Bench(group)
+    await dead.lease.renew()
+    await dead.holds("a")
+    await group.redis.delete(f"{BASE}instances")
+    await dead.lease.renew()
+    await dead.dies()
+    await one.lease.renew(take_over=True)
+    assert await one.journal() == {b"a": b"pulled"}
 
 
 # --- phase 1: declared dead

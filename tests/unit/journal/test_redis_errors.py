@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import pytest
-from redis.exceptions import AuthenticationError, NoPermissionError, ReadOnlyError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    MovedError,
+    NoPermissionError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from queueworker.routing.journal.redis_link import reason_of
 
 RIGHTS = "(docs/security.md names the rights that its user needs)"
+TRY_AGAIN = "Multiple keys request during rehashing of slot"
 IN_A_SCRIPT = f"script: {'a1' * 20}, on @user_script:57."
 
 
@@ -50,6 +58,13 @@ IN_A_SCRIPT = f"script: {'a1' * 20}, on @user_script:57."
         (
             AuthenticationError("HELLO must be called with the client already authenticated, otherwise the HELLO …"),
             "it asks for a password, and the URL has none",
+        ),
+        *(  # as redis-py has it
+            (error, f"{text}: the journal needs a single Redis, not a node of a cluster")
+            for error, text in (
+                (MovedError("7638 10.0.0.1:7001"), "MOVED 7638 10.0.0.1:7001"),
+                (TryAgainError(TRY_AGAIN), TRY_AGAIN),
+            )
         ),
         *(
             (ResponseError(text), f"{text}: the journal needs a single Redis, not a node of a cluster")

@@ -318,13 +318,13 @@ class BatchWriter:
     async def _take_answer(self, answer: bytes, batch: Batch, instance: Instance) -> bool:
         """As `_write`. `instance` may have been renewed since: then another has the entries that were written."""
         if answer in REFUSED:
-            # FENCED: another instance took our journal over.
-            # NOLEASE: the lease ran out and nobody noticed, or Redis was restarted and has forgotten everything.
-            # STALE: a batch with a higher number was written, or the lease was taken anew while this was on its way.
-            # In all three cases nothing of the batch was done.
+            # Nothing of the batch was done. FENCED: another instance took our journal over. NOLEASE: the lease ran out
+            # and nobody noticed, or Redis was restarted and has forgotten everything. STALE: a batch with a higher
+            # number was written, or the lease was taken anew while this was on its way.
             self._buffer.put_back(batch)
             await self._lease.refused(instance)
             self._refusals += 1
+            self._link.refused(answer, self._refusals)
             return self._link.journal.ok and self._refusals == 1
         self._refusals = self._timeouts = 0
         self._counters.events_published += len(batch.events)

@@ -10,7 +10,14 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -28,11 +35,13 @@ _CONNECTING = re.compile(r"Error (-?\d+) connecting to ")
 _CLOSED = re.compile(r"Connection closed|Connection lost|Error while reading", re.IGNORECASE)
 # What Redis adds to an error: the place in a script, and the arguments of a command.
 _ADDED = re.compile(r"\.? script: [0-9a-f]{40}, on @user_script:\d+\.?$|, with args beginning with: .*", re.DOTALL)
-_CLUSTER = re.compile(r"MOVED|CROSSSLOT|CLUSTERDOWN|slot not served|non local key|same slot|cluster", re.IGNORECASE)
+_CLUSTER = re.compile(r"MOVED|CROSSSLOT|CLUSTERDOWN|slot not served|non local key|of slot|same slot|cluster", re.IGNORECASE)
 # The second alternative is what Redis 6.0 says to a script.
 _REFUSED = re.compile(
     r"NOPERM|executing the script can't|ACL failure|No permissions? to|has no permissions", re.IGNORECASE
 )
+
+MAX_REFUSALS = 3
 
 
 class RedisLink:
@@ -110,6 +119,12 @@ class RedisLink:
             link = self.journal  # the heartbeat's words name all that is missing
         self._set(link, CONNECTED if publishes else link)
 
+    def refused(self, answer: bytes, times: int) -> None:
+        """A batch was refused, for so many times in a row, and the lease was renewed each time."""
+        if times >= MAX_REFUSALS:  # more than what an outage or a takeover explains: nobody may wait for it
+            words = f"it refuses every batch ({answer.decode()}): something else has written to the keys of the journal"
+            self.failed(ResponseError(words), batch=True)
+
     def _set(self, journal: Link, events: Link) -> None:
         changed = (journal.reason, events.reason) != (self.journal.reason, self.events.reason)
         self.journal, self.events = journal, events
@@ -119,7 +134,8 @@ class RedisLink:
 
 def reason_of(error: BaseException) -> str:
     """What went wrong, to be read after the name of the Redis. Redis' own words, such as READONLY, stay as they are."""
-    text = str(error)
+    # redis-py takes the word away by which a node of a cluster names another one.
+    text = f"MOVED {error}" if isinstance(error, AskError) else str(error)
     if isinstance(error, TimeoutError | RedisTimeoutError):
         return "no answer in time"
     if found := _CONNECTING.match(text):

@@ -100,21 +100,30 @@ end
 # is refused: it would move entries that nobody looks for any more.
 _RENEW = """
 local answer = {'OK', '', 0, 0, 0, '', {}}
-local lease, heartbeat = base .. 'lease:' .. me, base .. 'heartbeat:' .. me
+local lease, heartbeat, instances = base .. 'lease:' .. me, base .. 'heartbeat:' .. me, base .. 'instances'
+-- drop what somebody else has written to a key of ours: it would raise an error each time
+local function keep_only(kind, key)
+  local found = redis.call('TYPE', key).ok
+  if found ~= kind and found ~= 'none' then redis.call('DEL', key) end
+end
+keep_only('string', lease)
+keep_only('string', heartbeat)
+keep_only('set', instances)
 local last, begun = string.match(redis.call('GET', heartbeat) or '', '^(%d+) (%d+)$')
 if last and tonumber(ARGV[6]) <= tonumber(last) then
   answer[1] = 'STALE'
   return answer
 end
 local number = redis.call('GET', lease)
-if number then
+if number and string.match(number, '^%d+$') then
   -- written as it is, and first, because Redis looks at its memory before a script's first write only: an answer that
   -- lets tasks be pulled must know that there is memory for their entries
   local set = redis.pcall('SET', lease, number, 'KEEPTTL')
   if set.err then answer[1] = set.err end
   redis.call('PEXPIRE', lease, ttl)
+  redis.pcall('SADD', instances, me)  -- if it is gone, nobody would find our journal
 else
-  redis.call('SADD', base .. 'instances', me)
+  redis.call('SADD', instances, me)
   redis.call('SET', lease, ARGV[5], 'PX', ttl)
   begun = nil
   local memory = redis.pcall('INFO', 'memory')
@@ -178,6 +187,7 @@ local function take_over(id)
   set_aside(id)
   local journal, fenced = base .. 'journal:' .. id, base .. 'fenced:' .. id
   local owners, fields = {}, {}
+  keep_only('set', fenced)
   redis.call('SADD', fenced, '')
   if disowned[id] then redis.call('DEL', journal) end
   for _, field in ipairs(redis.call('HKEYS', journal)) do
@@ -201,14 +211,14 @@ local function take_over(id)
   end
   if redis.call('HLEN', journal) == 0 then
     redis.call('DEL', journal)
-    redis.call('SREM', base .. 'instances', id)
+    redis.call('SREM', instances, id)
   end
 end
 """
 
 _OTHERS = """
 local mine = string.match(me, '^.*:') or me
-for _, id in ipairs(redis.call('SMEMBERS', base .. 'instances')) do
+for _, id in ipairs(redis.call('SMEMBERS', instances)) do
   local lives = redis.call('EXISTS', base .. 'lease:' .. id) == 1
   if lives and string.sub(id, 1, #mine) ~= mine then
     answer[3] = answer[3] + 1
