@@ -135,6 +135,37 @@ async def test_a_client_that_stays_connected_does_not_hold_up_the_end() -> None:
     writer.close()
 
 
+async def test_a_connection_without_a_whole_request_is_closed() -> None:
+    async with serve(create_app(FakeSource()), "127.0.0.1", 0, idle_seconds=1) as port:
+        for begun in (b"", b"GET /health HTTP/1.1\r\nHost: x\r\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(begun)
+            assert await asyncio.wait_for(reader.read(), 10) == b""
+            writer.close()
+
+
+@pytest.mark.parametrize("piece", [b"a" * 65_536, b"b: c\r\n" * 20_000])
+async def test_a_head_above_the_limit_is_refused(piece: bytes) -> None:
+    async with serve(create_app(FakeSource()), "127.0.0.1", 0) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nX: " + piece)
+        answer = await asyncio.wait_for(reader.read(), 10)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.endswith(b"The head of a request may have 65536 bytes.")
+        writer.close()
+
+
+async def test_a_body_counts_for_no_head_nor_does_one_request_for_the_next() -> None:
+    request = b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n" + b"x" * 60_000
+    async with serve(create_app(FakeSource()), "127.0.0.1", 0) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(3):
+            writer.write(request)
+            assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).startswith(b"HTTP/1.1 405 ")
+            await reader.readuntil(b"}")
+        writer.close()
+
+
 async def test_what_breaks_inside_the_block_comes_out_of_it() -> None:
     with pytest.raises(RuntimeError, match="the router broke"):
         async with serve(create_app(FakeSource()), "127.0.0.1", 0):

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from queueworker.resource.urls import host_in_url
 
@@ -24,12 +25,52 @@ log = logging.getLogger(__name__)
 
 CLOSING_SECONDS = 2
 """Time for requests that are still running when the server ends."""
+IDLE_SECONDS = 75
+"""Time for the next piece of a request's head; then the connection is closed. Longer than gateways keep an idle one."""
+MAX_HEAD_BYTES = 64 * 1024
 NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 """The system has no IPv6, or it is switched off."""
 
 
 class CannotListen(Exception):
     """The address cannot be bound. The message names it and says what to do."""
+
+
+class _Protocol(HttpToolsProtocol):
+    """Bounds the head of a request. uvicorn takes one of any size, in a time that grows with its square, and waits for
+    one without end: a client could have stopped the routers of the process.
+    """
+
+    _in_head = True
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._bound_wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._in_head and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.send_400_response(f"The head of a request may have {MAX_HEAD_BYTES} bytes.")
+            else:
+                self._bound_wait()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_complete()
+
+    def _bound_wait(self) -> None:
+        """By the timer of uvicorn, which stops it when something comes, and starts it after an answer."""
+        if self.timeout_keep_alive_task is None and (self.cycle is None or self.cycle.response_complete):
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
 
 class _Server(uvicorn.Server):
@@ -48,7 +89,7 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serve(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
+async def serve(app: ASGIApp, host: str, port: int, *, idle_seconds: int = IDLE_SECONDS) -> AsyncIterator[int]:
     """Serve until the block ends. Yields the port, which is any free port if `port` is 0. Raises CannotListen.
 
     Enter this block before all others: it has to serve until everything else has ended, and kopf cancels at its end
@@ -58,12 +99,13 @@ async def serve(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
     logging.getLogger("uvicorn.error").addFilter(_client_is_there)
     config = uvicorn.Config(
         app,
+        http=_Protocol,
         log_config=None,
         access_log=False,
         lifespan="off",
         log_level=logging.WARNING,
         timeout_graceful_shutdown=CLOSING_SECONDS,
-        timeout_keep_alive=75,
+        timeout_keep_alive=idle_seconds,
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="web-server")

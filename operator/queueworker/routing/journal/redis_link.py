@@ -35,7 +35,9 @@ _CONNECTING = re.compile(r"Error (-?\d+) connecting to ")
 _CLOSED = re.compile(r"Connection closed|Connection lost|Error while reading", re.IGNORECASE)
 # What Redis adds to an error: the place in a script, and the arguments of a command.
 _ADDED = re.compile(r"\.? script: [0-9a-f]{40}, on @user_script:\d+\.?$|, with args beginning with: .*", re.DOTALL)
-_CLUSTER = re.compile(r"MOVED|CROSSSLOT|CLUSTERDOWN|slot not served|non local key|of slot|same slot|cluster", re.IGNORECASE)
+_CLUSTER = re.compile(
+    r"MOVED|CROSSSLOT|CLUSTERDOWN|slot not served|non local key|of slot|same slot|cluster", re.IGNORECASE
+)
 # The second alternative is what Redis 6.0 says to a script.
 _REFUSED = re.compile(
     r"NOPERM|executing the script can't|ACL failure|No permissions? to|has no permissions", re.IGNORECASE
