@@ -109,7 +109,7 @@ async def test_an_event_says_how_the_task_ended_with_the_result_byte_for_byte(
         (CHANNEL_FAILED, FLAT % b'["failed"]', False, "Execution failed"),
         (CHANNEL_FAILED, b'{"eval_id":"a","error":"killed"}', False, "killed"),
         (CHANNEL_FAILED, b'{"eval_id":"a"}', False, "Execution failed"),
-        (CHANNEL_FAILED, b'{"eval_id":"a","error":{"c":1}}', False, "{'c': 1}"),
+        (CHANNEL_FAILED, b'{"eval_id":"a","error":{"c":1}}', False, '{"c": 1}'),
     ],
 )
 async def test_a_flat_event_is_the_result_byte_for_byte(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import Any
 
 import orjson
@@ -120,7 +121,7 @@ def test_a_result_above_the_limit_names_its_size_the_field_and_the_limit(size: i
         ({"status": "failed", "error": "Traceback"}, False, "Traceback"),
         ({"status": "timeout", "error": None}, False, "Execution failed"),
         ({"status": "killed", "error": ""}, False, "Execution failed"),
-        ({"status": "failed", "error": {"code": 1}}, False, "{'code': 1}"),
+        ({"status": "failed", "error": {"code": 1}}, False, '{"code": 1}'),
     ],
 )
 def test_a_result_object_says_how_the_task_ended(fields: dict[str, Any], completed: bool, error: str) -> None:
@@ -169,6 +170,13 @@ def test_only_the_beginning_of_a_long_error_body_is_shown() -> None:
     assert isinstance(verdict, Failure)
     assert len(verdict.error) < 400
     assert len(verdict.reason) < 400
+
+
+@pytest.mark.parametrize("status", [200, 502])
+def test_a_compressed_answer_is_named_as_one_and_not_quoted(status: int) -> None:
+    verdict = classify(Answer(status, gzip.compress(b"{}")), NAME, "a")
+    assert isinstance(verdict, Failure)
+    assert verdict.error.endswith(": compressed by gzip, 22 bytes")
 
 
 @pytest.mark.parametrize("status", range(200, 600))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from queueworker.routing.executors.verdict import Failure, classify
+from queueworker.routing.http.transport import Answer
 from queueworker.routing.wire.outcome import Outcome
-from queueworker.routing.wire.published import RUNS, Lost, outcome_in_logs
+from queueworker.routing.wire.published import RUNS, Lost, outcome_in_logs, parse_published
 from queueworker.routing.wire.reading import InvalidAnswer
 
 LOGS = b'{"eval_id":"a","output":"x\\nlast 1.10\\n","error":"","is_running":%b,"exit_code":%b}'
@@ -29,6 +31,25 @@ def test_a_failure_has_the_executors_error_if_there_is_one() -> None:
     outcome = outcome_in_logs(b'{"is_running":false,"exit_code":1,"error":"OOM"}', "a")
     assert isinstance(outcome, Outcome)
     assert outcome.error == "OOM"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (b'{"message":"b\xc3\xb6\\"om","code":null}', '{"message": "b\u00f6\\"om", "code": null}'),
+        (b'["a",true]', '["a", true]'),
+        (b"[" * 5_000 + b"]" * 5_000, "JSON that is nested too deeply"),
+        (b"9" * 4_000, "9" * 4_000),
+        (b"5.0", "5.0"),
+    ],
+)
+def test_an_error_that_is_no_text_is_shown_as_the_json_that_it_was(error: bytes, text: str) -> None:
+    failed = b'{"eval_id":"a","status":"failed","error":%b}' % error
+    verdict = classify(Answer(200, failed), "executor-1", "a")
+    assert isinstance(verdict, Outcome | Failure)
+    assert text in verdict.error
+    event = parse_published("evaluation:failed", failed)
+    assert event is None or event.outcome.error == text
 
 
 def test_a_task_that_the_executor_does_not_know_was_killed_or_lost() -> None:

@@ -153,7 +153,7 @@ def test_a_task_keeps_what_the_queue_said_to_the_byte() -> None:
         ({"status": "failed", "error": ""}, False, "Execution failed"),
         ({"status": "failed", "error": None}, False, "Execution failed"),
         ({"status": "timeout"}, False, "Execution failed"),
-        ({"status": "killed", "error": {"code": 9}}, False, "{'code': 9}"),
+        ({"status": "killed", "error": {"code": 9}}, False, '{"code": 9}'),
         ({"status": "Completed"}, False, "Execution failed"),
         ({}, False, "Execution failed"),
     ],

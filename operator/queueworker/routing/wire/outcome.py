@@ -9,6 +9,7 @@ import orjson
 
 from queueworker.routing.wire.reading import (
     InvalidAnswer,
+    as_text,
     cleaned,
     excerpt,
     read_leniently,
@@ -97,7 +98,7 @@ def outcome_of(result: Result) -> Outcome:
     if result.status == "completed":
         extensible = result.result is msgspec.UNSET and result.eval_id is not None
         return Outcome(completed=True, result=result.raw, extensible=extensible)
-    error = str(result.error) if result.error else EXECUTION_FAILED
+    error = as_text(result.error) if result.error else EXECUTION_FAILED
     return Outcome(completed=False, error=error, result=result.raw)
 
 

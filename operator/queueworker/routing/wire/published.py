@@ -17,7 +17,7 @@ from queueworker.routing.wire.outcome import (
     outcome_of,
     parse_result,
 )
-from queueworker.routing.wire.reading import InvalidAnswer, excerpt, read_object_as
+from queueworker.routing.wire.reading import InvalidAnswer, as_text, excerpt, read_object_as
 
 
 class Published(NamedTuple):
@@ -59,7 +59,7 @@ def parse_published(channel: str, payload: bytes) -> Published | None:
 def failure_text(status: Any, error: Any, exit_code: Any, output: str) -> str:
     """The error of a failed task: its own, else what is known: `exit code 1: <last line of the output>`."""
     if error:
-        return str(error)
+        return as_text(error)
     words = [status] if status in ("timeout", "killed") else []
     if isinstance(exit_code, int):
         words.append(f"exit code {exit_code}")
@@ -85,9 +85,8 @@ def _outcome(completed: bool, fields: _Fields, payload: bytes) -> Outcome:
     told = outcome_of(result)
     if completed and (told.completed or result.status not in STATUSES):
         return Outcome(completed=True, result=told.result, published=True)
-    return Outcome(
-        completed=False, error=str(fields.error or told.error or EXECUTION_FAILED), result=told.result, published=True
-    )
+    error = as_text(fields.error or told.error or EXECUTION_FAILED)
+    return Outcome(completed=False, error=error, result=told.result, published=True)
 
 
 # --- the logs
@@ -131,7 +130,7 @@ def outcome_in_logs(body: bytes, eval_id: str) -> Outcome | Lost | Literal["runs
 
 
 def _lost(fields: _Logs) -> Lost | None:
-    said = str(fields.error)
+    said = as_text(fields.error)
     if "not found" not in said.lower():
         return None
     return Lost(f"the task was killed, or the executor lost it: {excerpt(said.encode('utf-8', 'replace'))}")

@@ -28,6 +28,8 @@ class TooDeep(InvalidAnswer):
 
 def excerpt(body: bytes) -> str:
     """The beginning of a body, fit for an error message."""
+    if body.startswith(_GZIP):
+        return describe(body)
     text = body[: 4 * _EXCERPT_CHARS].decode("utf-8", "replace")
     return text if len(text) <= _EXCERPT_CHARS else text[:_EXCERPT_CHARS] + "…"
 
@@ -112,6 +114,16 @@ def _cleaned(value: Any) -> Any:
         case dict():
             return {_cleaned(key): _cleaned(item) for key, item in value.items()}
     return value
+
+
+def as_text(value: Any) -> str:
+    """Text as it is, and any other value as JSON: an executor's error may be an object."""
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(cleaned(value), ensure_ascii=False)
+    except (TooDeep, RecursionError):
+        return "JSON that is nested too deeply"
 
 
 def describe(body: bytes) -> str:
