@@ -17,7 +17,7 @@ from queueworker.routing.journal.event_buffer import EVENT_BYTES
 from queueworker.routing.journal.journal import BatchWriter
 from queueworker.routing.journal.lease import Instance
 from queueworker.routing.journal.redis_link import RedisLink
-from queueworker.routing.journal.write_buffer import WriteBuffer, WriteWaits
+from queueworker.routing.journal.write_buffer import MAX_BREAKS, WriteBuffer, WriteWaits
 from queueworker.routing.limits import JournalTimes, Limits
 from queueworker.routing.snapshot import LinkReason
 from tests.support.journals import completed, eventually
@@ -73,6 +73,7 @@ class FakeRedis:
 class FakeLease:
     instance: Instance = field(default_factory=lambda: Instance("base:", "worker"))
     refusals: list[Instance] = field(default_factory=list)
+    held: bool = True
 
     async def refused(self, instance: Instance) -> None:
         self.refusals.append(instance)
@@ -254,6 +255,35 @@ async def test_a_redis_that_refuses_every_batch_though_the_lease_is_good_is_not_
         assert "something else has written to the keys of the journal" in b.link.journal.message
         await b.answer(b"OK")
         await eventually(lambda: b.link.journal.ok)
+
+
+@pytest.mark.parametrize("error", [RedisConnectionError("reset"), ResponseError("max request size exceeded")])
+async def test_an_event_that_is_cut_off_each_time_holds_up_the_others_no_longer(error: Exception) -> None:
+    async with bench() as b:
+        b.put("large")
+        await b.answer(b"OK")
+        b.buffer.finish("large", completed(b"x" * 600_000), None)
+        b.publish(b"{}")
+        for _ in range(MAX_BREAKS):
+            assert b.counters.events_dropped == 0
+            call = await b.answer(error)
+            assert call.args[3] == b"x" * 600_000
+        later = await b.answer(b"OK")
+        assert later.args[1:6] == [1, "evaluation:completed", b"{}", 1, "large"]
+        assert (b.counters.events_dropped, b.counters.events_published) == (1, 1)
+        await eventually(lambda: b.link.journal.ok)
+
+
+@pytest.mark.parametrize("why", ["Redis is away", "the link is slow", "it is small"])
+async def test_an_event_waits_however_often_its_batch_breaks_because(why: str) -> None:
+    async with bench() as b:
+        b.lease.held = why != "Redis is away"
+        error = RedisTimeoutError("late") if why == "the link is slow" else RedisConnectionError("reset")
+        b.publish(b"x" * (1_000 if why == "it is small" else 600_000))
+        for _ in range(3 * MAX_BREAKS):
+            await b.answer(error)
+        await b.answer(b"OK")
+        assert (b.counters.events_dropped, b.counters.events_published) == (0, 1)
 
 
 async def test_out_of_memory_events_and_removals_are_done_and_entries_are_written_again() -> None:

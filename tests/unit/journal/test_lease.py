@@ -314,7 +314,7 @@ async def test_a_key_of_ours_that_holds_something_else_is_written_anew(group: Gr
     await one.lease.renew()
     key = f"{BASE}{kind}" if kind == "instances" else f"{BASE}{kind}:{one.lease.instance.id}"
     await group.redis.delete(key)
-    await group.redis.rpush(key, "noise")  # type: ignore[misc]
+    await group.redis.rpush(key, "noise")
     await one.lease.renew()
     assert one.link.journal.ok
     assert await one.batch(1) == b"OK"

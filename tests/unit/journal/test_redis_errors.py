@@ -33,6 +33,14 @@ IN_A_SCRIPT = f"script: {'a1' * 20}, on @user_script:57."
             "its name cannot be looked up",
         ),
         (RedisConnectionError("Connection closed by server."), "it closed the connection"),
+        (
+            RuntimeError("unable to perform operation on <TCPTransport>; the handler is closed"),
+            "it closed the connection",
+        ),
+        (
+            RedisConnectionError("Error 104 while writing to socket. Connection reset by peer."),
+            "connection reset by peer",
+        ),
         (RedisTimeoutError("Timeout connecting to server"), "no answer in time"),
         (TimeoutError(), "no answer in time"),
         (ConnectionResetError(104, "Connection reset by peer"), "connection reset by peer"),

@@ -248,8 +248,7 @@ class BatchWriter:
         self._times = times
         self._on_written = on_written
         self._on_room = on_room
-        self._writing = False
-        self._flushing = False
+        self._writing = self._flushing = False
         self._refusals = self._timeouts = 0
         """Batches in a row that were refused, and that Redis did not answer in time."""
 
@@ -299,15 +298,16 @@ class BatchWriter:
         instance.batch_number += 1
         try:
             args = batch.arguments(instance.batch_number)
-            seconds = self._times.transfer(batch.size, self._timeouts)
-            answer = await self._script.run(instance.batch_keys, args, seconds)
+            answer = await self._script.run(instance.batch_keys, args, self._times.transfer(batch.size, self._timeouts))
         except BaseException as error:
             # Redis has done all of it, or nothing. It is written again, so events may be published twice.
             self._buffer.put_back(batch)
             if not isinstance(error, Exception):
                 raise
-            self._timeouts += isinstance(error, RedisTimeoutError)
+            late = isinstance(error, RedisTimeoutError)
+            self._timeouts += late
             self._link.failed(error, batch=True)
+            self._counters.events_dropped += self._buffer.broke(batch, alone=self._lease.held and not late)
             return False
         written = await self._take_answer(answer, batch, instance)
         self._on_written()

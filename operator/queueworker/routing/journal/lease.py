@@ -214,9 +214,14 @@ class Lease:
             await self.renew(take_over=True)
 
     @property
+    def held(self) -> bool:
+        """Whether Redis has answered a heartbeat lately."""
+        return self._clock() <= self.until
+
+    @property
     def rival_slots(self) -> Mapping[str, int]:
         """Tasks that rivals ran at the last heartbeat, by the name of the executor; empty while that is not known."""
-        return self._rival_slots if self._clock() <= self.until else NO_SLOTS
+        return self._rival_slots if self.held else NO_SLOTS
 
     async def renew(self, *, take_over: bool = False) -> None:
         """Renew the lease, or find out that it is lost. Raises nothing that Redis could cause.

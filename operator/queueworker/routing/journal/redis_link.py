@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 CONNECTED = Link(LinkReason.CONNECTED)
 
-_CONNECTING = re.compile(r"Error (-?\d+) connecting to ")
-_CLOSED = re.compile(r"Connection closed|Connection lost|Error while reading", re.IGNORECASE)
+_CONNECTING = re.compile(r"Error (-?\d+) (?:connecting to|while writing to) ")
+_CLOSED = re.compile(r"Connection closed|Connection lost|Error while reading|the handler is closed", re.IGNORECASE)
 # What Redis adds to an error: the place in a script, and the arguments of a command.
 _ADDED = re.compile(r"\.? script: [0-9a-f]{40}, on @user_script:\d+\.?$|, with args beginning with: .*", re.DOTALL)
 _CLUSTER = re.compile(
@@ -144,7 +144,7 @@ def reason_of(error: BaseException) -> str:
         return _of_number(int(found[1]))
     if isinstance(error, OSError) and error.errno:
         return _of_number(error.errno)
-    if isinstance(error, RedisConnectionError) and _CLOSED.search(text):
+    if isinstance(error, RedisConnectionError | RuntimeError) and _CLOSED.search(text):  # uvloop raises the second
         return "it closed the connection"
     if isinstance(error, RedisError) and _CLUSTER.search(text):
         return f"{_ADDED.sub('', text)}: the journal needs a single Redis, not a node of a cluster"

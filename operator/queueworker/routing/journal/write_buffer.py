@@ -7,6 +7,7 @@ and then either `written`, `written_but_entries` or `put_back`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
     from queueworker.routing.limits import Limits
     from queueworker.routing.wire.outcome import Event
 
+log = logging.getLogger(__name__)
+
 # In one batch, beside those that go with an event. Redis removes some million fields a second.
 MAX_REMOVALS = 10_000
+MAX_BREAKS = 20
 
 
 @dataclass(slots=True, eq=False)
@@ -93,6 +97,8 @@ class WriteBuffer:
         """Ids of which Redis holds an entry, or may hold one because an answer was lost."""
         self._handed_out_again: set[str] = set()
         """Ids in `entries` of which Redis may still hold the entry of an earlier copy, which has ended."""
+        self._breaks = 0
+        """Of batches with a large event, in a row, while heartbeats passed."""
         self._under_way: Batch | None = None
         """The batch that was taken last, while its answer is missing; None if the instance was renewed since."""
 
@@ -227,6 +233,24 @@ class WriteBuffer:
         self.unwritten = {i: held[i] for i in (*batch.entries, *self.unwritten) if i in held}
         self.events.put_back(events)
         self.failed_tasks.put_back(batch.failed_tasks)
+
+    def broke(self, batch: Batch, *, alone: bool) -> int:
+        """The batch that was put back broke off. `alone`: heartbeats pass meanwhile.
+
+        Redis, or what stands before it, may take no request as large as the oldest event, and all others wait behind
+        that one. So it is dropped after `MAX_BREAKS` breaks in a row. Returns how many events were dropped: 1 or 0.
+        """
+        large = any(len(event.payload) > self._max_batch_bytes for event, _ in batch.events)
+        self._breaks = self._breaks + 1 if large and alone else 0
+        if self._breaks < MAX_BREAKS:
+            return 0
+        self._breaks = 0
+        dropped = self.events.take(1)
+        self._removals.update(dict.fromkeys(self._removals_with(dropped)))
+        for event, eval_id in dropped:
+            what = (len(event.payload), eval_id or "unknown", MAX_BREAKS)
+            log.error("an event of %d bytes (task %s) is dropped: Redis took it in none of %d tries", *what)
+        return len(dropped)
 
     def _removed(self, batch: Batch) -> None:
         self._stored.difference_update(batch.removals)
