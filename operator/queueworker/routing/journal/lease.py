@@ -252,7 +252,7 @@ class Lease:
             await self.renew()
 
     def disowned_next(self, *, moving: bool) -> tuple[str, ...]:
-        """What our successor disowns: us as well, if it is on another Redis, and our journal holds nothing of others."""
+        """What our successor disowns: us as well, if it is on another Redis and has read all that it took over."""
         known = moving and self._room.empty
         return (*self.disowned, self.instance.id)[-MAX_DISOWNED:] if known else self.disowned
 
