@@ -45,36 +45,45 @@ help: ## list the targets
 
 venv: $(STAMP) ## create .venv with the project and all its tools
 
-$(STAMP): requirements-dev.txt pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+# uv installs several times as fast as pip. Where it cannot, pip does: pip's configuration, which uv does not read, may
+# name the only index that can be reached.
+# $(call install,ENVIRONMENT,LOCK,options of uv,options of pip)
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
+define install
+@test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+@{ $(1)/bin/python $(PIP_INSTALL) --require-hashes -r requirements-uv.txt && \
+	$(1)/bin/python -m uv pip install --quiet --python $(1)/bin/python $(3) --require-hashes -r $(2); } || \
+	{ echo "uv could not install $(2): pip tries"; $(1)/bin/python $(PIP_INSTALL) $(4) --require-hashes -r $(2); }
+endef
+EDITABLE = $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+
+venv: $(STAMP) ## create .venv with the project and all its tools
+
+$(STAMP): requirements-dev.txt requirements-uv.txt pyproject.toml
 	@echo "installing the pinned requirements in $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(call install,$(VENV),requirements-dev.txt,--compile-bytecode)
+	@$(BIN)/python $(EDITABLE)
 	@touch $@
 
-.venv-demo/.installed: requirements-demo.txt
-	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+.venv-demo/.installed: requirements-demo.txt requirements-uv.txt
 	@echo "installing what the demo needs in $(@D) (70 MB)"
-	@$(@D)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --require-hashes -r requirements-demo.txt
-	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(call install,$(@D),requirements-demo.txt,,--no-compile)
+	@$(@D)/bin/python $(EDITABLE)
 	@touch $@
 
-$(BENCH_STAMP): requirements-bench.txt
-	@test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
+$(BENCH_STAMP): requirements-bench.txt requirements-uv.txt
 	@echo "installing Celery, which the bench measures, in $(BENCH_VENV)"
-	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
+	$(call install,$(BENCH_VENV),requirements-bench.txt)
 	@touch $@
 
-$(AUDIT_STAMP): requirements-audit.txt
-	@test -x $(AUDIT_VENV)/bin/python || $(PYTHON) -m venv $(AUDIT_VENV)
+$(AUDIT_STAMP): requirements-audit.txt requirements-uv.txt
 	@echo "installing the tools of the audit (300 MB) in $(AUDIT_VENV)"
-	@$(AUDIT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-audit.txt
+	$(call install,$(AUDIT_VENV),requirements-audit.txt)
 	@touch $@
 
-$(DOCS_STAMP): requirements-docs.txt
-	@test -x $(DOCS_VENV)/bin/python || $(PYTHON) -m venv $(DOCS_VENV)
+$(DOCS_STAMP): requirements-docs.txt requirements-uv.txt
 	@echo "installing Sphinx in $(DOCS_VENV)"
-	@$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-docs.txt
+	$(call install,$(DOCS_VENV),requirements-docs.txt)
 	@touch $@
 
 docs: $(DOCS_STAMP) ## build the site of docs/ in dist/site; any warning is an error
@@ -216,15 +225,17 @@ format: venv ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+LOCK = $(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
+
 lock: venv ## pin the current versions of the dependencies, with hashes
-	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements.txt
-	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --group dev -o requirements-dev.txt
-	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --group demo -c requirements-dev.txt -o requirements-demo.txt
-	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group control-plane -c requirements-dev.txt -o requirements-control-plane.txt
-	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group bench -o requirements-bench.txt
-	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group audit -o requirements-audit.txt
-	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group docs -o requirements-docs.txt
+	$(LOCK) --group uv -o requirements-uv.txt
+	$(LOCK) pyproject.toml -o requirements.txt
+	$(LOCK) pyproject.toml --group dev -o requirements-dev.txt
+	$(LOCK) pyproject.toml --group demo -c requirements-dev.txt -o requirements-demo.txt
+	$(LOCK) --group control-plane -c requirements-dev.txt -o requirements-control-plane.txt
+	$(LOCK) --group bench -o requirements-bench.txt
+	$(LOCK) --group audit -o requirements-audit.txt
+	$(LOCK) --group docs -o requirements-docs.txt
 
 clean: ## delete all environments and all caches in this folder (not the binaries in ~/.cache/queueworker)
 	rm -rf $(VENV) .venv-demo $(BENCH_VENV) $(AUDIT_VENV) $(DOCS_VENV) dist/site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

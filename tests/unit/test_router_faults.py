@@ -398,6 +398,26 @@ def test_an_entry_that_is_taken_over_while_its_task_is_in_flight_elsewhere_goes_
         assert s.journalled() == set()
 
 
+@pytest.mark.parametrize(("seed", "away", "back"), [(1, 0.0, 0.0), (0, 5.0, 1.06)], ids=["at the start", "later"])
+def test_what_a_router_took_over_and_has_not_read_outlives_a_move_and_the_way_back(
+    seed: int, away: float, back: float
+) -> None:
+    """A heartbeat moves one entry, or has just moved all of them, when the router leaves for another Redis."""
+    s = Scenario(seed, routing={"drainSeconds": 0})
+    leave(s, "a")
+    leave(s, "b")
+    s.world.redis[A].set_mode("refused" if away else "up")
+    with s:
+        s.advance(away)
+        s.world.redis[A].set_mode("up")
+        s.advance(back)
+        s.apply(events={"redisURL": B})
+        s.advance(30)
+        s.apply(events={"redisURL": A})
+        s.advance(30)
+        assert s.account.reported["a"] == s.account.reported["b"] == 1
+
+
 # --- the end
 
 

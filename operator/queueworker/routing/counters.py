@@ -134,7 +134,10 @@ class Counters:
     events_published: Annotated[int, Metric("events_published", "Events that Redis accepted.")] = 0
     events_dropped: Annotated[
         int,
-        Metric("events_dropped", "Events dropped, oldest first, because the buffer was full while Redis was away."),
+        Metric(
+            "events_dropped",
+            "Events dropped, oldest first, because the buffer or the memory budget was full while Redis was away.",
+        ),
     ] = 0
     journal_errors: Annotated[int, Metric("journal_errors", "Failed writes to the journal.")] = 0
     overhead: Annotated[

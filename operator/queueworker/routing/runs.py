@@ -225,7 +225,8 @@ class TaskRuns:
             self._counters.count_lost_pull(LossCause.NO_ANSWER)
 
     async def end_runs(self) -> None:
-        """Cancel what runs; with no successor, report what could not be finished as failed."""
+        """Cancel what runs; with no successor, report what could not be finished as failed. No run begins any more."""
+        self._journal.takeover.end()
         for run in list(self._runs):
             run.cancel()
         if self._runner.final:

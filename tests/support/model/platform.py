@@ -80,6 +80,8 @@ class Account:
     """By a queue that restarted."""
     lost: set[str] = field(default_factory=set)
     """In the documented window: the answer to the pull never came, or the router died before its first write."""
+    unjournalled: set[str] = field(default_factory=set)
+    """Reported while the router's Redis did not answer: until it is written, the event is in the router only."""
     executed: Counter[str] = field(default_factory=Counter)
     executed_late: set[str] = field(default_factory=set)
     """Tasks that an executor got after the queue had their report."""
@@ -323,6 +325,8 @@ class Wire:
         """The executors that the router was told last."""
         self.allowed: Callable[[str], int] = lambda url: 0
         """How many tasks may be in flight on an executor now."""
+        self.journal_ok: Callable[[], bool] = lambda: True
+        """Whether the router's journal can be written."""
         self.in_flight: Counter[str] = Counter()
         self.last_good: dict[str, float] = {}
         self.checks: Counter[str] = Counter()
@@ -362,10 +366,12 @@ class Wire:
         world = self._world
         base, path = self._split(url)
         if base in world.queues:
-            _, _, eval_id, verb = path.split("/")
+            _, _, quoted, verb = path.split("/")
             orjson.loads(body)
-            queue = world.queues[base]
-            return await self._exchange(timeout, lambda: world.report(queue, unquote(eval_id), verb, self._link))
+            queue, eval_id = world.queues[base], unquote(quoted)
+            if not self.journal_ok():
+                world.account.unjournalled.add(eval_id)
+            return await self._exchange(timeout, lambda: world.report(queue, eval_id, verb, self._link))
         eval_id = orjson.loads(body)["eval_id"]
         if not self._link.dead:
             self._check(base, eval_id)

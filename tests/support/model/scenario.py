@@ -181,6 +181,7 @@ class Scenario:
             tools: dict[str, Any] = {"transport": wire, "connect": connect, "clock": self.loop.time}
             rng = Random(self.rng.random())
             router = RecordedRouter(config, endpoints, rng=rng, limits=self.limits, **tools, **options)
+            wire.journal_ok = lambda: router.snapshot().journal.ok
             running.routers.append(router)
             return router
 
@@ -223,7 +224,7 @@ class Scenario:
         elsewhere = set().union(*(other.held for other in self.live if other is not running))
         self.account.lost |= running.held - self.journalled() - elsewhere
         if running.router.snapshot().journal.ok:
-            self.events_are_gone(self.emptied)
+            self.events_are_gone(self.emptied | self.account.unjournalled)
         else:
             self.events_are_gone(set(self.account.reported))
         self._gone(running)

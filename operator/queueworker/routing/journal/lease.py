@@ -136,8 +136,13 @@ class TakeoverRoom:
         self._memory = memory
 
     @property
+    def empty(self) -> bool:
+        """Whether our journal in Redis certainly holds nothing of others that we have not read."""
+        return self._moved is Moved.NOTHING
+
+    @property
     def bytes(self) -> int:
-        return self._max_bytes if self._moved is Moved.NOTHING and self._memory.has_room else 0
+        return self._max_bytes if self.empty and self._memory.has_room else 0
 
     def unanswered(self) -> None:
         """A heartbeat that was to move something had no answer."""
@@ -252,8 +257,9 @@ class Lease:
             await self.renew()
 
     def disowned_next(self, *, moving: bool) -> tuple[str, ...]:
-        """What our successor disowns: us as well, if it is on another Redis."""
-        return (*self.disowned, self.instance.id)[-MAX_DISOWNED:] if moving else self.disowned
+        """What our successor disowns: us as well, if it is on another Redis and has read all that it took over."""
+        known = moving and self._room.empty
+        return (*self.disowned, self.instance.id)[-MAX_DISOWNED:] if known else self.disowned
 
     async def leave(self) -> None:
         """Give the lease up, so that a successor may take over at once what is left."""

@@ -51,13 +51,18 @@ class Takeover:
         self._times = times
         self._on_recovered = on_recovered
         self._failures = 0
+        self._ended = False
 
     async def run(self) -> None:
         """Read whatever heartbeats move, until cancelled."""
-        while True:
+        while not self._ended:
             await self._room.unread.wait()
             if not await self.read():
                 await asyncio.sleep(exponential(self._failures, self._times.first_retry, self._times.max_retry))
+
+    def end(self) -> None:
+        """Adopt nothing any more: whatever is not read yet is for others."""
+        self._ended = True
 
     async def read_if_any(self) -> None:
         if self._room.unread.is_set():
@@ -68,7 +73,8 @@ class Takeover:
         instance = self._lease.instance
         try:
             found = await self._read(instance)
-            if instance is self._lease.instance:  # else another instance has our journal by now, and these entries
+            # If the instance is another, a rival has our journal by now, and these entries.
+            if instance is self._lease.instance and not self._ended:
                 self._room.read()
                 self._adopt(found)
         except Exception as error:  # whatever it is: takeovers must not end
