@@ -13,6 +13,7 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from queueworker.routing.journal.redis_client import Client, ForeignAnswer, connect
+from queueworker.routing.journal.scripts import is_batch_answer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -101,8 +102,8 @@ async def test_a_call_fails_while_redis_is_away_and_connects_again_afterwards(
     assert await call(script, 3, 4) == [b"key", b"3", b"4"]
 
 
-@pytest.mark.parametrize("answered", ["1", "nil", "{1}", "false"])
-async def test_an_answer_of_another_type_than_the_scripts_is_refused(client: Client, answered: str) -> None:
-    script = client.exclusive_script(f"return {answered}", bytes)
+@pytest.mark.parametrize("answered", ["1", "nil", "{1}", "false", "'OK'", "'QUEUED'", "redis.status_reply('OK')"])
+async def test_an_answer_that_is_none_of_the_scripts_is_refused(client: Client, answered: str) -> None:
+    script = client.exclusive_script(f"return {answered}", is_batch_answer)
     with pytest.raises(ForeignAnswer):
         await call(script)

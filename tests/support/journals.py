@@ -94,7 +94,7 @@ class FakeClient(fakeredis.FakeAsyncRedis):
         self.fake_server = server
         self.faults: dict[str, deque[Fault]] = {}
 
-    def exclusive_script(self, text: str, _answers: type = object) -> FakeScript:
+    def exclusive_script(self, text: str, _is_answer: object = None) -> FakeScript:
         return FakeScript(self, text)
 
 

@@ -288,7 +288,7 @@ class RedisClient:
     def __post_init__(self) -> None:
         self.open.append(self)
 
-    def exclusive_script(self, text: str, _answers: type = object) -> ExclusiveScript:
+    def exclusive_script(self, text: str, _is_answer: object = None) -> ExclusiveScript:
         return ExclusiveScript(self, text)
 
     async def eval(self, text: str, keys: int, *args: Any) -> Any:

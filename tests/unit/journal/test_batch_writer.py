@@ -17,6 +17,7 @@ from queueworker.routing.journal.event_buffer import EVENT_BYTES
 from queueworker.routing.journal.journal import BatchWriter
 from queueworker.routing.journal.lease import Instance
 from queueworker.routing.journal.redis_link import RedisLink
+from queueworker.routing.journal.scripts import WRITTEN
 from queueworker.routing.journal.write_buffer import MAX_BREAKS, WriteBuffer, WriteWaits
 from queueworker.routing.limits import JournalTimes, Limits
 from queueworker.routing.snapshot import LinkReason
@@ -25,7 +26,7 @@ from tests.support.journals import completed, eventually
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-OOM = b"OOM command not allowed when used memory > 'maxmemory'."
+OOM = b"PARTLY OOM command not allowed when used memory > 'maxmemory'."
 TIMES = JournalTimes(first_retry=0.001, max_retry=0.002)
 # Whoever waits for so long waits for ever.
 PATIENT = JournalTimes(first_retry=3600.0, max_retry=3600.0)
@@ -141,11 +142,11 @@ async def test_what_gathers_while_one_batch_is_on_its_way_is_the_next() -> None:
         first = await b.batch()
         for i in range(500):
             b.put(f"t{i}")
-        first.answer.set_result(b"OK")
+        first.answer.set_result(WRITTEN)
         second = await b.batch()
         assert (first.args[3], second.args[3]) == (1, 500)
         assert (first.number, second.number) == (1, 2)
-        second.answer.set_result(b"OK")
+        second.answer.set_result(WRITTEN)
         await eventually(lambda: not b.buffer.pending)
         assert b.redis.calls.empty()
 
@@ -157,7 +158,7 @@ async def test_a_batch_has_the_keys_and_the_number_of_the_instance_that_it_was_m
         call = await b.batch()
         b.lease.instance = second
         b.put("b")
-        call.answer.set_result(b"OK")
+        call.answer.set_result(WRITTEN)
         assert call.keys == first.batch_keys
         call = await b.batch()
         assert (call.keys, call.number) == (second.batch_keys, 1)
@@ -168,9 +169,9 @@ async def test_a_batch_has_the_keys_and_the_number_of_the_instance_that_it_was_m
 async def test_a_large_batch_has_more_time() -> None:
     async with bench() as b:
         b.put("a")
-        assert (await b.answer(b"OK")).seconds < 2.1
+        assert (await b.answer(WRITTEN)).seconds < 2.1
         b.publish(b"x" * 10_000_000)
-        assert 11 < (await b.answer(b"OK")).seconds < 13
+        assert 11 < (await b.answer(WRITTEN)).seconds < 13
 
 
 async def test_a_full_buffer_of_events_says_when_it_has_room_again() -> None:
@@ -178,9 +179,9 @@ async def test_a_full_buffer_of_events_says_when_it_has_room_again() -> None:
         for _ in range(3):
             b.publish(b"")
         for room in (False, True):
-            await b.answer(b"OK")
+            await b.answer(WRITTEN)
             assert b.room == [room]
-        await b.answer(b"OK")
+        await b.answer(WRITTEN)
         assert b.counters.events_published == 3
 
 
@@ -192,7 +193,7 @@ async def test_a_heartbeat_that_passes_does_not_make_a_refused_batch_well() -> N
         assert b.link.journal.reason is LinkReason.AUTHENTICATION_FAILED
         b.link.succeeded()
         assert not b.link.journal.ok
-        await b.answer(b"OK")
+        await b.answer(WRITTEN)
         assert b.link.journal.ok
 
 
@@ -212,7 +213,7 @@ async def test_ok_all_of_it_is_done() -> None:
     async with bench() as b:
         b.put("a")
         b.publish(b"{}")
-        await b.answer(b"OK")
+        await b.answer(WRITTEN)
         assert (b.link.journal.ok, b.counters.events_published, b.buffer.pending) == (True, 1, False)
         assert b.buffer.may_be_stored("a")
 
@@ -221,12 +222,12 @@ async def test_ok_all_of_it_is_done() -> None:
 async def test_refused_nothing_of_it_is_done_and_all_is_written_once_the_lease_is_renewed(answer: bytes) -> None:
     async with bench() as b:
         b.put("before")
-        await b.answer(b"OK")
+        await b.answer(WRITTEN)
         b.put("a")
         b.publish(b"{}")
         await b.answer(answer)
         assert b.lease.refusals == [b.lease.instance]
-        again = await b.answer(b"OK")
+        again = await b.answer(WRITTEN)
         assert again.args[:3] == [3, 1, "evaluation:completed"]
         assert again.args[5:8] == [1, "a", b"pulled"]
         assert b.counters.events_published == 1
@@ -235,14 +236,14 @@ async def test_refused_nothing_of_it_is_done_and_all_is_written_once_the_lease_i
 async def test_refused_again_and_again_redis_is_left_alone_for_a_while() -> None:
     async with bench(PATIENT) as b:
         b.put("before")
-        await b.answer(b"OK")
+        await b.answer(WRITTEN)
         b.put("a")
         await b.answer(b"STALE")
         await b.answer(b"STALE")
         await eventually(lambda: len(b.lease.refusals) == 2)
         assert b.redis.calls.empty()
         b.link.restored.set()
-        await b.answer(b"OK")
+        await b.answer(WRITTEN)
 
 
 async def test_a_redis_that_refuses_every_batch_though_the_lease_is_good_is_not_well() -> None:
@@ -253,7 +254,7 @@ async def test_a_redis_that_refuses_every_batch_though_the_lease_is_good_is_not_
             b.link.succeeded()  # the heartbeat that renews the lease
         await eventually(lambda: not b.link.journal.ok)
         assert "something else has written to the keys of the journal" in b.link.journal.message
-        await b.answer(b"OK")
+        await b.answer(WRITTEN)
         await eventually(lambda: b.link.journal.ok)
 
 
@@ -261,14 +262,14 @@ async def test_a_redis_that_refuses_every_batch_though_the_lease_is_good_is_not_
 async def test_an_event_that_is_cut_off_each_time_holds_up_the_others_no_longer(error: Exception) -> None:
     async with bench() as b:
         b.put("large")
-        await b.answer(b"OK")
+        await b.answer(WRITTEN)
         b.buffer.finish("large", completed(b"x" * 600_000), None)
         b.publish(b"{}")
         for _ in range(MAX_BREAKS):
             assert b.counters.events_dropped == 0
             call = await b.answer(error)
             assert call.args[3] == b"x" * 600_000
-        later = await b.answer(b"OK")
+        later = await b.answer(WRITTEN)
         assert later.args[1:6] == [1, "evaluation:completed", b"{}", 1, "large"]
         assert (b.counters.events_dropped, b.counters.events_published) == (1, 1)
         await eventually(lambda: b.link.journal.ok)
@@ -282,21 +283,21 @@ async def test_an_event_waits_however_often_its_batch_breaks_because(why: str) -
         b.publish(b"x" * (1_000 if why == "it is small" else 600_000))
         for _ in range(3 * MAX_BREAKS):
             await b.answer(error)
-        await b.answer(b"OK")
+        await b.answer(WRITTEN)
         assert (b.counters.events_dropped, b.counters.events_published) == (0, 1)
 
 
 async def test_out_of_memory_events_and_removals_are_done_and_entries_are_written_again() -> None:
     async with bench() as b:
         b.put("gone")
-        await b.answer(b"OK")
+        await b.answer(WRITTEN)
         b.buffer.finish("gone", completed(b"{}"), None)
         b.put("a")
         await b.answer(OOM)
         assert (b.link.journal.reason, b.link.events.ok) == (LinkReason.CONNECTION_FAILED, True)
         assert "OOM" in b.link.journal.message
         assert b.counters.events_published == 1
-        again = await b.answer(b"OK")
+        again = await b.answer(WRITTEN)
         assert again.args[1:] == [0, 0, 1, "a", b"pulled", 0]
         assert b.link.journal.ok
 
@@ -307,7 +308,7 @@ async def test_an_answer_that_is_lost_all_of_it_is_written_again_in_its_order() 
         call = await b.batch()
         b.publish(b"2")
         call.answer.set_exception(RedisConnectionError("lost"))
-        again = await b.answer(b"OK")
+        again = await b.answer(WRITTEN)
         assert again.args[3:6:2] == [b"1", b"2"]
         assert again.number > call.number
         assert b.counters.journal_errors == 1
@@ -329,7 +330,7 @@ async def test_while_there_is_no_connection_nothing_is_taken_from_the_buffer() -
         await eventually(lambda: b.counters.journal_errors > 2)
         assert not b.buffer.may_be_stored("a")
         b.redis.there = True
-        await b.answer(b"OK")
+        await b.answer(WRITTEN)
 
 
 async def test_a_batch_that_is_cancelled_goes_back_to_the_buffer() -> None:
@@ -355,10 +356,10 @@ async def test_who_waits_for_an_entry_waits_for_its_batch_and_not_for_what_came_
         b.put("b")
         other, everything = b.wait_for("b"), b.wait_for(None)
         assert not waiting.done()
-        call.answer.set_result(b"OK")
+        call.answer.set_result(WRITTEN)
         await asyncio.wait_for(asyncio.gather(waiting, late), 1)
         assert [other.done(), everything.done()] == [False, False]
-        await b.answer(b"OK")
+        await b.answer(WRITTEN)
         await asyncio.wait_for(asyncio.gather(other, everything), 1)
 
 
@@ -369,10 +370,10 @@ async def test_who_waits_for_a_later_entry_of_an_id_waits_for_that_one() -> None
         b.put("a", b"executing")
         waiting = b.wait_for("a")
         await asyncio.sleep(0)
-        call.answer.set_result(b"OK")
+        call.answer.set_result(WRITTEN)
         again = await b.batch()
         assert not waiting.done()
-        again.answer.set_result(b"OK")
+        again.answer.set_result(WRITTEN)
         await asyncio.wait_for(waiting, 1)
 
 
@@ -386,13 +387,13 @@ async def test_with_nothing_to_write_nobody_waits() -> None:
 async def test_who_waits_goes_on_waiting_when_a_batch_is_refused(answer: bytes) -> None:
     async with bench() as b:
         b.put("before")
-        await b.answer(b"OK")
+        await b.answer(WRITTEN)
         b.put("a")
         waiting = b.wait_for("a")
         await b.answer(answer)
         call = await b.batch()
         assert not waiting.done()
-        call.answer.set_result(b"OK")
+        call.answer.set_result(WRITTEN)
         await asyncio.wait_for(waiting, 1)
 
 
@@ -409,7 +410,7 @@ async def test_who_gave_up_waiting_harms_nobody() -> None:
         given_up, waiting = b.wait_for("a"), b.wait_for("a")
         call = await b.batch()
         given_up.cancel()
-        call.answer.set_result(b"OK")
+        call.answer.set_result(WRITTEN)
         await asyncio.wait_for(waiting, 1)
 
 
@@ -424,7 +425,7 @@ async def test_after_a_failure_redis_is_left_alone_until_it_is_known_to_be_back(
         await asyncio.sleep(0)
         assert b.redis.calls.empty()
         b.link.succeeded()  # a heartbeat got through
-        assert (await b.answer(b"OK")).args[3] == 2
+        assert (await b.answer(WRITTEN)).args[3] == 2
 
 
 async def test_a_flush_tries_at_once_and_returns_when_all_is_written() -> None:
@@ -435,7 +436,7 @@ async def test_a_flush_tries_at_once_and_returns_when_all_is_written() -> None:
         await b.answer(RedisConnectionError("still gone"))
         call = await b.batch()
         assert not flushing.done()
-        call.answer.set_result(b"OK")
+        call.answer.set_result(WRITTEN)
         await asyncio.wait_for(flushing, 1)
 
 
@@ -444,6 +445,6 @@ async def test_a_slow_link_gets_more_time_for_each_try_until_a_batch_has_arrived
         b.put("a", b"x" * 2_000_000)
         allowed = [(await b.answer(RedisTimeoutError("no answer"))).seconds for _ in range(5)]
         assert [round(seconds) for seconds in allowed] == [4, 8, 16, 32, 32]
-        await b.answer(b"OK")
+        await b.answer(WRITTEN)
         b.put("b")
-        assert round((await b.answer(b"OK")).seconds) == 2
+        assert round((await b.answer(WRITTEN)).seconds) == 2

@@ -13,6 +13,7 @@ from queueworker.routing.counters import Counters
 from queueworker.routing.journal import scripts
 from queueworker.routing.journal.lease import Instance, Lease, TakeoverRoom
 from queueworker.routing.journal.redis_link import RedisLink
+from queueworker.routing.journal.scripts import WRITTEN
 from queueworker.routing.memory_budget import MemoryAccount
 from queueworker.routing.snapshot import LinkReason
 from tests.support.journals import BASE, QUICK, STILL, FakeClient, Held, Late, broken, eventually, lost
@@ -103,7 +104,7 @@ async def test_a_lease_that_was_gone_is_new_and_refuses_batches_that_are_on_thei
     await one.lease.renew()
     assert one.new == 2
     assert await one.batch(5) == b"STALE"
-    assert await one.batch(6) == b"OK"
+    assert await one.batch(6) == WRITTEN
     assert await one.batch(6) == b"STALE"
 
 
@@ -317,7 +318,7 @@ async def test_a_key_of_ours_that_holds_something_else_is_written_anew(group: Gr
     await group.redis.rpush(key, "noise")
     await one.lease.renew()
     assert one.link.journal.ok
-    assert await one.batch(1) == b"OK"
+    assert await one.batch(1) == WRITTEN
 
 
 async def test_a_dead_instance_is_taken_over_though_somebody_wrote_to_its_fence(group: Group) -> None:
@@ -338,7 +339,7 @@ async def test_a_lease_that_is_no_number_is_taken_anew(group: Group, noise: str)
     await group.redis.set(one.lease.instance.lease_key, noise)
     await one.lease.renew()
     assert one.new == 2
-    assert await one.batch(1) == b"OK"
+    assert await one.batch(1) == WRITTEN
 
 
 async def test_a_router_whose_group_has_forgotten_it_is_taken_over_all_the_same(group: Group) -> None:
@@ -368,7 +369,7 @@ async def test_it_goes_on_as_another_instance_with_a_lease_and_batches_of_its_ow
     assert frozen.lease.instance is not before
     assert frozen.lease.until == group.now + 6
     assert (frozen.new, frozen.link.journal.ok) == (2, True)
-    assert await frozen.batch(1) == b"OK"
+    assert await frozen.batch(1) == WRITTEN
     assert await frozen.batch(8, before) == b"FENCED"
     await frozen.lease.verify()
     assert len(frozen.fenced) == 1

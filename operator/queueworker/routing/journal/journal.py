@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from queueworker.routing.memory_budget import MemoryAccount
     from queueworker.routing.wire.outcome import Event
 
-OK = b"OK"
-REFUSED = frozenset({b"FENCED", b"NOLEASE", b"STALE"})
-
 
 class Journal:
     """The journal and the event stream of one router, on one Redis, for the router's whole life.
@@ -239,7 +236,7 @@ class BatchWriter:
         on_written: Callable[[], None],
         on_room: Callable[[], None],
     ) -> None:
-        self._script = redis.exclusive_script(scripts.BATCH, bytes)
+        self._script = redis.exclusive_script(scripts.BATCH, scripts.is_batch_answer)
         self._buffer = buffer
         self._waits = waits
         self._lease = lease
@@ -317,7 +314,7 @@ class BatchWriter:
 
     async def _take_answer(self, answer: bytes, batch: Batch, instance: Instance) -> bool:
         """As `_write`. `instance` may have been renewed since: then another has the entries that were written."""
-        if answer in REFUSED:
+        if answer in scripts.REFUSED:
             # Nothing of the batch was done. FENCED: another instance took our journal over. NOLEASE: the lease ran out
             # and nobody noticed, or Redis was restarted and has forgotten everything. STALE: a batch with a higher
             # number was written, or the lease was taken anew while this was on its way.
@@ -328,14 +325,14 @@ class BatchWriter:
             return self._link.journal.ok and self._refusals == 1
         self._refusals = self._timeouts = 0
         self._counters.events_published += len(batch.events)
-        if answer == OK:
+        if answer == scripts.WRITTEN:
             self._buffer.written(batch)
             self._link.succeeded(batch=True)
             return True
-        # The text of an error: Redis is out of memory. The events are published and the removals are done; entries or
-        # failed-task records are not, or the batch's number is not.
+        # Redis is out of memory. The events are published and the removals are done; entries or failed-task records are
+        # not, or the batch's number is not.
         self._buffer.written_but_entries(batch)
-        self._link.failed(ResponseError(answer.decode()), batch=True, publishes=True)
+        self._link.failed(ResponseError(answer.removeprefix(scripts.PARTLY).decode()), batch=True, publishes=True)
         return False
 
     async def _back_off(self) -> None:

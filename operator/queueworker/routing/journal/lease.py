@@ -16,7 +16,7 @@ from uuid import uuid4
 from redis.exceptions import RedisError
 
 from queueworker.routing.journal import failed_tasks, scripts
-from queueworker.routing.journal.redis_client import Client, ForeignAnswer, names_another_server
+from queueworker.routing.journal.redis_client import Client, ForeignAnswer, is_list, names_another_server
 from queueworker.routing.journal.redis_link import is_refusal
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class Lease:
         """
         self._rival_slots: Mapping[str, int] = NO_SLOTS
         self._redis = redis
-        self._script = redis.exclusive_script(scripts.LEASE, list)
+        self._script = redis.exclusive_script(scripts.LEASE, is_list)
         self._link = link
         self._room = room
         self._times = times

@@ -15,7 +15,7 @@ from queueworker.resource.redis_url import RedisTarget, redis_target
 from queueworker.routing.journal.redis_connections import CONNECTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from redis.commands.core import AsyncScript
 
@@ -25,6 +25,14 @@ class ForeignAnswer(ResponseError):
 
     def __init__(self) -> None:
         super().__init__("a script was answered by something else than Redis: the URL must name Redis itself")
+
+
+def anything(_: object) -> bool:
+    return True
+
+
+def is_list(answer: object) -> bool:
+    return isinstance(answer, list)
 
 
 class Login(UsernamePasswordCredentialProvider):
@@ -53,9 +61,9 @@ class Client(Redis):
         self.login.become(redis_target(url, local=True))
         self.logins += 1
 
-    def exclusive_script(self, text: str, answers: type = object) -> ExclusiveScript:
-        """`answers`: the type of what the script answers; another one raises `ForeignAnswer`."""
-        return ExclusiveScript(self, text, answers)
+    def exclusive_script(self, text: str, is_answer: Callable[[Any], bool] = anything) -> ExclusiveScript:
+        """What is no answer of the script raises `ForeignAnswer`."""
+        return ExclusiveScript(self, text, is_answer)
 
 
 class ExclusiveScript:
@@ -65,9 +73,9 @@ class ExclusiveScript:
     script that is called a thousand times a second does without: that is two thirds of the CPU of a call.
     """
 
-    def __init__(self, redis: Client, text: str, answers: type) -> None:
+    def __init__(self, redis: Client, text: str, is_answer: Callable[[Any], bool]) -> None:
         self._redis = redis
-        self._answers = answers
+        self._is_answer = is_answer
         self._script: AsyncScript = redis.register_script(text)
         self._connection: Connection | None = None
         self._login = redis.logins
@@ -110,7 +118,7 @@ class ExclusiveScript:
             raise
         except TimeoutError:
             raise RedisTimeoutError(f"no answer within {seconds:g} s") from None
-        if not isinstance(answer, self._answers):
+        if not self._is_answer(answer):
             raise ForeignAnswer
         return answer
 

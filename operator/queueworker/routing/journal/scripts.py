@@ -30,8 +30,9 @@ end
 # number, then four lists, each after its length: events (channel, payload), removals (id), entries (id, entry),
 # failed-task records (see `keep`).
 #
-# Answers OK, FENCED, NOLEASE, STALE, or the text of an error: Redis had no memory for an entry or a record. What each
-# means to the writer is told in `BatchWriter`. Any other error is raised, before the first entry is written.
+# Answers WRITTEN, FENCED, NOLEASE, STALE, or PARTLY and the text of an error: Redis had no memory for an entry or a
+# record. What each means to the writer is told in `BatchWriter`. Any other error is raised, before the first entry is
+# written. These words are in no other answer of Redis: an OK or QUEUED comes from something else.
 BATCH = (
     _REFUSED
     + failed_tasks.LUA
@@ -64,19 +65,25 @@ pcall(ended, first, i)
 i = i + 1
 for _ = 1, tonumber(ARGV[i]) do
   local r = redis.pcall('HSET', KEYS[3], ARGV[i + 1], ARGV[i + 2])
-  if type(r) == 'table' and r.err then return r.err end
+  if type(r) == 'table' and r.err then return 'PARTLY ' .. r.err end
   i = i + 2
 end
 local kept, problem = pcall(keep, i + 1)
 if not kept then
   problem = type(problem) == 'table' and problem.err or tostring(problem)
-  if string.find(problem, 'OOM') or refused(problem) then return problem end
+  if string.find(problem, 'OOM') or refused(problem) then return 'PARTLY ' .. problem end
   redis.call('DEL', failed, index, bytes)  -- keys of ours that somebody else wrote to: unusable, and not bounded
 end
-if full then return full end
-return 'OK'
+if full then return 'PARTLY ' .. full end
+return 'WRITTEN'
 """
 )
+WRITTEN, PARTLY, REFUSED = b"WRITTEN", b"PARTLY ", (b"FENCED", b"NOLEASE", b"STALE")
+
+
+def is_batch_answer(answer: object) -> bool:
+    return answer == WRITTEN or answer in REFUSED or (isinstance(answer, bytes) and answer.startswith(PARTLY))
+
 
 # The heartbeat. ARGV base of the keys, instance, milliseconds of a lease, seconds for which a fenced instance is
 # remembered, number of the last batch, number of the heartbeat, the bytes that may be taken over (0: none), whether to

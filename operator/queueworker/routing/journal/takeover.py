@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from queueworker.routing.backoff import exponential
 from queueworker.routing.journal import old_parts, scripts
-from queueworker.routing.journal.redis_client import Client, answer_of
+from queueworker.routing.journal.redis_client import Client, answer_of, is_list
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,7 @@ class Takeover:
         on_recovered: Callable[[dict[str, bytes]], None],
     ) -> None:
         self._redis = redis
-        self._script = redis.exclusive_script(scripts.READ, list)
+        self._script = redis.exclusive_script(scripts.READ, is_list)
         self._join_script = redis.exclusive_script(old_parts.JOIN)
         self._quarantine_key = f"{lease.instance.base}quarantine"
         self._lease = lease
