@@ -25,7 +25,7 @@ from queueworker.controller.supervisor import RouterSupervisor
 from queueworker.controller.view import EventLog, object_view
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from queueworker.controller.cluster import Cluster
     from queueworker.controller.discovery import Slices
@@ -237,11 +237,11 @@ class ObjectRunner:
         """`final`: the object is deleted, so nothing is left for a later router."""
         snapshot = self.snapshot()
         if final and (snapshot is None or snapshot.rivals):
-            await self._recover()
+            await self._whatever_happens(self._recover())
         draining = asyncio.create_task(self._supervisor.stop(final=final))
         await asyncio.sleep(0)  # the drain has begun, and shows
         await self._publish_if_possible(last=True)
-        await draining
+        await self._whatever_happens(draining)
         snapshot = self.snapshot()
         if final:
             await self._release()
@@ -249,6 +249,13 @@ class ObjectRunner:
             await self._leave_counts()
         else:
             await self._publish_if_possible(last=True)
+
+    async def _whatever_happens(self, step: Awaitable[None]) -> None:
+        """A defect of ours in one step must not keep the object from going."""
+        try:
+            await step
+        except Exception:
+            log.exception("%s: a step of the end failed; what is left is in its journal", self._group)
 
     async def _recover(self) -> None:
         """Report what is in the journals of others: of an earlier leader whose object we never routed for, or of one

@@ -363,6 +363,32 @@ async def test_a_deleted_object_without_a_usable_spec_is_released_at_once() -> N
         assert run.cluster.patches == [RELEASE]
 
 
+async def test_a_deleted_object_goes_although_its_end_fails(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(body(FIRST)) as run:
+        await run.has_written("Routing")
+        run.routers.made[0].cannot_stop = RuntimeError("a defect")
+        run.runner.observe(deleted(FIRST, "other", FINALIZER))
+        await run.ends()
+        assert run.cluster.patches == [RELEASE]
+    assert "a step of the end failed" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["my.worker", "x" * 63])
+async def test_a_name_that_no_service_can_have_ends_neither_the_reading_of_a_template_nor_the_deletion(
+    name: str,
+) -> None:
+    template = {"spec": {"containers": [{"name": "executor", "image": "executor:1"}]}}
+    given = body(FIRST | {"executors": {"template": template}})
+    given["metadata"]["name"] = name
+    async with running(given) as run:
+        run.slices.listed("default", [], ())
+        run.runner.surroundings_changed()
+        await run.has_written("NoExecutors")
+        run.runner.observe(given | {"metadata": given["metadata"] | {"deletionTimestamp": "2026-01-01T00:00:00Z"}})
+        await run.ends()
+        assert len(run.cluster.patches) == 1
+
+
 BY_SERVICE = FIRST | {"executors": {"service": {"name": "executor"}}}
 
 
