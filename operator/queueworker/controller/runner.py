@@ -151,11 +151,11 @@ class ObjectRunner:
 
     async def _reconcile_and_publish(self) -> None:
         try:
-            await self._set_finalizer()
+            unheld = await self._set_finalizer()
             await self._take_counts()
             await self._reconcile()
             await self._publish()
-            self._warn.forget()
+            self._warn(unheld or self._problems.given)
         except ObjectGone:
             self.gone()
         except FAILED as error:
@@ -166,12 +166,15 @@ class ObjectRunner:
             self._problems = replace(self._problems, failure=text)
             await self._publish_if_possible()
 
-    async def _set_finalizer(self) -> None:
-        """So that the object stays until its tasks are reported. Routing does not wait for it."""
+    async def _set_finalizer(self) -> str:
+        """So that the object stays until its tasks are reported. Routing does not wait for it. Returns why it cannot be
+        set; empty if it is.
+        """
         try:
             self._body = await self._hold.set(self._body)
         except FAILED as error:
-            self._warn(f"the finalizer cannot be set: {reason_of(error)}")
+            return f"the finalizer cannot be set: {_answer(error)}"
+        return ""
 
     async def _take_counts(self) -> None:
         """Add what an earlier leader counted while it drained."""
@@ -237,11 +240,11 @@ class ObjectRunner:
         """`final`: the object is deleted, so nothing is left for a later router."""
         snapshot = self.snapshot()
         if final and (snapshot is None or snapshot.rivals):
-            await self._whatever_happens(self._recover())
+            await _whatever_happens(self._group, self._recover())
         draining = asyncio.create_task(self._supervisor.stop(final=final))
         await asyncio.sleep(0)  # the drain has begun, and shows
         await self._publish_if_possible(last=True)
-        await self._whatever_happens(draining)
+        await _whatever_happens(self._group, draining)
         snapshot = self.snapshot()
         if final:
             await self._release()
@@ -249,13 +252,6 @@ class ObjectRunner:
             await self._leave_counts()
         else:
             await self._publish_if_possible(last=True)
-
-    async def _whatever_happens(self, step: Awaitable[None]) -> None:
-        """A defect of ours in one step must not keep the object from going."""
-        try:
-            await step
-        except Exception:
-            log.exception("%s: a step of the end failed; what is left is in its journal", self._group)
 
     async def _recover(self) -> None:
         """Report what is in the journals of others: of an earlier leader whose object we never routed for, or of one
@@ -275,7 +271,7 @@ class ObjectRunner:
             except ObjectGone:
                 return
             except FAILED as error:
-                self._warn(f"the finalizer cannot be removed yet: {reason_of(error)}")
+                self._warn(f"the finalizer cannot be removed yet: {_answer(error)}")
             if finalizer.is_held(self._body) and await _wait(self._term_ends, RELEASE_SECONDS):
                 return
 
@@ -297,20 +293,17 @@ class ObjectRunner:
 
 
 class _WarnOnce:
-    """Logs a problem of an object when it begins, and not again until another one was logged, or `forget` called."""
+    """Logs a problem of an object when it begins, and not again until there was another one, or none."""
 
     def __init__(self, group: str) -> None:
         self._group = group
         self._last = ""
 
     def __call__(self, problem: str, defect: Exception | None = None) -> None:
-        """With a traceback if it is a defect of ours."""
-        if problem != self._last:
-            self._last = problem
+        """Empty if there is none. With a traceback if it is a defect of ours."""
+        if problem and problem != self._last:
             log.log(logging.ERROR if defect else logging.WARNING, "%s: %s", self._group, problem, exc_info=defect)
-
-    def forget(self) -> None:
-        self._last = ""
+        self._last = problem
 
 
 def _sentence(error: BaseException) -> str:
@@ -318,7 +311,21 @@ def _sentence(error: BaseException) -> str:
     if not isinstance(error, ApiException):
         return f"the API server cannot be reached: {reason_of(error)}"
     advice = "; is its CRD of another version than this operator?" if error.status == 422 else ""
-    return f"the API server answered {reason_of(error)}{advice}"
+    return f"the API server answered {_answer(error)}{advice}"
+
+
+def _answer(error: BaseException) -> str:
+    """What came of a call that changes the object or its status."""
+    refused = isinstance(error, ApiException) and error.status == 403
+    return f"{reason_of(error)}{': allow patch on queueworkers and queueworkers/status' if refused else ''}"
+
+
+async def _whatever_happens(group: str, step: Awaitable[None]) -> None:
+    """A defect of ours in one step of the end must not keep the object from going."""
+    try:
+        await step
+    except Exception:
+        log.exception("%s: a step of the end failed; what is left is in its journal", group)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> bool:

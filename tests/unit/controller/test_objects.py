@@ -182,3 +182,15 @@ def test_a_replica_that_the_api_server_does_not_answer_says_what_that_means() ->
     registry.leading = False
     registry.mark_alive()
     assert registry.operator().unready == ""
+
+
+def test_a_replica_that_may_not_have_the_lease_is_no_standby() -> None:
+    registry = Registry("pod-b")
+    registry.mark_alive()
+    registry.see_lease_refusal("the Lease is refused: 403 Forbidden")
+    assert registry.ready() == (False, "this replica cannot lead: the Lease is refused: 403 Forbidden")
+    registry.leading = True
+    assert "cannot lead" not in registry.ready()[1]
+    registry.leading = False
+    registry.see_lease_refusal("")
+    assert registry.ready() == (True, "standing by; nobody leads")

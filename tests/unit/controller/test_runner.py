@@ -268,15 +268,31 @@ async def test_a_new_object_gets_the_finalizer_and_one_that_has_it_is_left_alone
     assert run.cluster.patches == []
 
 
-async def test_an_object_is_routed_for_although_its_finalizer_cannot_be_set() -> None:
+async def test_an_object_is_routed_for_although_its_finalizer_cannot_be_set_which_the_log_has_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     new = body(FIRST)
     new["metadata"]["finalizers"] = []
     run = Run(new)
-    run.cluster.patch_errors = [ApiException(status=403, reason="Forbidden")]
+    run.cluster.patch_errors = [ApiException(status=403, reason="Forbidden")] * 3
     run.task = asyncio.create_task(run.runner.run())
     await run.has_written("Routing")
+    for times in range(2, 4):
+        run.runner.surroundings_changed()
+        await until(lambda: len(run.cluster.patches) >= times)  # noqa: B023 -- called in this turn only
     await run.runner.stop()
     await run.ends()
+    assert caplog.text.count("the finalizer cannot be set: 403 Forbidden: allow patch on queueworkers") == 1
+
+
+async def test_what_is_wrong_with_the_spec_or_a_secret_is_in_the_log_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(body({"queue": FIRST["queue"] | {"apiKeySecretRef": {"name": "key", "key": "k"}}})) as run:
+        await run.has_written("SecretNotFound")
+        run.runner.observe(body({"queue": {"url": "queue"}}, 2))
+        await run.has_written("InvalidSpec")
+    warnings = [r.message for r in caplog.records if r.levelname == "WARNING"]
+    assert ["Secret default/key" in text for text in warnings] == [True, False]
+    assert warnings[1].startswith("default/legacy: spec.queue.url: ")
 
 
 async def test_a_deleted_object_is_drained_for_good_and_then_released() -> None:

@@ -120,10 +120,13 @@ def rights(refused: Iterable[Right] | None, account: str, namespace: str) -> Fin
     if refused is None:
         advice = "allow `create subjectaccessreviews`, or ask somebody who may"
         return Finding(Level.OFF, "rights", f"not checked: the rights of {account}", advice)
-    missing = [str(right) for right in refused]
+    missing = list(refused)
     if missing:
-        message = f"the operator ({account}) may not {_some(missing)} in {namespace}"
-        return Finding(Level.ERROR, "rights", message, "apply manifests/rbac, or the chart with rbac.create")
+        message = f"the operator ({account}) may not {_some(map(str, missing))} in {namespace}"
+        advice = "apply manifests/rbac, or the chart with rbac.create"
+        if all(right.name for right in missing):
+            advice = "name the Secret in rbac.secrets of the chart, or allow it by a Role of your own"
+        return Finding(Level.ERROR, "rights", message, advice)
     return Finding(Level.OK, "rights", f"the operator has its rights in {namespace}")
 
 
