@@ -342,6 +342,23 @@ def test_a_template_that_the_api_server_refuses_is_named_with_its_words(
     eventually(lambda: is_pool(kubectl, namespace, "Progressing"), PATIENCE)
 
 
+def test_a_template_that_was_refused_leaves_nothing_when_it_is_removed(
+    running: Operator,
+    kubectl: Kubectl,
+    namespace: str,
+    executor: DemoProcess,
+    queue: DemoProcess,
+    shared_redis: RedisServer,
+) -> None:
+    given = managed(queue, shared_redis)
+    given["executors"]["template"]["spec"]["containers"] = [{"name": "executor"}]
+    apply(kubectl, namespace, **given)
+    eventually(lambda: is_pool(kubectl, namespace, "InvalidTemplate"), PATIENCE)
+    apply(kubectl, namespace, **spec(queue, shared_redis, executor))
+    eventually(lambda: condition(kubectl, namespace, "legacy", "PoolReady") == ("", "", ""), PATIENCE)
+    assert found(kubectl, namespace, "service") == found(kubectl, namespace, "poddisruptionbudget") == {}
+
+
 @pytest.mark.parametrize("name", ["x" * 44, "x" * 63, "my.worker"])
 def test_a_name_that_services_or_pods_cannot_have_is_refused_before_anything_is_made(
     running: Operator, kubectl: Kubectl, namespace: str, queue: DemoProcess, shared_redis: RedisServer, name: str

@@ -91,7 +91,7 @@ def plan(
     """
     terminating = frozenset(pod.name for pod in pods if pod.terminating)
     if stateful_set is None:
-        return Plan(terminating, wanted.count)
+        return Plan(terminating, wanted.count, remove=not wanted.template_hash)
     going = _Going(wanted.drain_seconds, in_flight, left, now)
     count = wanted.count if wanted.template_hash else 0
     surplus = {stateful_set.pod(ordinal) for ordinal in range(count + 1, stateful_set.replicas + 1)}
