@@ -62,6 +62,7 @@ def test_pods_that_leave_are_named() -> None:
         ),
         ({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]}, "Unschedulable"),
         ({"conditions": [{"type": "Ready", "status": "False", "message": "unready: [x]"}]}, "unready: [x]"),
+        ({"phase": "Failed", "reason": "Evicted", "message": "out of memory"}, "Evicted: out of memory"),
         ({}, ""),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
@@ -158,10 +158,21 @@ def unreachable_advice(url: str, namespace: str, name: str, verb: str, *, given:
     from queueworker.cli.plugin.live import DEFAULT_OPERATOR
 
     system, _, deployment = DEFAULT_OPERATOR.partition("/")
-    host, port = urlsplit(url).hostname or "redis", urlsplit(url).port or 6379
+    port = urlsplit(url).port or 6379
     command, _, rest = verb.partition(" ")
     words = " ".join(word for word in (command, name, rest, f"-n {namespace}") if word)
-    forward = f"`kubectl port-forward -n {namespace} svc/{host.partition('.')[0]} {port}` and --redis-url"
-    local: Any = f"redis://127.0.0.1:{port}"
     inside = f"`kubectl exec -n {system} deploy/{deployment} -- kubectl-queueworker failed {words}`"
-    return f"if it cannot be reached from here: {forward} {local}, or {inside}"
+    service = _service(urlsplit(url).hostname or "", namespace)
+    if service is None:
+        return f"if it cannot be reached from here: {inside}"
+    where, service_name = service
+    forward = f"`kubectl port-forward -n {where} svc/{service_name} {port}` and --redis-url redis://127.0.0.1:{port}"
+    return f"if it cannot be reached from here: {forward}, or {inside}"
+
+
+def _service(host: str, namespace: str) -> tuple[str, str] | None:
+    """Namespace and name of the Service that a pod in the namespace means by the host; None if it is no Service."""
+    name, *rest = host.split(".")
+    if not rest and host != "localhost" and ":" not in host:
+        return namespace, name
+    return (rest[0], name) if rest[1:2] == ["svc"] else None

@@ -193,7 +193,8 @@ def _executors(view: View) -> Iterator[Finding]:
             Level.ERROR, "executor", more, f"`kubectl queueworker status {view.name} -n {view.namespace}`", view.key
         )
     if not view.executors_desired:
-        advice = "see spec.executors: count, endpoints, service, drained" if view.pool is None else "see the pool above"
+        pool_is_fault = view.pool is not None and view.pool.level is not Level.OK
+        advice = "see the pool above" if pool_is_fault else "see spec.executors: count, endpoints, service, drained"
         yield Finding(Level.ERROR, "executors", "there are no executors that may get tasks", advice, view.key)
     elif not bad:
         text = f"{view.executors_healthy} of {view.executors_desired} executors are healthy"

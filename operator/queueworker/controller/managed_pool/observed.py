@@ -145,6 +145,8 @@ def _problem(status: Mapping[str, Any]) -> str:
         waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason"):
             return _joined(waiting["reason"], waiting.get("message"))
+    if status.get("reason"):  # of the whole pod, such as Evicted
+        return _joined(status["reason"], status.get("message"))
     scheduled, ready = _condition(status, "PodScheduled"), _condition(status, "Ready")
     for condition in (scheduled, ready):
         if condition.get("status") == "False":
