@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -221,6 +222,15 @@ def _findings(plugin: Plugin, name: str) -> list[dict[str, Any]]:
     except AssertionError:
         return []
     return found
+
+
+@pytest.mark.parametrize("words", [["retry", "far", "a b", "c"], ["retry", "far", "--all", "--ambiguous"]])
+def test_a_redis_out_of_reach_is_answered_with_the_same_command_in_a_pod(
+    plugin: Plugin, kubectl: Kubectl, namespace: str, words: list[str]
+) -> None:
+    kubectl("apply", "-n", namespace, "-f", "-", input=worker("far", events={"redisURL": "redis://127.0.0.1:9"}))
+    text = plugin("failed", *words, status=1)
+    assert f"kubectl-queueworker failed {shlex.join(words)} -n {namespace}`" in text
 
 
 def test_an_object_that_does_not_exist_is_told_with_those_that_do(plugin: Plugin, legacy: str, namespace: str) -> None:

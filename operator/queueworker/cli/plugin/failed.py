@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shlex
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
@@ -70,7 +71,7 @@ def show(
     output: Annotated[tasks.ShowOutput, typer.Option("--output", "-o")] = tasks.ShowOutput.TEXT,
 ) -> None:
     """Show one failed task. It has the whole error, and the task as the queue handed it out."""
-    place, _ = run(_place(access, name, redis_url, f"show {eval_id}"))
+    place, _ = run(_place(access, name, redis_url, f"show {shlex.quote(eval_id)}"))
     tasks.show_task(place, eval_id, output)
 
 
@@ -92,7 +93,8 @@ def retry(
     """Send failed tasks to their queue again, with the API key of the object. Exit status 1 if one was not sent."""
     if bool(eval_ids) == all_:
         raise typer.BadParameter("give one or more IDs, or --all")
-    place, key = run(_place(access, name, redis_url, "retry --all", with_key=True))
+    again = f"retry {shlex.join(eval_ids or ['--all'])}{' --ambiguous' if ambiguous else ''}"
+    place, key = run(_place(access, name, redis_url, again, with_key=True))
     as_json = output is tasks.ShowOutput.JSON
     tasks.send_again(place, eval_ids, key, queue_url or None, ambiguous=ambiguous, as_json=as_json)
 
