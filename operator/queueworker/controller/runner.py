@@ -177,9 +177,9 @@ class ObjectRunner:
         return ""
 
     async def _take_counts(self) -> None:
-        """Add what an earlier leader counted while it drained."""
+        """Add what an earlier leader counted while it drained. Routing does not wait for it."""
         for name, counts in handover.handed_over(self._body).items():
-            with contextlib.suppress(StalePatch):  # it is taken, and the body is an old one
+            with contextlib.suppress(StalePatch, *FAILED):  # it is taken, and the body is an old one; or tried again
                 patch = handover.taking(self._body, name)
                 self._body = await self._cluster.patch_object(self.namespace, self.name, patch)
                 self._supervisor.totals = self._supervisor.totals.plus(counts)

@@ -444,6 +444,17 @@ async def test_counts_that_an_earlier_leader_left_are_added_once() -> None:
     assert run.cluster.statuses[-1]["tasks"]["completed"] == 45
 
 
+async def test_an_object_is_routed_for_although_the_counts_that_were_left_cannot_be_taken() -> None:
+    left = body(FIRST)
+    left["metadata"]["annotations"] = handing_over("old-1", Totals(completed=7))["metadata"]["annotations"]
+    run = Run(left)
+    run.cluster.patch_errors = [ApiException(status=500, reason="the webhook is away")] * 100
+    run.task = asyncio.create_task(run.runner.run())
+    await run.has_written("Routing")
+    await run.runner.stop()
+    await run.ends()
+
+
 async def test_a_leader_whose_successor_routes_already_leaves_it_the_counts_and_no_status() -> None:
     run = Run(body(FIRST))
     run.task = asyncio.create_task(run.runner.run())
