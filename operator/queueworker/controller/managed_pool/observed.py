@@ -119,7 +119,8 @@ def stateful_set_of(body: Mapping[str, Any]) -> PoolStatefulSet:
 def pod_of(body: Mapping[str, Any]) -> PoolPod:
     metadata, status = body["metadata"], body.get("status") or {}
     ready = _condition(status, "Ready")
-    times = [metadata.get("creationTimestamp"), ready.get("lastTransitionTime")]
+    # That of its deletion is when its grace ends.
+    times = [metadata.get("creationTimestamp"), ready.get("lastTransitionTime"), metadata.get("deletionTimestamp")]
     return PoolPod(
         name=metadata["name"],
         ordinal=ordinal_of(metadata["name"]),

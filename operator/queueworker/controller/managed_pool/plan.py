@@ -54,7 +54,7 @@ class PoolPod:
     problem: str = ""
     """Why it is not ready, as far as the pod says."""
     changed_at: float = 0.0
-    """Unix time in seconds of its creation, or of the last change of its readiness."""
+    """Unix time in seconds of its creation, of the last change of its readiness, or of the end of its grace."""
 
 
 class Deletion(NamedTuple):
