@@ -127,7 +127,8 @@ class ObjectRunner:
 
     def view(self) -> ObjectView:
         about = (self._group, self._spec, self.snapshot(), self._problems)
-        return object_view(*about, status=self._writer.written, events=self._announce.newest, now=datetime.now(UTC))
+        events, now, pool = self._announce.newest, datetime.now(UTC), self._pool.view().condition
+        return object_view(*about, status=self._writer.written, events=events, now=now, pool=pool)
 
     async def stop(self) -> None:
         """The term ends: drain the router, and leave what is not done by then in its journal for the next leader."""

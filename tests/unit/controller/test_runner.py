@@ -389,12 +389,22 @@ async def test_a_deleted_object_goes_although_its_end_fails(caplog: pytest.LogCa
     assert "a step of the end failed" in caplog.text
 
 
+TEMPLATE = {"spec": {"containers": [{"name": "executor", "image": "executor:1"}]}}
+
+
+async def test_the_http_api_has_the_condition_of_the_pool_as_the_status_has_it() -> None:
+    async with running(body(FIRST | {"executors": {"template": TEMPLATE}})) as run:
+        run.slices.listed("default", [], ())
+        await until(lambda: "PoolReady" in str(run.cluster.statuses[-1:]))
+        written = [(c["type"], c["reason"]) for c in run.cluster.statuses[-1]["conditions"]]
+        assert [(c.type, c.reason) for c in run.runner.view().conditions][-1] == written[-1]
+
+
 @pytest.mark.parametrize("name", ["my.worker", "x" * 63])
 async def test_a_name_that_no_service_can_have_ends_neither_the_reading_of_a_template_nor_the_deletion(
     name: str,
 ) -> None:
-    template = {"spec": {"containers": [{"name": "executor", "image": "executor:1"}]}}
-    given = body(FIRST | {"executors": {"template": template}})
+    given = body(FIRST | {"executors": {"template": TEMPLATE}})
     given["metadata"]["name"] = name
     async with running(given) as run:
         run.slices.listed("default", [], ())
