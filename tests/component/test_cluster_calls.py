@@ -138,6 +138,7 @@ async def test_a_secret_that_gives_no_value_is_missing_or_not_text_or_refused(
             await made.cluster.secret("team", SecretKeyRef(name="s", key="k"))
         assert caught.value.reason is reason
         assert "Secret team/s" in str(caught.value)
+        assert ("allow the operator to get it" in str(caught.value)) is (status == 403)
 
 
 @pytest.mark.parametrize("status", [409, 422, 400, 403])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -101,6 +104,19 @@ def test_a_status_that_an_older_crd_refuses_is_named_and_written_once_the_crd_is
         install_crd(kubectl)
         eventually(lambda: ready(kubectl, namespace) == ("True", "Suspended"), HEARTBEAT)
         assert started.log.read_text().count("answered 422") == 1
+
+
+def test_what_a_command_sets_and_an_older_crd_does_not_know_is_named_and_no_success(
+    control_plane: ControlPlane, kubectl: Kubectl, namespace: str
+) -> None:
+    install(kubectl)
+    with crd(kubectl, lambda schema: schema["spec"]["properties"].pop("suspend")):
+        kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy"))
+        command = [sys.executable, "-m", "queueworker.cli.plugin.main", "suspend", "legacy", "-n", namespace]
+        environ = os.environ | {"KUBECONFIG": control_plane.admin_kubeconfig}
+        made = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
+    assert made.returncode == 1, made.stdout
+    assert made.stderr == "error: the cluster's CRD has no spec.suspend: apply the CRD of the operator's version\n"
 
 
 def test_what_a_newer_crd_adds_is_ignored_or_refused_by_name_and_what_ran_runs_on(

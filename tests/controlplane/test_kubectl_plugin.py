@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -196,12 +197,40 @@ def test_check_names_the_rights_that_the_operator_lacks(
         kubectl("patch", "clusterrole", SERVICE, "--type=merge", "-p", json.dumps({"rules": rules["rules"]}))
 
 
+def test_check_passes_where_the_operator_may_read_only_the_secrets_that_objects_name(
+    plugin: Plugin, kubectl: Kubectl, legacy: str, namespace: str
+) -> None:
+    rules = json.loads(kubectl("get", "clusterrole", SERVICE, "-o", "json").stdout)["rules"]
+    named = [rule | ({"resourceNames": ["key"]} if rule["resources"] == ["secrets"] else {}) for rule in rules]
+    refers = {"spec": {"queue": {"apiKeySecretRef": {"name": "key", "key": "k"}}}}
+    kubectl("create", "secret", "generic", "key", "-n", namespace, "--from-literal=k=v")
+    kubectl("patch", "clusterrole", SERVICE, "--type=merge", "-p", json.dumps({"rules": named}))
+    try:
+        kubectl("patch", "qw", legacy, "-n", namespace, "--type=merge", "-p", json.dumps(refers))
+        plugin("status", legacy, "--wait", "Ready", "--timeout", "60s")
+        assert "the operator has its rights" in plugin("check", legacy)
+        refers["spec"]["queue"]["apiKeySecretRef"]["name"] = "other"
+        kubectl("patch", "qw", legacy, "-n", namespace, "--type=merge", "-p", json.dumps(refers))
+        assert "may not get secrets/other" in plugin("check", legacy, status=1)
+    finally:
+        kubectl("patch", "clusterrole", SERVICE, "--type=merge", "-p", json.dumps({"rules": rules}))
+
+
 def _findings(plugin: Plugin, name: str) -> list[dict[str, Any]]:
     try:
         found: list[dict[str, Any]] = plugin.json("check", name, status=1)["findings"]
     except AssertionError:
         return []
     return found
+
+
+@pytest.mark.parametrize("words", [["retry", "far", "a b", "c"], ["retry", "far", "--all", "--ambiguous"]])
+def test_a_redis_out_of_reach_is_answered_with_the_same_command_in_a_pod(
+    plugin: Plugin, kubectl: Kubectl, namespace: str, words: list[str]
+) -> None:
+    kubectl("apply", "-n", namespace, "-f", "-", input=worker("far", events={"redisURL": "redis://127.0.0.1:9"}))
+    text = plugin("failed", *words, status=1)
+    assert f"kubectl-queueworker failed {shlex.join(words)} -n {namespace}`" in text
 
 
 def test_an_object_that_does_not_exist_is_told_with_those_that_do(plugin: Plugin, legacy: str, namespace: str) -> None:

@@ -342,13 +342,31 @@ def test_a_template_that_the_api_server_refuses_is_named_with_its_words(
     eventually(lambda: is_pool(kubectl, namespace, "Progressing"), PATIENCE)
 
 
-def test_a_name_that_is_too_long_for_pods_is_refused_before_anything_is_made(
-    running: Operator, kubectl: Kubectl, namespace: str, queue: DemoProcess, shared_redis: RedisServer
+def test_a_template_that_was_refused_leaves_nothing_when_it_is_removed(
+    running: Operator,
+    kubectl: Kubectl,
+    namespace: str,
+    executor: DemoProcess,
+    queue: DemoProcess,
+    shared_redis: RedisServer,
 ) -> None:
-    name = "x" * 44
+    given = managed(queue, shared_redis)
+    given["executors"]["template"]["spec"]["containers"] = [{"name": "executor"}]
+    apply(kubectl, namespace, **given)
+    eventually(lambda: is_pool(kubectl, namespace, "InvalidTemplate"), PATIENCE)
+    apply(kubectl, namespace, **spec(queue, shared_redis, executor))
+    eventually(lambda: condition(kubectl, namespace, "legacy", "PoolReady") == ("", "", ""), PATIENCE)
+    assert found(kubectl, namespace, "service") == found(kubectl, namespace, "poddisruptionbudget") == {}
+
+
+@pytest.mark.parametrize("name", ["x" * 44, "x" * 63, "my.worker"])
+def test_a_name_that_services_or_pods_cannot_have_is_refused_before_anything_is_made(
+    running: Operator, kubectl: Kubectl, namespace: str, queue: DemoProcess, shared_redis: RedisServer, name: str
+) -> None:
     apply(kubectl, namespace, name, **managed(queue, shared_redis))
     eventually(lambda: condition(kubectl, namespace, name, "PoolReady")[1] == "InvalidTemplate", PATIENCE)
     assert kubectl("get", "service", "-n", namespace, "-o", "name").stdout == ""
+    kubectl("delete", "qw", name, "-n", namespace, "--timeout=30s")
 
 
 def test_a_missing_right_is_named(

@@ -38,6 +38,8 @@ class FakeRouter:
         self.refuses: Exception | None = None
         self.refusals = 0
         """Raised by `apply` while it is set."""
+        self.cannot_stop: Exception | None = None
+        """Raised by `stop`."""
         self.drained_for: list[RouterConfig] = []
         self.stopped_with: list[bool] = []
         self.phase = Phase.STARTING
@@ -80,6 +82,8 @@ class FakeRouter:
     async def stop(self, *, final: bool = False) -> None:
         self.stopped_with.append(final)
         self._become(Phase.DRAINING)
+        if self.cannot_stop is not None:
+            raise self.cannot_stop
         if not self.waits_to_end:
             self._ended.set()
         if self._started:

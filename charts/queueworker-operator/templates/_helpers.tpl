@@ -22,8 +22,8 @@
 {{- end -}}
 
 {{- define "queueworker-operator.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "queueworker-operator.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "queueworker-operator.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "queueworker-operator.labels" -}}
@@ -61,10 +61,10 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- /* Which objects an operator, or the uninstall hook, is about. */ -}}
 {{- define "queueworker-operator.scopeArgs" -}}
 - --lease-name
-- {{ include "queueworker-operator.fullname" . }}
+- {{ include "queueworker-operator.fullname" . | quote }}
 {{- range .Values.watchNamespaces }}
 - --namespace
-- {{ . }}
+- {{ . | quote }}
 {{- end }}
 {{- end -}}
 
@@ -79,7 +79,7 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- define "queueworker-operator.podCommon" -}}
 enableServiceLinks: false
 {{- with .Values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
@@ -88,7 +88,7 @@ imagePullSecrets: {{- toYaml . | nindent 2 }}
 securityContext: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .Values.dnsPolicy }}
-dnsPolicy: {{ . }}
+dnsPolicy: {{ . | quote }}
 {{- end }}
 {{- with .Values.dnsConfig }}
 dnsConfig: {{- toYaml . | nindent 2 }}
@@ -112,7 +112,7 @@ volumes: {{- toYaml . | nindent 2 }}
 
 {{- /* What the containers of all pods of the chart have in common. */ -}}
 {{- define "queueworker-operator.containerCommon" -}}
-image: {{ include "queueworker-operator.image" . }}
+image: {{ include "queueworker-operator.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 resources: {{- toYaml .Values.resources | nindent 2 }}
 {{- with .Values.securityContext }}
@@ -172,8 +172,8 @@ volumeMounts: {{- toYaml . | nindent 2 }}
 
 {{- define "queueworker-operator.subjects" -}}
 - kind: ServiceAccount
-  name: {{ include "queueworker-operator.serviceAccountName" . }}
-  namespace: {{ .Release.Namespace }}
+  name: {{ include "queueworker-operator.serviceAccountName" . | quote }}
+  namespace: {{ .Release.Namespace | quote }}
 {{- end -}}
 
 {{- /* Values that are no longer what they were: each fails with what to write instead. */ -}}

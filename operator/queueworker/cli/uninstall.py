@@ -32,10 +32,14 @@ ADVICE = (
 async def uninstall(options: OperatorOptions, *, release: bool) -> int:
     """Returns the exit status. Raises ConfigException if there is no access to a cluster."""
     from queueworker.controller.cluster import FAILED, Cluster, reason_of
+    from queueworker.controller.uninstall import ListRefused
 
     async with Cluster(lambda: None) as cluster:
         try:
             return await _uninstall(cluster, options, release=release)
+        except ListRefused as refusal:
+            print(refusal, file=sys.stderr)
+            return 1
         except FAILED as error:
             print(f"the API server refuses, or cannot be reached: {reason_of(error)}", file=sys.stderr)
             return 1

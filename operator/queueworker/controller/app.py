@@ -41,6 +41,7 @@ async def run_operator(
             options.identity,
             rivals=registry.has_rivals,
             on_holder=registry.see_leader,
+            on_refusal=registry.see_lease_refusal,
             address=options.address,
         )
         stopping = asyncio.create_task(stop.wait())

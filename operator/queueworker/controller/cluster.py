@@ -130,7 +130,8 @@ class Cluster:
         except ApiException as error:
             if error.status == 404:
                 raise SecretUnavailable(f"{where} does not exist: create it with the key {ref.key}") from error
-            text = f"{where} cannot be read: {reason_of(error)}"
+            advice = ": allow the operator to get it (rbac.secrets of the chart)" if error.status == 403 else ""
+            text = f"{where} cannot be read: {reason_of(error)}{advice}"
             raise SecretUnavailable(text, Reason.SECRET_READ_FAILED) from error
         value = (secret.get("data") or {}).get(ref.key)
         if value is None:

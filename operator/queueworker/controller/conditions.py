@@ -55,6 +55,11 @@ class Problems:
         return self.queue_secret or self.redis_secret
 
     @property
+    def given(self) -> str:
+        """What is wrong with what the object's author gave, in one sentence; empty if nothing is."""
+        return self.spec or (self.secret.message if self.secret is not None else "")
+
+    @property
     def texts(self) -> list[str]:
         """All but discovery's, which is about executors."""
         secrets = [problem.message for problem in (self.queue_secret, self.redis_secret) if problem is not None]

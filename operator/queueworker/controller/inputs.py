@@ -149,7 +149,8 @@ class InputReader:
         static = static_endpoints(spec)
         if static is not None:
             return [Endpoint(e.name, self._resolved(e.url)) for e in static], ""
-        service = spec.executors.service or ServiceRef(name=pool_name(self._name))
+        # Not validated: the pool says what is wrong with a name that no Service can have.
+        service = spec.executors.service or ServiceRef.model_construct(name=pool_name(self._name))
         slices = self._slices.of(self._namespace, service.name)
         found = discovery.endpoints(service, slices)
         where = f"Service {self._namespace}/{service.name}"

@@ -31,6 +31,8 @@ DURATION_SECONDS = 8
 REQUEST_DEADLINE_SECONDS = 5.0
 RETRY_SECONDS = 1.5
 RELEASE_TRIES = 3
+REFUSALS = frozenset({401, 403, 404})
+ADVICE = ": allow get, update and create on leases"
 ADDRESS_ANNOTATION = f"{names.GROUP}/address"
 """On the Lease: where the other replicas reach the HTTP API of its holder."""
 
@@ -94,7 +96,8 @@ class Elector:
     """Acquires, renews and releases the Lease for this replica.
 
     `rivals` tells whether another operator routes for the same objects. `on_holder` gets the holder of the Lease and
-    its address whenever they were seen; empty if there is none. `address` is ours, for the others.
+    its address whenever they were seen; empty if there is none. `on_refusal` gets why the API server refuses the Lease;
+    empty when it does so no longer. `address` is ours, for the others.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class Elector:
         *,
         rivals: Callable[[], bool],
         on_holder: Callable[[str, str], None] = lambda _holder, _address: None,
+        on_refusal: Callable[[str], None] = lambda _refusal: None,
         address: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -113,6 +117,7 @@ class Elector:
         """Set when this replica must stop leading."""
         self._rivals = rivals
         self._on_holder = on_holder
+        self._on_refusal = on_refusal
         self._refusal = ""
         """Why the last try failed, in a few words; empty if it did not."""
         self._cluster = cluster
@@ -178,7 +183,10 @@ class Elector:
                 lease = await self._cluster.write_lease(self._namespace, lease, create=move is Move.CREATE)
         except FAILED as error:
             # 409: another replica was faster, which is how it should be
-            self._answered("" if getattr(error, "status", None) == 409 else reason_of(error))
+            status = getattr(error, "status", None)
+            self._answered("" if status == 409 else f"{reason_of(error)}{ADVICE if status == 403 else ''}")
+            if status in REFUSALS:
+                self._on_refusal(f"the Lease {self._namespace}/{self._name} is refused: {self._refusal}")
             return False
         self._answered("")
         self._see(lease)
@@ -197,6 +205,8 @@ class Elector:
         elif self._refusal and not refusal:
             log.warning("the Lease %s can be read and written again", name)
         self._refusal = refusal
+        if not refusal:
+            self._on_refusal("")
 
 
 def _record(lease: Any) -> LeaseRecord:

@@ -46,7 +46,6 @@ class Objects:
         if event == "DELETED":
             self._forget(key, body["metadata"].get("uid"))
         elif runner is None:
-            self._registry.present.add(key)
             self._start(body)
         elif runner.uid == body["metadata"].get("uid"):
             runner.observe(body)
@@ -85,6 +84,7 @@ class Objects:
             self._registry.present.discard(key_of(body))
             return
         runner = self._make(body)
+        self._registry.present.add(key_of(body))
         self._registry.runners[key_of(body)] = runner
         task = asyncio.create_task(self._run(runner), name=f"runner of {runner.namespace}/{runner.name}")
         self._running.add(task)
@@ -95,16 +95,16 @@ class Objects:
         try:
             await runner.run()
         except Exception:
-            log.exception("%s/%s: the runner failed", *key)
-        finally:
-            del self._registry.runners[key]
+            log.exception("%s/%s: the runner failed; the next list of objects starts another one", *key)
+        else:
+            self._registry.present.discard(key)
             if runner.deleted:
                 self._released.append(runner.uid)
+        finally:
+            del self._registry.runners[key]
             successor = self._successors.pop(key, None)
             if successor is not None:
                 self._start(successor)
-            else:
-                self._registry.present.discard(key)
 
     def _forget(self, key: Key, uid: str | None) -> None:
         """The object of that uid (None: whatever its uid is) does not exist any more."""

@@ -69,6 +69,8 @@ class EventPoster:
         self._waiting: OrderedDict[_Key, None] = OrderedDict()
         self._known: OrderedDict[_Key, _Counted] = OrderedDict()
         self._wake = asyncio.Event()
+        self._refused = False
+        """The log has it that the right is missing."""
 
     def post(self, about: ObjectName, event: ObjectEvent) -> None:
         """Post it soon."""
@@ -104,6 +106,7 @@ class EventPoster:
                 # 409: it was posted, and the answer was lost.
                 counted.posted = error.status == 409
                 problem: Exception = error
+                self._name_the_right(error)
                 if error.status not in {404, 409}:
                     break
             except UNREACHABLE as error:
@@ -112,6 +115,11 @@ class EventPoster:
                 counted.posted = True
                 return
         log.debug("an Event of %s/%s was not posted: %s", about.namespace, about.name, reason_of(problem))
+
+    def _name_the_right(self, error: ApiException) -> None:
+        if error.status == 403 and "NamespaceTerminating" not in str(error.body) and not self._refused:
+            self._refused = True
+            log.warning("Kubernetes Events cannot be posted: %s: allow create and patch on events", reason_of(error))
 
     def _body(self, key: _Key, counted: _Counted) -> dict[str, Any]:
         about, kind, reason = key

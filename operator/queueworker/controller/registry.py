@@ -40,6 +40,7 @@ class Registry:
         """The holder of the Lease, as it was seen last."""
         self.counters = OperatorCounters()
         self._leader_address = ""
+        self._lease_refusal = ""
         self.stopping = False
         self._alive_at = float("-inf")
         """Monotonic time in seconds of the last success of a call to the API server."""
@@ -57,6 +58,10 @@ class Registry:
     def see_leader(self, holder: str, address: str = "") -> None:
         """The holder of the Lease and the URL of its HTTP API were seen; empty if there is none."""
         self.leader, self._leader_address = holder, address
+
+    def see_lease_refusal(self, refusal: str) -> None:
+        """Why the API server refuses the Lease to us; empty if it does not."""
+        self._lease_refusal = refusal
 
     def snapshots(self) -> Iterable[Snapshot]:
         return [snapshot for runner in self.runners.values() if (snapshot := runner.snapshot()) is not None]
@@ -103,7 +108,7 @@ class Registry:
         return True, "stopping" if self.stopping else "running"
 
     def ready(self) -> tuple[bool, str]:
-        """Ready are a leader that watches its objects and runs them all, and a standby that could read the Lease."""
+        """Ready are a leader that watches its objects and runs them all, and a standby that may have the Lease."""
         if self.stopping:
             return False, "stopping: draining the routers"
         silence = time.monotonic() - self._alive_at
@@ -114,6 +119,8 @@ class Registry:
         if not self.leading and self.runners:
             last = counted(len(self.runners), "router")
             return False, f"{self.leader or 'nobody'} leads; draining {last} of the last term"
+        if not self.leading and self._lease_refusal:
+            return False, f"this replica cannot lead: {self._lease_refusal}"
         if not self.leading:
             return True, f"standing by; {self.leader or 'nobody'} leads"
         if not self.watching:

@@ -25,7 +25,7 @@ from queueworker.controller.supervisor import RouterSupervisor
 from queueworker.controller.view import EventLog, object_view
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from queueworker.controller.cluster import Cluster
     from queueworker.controller.discovery import Slices
@@ -127,7 +127,8 @@ class ObjectRunner:
 
     def view(self) -> ObjectView:
         about = (self._group, self._spec, self.snapshot(), self._problems)
-        return object_view(*about, status=self._writer.written, events=self._announce.newest, now=datetime.now(UTC))
+        events, now, pool = self._announce.newest, datetime.now(UTC), self._pool.view().condition
+        return object_view(*about, status=self._writer.written, events=events, now=now, pool=pool)
 
     async def stop(self) -> None:
         """The term ends: drain the router, and leave what is not done by then in its journal for the next leader."""
@@ -151,11 +152,11 @@ class ObjectRunner:
 
     async def _reconcile_and_publish(self) -> None:
         try:
-            await self._set_finalizer()
+            unheld = await self._set_finalizer()
             await self._take_counts()
             await self._reconcile()
             await self._publish()
-            self._warn.forget()
+            self._warn(unheld or self._problems.given)
         except ObjectGone:
             self.gone()
         except FAILED as error:
@@ -166,17 +167,20 @@ class ObjectRunner:
             self._problems = replace(self._problems, failure=text)
             await self._publish_if_possible()
 
-    async def _set_finalizer(self) -> None:
-        """So that the object stays until its tasks are reported. Routing does not wait for it."""
+    async def _set_finalizer(self) -> str:
+        """So that the object stays until its tasks are reported. Routing does not wait for it. Returns why it cannot be
+        set; empty if it is.
+        """
         try:
             self._body = await self._hold.set(self._body)
         except FAILED as error:
-            self._warn(f"the finalizer cannot be set: {reason_of(error)}")
+            return f"the finalizer cannot be set: {_answer(error)}"
+        return ""
 
     async def _take_counts(self) -> None:
-        """Add what an earlier leader counted while it drained."""
+        """Add what an earlier leader counted while it drained. Routing does not wait for it."""
         for name, counts in handover.handed_over(self._body).items():
-            with contextlib.suppress(StalePatch):  # it is taken, and the body is an old one
+            with contextlib.suppress(StalePatch, *FAILED):  # it is taken, and the body is an old one; or tried again
                 patch = handover.taking(self._body, name)
                 self._body = await self._cluster.patch_object(self.namespace, self.name, patch)
                 self._supervisor.totals = self._supervisor.totals.plus(counts)
@@ -237,11 +241,11 @@ class ObjectRunner:
         """`final`: the object is deleted, so nothing is left for a later router."""
         snapshot = self.snapshot()
         if final and (snapshot is None or snapshot.rivals):
-            await self._recover()
+            await _whatever_happens(self._group, self._recover())
         draining = asyncio.create_task(self._supervisor.stop(final=final))
         await asyncio.sleep(0)  # the drain has begun, and shows
         await self._publish_if_possible(last=True)
-        await draining
+        await _whatever_happens(self._group, draining)
         snapshot = self.snapshot()
         if final:
             await self._release()
@@ -268,7 +272,7 @@ class ObjectRunner:
             except ObjectGone:
                 return
             except FAILED as error:
-                self._warn(f"the finalizer cannot be removed yet: {reason_of(error)}")
+                self._warn(f"the finalizer cannot be removed yet: {_answer(error)}")
             if finalizer.is_held(self._body) and await _wait(self._term_ends, RELEASE_SECONDS):
                 return
 
@@ -290,20 +294,17 @@ class ObjectRunner:
 
 
 class _WarnOnce:
-    """Logs a problem of an object when it begins, and not again until another one was logged, or `forget` called."""
+    """Logs a problem of an object when it begins, and not again until there was another one, or none."""
 
     def __init__(self, group: str) -> None:
         self._group = group
         self._last = ""
 
     def __call__(self, problem: str, defect: Exception | None = None) -> None:
-        """With a traceback if it is a defect of ours."""
-        if problem != self._last:
-            self._last = problem
+        """Empty if there is none. With a traceback if it is a defect of ours."""
+        if problem and problem != self._last:
             log.log(logging.ERROR if defect else logging.WARNING, "%s: %s", self._group, problem, exc_info=defect)
-
-    def forget(self) -> None:
-        self._last = ""
+        self._last = problem
 
 
 def _sentence(error: BaseException) -> str:
@@ -311,7 +312,21 @@ def _sentence(error: BaseException) -> str:
     if not isinstance(error, ApiException):
         return f"the API server cannot be reached: {reason_of(error)}"
     advice = "; is its CRD of another version than this operator?" if error.status == 422 else ""
-    return f"the API server answered {reason_of(error)}{advice}"
+    return f"the API server answered {_answer(error)}{advice}"
+
+
+def _answer(error: BaseException) -> str:
+    """What came of a call that changes the object or its status."""
+    refused = isinstance(error, ApiException) and error.status == 403
+    return f"{reason_of(error)}{': allow patch on queueworkers and queueworkers/status' if refused else ''}"
+
+
+async def _whatever_happens(group: str, step: Awaitable[None]) -> None:
+    """A defect of ours in one step of the end must not keep the object from going."""
+    try:
+        await step
+    except Exception:
+        log.exception("%s: a step of the end failed; what is left is in its journal", group)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> bool:

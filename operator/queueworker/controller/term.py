@@ -104,6 +104,7 @@ class Term:
                 uid = await self._cluster.crd_uid()
             except FAILED as error:
                 if isinstance(error, ApiException) and error.status == 403:
+                    log.warning("whether the CRD is replaced cannot be seen: allow get on its customresourcedefinition")
                     return
             else:
                 if known not in {"", uid}:

@@ -32,13 +32,28 @@ SETTLE_SECONDS = 2.0
 TRIES = 10
 
 
+class ListRefused(Exception):
+    """The objects of a namespace may not be listed. The message says what to do."""
+
+    def __init__(self, namespace: str) -> None:
+        where = f"in the namespace {namespace}" if namespace else "in all namespaces"
+        gone = (
+            ", or, if that namespace is gone, take it out of watchNamespaces, or use `helm uninstall --no-hooks`"
+            if namespace
+            else ""
+        )
+        super().__init__(f"QueueWorkers cannot be listed {where}: 403 Forbidden: allow it{gone}")
+
+
 async def held(cluster: Cluster, namespaces: tuple[str, ...]) -> list[Body]:
-    """The objects that have our finalizer. None where there is no CRD. Raises one of `cluster.FAILED`."""
+    """The objects that have our finalizer; none without the CRD. Raises `ListRefused` or one of `cluster.FAILED`."""
     found: list[Body] = []
     for namespace in namespaces or ("",):
         try:
             found += await cluster.list_all(QUEUE_WORKERS, namespace)
         except ApiException as error:
+            if error.status == 403:
+                raise ListRefused(namespace) from error
             if error.status != 404:
                 raise
     return [body for body in found if finalizer.is_held(body)]
@@ -55,7 +70,7 @@ async def release(
 ) -> list[Body]:
     """Make the operators stand by, and remove the finalizer from all objects. Returns those that still have it.
 
-    Tasks in flight stay in their journals. Raises one of `cluster.FAILED`.
+    Tasks in flight stay in their journals. Raises as `held`.
     """
     if await _take_lease(cluster, lease_namespace, lease_name):
         log.info("the operators stand by for %d s", STAND_BY_SECONDS)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
 
-    from queueworker.controller.conditions import Problems
+    from queueworker.controller.conditions import ConditionState, Problems
     from queueworker.controller.events import ObjectEvent
     from queueworker.resource.spec import QueueWorkerSpec
     from queueworker.resource.status import QueueWorkerStatus
@@ -47,15 +47,19 @@ def object_view(
     status: QueueWorkerStatus,
     events: Iterable[EventView],
     now: datetime,
+    pool: ConditionState | None = None,
 ) -> ObjectView:
-    """`status` is the last one that was written; it tells since when a condition has been as it is."""
+    """`status` is the last one that was written; it tells since when a condition has been as it is. `pool` is the
+    condition PoolReady.
+    """
+    states = [*condition_states(snapshot, problems), *([pool] if pool is not None else [])]
     since = {(c.type, c.status): c.last_transition_time.timestamp() for c in status.conditions}
     return ObjectView(
         group=group,
         snapshot=snapshot,
         conditions=[
             ConditionView(s.type, s.status, s.reason, without_credentials(s.message), since.get((s.type, s.status)))
-            for s in condition_states(snapshot, problems)
+            for s in states
         ],
         migration=_migration(spec, status, now),
         events=tuple(events),

@@ -49,6 +49,9 @@ _ADVICE: dict[str, str] = {
     Reason.SECRET_NOT_FOUND: "Create the Secret with that key, or correct the reference.",
     Reason.INVALID_SECRET: "Correct the value in the Secret.",
     Reason.SECRET_READ_FAILED: "Check the operator's right to get this Secret. It is tried again.",
+    Reason.POD_NOT_READY: "Look at that pod with kubectl describe. A corrected template goes to it first.",
+    Reason.INVALID_TEMPLATE: "Correct executors.template.",
+    Reason.NOT_PERMITTED: "Allow managed pools at the installation, or change what refuses.",
     Reason.INVALID_ANSWER: "Something else than the queue answers at that URL: check for an ingress or a login page.",
 }
 

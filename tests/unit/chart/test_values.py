@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -27,6 +27,9 @@ from tests.support.charts import (
     template,
 )
 from tests.support.operating import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Which release an object is of: only Helm knows that.
 HELMS_OWN = {
@@ -274,6 +277,38 @@ def test_the_name_can_be_given_and_is_a_label() -> None:
     assert ("Deployment", "mine") in render("fullnameOverride=mine")
 
 
+def places(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Each scalar with the path of keys to it."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from places(value, f"{path}.{key}")
+    elif isinstance(node, list):
+        for value in node:
+            yield from places(value, path)
+    else:
+        yield path, node
+
+
+def test_text_that_yaml_reads_as_a_number_or_as_a_truth_value_stays_text() -> None:
+    values = [f"{key}=on" for key in ("nameOverride", "serviceAccount.name", "priorityClassName")]
+    more = ["watchNamespaces={on}", "web.failures=Off", "web.allowActions=true", "web.tokenSecretName=on"]
+    found = {
+        path.rpartition(".")[2]
+        for item in documents(template(*values, *more, release="2024"))
+        if item["kind"] != "CustomResourceDefinition"
+        for path, value in places(item)
+        if isinstance(value, bool) or value == 2024
+    }
+    meant = {"automountServiceAccountToken", "enableServiceLinks"}
+    assert found == meant | {"runAsNonRoot", "readOnlyRootFilesystem", "allowPrivilegeEscalation"}
+
+
+def test_failures_can_be_off_also_without_quotes() -> None:
+    for value in ("web.failures=Off", "web.failures=false"):  # false is how YAML reads Off
+        (found,) = [item for item in container(render(value))["env"] if item["name"] == "WEB_FAILURES"]
+        assert found["value"] == "Off"
+
+
 def test_the_service_may_have_both_families() -> None:
     spec = render("service.ipFamilyPolicy=PreferDualStack", "service.ipFamilies={IPv6,IPv4}")["Service", NAME]["spec"]
     assert (spec["ipFamilyPolicy"], spec["ipFamilies"]) == ("PreferDualStack", ["IPv6", "IPv4"])
@@ -309,6 +344,12 @@ def test_values_that_cannot_work_together_are_refused_with_what_to_write(values:
     done = helm("template", "x", str(CHART), *sets, check=False)
     assert done.returncode != 0
     assert words in done.stderr
+
+
+@pytest.mark.parametrize(("value", "steps"), [("selfTest.enabled=true", "123"), ("selfTest.enabled=false", "12")])
+def test_the_notes_number_what_is_to_be_done(value: str, steps: str) -> None:
+    notes = helm("install", "x", str(CHART), "--dry-run=client", "--set", IMAGE, "--set", value).stdout
+    assert "".join(re.findall(r"^(\d)\. ", notes.partition("NOTES:")[2], re.MULTILINE)) == steps
 
 
 # Helm 3 before 3.18 and later Helms say it in words of their own; each names the value and what it may be.

@@ -86,6 +86,7 @@ def test_rights_that_the_operator_lacks_are_named_as_kubectl_writes_them() -> No
     )
     assert findings.rights([], WHERE, "team").level is Level.OK
     assert findings.rights(None, WHERE, "team").level is Level.OFF
+    assert str(Right("get", "", "secrets", name="redis")) == "get secrets/redis"
 
 
 def levels(view: Any) -> dict[str, Level]:
@@ -135,6 +136,24 @@ def test_hosts_without_a_dot_are_services_of_the_namespace() -> None:
         "redis": "spec.events.redisURL",
         "pool": "spec.executors.service",
     }
+
+
+def test_the_pods_of_a_template_are_no_services_that_somebody_has_to_make() -> None:
+    template = {"spec": {"containers": [{"name": "executor", "image": "executor:1"}]}}
+    managed = {"executors": {"count": 2, "template": template}, "events": {"redisURL": "redis://10.0.0.7"}}
+    assert short_hosts(managed, "team") == {"queue": "spec.queue.url"}
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "level"),
+    [("True", "AllReady", Level.OK), ("False", "Progressing", Level.WARNING), ("False", "NameTaken", Level.ERROR)],
+)
+def test_what_keeps_the_pool_from_being_ready_is_said(status: str, reason: str, level: Level) -> None:
+    view = seen(AWAY, condition("PoolReady", status, reason, "what the operator says"))
+    (finding,) = [f for f in findings.of_object(view) if f.check == "pool"]
+    assert (finding.level, "what the operator says" in finding.message) == (level, True)
+    assert (level is Level.OK) is not ("-l crucible.dev/queueworker=legacy" in finding.advice)
+    assert "pool" not in levels(seen(AWAY)), "an object without a template has none"
 
 
 FOUND = [

@@ -37,6 +37,13 @@ def test_an_option_of_the_plugin_is_told_in_plain_words() -> None:
     assert not [word for word in WORDS_OF_LIBRARIES if word in result.output]
 
 
+@pytest.mark.parametrize("words", [["status", "legacy"], ["check", "legacy"], ["status", "--wait", "Ready"]])
+def test_all_namespaces_are_not_asked_for_together_with_one_object(words: list[str]) -> None:
+    result = CliRunner().invoke(plugin, [*words, "-A"])
+    assert result.exit_code == 2
+    assert "give it without NAME and without --wait" in " ".join(result.output.split())
+
+
 @pytest.mark.parametrize("given", ["soon", "25h", "-1s", "1d"])
 def test_a_wait_that_is_no_time_is_told_with_examples(given: str) -> None:
     result = CliRunner().invoke(plugin, ["status", "--wait", "Ready", f"--timeout={given}"])

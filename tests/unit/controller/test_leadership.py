@@ -88,6 +88,7 @@ class Api(Cluster):
         self.error: Exception | None = None
         self.reads = 0
         self.conflicts = 0
+        self.write_error: Exception | None = None
         self.lease = client.V1Lease(
             metadata=client.V1ObjectMeta(name="lease", namespace="system", resource_version="1"),
             spec=client.V1LeaseSpec(holder_identity=holder, lease_duration_seconds=8),
@@ -105,6 +106,8 @@ class Api(Cluster):
         return copy.deepcopy(self.lease)
 
     async def write_lease(self, namespace: str, lease: Any, *, create: bool) -> Any:
+        if self.write_error is not None:
+            raise self.write_error
         if self.conflicts:
             self.conflicts -= 1
             raise ApiException(status=409, reason="Conflict")
@@ -133,6 +136,20 @@ async def test_a_refused_election_warns_once_and_once_when_it_is_over(caplog: py
     await asyncio.wait_for(acquiring, 5)
     assert "can be read and written again" in caplog.records[-1].message
     assert seen == [("", ""), ("me", "http://10.0.0.7:8084")]
+    await elector.release()
+
+
+async def test_a_lease_that_may_be_read_and_not_written_is_a_refusal_until_it_is_over() -> None:
+    api = Api()
+    api.write_error = ApiException(status=403, reason="Forbidden")
+    seen: list[str] = []
+    elector = Elector(api, "system", "lease", "me", rivals=lambda: False, on_refusal=seen.append)
+    acquiring = asyncio.create_task(elector.acquire())
+    await until(lambda: len(seen) == 1)
+    assert seen == ["the Lease system/lease is refused: 403 Forbidden: allow get, update and create on leases"]
+    api.write_error = None
+    await asyncio.wait_for(acquiring, 5)
+    assert seen[-1] == ""
     await elector.release()
 
 

@@ -27,6 +27,7 @@ class Runner:
         self.seen = [body]
         self.told: list[str] = []
         self._ended = asyncio.Event()
+        self._error: Exception | None = None
 
     def observe(self, body: dict[str, Any]) -> None:
         self.seen.append(body)
@@ -40,8 +41,11 @@ class Runner:
 
     async def run(self) -> None:
         await self._ended.wait()
+        if self._error is not None:
+            raise self._error
 
-    def end(self) -> None:
+    def end(self, error: Exception | None = None) -> None:
+        self._error = error
         self._ended.set()
 
 
@@ -124,6 +128,18 @@ async def test_a_deleted_object_is_ours_only_while_it_has_our_finalizer() -> Non
     assert run.known() == [], "a late event does not begin its end again"
 
 
+async def test_an_object_whose_runner_failed_gets_another_one_by_the_next_list_also_while_it_is_deleted() -> None:
+    run = Run()
+    for found in (body("a"), deleted("b", FINALIZER)):
+        run.objects.changed(None, found)
+    for runner in list(run.made):
+        runner.end(RuntimeError("a defect"))
+    await until(lambda: not run.known())
+    assert run.registry.present == {("team", "a"), ("team", "b")}, "nothing runs for them, and /readyz says so"
+    run.objects.listed("team", [body("a"), deleted("b", FINALIZER)], ())
+    assert run.known() == ["a", "b"]
+
+
 async def test_nothing_starts_when_the_term_ends() -> None:
     run = Run()
     await run.objects.close()
@@ -166,3 +182,15 @@ def test_a_replica_that_the_api_server_does_not_answer_says_what_that_means() ->
     registry.leading = False
     registry.mark_alive()
     assert registry.operator().unready == ""
+
+
+def test_a_replica_that_may_not_have_the_lease_is_no_standby() -> None:
+    registry = Registry("pod-b")
+    registry.mark_alive()
+    registry.see_lease_refusal("the Lease is refused: 403 Forbidden")
+    assert registry.ready() == (False, "this replica cannot lead: the Lease is refused: 403 Forbidden")
+    registry.leading = True
+    assert "cannot lead" not in registry.ready()[1]
+    registry.leading = False
+    registry.see_lease_refusal("")
+    assert registry.ready() == (True, "standing by; nobody leads")

@@ -73,6 +73,21 @@ async def test_what_is_refused_is_dropped_and_does_not_hold_up_the_others(status
         await until(lambda: any(event["involvedObject"]["name"] == "other" for _, event in api.written))
 
 
+async def test_a_missing_right_is_named_in_the_log_once_and_a_namespace_that_goes_is_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    api = Api()
+    going, refused = (ApiException(status=403, reason="Forbidden") for _ in range(2))
+    going.body = '{"details": {"causes": [{"reason": "NamespaceTerminating"}]}}'
+    api.errors = [going, refused, refused]
+    async with posting(api) as poster:
+        for n in range(4):
+            poster.post(OBJECT._replace(uid=f"uid-{n}"), ROUTING)
+        await until(lambda: len(api.written) == 4)
+    (record,) = [r for r in caplog.records if r.levelname == "WARNING"]
+    assert record.message == "Kubernetes Events cannot be posted: 403 Forbidden: allow create and patch on events"
+
+
 async def test_an_event_that_is_too_old_to_be_counted_up_is_posted_anew() -> None:
     api = Api()
     async with posting(api) as poster:

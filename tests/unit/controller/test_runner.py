@@ -268,15 +268,31 @@ async def test_a_new_object_gets_the_finalizer_and_one_that_has_it_is_left_alone
     assert run.cluster.patches == []
 
 
-async def test_an_object_is_routed_for_although_its_finalizer_cannot_be_set() -> None:
+async def test_an_object_is_routed_for_although_its_finalizer_cannot_be_set_which_the_log_has_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     new = body(FIRST)
     new["metadata"]["finalizers"] = []
     run = Run(new)
-    run.cluster.patch_errors = [ApiException(status=403, reason="Forbidden")]
+    run.cluster.patch_errors = [ApiException(status=403, reason="Forbidden")] * 3
     run.task = asyncio.create_task(run.runner.run())
     await run.has_written("Routing")
+    for times in range(2, 4):
+        run.runner.surroundings_changed()
+        await until(lambda: len(run.cluster.patches) >= times)  # noqa: B023 -- called in this turn only
     await run.runner.stop()
     await run.ends()
+    assert caplog.text.count("the finalizer cannot be set: 403 Forbidden: allow patch on queueworkers") == 1
+
+
+async def test_what_is_wrong_with_the_spec_or_a_secret_is_in_the_log_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(body({"queue": FIRST["queue"] | {"apiKeySecretRef": {"name": "key", "key": "k"}}})) as run:
+        await run.has_written("SecretNotFound")
+        run.runner.observe(body({"queue": {"url": "queue"}}, 2))
+        await run.has_written("InvalidSpec")
+    warnings = [r.message for r in caplog.records if r.levelname == "WARNING"]
+    assert ["Secret default/key" in text for text in warnings] == [True, False]
+    assert warnings[1].startswith("default/legacy: spec.queue.url: ")
 
 
 async def test_a_deleted_object_is_drained_for_good_and_then_released() -> None:
@@ -363,6 +379,42 @@ async def test_a_deleted_object_without_a_usable_spec_is_released_at_once() -> N
         assert run.cluster.patches == [RELEASE]
 
 
+async def test_a_deleted_object_goes_although_its_end_fails(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(body(FIRST)) as run:
+        await run.has_written("Routing")
+        run.routers.made[0].cannot_stop = RuntimeError("a defect")
+        run.runner.observe(deleted(FIRST, "other", FINALIZER))
+        await run.ends()
+        assert run.cluster.patches == [RELEASE]
+    assert "a step of the end failed" in caplog.text
+
+
+TEMPLATE = {"spec": {"containers": [{"name": "executor", "image": "executor:1"}]}}
+
+
+async def test_the_http_api_has_the_condition_of_the_pool_as_the_status_has_it() -> None:
+    async with running(body(FIRST | {"executors": {"template": TEMPLATE}})) as run:
+        run.slices.listed("default", [], ())
+        await until(lambda: "PoolReady" in str(run.cluster.statuses[-1:]))
+        written = [(c["type"], c["reason"]) for c in run.cluster.statuses[-1]["conditions"]]
+        assert [(c.type, c.reason) for c in run.runner.view().conditions][-1] == written[-1]
+
+
+@pytest.mark.parametrize("name", ["my.worker", "x" * 63])
+async def test_a_name_that_no_service_can_have_ends_neither_the_reading_of_a_template_nor_the_deletion(
+    name: str,
+) -> None:
+    given = body(FIRST | {"executors": {"template": TEMPLATE}})
+    given["metadata"]["name"] = name
+    async with running(given) as run:
+        run.slices.listed("default", [], ())
+        run.runner.surroundings_changed()
+        await run.has_written("NoExecutors")
+        run.runner.observe(given | {"metadata": given["metadata"] | {"deletionTimestamp": "2026-01-01T00:00:00Z"}})
+        await run.ends()
+        assert len(run.cluster.patches) == 1
+
+
 BY_SERVICE = FIRST | {"executors": {"service": {"name": "executor"}}}
 
 
@@ -400,6 +452,17 @@ async def test_counts_that_an_earlier_leader_left_are_added_once() -> None:
         run.runner.observe(first)
         await until(lambda: len(run.cluster.patches) == 2)
     assert run.cluster.statuses[-1]["tasks"]["completed"] == 45
+
+
+async def test_an_object_is_routed_for_although_the_counts_that_were_left_cannot_be_taken() -> None:
+    left = body(FIRST)
+    left["metadata"]["annotations"] = handing_over("old-1", Totals(completed=7))["metadata"]["annotations"]
+    run = Run(left)
+    run.cluster.patch_errors = [ApiException(status=500, reason="the webhook is away")] * 100
+    run.task = asyncio.create_task(run.runner.run())
+    await run.has_written("Routing")
+    await run.runner.stop()
+    await run.ends()
 
 
 async def test_a_leader_whose_successor_routes_already_leaves_it_the_counts_and_no_status() -> None:

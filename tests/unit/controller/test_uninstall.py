@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
 from queueworker.controller.cluster import Cluster, StalePatch
 from queueworker.controller.kinds import Kind
-from queueworker.controller.uninstall import HOLDER, held, release
+from queueworker.controller.uninstall import HOLDER, ListRefused, held, release
 from queueworker.resource.names import FINALIZER
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class Api(Cluster):
             )
 
     async def list_all(self, kind: Kind, namespace: str) -> list[dict[str, Any]]:
+        if namespace == "gone":  # its Role went with it
+            raise ApiException(status=403, reason="Forbidden")
         return [b for b in self.bodies if namespace in {"", b["metadata"]["namespace"]}]
 
     async def patch_object(
@@ -91,3 +94,8 @@ async def test_what_cannot_be_released_is_named() -> None:
     api.stale = 1000
     left = await release(api, (), "system", "lease", notice=0, settle=0)
     assert [b["metadata"]["name"] for b in left] == ["a"]
+
+
+async def test_a_namespace_that_may_not_be_asked_about_is_named_with_the_way_out() -> None:
+    with pytest.raises(ListRefused, match=r"in the namespace gone: .*take it out of watchNamespaces"):
+        await held(Api(), ("team", "gone"))

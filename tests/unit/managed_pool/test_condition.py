@@ -37,6 +37,7 @@ def existing(replicas: int) -> PoolStatefulSet:
         (2, [pod(1), pod(2, ready=False, problem="Pulling")], Reason.PROGRESSING, "x-executor-2 is starting (Pulling)"),
         (2, [pod(1), pod(2, ready=False, changed_at=NOW - 120, problem="X")], Reason.POD_NOT_READY, "120 s (X)"),
         (2, [pod(1), pod(2, terminating=True)], Reason.PROGRESSING, "1 of 2"),
+        (2, [pod(1), pod(2, terminating=True, changed_at=NOW - 120)], Reason.POD_NOT_READY, "delete the Node, or the"),
     ],
 )
 def test_the_pool_is_ready_if_all_its_pods_are_of_the_template_and_ready(
@@ -46,6 +47,12 @@ def test_the_pool_is_ready_if_all_its_pods_are_of_the_template_and_ready(
     assert state.reason is reason
     assert (state.status == "True") is (reason is Reason.ALL_READY)
     assert words in state.message
+
+
+def test_a_pod_that_was_deleted_changes_last_when_its_grace_ends() -> None:
+    metadata = {"name": "x-executor-1", "creationTimestamp": "2026-11-01T11:00:00Z"}
+    gone = pod_of({"metadata": metadata | {"deletionTimestamp": "2026-11-01T12:00:50Z"}, "status": {}})
+    assert gone.changed_at - pod_of({"metadata": metadata, "status": {}}).changed_at == 3650
 
 
 def test_pods_that_leave_are_named() -> None:
@@ -62,6 +69,7 @@ def test_pods_that_leave_are_named() -> None:
         ),
         ({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]}, "Unschedulable"),
         ({"conditions": [{"type": "Ready", "status": "False", "message": "unready: [x]"}]}, "unready: [x]"),
+        ({"phase": "Failed", "reason": "Evicted", "message": "out of memory"}, "Evicted: out of memory"),
         ({}, ""),
     ],
 )

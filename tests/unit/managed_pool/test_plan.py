@@ -129,7 +129,7 @@ def test_a_pool_without_a_template_drains_and_is_then_removed() -> None:
     assert not plan(removed, existing(2), pods, {f"{NAME}-1": 1}, gone_since(1, 2), 1).remove
     assert plan(removed, existing(2), pods, {}, gone_since(1, 2), 1).remove
     assert plan(removed, existing(2), pods, {f"{NAME}-1": 1}, gone_since(1, 2), DRAIN).remove
-    assert plan(removed, None, [], {}, {}, 0) == Plan()
+    assert plan(removed, None, [], {}, {}, 0) == Plan(remove=True), "a refused template may have left a Service"
 
 
 @dataclass

@@ -71,6 +71,8 @@ def with_access(function: Callable[..., Any], *, everywhere: bool = False) -> Ca
     @functools.wraps(function)
     def command(**given: Any) -> Any:
         access = Access(**{option.name: given.pop(option.name) for option in declared})
+        if access.all_namespaces and (given.get("name") or given.get("wait")):
+            raise typer.BadParameter("--all-namespaces is about all objects: give it without NAME and without --wait")
         return function(access, **given)
 
     shown = [*own, *declared]

@@ -89,9 +89,12 @@ class Api:
             query["continue"] = token
 
     async def patch(self, path: str, change: dict[str, Any]) -> Any:
-        """A merge patch; returns the changed object."""
+        """A merge patch; returns the changed object. Refused if the CRD lacks a field of it, which would be dropped."""
         body = await self.call(
-            "PATCH", f"{path}?fieldManager={MANAGER}", change, content_type="application/merge-patch+json"
+            "PATCH",
+            f"{path}?fieldManager={MANAGER}&fieldValidation=Strict",
+            change,
+            content_type="application/merge-patch+json",
         )
         return _answer(*body)
 

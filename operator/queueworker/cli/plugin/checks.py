@@ -21,6 +21,8 @@ from queueworker.resource.redis_url import DEFAULT_REDIS_URL
 from queueworker.resource.urls import in_namespace, numbered
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from queueworker.cli.plugin.access import Access
     from queueworker.cli.plugin.live import Live
 
@@ -48,7 +50,9 @@ async def check(access: Access, name: str | None) -> list[Finding]:
             found.append(Finding(Level.WARNING, "objects", f"there is no QueueWorker in {where}", advice))
         account = await _account(api, operator)
         spaces = sorted({body["metadata"]["namespace"] for body in bodies})[:MAX_OBJECTS]
-        found += [findings.rights(await _refused(api, account, space), account, space) for space in spaces]
+        for space in spaces:
+            wanted = (*findings.RIGHTS, *_secret_rights(bodies, space))
+            found.append(findings.rights(await _refused(api, account, space, wanted), account, space))
         for body in bodies[:MAX_OBJECTS]:
             found += await _object(api, body, live)
         return found
@@ -110,20 +114,28 @@ async def _account(api: Api, operator: Operator) -> str:
     return f"{namespace}/{pod.get('serviceAccountName') or name}"
 
 
-async def _refused(api: Api, account: str, namespace: str) -> list[Right] | None:
-    """The rights that the account lacks; None if that may not be asked."""
+def _secret_rights(bodies: Iterable[dict[str, Any]], namespace: str) -> list[Right]:
+    """To read the Secrets that the objects of the namespace name; the operator may be allowed these and no others."""
+    refs = [_secret_refs(body).values() for body in bodies if body["metadata"]["namespace"] == namespace]
+    named = {ref["name"] for of_object in refs for ref in of_object if ref}
+    return [Right("get", "", "secrets", name=name) for name in sorted(named)]
+
+
+async def _refused(api: Api, account: str, namespace: str, wanted: Sequence[Right]) -> list[Right] | None:
+    """Those of the rights that the account lacks; None if that may not be asked."""
     user = f"system:serviceaccount:{account.replace('/', ':')}"
     try:
-        answers = await asyncio.gather(*(api.post(_REVIEWS, _review(user, namespace, r)) for r in findings.RIGHTS))
+        answers = await asyncio.gather(*(api.post(_REVIEWS, _review(user, namespace, r)) for r in wanted))
     except Refused:
         return None
-    pairs = zip(findings.RIGHTS, answers, strict=True)
+    pairs = zip(wanted, answers, strict=True)
     return [right for right, answer in pairs if not (answer.get("status") or {}).get("allowed")]
 
 
 def _review(user: str, namespace: str, right: Right) -> dict[str, Any]:
     attributes = {"verb": right.verb, "group": right.group, "resource": right.resource, "namespace": namespace}
-    spec = {"user": user, "resourceAttributes": attributes | {"subresource": right.subresource}}
+    attributes |= {"subresource": right.subresource, "name": right.name}
+    spec = {"user": user, "resourceAttributes": attributes}
     return {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
 
 
@@ -144,14 +156,19 @@ async def _object(api: Api, body: dict[str, Any], live: Live) -> list[Finding]:
     return [first, *await _secrets(api, body, seen.key), *await _services(api, body, seen.key), *others]
 
 
-async def _secrets(api: Api, body: dict[str, Any], key: str) -> list[Finding]:
-    spec, namespace = body.get("spec") or {}, body["metadata"]["namespace"]
-    refs = {
+def _secret_refs(body: dict[str, Any]) -> dict[str, Any]:
+    """What each field of the spec that names a Secret says."""
+    spec = body.get("spec") or {}
+    return {
         "queue.apiKeySecretRef": (spec.get("queue") or {}).get("apiKeySecretRef"),
         "events.redisURLSecretRef": (spec.get("events") or {}).get("redisURLSecretRef"),
     }
+
+
+async def _secrets(api: Api, body: dict[str, Any], key: str) -> list[Finding]:
+    namespace = body["metadata"]["namespace"]
     found = []
-    for field, ref in refs.items():
+    for field, ref in _secret_refs(body).items():
         if not ref:
             continue
         try:
@@ -192,7 +209,7 @@ def short_hosts(spec: dict[str, Any], namespace: str) -> dict[str, str]:
         urls["executors.endpoints"] = executors["endpoints"]
     elif service := executors.get("service"):
         urls["executors.service"] = [f"http://{service['name']}"]
-    else:
+    elif not executors.get("template"):  # the pods of a template are called by their addresses
         base, port = executors.get("baseURL") or "http://executor", executors.get("port") or 8083
         urls["executors.count"] = [numbered(base, n, port) for n in range(1, int(executors.get("count", 1)) + 1)]
     found: dict[str, str] = {}

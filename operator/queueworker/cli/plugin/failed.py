@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import base64
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+import shlex
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
@@ -70,7 +71,7 @@ def show(
     output: Annotated[tasks.ShowOutput, typer.Option("--output", "-o")] = tasks.ShowOutput.TEXT,
 ) -> None:
     """Show one failed task. It has the whole error, and the task as the queue handed it out."""
-    place, _ = run(_place(access, name, redis_url, f"show {eval_id}"))
+    place, _ = run(_place(access, name, redis_url, f"show {shlex.quote(eval_id)}"))
     tasks.show_task(place, eval_id, output)
 
 
@@ -92,7 +93,8 @@ def retry(
     """Send failed tasks to their queue again, with the API key of the object. Exit status 1 if one was not sent."""
     if bool(eval_ids) == all_:
         raise typer.BadParameter("give one or more IDs, or --all")
-    place, key = run(_place(access, name, redis_url, "retry --all", with_key=True))
+    again = f"retry {shlex.join(eval_ids or ['--all'])}{' --ambiguous' if ambiguous else ''}"
+    place, key = run(_place(access, name, redis_url, again, with_key=True))
     as_json = output is tasks.ShowOutput.JSON
     tasks.send_again(place, eval_ids, key, queue_url or None, ambiguous=ambiguous, as_json=as_json)
 
@@ -158,10 +160,21 @@ def unreachable_advice(url: str, namespace: str, name: str, verb: str, *, given:
     from queueworker.cli.plugin.live import DEFAULT_OPERATOR
 
     system, _, deployment = DEFAULT_OPERATOR.partition("/")
-    host, port = urlsplit(url).hostname or "redis", urlsplit(url).port or 6379
+    port = urlsplit(url).port or 6379
     command, _, rest = verb.partition(" ")
     words = " ".join(word for word in (command, name, rest, f"-n {namespace}") if word)
-    forward = f"`kubectl port-forward -n {namespace} svc/{host.partition('.')[0]} {port}` and --redis-url"
-    local: Any = f"redis://127.0.0.1:{port}"
     inside = f"`kubectl exec -n {system} deploy/{deployment} -- kubectl-queueworker failed {words}`"
-    return f"if it cannot be reached from here: {forward} {local}, or {inside}"
+    service = _service(urlsplit(url).hostname or "", namespace)
+    if service is None:
+        return f"if it cannot be reached from here: {inside}"
+    where, service_name = service
+    forward = f"`kubectl port-forward -n {where} svc/{service_name} {port}` and --redis-url redis://127.0.0.1:{port}"
+    return f"if it cannot be reached from here: {forward}, or {inside}"
+
+
+def _service(host: str, namespace: str) -> tuple[str, str] | None:
+    """Namespace and name of the Service that a pod in the namespace means by the host; None if it is no Service."""
+    name, *rest = host.split(".")
+    if not rest and host != "localhost" and ":" not in host:
+        return namespace, name
+    return (rest[0], name) if rest[1:2] == ["svc"] else None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from queueworker.cli.plugin.times import seconds, time_of
 from queueworker.cli.plugin.values import Level
+from queueworker.resource.names import LABEL_QUEUEWORKER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -34,26 +35,26 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """A right that the operator needs, as `kubectl auth can-i` writes it."""
+    """A right that the operator needs, as `kubectl auth can-i` writes it. Without a name it is about all objects."""
 
     verb: str
     group: str
     resource: str
     subresource: str = ""
+    name: str = ""
 
     def __str__(self) -> str:
-        name = f"{self.resource}.{self.group}" if self.group else self.resource
-        return f"{self.verb} {name}{f'/{self.subresource}' if self.subresource else ''}"
+        resource = f"{self.resource}.{self.group}" if self.group else self.resource
+        return f"{self.verb} {resource}{f'/{self.subresource or self.name}' if self.subresource or self.name else ''}"
 
 
 RIGHTS = (
     *(Right(verb, "crucible.dev", "queueworkers") for verb in ("list", "watch", "patch")),
     Right("patch", "crucible.dev", "queueworkers", "status"),
     *(Right(verb, "", "events") for verb in ("create", "patch")),
-    Right("get", "", "secrets"),
     *(Right(verb, "discovery.k8s.io", "endpointslices") for verb in ("list", "watch")),
 )
-"""In the objects' namespaces: as in manifests/rbac/role.yaml."""
+"""In the objects' namespaces, as in manifests/rbac/role.yaml, less Secrets: of those, it needs what objects name."""
 
 
 # --- the operator
@@ -119,10 +120,13 @@ def rights(refused: Iterable[Right] | None, account: str, namespace: str) -> Fin
     if refused is None:
         advice = "allow `create subjectaccessreviews`, or ask somebody who may"
         return Finding(Level.OFF, "rights", f"not checked: the rights of {account}", advice)
-    missing = [str(right) for right in refused]
+    missing = list(refused)
     if missing:
-        message = f"the operator ({account}) may not {_some(missing)} in {namespace}"
-        return Finding(Level.ERROR, "rights", message, "apply manifests/rbac, or the chart with rbac.create")
+        message = f"the operator ({account}) may not {_some(map(str, missing))} in {namespace}"
+        advice = "apply manifests/rbac, or the chart with rbac.create"
+        if all(right.name for right in missing):
+            advice = "name the Secret in rbac.secrets of the chart, or allow it by a Role of your own"
+        return Finding(Level.ERROR, "rights", message, advice)
     return Finding(Level.OK, "rights", f"the operator has its rights in {namespace}")
 
 
@@ -139,6 +143,8 @@ def of_object(view: View) -> Iterator[Finding]:
         ("journal", "Redis (journal)", view.journal),
     ):
         yield _peer(key, check, name, link)
+    if view.pool is not None:
+        yield _pool(view, view.pool)
     yield from _executors(view)
 
 
@@ -167,6 +173,15 @@ def _peer(key: str, check: str, name: str, link: LinkView) -> Finding:
     return Finding(Level.OK, check, f"{name} is connected", "", key)
 
 
+def _pool(view: View, pool: LinkView) -> Finding:
+    """The pods that the operator runs. Some time after a change they are not ready yet."""
+    if pool.level is Level.OK:
+        return Finding(Level.OK, "pool", f"the pool: {pool.message}", "", view.key)
+    level = Level.WARNING if pool.reason in {"Progressing", "Removing"} else Level.ERROR
+    advice = f"`kubectl describe statefulset,pods -n {view.namespace} -l {LABEL_QUEUEWORKER}={view.name}`"
+    return Finding(level, "pool", f"the pool is not ready ({pool.reason}): {pool.message}", advice, view.key)
+
+
 def _executors(view: View) -> Iterator[Finding]:
     bad = [e for e in view.executors if e.level is Level.ERROR]
     for e in bad[:MAX_LISTED]:
@@ -178,7 +193,8 @@ def _executors(view: View) -> Iterator[Finding]:
             Level.ERROR, "executor", more, f"`kubectl queueworker status {view.name} -n {view.namespace}`", view.key
         )
     if not view.executors_desired:
-        advice = "see spec.executors: count, endpoints, service, drained"
+        pool_is_fault = view.pool is not None and view.pool.level is not Level.OK
+        advice = "see the pool above" if pool_is_fault else "see spec.executors: count, endpoints, service, drained"
         yield Finding(Level.ERROR, "executors", "there are no executors that may get tasks", advice, view.key)
     elif not bad:
         text = f"{view.executors_healthy} of {view.executors_desired} executors are healthy"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from queueworker.cli.plugin.api import Api
 
 _ROOT = f"/apis/{names.GROUP}/{names.VERSION}"
+UNKNOWN_FIELD = 'strict decoding error: unknown field "'
 NO_CRD = (
     "the cluster has no QueueWorkers (the CRD is missing): `queueworker crd | kubectl apply --server-side -f -`, or "
     "install the operator"
@@ -81,6 +82,10 @@ async def change(api: Api, body: dict[str, Any], spec: dict[str, Any]) -> dict[s
     except Refused as error:
         if error.status == 409:
             raise Problem(f"{metadata['name']} was changed at the same time: try again") from error
+        _, unknown, field = str(error).rpartition(UNKNOWN_FIELD)  # the whole object stands before it
+        if unknown:
+            name = field.partition('"')[0]
+            raise Problem(f"the cluster's CRD has no {name}: apply the CRD of the operator's version") from error
         raise
     return found
 

@@ -41,6 +41,7 @@ def _head(view: View, size: Size, glyphs: Glyphs) -> list[Line]:
         ("Queue", view.queue, _waiting(view), view.queue_url),
         ("Events", view.events, _events(view), ""),
         ("Journal", view.journal, "", ""),
+        *([("Pool", view.pool, "", "")] if view.pool is not None else []),
     ):
         shown = replace(link, message="") if link.message == view.state.message else link  # the title has it
         lines += _peer(label, shown, numbers, url, size, glyphs)

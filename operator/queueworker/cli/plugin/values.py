@@ -75,6 +75,8 @@ class View:
     queue: LinkView
     events: LinkView
     journal: LinkView
+    pool: LinkView | None = None
+    """The pods of `executors.template`, by the condition PoolReady; None if the operator runs none."""
     executors: tuple[ExecutorView, ...] = ()
     executors_hidden: int = 0
     """Executors that the object's status does not list, because they are too many."""

@@ -43,6 +43,7 @@ def view(body: Body, live: Live, now: datetime, *, version: str = "") -> View:
         queue=queue,
         events=events,
         journal=journal,
+        pool=_link(conditions["PoolReady"]) if "PoolReady" in conditions else None,
         executors=executors,
         executors_hidden=0 if known else max(0, int(stored.get("desired") or 0) - len(stored.get("endpoints") or ())),
         executors_healthy=healthy if known else int(stored.get("healthy") or 0),

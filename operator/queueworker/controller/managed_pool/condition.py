@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from queueworker.resource.status import ConditionStatus
 
 READY_SECONDS = 120
-"""A pod that is not ready for so long stops an update, and the condition says why."""
+"""A pod that is not ready for so long, or should have ended so long ago, stops an update; the condition says why."""
 NAMED_PODS = 3
 """A message names at most so many pods."""
 
@@ -41,13 +41,20 @@ def pool_state(
     stuck = [pod for pod in kept if _is_stuck(pod, now)]
     count = f"{ready} of {wanted.count} pods are ready with this template"
     if stuck:
-        why = _some([f"{pod.name} is not ready for more than {READY_SECONDS} s{_because(pod)}" for pod in stuck])
+        why = _some([_stuck(pod) for pod in stuck])
         return PoolState("False", Reason.POD_NOT_READY, f"{why}; {count}; no other pod is updated meanwhile")
     return PoolState("False", Reason.PROGRESSING, "; ".join([count, *_progress(wanted, stateful_set, kept, plan)]))
 
 
 def _is_stuck(pod: PoolPod, now: float) -> bool:
-    return not pod.ready and not pod.terminating and now - pod.changed_at >= READY_SECONDS
+    return (pod.terminating or not pod.ready) and now - pod.changed_at >= READY_SECONDS
+
+
+def _stuck(pod: PoolPod) -> str:
+    if pod.terminating:
+        advice = "if its node is gone, delete the Node, or the pod with --force"
+        return f"{pod.name} should have ended more than {READY_SECONDS} s ago: {advice}"
+    return f"{pod.name} is not ready for more than {READY_SECONDS} s{_because(pod)}"
 
 
 def _progress(

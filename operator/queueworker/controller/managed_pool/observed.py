@@ -119,7 +119,8 @@ def stateful_set_of(body: Mapping[str, Any]) -> PoolStatefulSet:
 def pod_of(body: Mapping[str, Any]) -> PoolPod:
     metadata, status = body["metadata"], body.get("status") or {}
     ready = _condition(status, "Ready")
-    times = [metadata.get("creationTimestamp"), ready.get("lastTransitionTime")]
+    # That of its deletion is when its grace ends.
+    times = [metadata.get("creationTimestamp"), ready.get("lastTransitionTime"), metadata.get("deletionTimestamp")]
     return PoolPod(
         name=metadata["name"],
         ordinal=ordinal_of(metadata["name"]),
@@ -145,6 +146,8 @@ def _problem(status: Mapping[str, Any]) -> str:
         waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason"):
             return _joined(waiting["reason"], waiting.get("message"))
+    if status.get("reason"):  # of the whole pod, such as Evicted
+        return _joined(status["reason"], status.get("message"))
     scheduled, ready = _condition(status, "PodScheduled"), _condition(status, "Ready")
     for condition in (scheduled, ready):
         if condition.get("status") == "False":

@@ -54,7 +54,7 @@ class PoolPod:
     problem: str = ""
     """Why it is not ready, as far as the pod says."""
     changed_at: float = 0.0
-    """Unix time in seconds of its creation, or of the last change of its readiness."""
+    """Unix time in seconds of its creation, of the last change of its readiness, or of the end of its grace."""
 
 
 class Deletion(NamedTuple):
@@ -91,7 +91,7 @@ def plan(
     """
     terminating = frozenset(pod.name for pod in pods if pod.terminating)
     if stateful_set is None:
-        return Plan(terminating, wanted.count)
+        return Plan(terminating, wanted.count, remove=not wanted.template_hash)
     going = _Going(wanted.drain_seconds, in_flight, left, now)
     count = wanted.count if wanted.template_hash else 0
     surplus = {stateful_set.pod(ordinal) for ordinal in range(count + 1, stateful_set.replicas + 1)}

@@ -119,7 +119,7 @@ class ManagedPool:
     async def act(self) -> None:
         """Carry the plan out, and see how far it is. Raises one of `cluster.UNREACHABLE`."""
         spec = self._spec
-        if spec is None or (self.count is None and self._seen()[0] is None):
+        if spec is None or (self.count is None and self._seen()[0] is None and not self._seen_before):
             self._state = None
         elif (obstacle := self._obstacle()) is not None:
             self._state = obstacle
