@@ -20,8 +20,10 @@ WORKERS ?= 2
 # shown at the end. Tasks that are lost or reported twice fail at once. RERUNS=0 runs nothing again.
 RERUNS ?= 1
 AGAIN = -rsR --reruns $(RERUNS) --rerun-except AccountError
-# These tests mostly wait for clocks and processes, so more workers than cores pay off.
-FAST_WORKERS ?= 12
+# These tests mostly wait for clocks and processes, so more workers than cores pay off. Each worker collects all of them:
+# the first collection keeps what pytest makes of their asserts, or each worker would do that again.
+FAST_WORKERS ?= 10
+FAST = tests/unit tests/component
 PROCESS_WORKERS ?= 4
 # Chromium waits for half of its time.
 BROWSER_WORKERS ?= 2
@@ -107,7 +109,8 @@ test: lint verify test-docs test-fast test-processes test-browser test-monitorin
 
 test-fast: venv ## run the unit and component tests
 	$(COMPILE)
-	$(PYTEST) -q -rs -n $(FAST_WORKERS) tests/unit tests/component
+	@$(PYTEST) -q --collect-only $(FAST) >/dev/null || true
+	$(PYTEST) -q -rs -n $(FAST_WORKERS) --dist worksteal $(FAST)
 
 test-docs: venv docs ## build the site, check its links, and run the command blocks of README and docs
 	$(PYTEST) -q -rs tests/docs
