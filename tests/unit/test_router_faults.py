@@ -418,6 +418,42 @@ def test_what_a_router_took_over_and_has_not_read_outlives_a_move_and_the_way_ba
         assert s.account.reported["a"] == s.account.reported["b"] == 1
 
 
+def test_what_a_router_left_that_was_told_of_another_redis_too_late_outlives_the_way_back() -> None:
+    """It has left its tasks in its journal already, for a successor on the same Redis."""
+    s = Scenario(executors={"whenUnavailable": "Hold"})
+    leave(s, "a")
+    s.set_pool([])
+    with s:
+        s.advance(5)
+        assert s.live[0].held == {"a"}
+        s.apply(queue={"url": "http://queue-b"})
+        s.advance(0.0001)
+        s.apply(events={"redisURL": B})
+        s.advance(10)
+        s.set_pool([0])
+        s.apply(events={"redisURL": A})
+        s.advance(30)
+        assert s.account.reported["a"] == 1
+
+
+def test_what_a_router_could_neither_report_nor_write_goes_to_the_one_that_replaces_it() -> None:
+    with Scenario(routing={"drainSeconds": 0}) as s:
+        s.advance(3)
+        s.world.redis[A].set_mode("refused")
+        s.advance(20)
+        s.submit("a")
+        while "a" not in s.known():
+            s.advance(0.01)
+        s.world.queues[QUEUE].mode = "refused"
+        s.advance(60)
+        s.apply(queue={"url": "http://queue-b"})
+        s.advance(120)
+        s.world.redis[A].set_mode("up")
+        s.world.queues[QUEUE].mode = "up"
+        s.advance(60)
+        assert s.account.reported["a"] == s.account.published["a"] == 1
+
+
 # --- the end
 
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """What a router leaves to its successor on another Redis: entries by eval_id, events, failed-task records."""
+    """What a router leaves to its successor on another Redis, or because Redis does not answer: entries by eval_id,
+    events, failed-task records.
+    """
 
     entries: dict[str, bytes] = field(default_factory=dict)
     unwritten: Unwritten | None = None

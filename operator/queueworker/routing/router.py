@@ -175,7 +175,7 @@ class Router:
         """End for a router of that configuration: tasks run to their end, and are reported where they came from.
 
         There is no limit but the tasks' own timeouts. With the same Redis the successor finds in the journal what could
-        not be reported; with another Redis it gets that from here, together with events that were not published.
+        not be reported; with another Redis, or one that does not answer, it gets that from here, with events as well.
         """
         self._moving = not successor.has_redis_of(self._config)
         longest = self._runs.longest_timeout(self._config.spec.routing.task_timeout_seconds)
@@ -256,9 +256,9 @@ class Router:
             self._on_transition()
 
     async def _close_journal(self) -> None:
-        entries = self._journal.hand_over() if self._moving else {}
-        unwritten, disowned = await self._journal.close(), self._journal.lease.disowned_next(moving=self._moving)
-        self._unfinished = Unfinished(entries, unwritten, disowned)
+        entries = self._journal.hand_over() if (moving := self._moving) else {}  # it may change while the journal closes
+        unwritten, disowned = await self._journal.close(), self._journal.lease.disowned_next(moving=moving)
+        self._unfinished = Unfinished(entries | self._journal.unsure(), unwritten, disowned)
 
     def _settle(self) -> None:
         changed = self._life.settle(self._config.intent, busy=self._runs.busy)

@@ -172,9 +172,8 @@ class Journal:
         return self._buffer.give_away()
 
     async def close(self) -> Unwritten:
-        """Write what is left, within a bounded time, and give the lease up. Returns what never reached Redis.
-
-        Releases the lease even when cancelled; otherwise no one can take over until it expires.
+        """Write what is left, within a bounded time, and give the lease up, even when cancelled: otherwise no one can
+        take over until it expires. Returns what never reached Redis.
         """
         if self._closed:
             return self._buffer.take_unwritten()
@@ -192,6 +191,10 @@ class Journal:
             with contextlib.suppress(RedisError, OSError):
                 await self._redis.aclose()
         return self._buffer.take_unwritten()
+
+    def unsure(self) -> dict[str, bytes]:
+        """Once closed: the entries, if Redis may not hold them all."""
+        return {} if self.link.journal.ok and not self._buffer.pending else dict(self._buffer.entries)
 
     # --- what the parts tell
 
