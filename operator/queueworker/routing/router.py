@@ -256,7 +256,7 @@ class Router:
             self._on_transition()
 
     async def _close_journal(self) -> None:
-        entries = self._journal.hand_over() if (moving := self._moving) else {}  # it may change while the journal closes
+        entries = self._journal.hand_over() if (moving := self._moving) else {}  # may change meanwhile
         unwritten, disowned = await self._journal.close(), self._journal.lease.disowned_next(moving=moving)
         self._unfinished = Unfinished(entries | self._journal.unsure(), unwritten, disowned)
 
