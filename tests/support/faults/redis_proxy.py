@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 import orjson
 
-from queueworker.routing.journal.scripts import BATCH, LEASE, READ
+from queueworker.routing.journal.scripts import BATCH, LEASE, READ, WRITTEN
 from tests.support.faults.proxy import Proxy
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ class RedisProxy(Proxy):
     def _answered(self, command: _Command, answer: Any) -> None:
         if isinstance(answer, hiredis.ReplyError):  # NOSCRIPT: the script is sent and called again.
             return
-        if command.batch is not None and answer == b"OK":
+        if command.batch is not None and answer == WRITTEN:
             for eval_id in command.batch.removals:
                 self.held.pop(eval_id, None)
             self.held.update(command.batch.sets)
