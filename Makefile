@@ -45,8 +45,6 @@ COMPILE = @$(BIN)/python -m compileall -q operator demo devcluster bench tools t
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-venv: $(STAMP) ## create .venv with the project and all its tools
-
 # uv installs several times as fast as pip. Where it cannot, pip does: pip's configuration, which uv does not read, may
 # name the only index that can be reached.
 # $(call install,ENVIRONMENT,LOCK,options of uv,options of pip)
@@ -109,7 +107,7 @@ test: lint verify test-docs test-fast test-processes test-browser test-monitorin
 
 test-fast: venv ## run the unit and component tests
 	$(COMPILE)
-	@$(PYTEST) -q --collect-only $(FAST) >/dev/null || true
+	@$(PYTEST) -q --collect-only $(FAST) >/dev/null || true  # what it complains about, the tests will too
 	$(PYTEST) -q -rs -n $(FAST_WORKERS) --dist worksteal $(FAST)
 
 test-docs: venv docs ## build the site, check its links, and run the command blocks of README and docs
