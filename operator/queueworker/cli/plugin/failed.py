@@ -16,6 +16,7 @@ from queueworker.cli.failed_options import read_redis_url
 from queueworker.cli.plugin.access import Access, OptionalName, object_names, run, with_access
 from queueworker.cli.plugin.problems import Problem
 from queueworker.cli.usage import Group
+from queueworker.resource.urls import in_namespace
 
 if TYPE_CHECKING:
     from queueworker.cli.plugin.api import Api
@@ -164,7 +165,7 @@ def unreachable_advice(url: str, namespace: str, name: str, verb: str, *, given:
     command, _, rest = verb.partition(" ")
     words = " ".join(word for word in (command, name, rest, f"-n {namespace}") if word)
     inside = f"`kubectl exec -n {system} deploy/{deployment} -- kubectl-queueworker failed {words}`"
-    service = _service(urlsplit(url).hostname or "", namespace)
+    service = _service(url, namespace)
     if service is None:
         return f"if it cannot be reached from here: {inside}"
     where, service_name = service
@@ -172,9 +173,7 @@ def unreachable_advice(url: str, namespace: str, name: str, verb: str, *, given:
     return f"if it cannot be reached from here: {forward}, or {inside}"
 
 
-def _service(host: str, namespace: str) -> tuple[str, str] | None:
-    """Namespace and name of the Service that a pod in the namespace means by the host; None if it is no Service."""
-    name, *rest = host.split(".")
-    if not rest and host != "localhost" and ":" not in host:
-        return namespace, name
+def _service(url: str, namespace: str) -> tuple[str, str] | None:
+    """Namespace and name of the Service that a pod in the namespace means by the URL; None if it is no Service."""
+    name, *rest = (urlsplit(in_namespace(url, namespace)).hostname or "").split(".")
     return (rest[0], name) if rest[1:2] == ["svc"] else None
