@@ -24,6 +24,8 @@ AGAIN = -rsR --reruns $(RERUNS) --rerun-except AccountError
 # the first collection keeps what pytest makes of their asserts, or each worker would do that again.
 FAST_WORKERS ?= 10
 FAST = tests/unit tests/component
+# A test that hangs ends its worker, with a traceback, and fails. The longest takes 25 s.
+FAST_BOUND = -o faulthandler_timeout=180 -o faulthandler_exit_on_timeout=true
 PROCESS_WORKERS ?= 4
 # Chromium waits for half of its time.
 BROWSER_WORKERS ?= 2
@@ -108,7 +110,7 @@ test: lint verify test-docs test-fast test-processes test-browser test-monitorin
 test-fast: venv ## run the unit and component tests
 	$(COMPILE)
 	@$(PYTEST) -q --collect-only $(FAST) >/dev/null || true  # what it complains about, the tests will too
-	$(PYTEST) -q -rs -n $(FAST_WORKERS) --dist worksteal $(FAST)
+	$(PYTEST) -q -rs -n $(FAST_WORKERS) --dist worksteal $(FAST_BOUND) $(FAST)
 
 test-docs: venv docs ## build the site, check its links, and run the command blocks of README and docs
 	$(PYTEST) -q -rs tests/docs

@@ -30,8 +30,8 @@ LEFT = {
 
 async def leave(redis_url: str, left: dict[bytes, bytes]) -> None:
     async with Redis.from_url(redis_url) as redis:
-        await redis.sadd(f"{BASE}instances", "dead:1")
         await redis.hset(f"{BASE}journal:dead:1", mapping=left)  # type: ignore[arg-type]
+        await redis.sadd(f"{BASE}instances", "dead:1")
 
 
 async def test_what_the_version_before_left_is_taken_over_whole_and_in_parts(redis_url: str) -> None:

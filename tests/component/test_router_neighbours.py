@@ -66,8 +66,8 @@ async def test_a_router_that_died_is_succeeded_by_its_own_object_only(
 ) -> None:
     base = "queueworker:{red/legacy}:"
     async with Redis.from_url(redis_url) as redis:
-        await redis.sadd(f"{base}instances", "dead")
         await redis.hset(f"{base}journal:dead", "a", b'{"state": "executed"}')
+        await redis.sadd(f"{base}instances", "dead")
         async with running(queue, [executor], redis_url, group="blue/legacy") as router:
             await asyncio.sleep(2.5)  # longer than a heartbeat
             assert router.snapshot().counters.recovered == 0

@@ -194,9 +194,9 @@ class Group:
         return held
 
     async def leave_dead(self, instance: str, entries: dict[bytes, bytes]) -> None:
-        """The journal of an instance that died."""
-        await self.redis.sadd(f"{BASE}instances", instance)
+        """The journal of an instance that died. The instance is named last: a heartbeat forgets one without entries."""
         await self.redis.hset(f"{BASE}journal:{instance}", mapping=entries)  # type: ignore[arg-type]
+        await self.redis.sadd(f"{BASE}instances", instance)
 
     async def lease_runs_out(self, member: Member) -> None:
         await self.redis.delete(f"{BASE}lease:{member.instance}")

@@ -41,12 +41,15 @@ async def set_user(redis_url: str, name: str, *rules: str) -> None:
 
 
 async def leave(redis_url: str, queue: StubQueue, entries: Mapping[str, bytes]) -> None:
-    """Write the journal of an instance that died: entries by id. The queue waits for their reports."""
+    """Write the journal of an instance that died: entries by id. The queue waits for their reports.
+
+    The instance is named last: a heartbeat forgets one without entries.
+    """
+    queue.known.update(entries)
     async with Redis.from_url(redis_url) as redis:
-        await redis.sadd(f"{BASE}instances", "dead")
         for eval_id, entry in entries.items():
             await redis.hset(f"{BASE}journal:dead", eval_id, entry)
-    queue.known.update(entries)
+        await redis.sadd(f"{BASE}instances", "dead")
 
 
 async def expire_leases(redis_url: str) -> None:
