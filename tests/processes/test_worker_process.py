@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -317,6 +318,34 @@ def test_a_worker_whose_log_cannot_be_written_routes_and_ends_with_status_0(redi
                 assert process.wait(20) == 0
             finally:
                 process.kill()
+
+
+def test_a_worker_whose_log_nobody_reads_routes_and_ends_with_status_0(redis_url: str) -> None:
+    (port,) = free_ports(1)
+    reading, writing = os.pipe()
+    with platform() as (queue, executor):
+        environ = os.environ | legacy(queue, executor, redis_url) | {"HOST": "127.0.0.1", "PORT": str(port)}
+        with subprocess.Popen([*COMMAND, "worker"], env=environ, stdout=writing, stderr=writing) as process:
+            try:
+                wait_until(lambda: _lives(port), "the worker listens")
+                _fill(writing)
+                submit(queue, ["one"])
+                wait_until(lambda: account(queue)["completed"] == 1, "the task completed")
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(20) == 0
+            finally:
+                process.kill()
+                os.close(reading)
+                os.close(writing)
+
+
+def _fill(pipe: int) -> None:
+    """Through another open file, because whether a write waits belongs to that, and the worker shares ours."""
+    other = os.open(f"/proc/self/fd/{pipe}", os.O_WRONLY | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(other, b"x")
+    os.close(other)
 
 
 def _lives(port: int) -> bool:

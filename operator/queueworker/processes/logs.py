@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import orjson
 
+from queueworker.processes.log_output import LogOutput
 from queueworker.redaction import without_credentials
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def has_colours(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 def configure(level: LogLevel, form: LogFormat) -> None:
     """Configure the root logger, replacing earlier configuration."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LogOutput(sys.stderr)
     text = ColourFormatter if has_colours(sys.stderr, os.environ) else TextFormatter
     handler.setFormatter(JsonFormatter() if form is LogFormat.JSON else text())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
