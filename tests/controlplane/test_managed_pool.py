@@ -89,15 +89,10 @@ def played(control_plane: ControlPlane, namespace: str) -> Iterator[Played]:
 
 
 def managed(
-    queue: DemoProcess,
-    redis: RedisServer,
-    count: int = 2,
-    image: str = "executor:1",
-    timeout: int = 3,
-    **container: Any,
+    queue: DemoProcess, redis: RedisServer, count: int = 2, image: str = "executor:1", timeout: int = 3, cpu: str = "0m"
 ) -> dict[str, Any]:
-    template = {"spec": {"containers": [{"name": "executor", "image": image} | container]}}
-    executors = {"count": count, "template": template, "concurrency": 2}
+    container = {"name": "executor", "image": image, "resources": {"requests": {"cpu": cpu}}}
+    executors = {"count": count, "template": {"spec": {"containers": [container]}}, "concurrency": 2}
     return spec(queue, redis) | {"executors": executors, "routing": {"taskTimeoutSeconds": timeout}}
 
 
@@ -317,12 +312,11 @@ def test_a_corrected_template_reaches_a_pool_whose_last_pod_could_not_be_created
 ) -> None:
     """It takes half a minute, and a heartbeat, until a pod that is not there counts as one that cannot be created."""
     played.cpu_quota = 400
-    large, small = ({"resources": {"requests": {"cpu": cpu}}} for cpu in ("200m", "130m"))
-    apply(kubectl, namespace, **managed(queue, shared_redis, 3, **large))
+    apply(kubectl, namespace, **managed(queue, shared_redis, 3, cpu="200m"))
     eventually(lambda: "not there yet: legacy-executor-3" in pool_message(kubectl, namespace), PATIENCE)
     eventually(lambda: played.history.count("ready legacy-executor-2"), PATIENCE)
     played.history.clear()
-    apply(kubectl, namespace, **managed(queue, shared_redis, 3, **small))
+    apply(kubectl, namespace, **managed(queue, shared_redis, 3, cpu="130m"))
     kubectl("wait", "qw/legacy", "-n", namespace, "--for=condition=PoolReady", f"--timeout={2 * PATIENCE}s")
     first, second = (n for n, line in enumerate(played.history) if line.startswith("terminating"))
     between = played.history[first:second]
