@@ -36,7 +36,7 @@ class FakeCluster(Cluster):
         self.requests: list[tuple[str, str, str, Any]] = []
         """The changes of objects of a pool: method, kind, name and body."""
         self.refusals: dict[str, Exception] = {}
-        """What a change of an object of this kind raises."""
+        """What a change of an object raises, by its kind or name."""
 
     async def secret(self, namespace: str, ref: SecretKeyRef) -> str:
         self.reads += 1
@@ -83,8 +83,8 @@ class FakeCluster(Cluster):
                 raise ApiException(status=404)
             return self.objects[key]
         self.requests.append((method, kind.name, name, body))
-        if kind.name in self.refusals:
-            raise self.refusals[kind.name]
+        if refusal := self.refusals.get(kind.name) or self.refusals.get(name):
+            raise refusal
         if method == "DELETE":
             return self.objects.pop(key, {})
         self.objects[key] = body | {"metadata": body["metadata"] | {"uid": f"uid-{name}"}}

@@ -108,8 +108,9 @@ def test_what_an_update_waits_for_is_read_again_from_the_stateful_set() -> None:
     bodies = pool_bodies(OWNER, spec_of({}))
     assert [stateful_set_of(bodies.with_replicas(3, awaited)).awaited for awaited in (0, 2)] == [0, 2]
     edited = bodies.with_replicas(3)
-    edited["metadata"]["annotations"] = {ANNOTATION_UPDATE_AWAITS: "two"}
-    assert stateful_set_of(edited).awaited == 0
+    for text in ("two", "-2", "", "9" * 5000):
+        edited["metadata"]["annotations"] = {ANNOTATION_UPDATE_AWAITS: text}
+        assert stateful_set_of(edited).awaited == 0
 
 
 def entry(manager: str, fields: dict[str, Any], **more: str) -> dict[str, Any]:

@@ -91,6 +91,15 @@ async def test_a_pod_that_comes_back_because_the_replicas_cannot_go_down_is_dele
     assert run.told()[-1] == "patch StatefulSet 2"
 
 
+async def test_a_pod_that_cannot_be_deleted_lets_no_other_one_go_again_and_again() -> None:
+    run = await Run().started()
+    run.cluster.refusals["legacy-executor-2"] = ApiException(status=500, reason="webhook")
+    for _ in range(MAX_ENDS + 5):
+        await run.follow(spec_of(1))
+    assert run.told().count("end 3") == MAX_ENDS
+    assert "patch StatefulSet 1" not in run.told()
+
+
 async def test_the_replicas_stay_while_a_pod_cannot_be_deleted() -> None:
     run = await Run().started()
     run.cluster.refusals["Pods"] = ApiException(status=403, reason="Forbidden")

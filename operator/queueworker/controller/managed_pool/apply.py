@@ -15,6 +15,7 @@ from queueworker.resource.names import FIELD_MANAGER
 from queueworker.resource.reasons import Reason
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterable, Mapping
 
     from queueworker.controller.cluster import Cluster
@@ -87,13 +88,21 @@ class PoolApi:
         grace = {"gracePeriodSeconds": 1} if deletion.now else {}
         await self._delete(PODS, deletion.pod.name, {"uid": deletion.pod.uid}, **grace)
 
-    async def end_pods(self, pods: Iterable[PoolPod]) -> None:
-        """Delete pods that have nothing to finish, many at a time: the first one must not be made again meanwhile."""
+    async def end_pods(self, pods: Iterable[PoolPod], ends: Counter[str]) -> None:
+        """Delete pods that have nothing to finish, many at a time: the first one must not be made again meanwhile.
+
+        `ends` counts the deletions by the name of the pod, but for those that failed. The first failure ends all.
+        """
         places = asyncio.Semaphore(MAX_DELETIONS)
 
         async def end(pod: PoolPod) -> None:
             async with places:
-                await self.delete_pod(Deletion(pod, now=True))
+                ends[pod.name] += 1
+                try:
+                    await self.delete_pod(Deletion(pod, now=True))
+                except Exception:
+                    ends[pod.name] -= 1
+                    raise
 
         try:
             async with asyncio.TaskGroup() as group:

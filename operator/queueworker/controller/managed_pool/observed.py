@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_PROBLEM = 300
 """Characters of what a pod says about itself in a condition."""
+MAX_DIGITS = 4
+"""Of a number of pods, in an annotation that others may have changed."""
 
 _T = TypeVar("_T")
 
@@ -119,7 +121,7 @@ def stateful_set_of(body: Mapping[str, Any]) -> PoolStatefulSet:
         replicas=spec.get("replicas", 1),
         template_hash=_hash_of(spec["template"]),
         meddlers=tuple(meddlers(body)),
-        awaited=int(awaited) if awaited.isdecimal() else 0,
+        awaited=int(awaited) if awaited.isdecimal() and len(awaited) <= MAX_DIGITS else 0,
     )
 
 

@@ -49,7 +49,7 @@ CHECK_SECONDS = 60.0
 RETRY_SECONDS = 10.0
 """What the API server refused is tried again after so long, or at once when the spec changes."""
 MAX_ENDS = 3
-"""A pod that comes back, because the StatefulSet cannot be changed, is deleted so many times before it is."""
+"""Deletions of an idle pod that comes back because the StatefulSet cannot be changed."""
 END_SECONDS = 10.0
 """Longest time for deleting the pool of an object that goes."""
 LAST_LOOK_SECONDS = 0.5
@@ -210,8 +210,7 @@ class ManagedPool:
     async def _end_idle(self) -> None:
         """Delete the pods that go with the next change of the StatefulSet. If that fails, they are made again."""
         pods = [pod for pod in self._plan.idle if self._ends[pod.name] < MAX_ENDS]
-        await self._api.end_pods(pods)
-        self._ends.update(pod.name for pod in pods)
+        await self._api.end_pods(pods, self._ends)
 
     async def _remove(self) -> None:
         """The StatefulSet last: as long as it is there, a leader knows that there is something to remove."""
@@ -236,7 +235,7 @@ class ManagedPool:
         idle = [pod for pod in pods if not pod.terminating and not tasks.get(pod.name)]
         try:
             async with asyncio.timeout(END_SECONDS):
-                await self._api.end_pods(idle)
+                await self._api.end_pods(idle, self._ends)
                 await self._api.delete(STATEFUL_SET, stateful_set.name)
         except (PoolProblem, *FAILED) as error:
             why = str(error) if isinstance(error, PoolProblem) else reason_of(error)
