@@ -13,11 +13,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from queueworker.resource.spec import QueueWorkerSpec, Recovery
+from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.routing import router_log
 from queueworker.routing.executors.attempt import EXECUTE_MARGIN_SECONDS, Attempts, Retry
 from queueworker.routing.executors.slots import NoExecutors, SlotPermit
-from queueworker.routing.in_flight import InFlightTask, died_with, failed_task, record_outcome, record_state
+from queueworker.routing.in_flight import InFlightTask, count_death, failed_task, record_outcome, record_state
 from queueworker.routing.journal.entries import State
 from queueworker.routing.snapshot import Pipeline, TaskFailure
 from queueworker.routing.wire.outcome import Outcome, event
@@ -243,9 +243,7 @@ class TaskRunner:
             outcome = await self._attempts.resume(flight, deadline - time.time(), allowed)
         finally:
             self.executing -= 1
-        if outcome is None and self.spec.routing.recovery is Recovery.FAIL:
-            outcome = died_with(flight.executor)
-        return outcome
+        return outcome or count_death(flight, self.spec.routing.recovery)
 
     def _record_wait(self, flight: InFlightTask) -> None:
         flight.recorded = True
