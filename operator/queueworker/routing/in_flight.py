@@ -55,7 +55,7 @@ class InFlightTask:
     """The id of the event of its outcome, where the format of events has one."""
     redelivered: bool = False
     """The queue has handed out the id once more since its report was sent."""
-    recorded: bool = False
+    may_have_entry: bool = False
     """The journal may hold an entry of it: the next state must be durable before an executor is called."""
     lost: bool = False
     """Another router has taken the task over: nothing more may be done for it here."""

@@ -56,7 +56,7 @@ def revive(
         ambiguous=entry.ambiguous,
         deadline=entry.deadline,
         deaths=entry.deaths,
-        recorded=True,
+        may_have_entry=True,
         recovered=True,
         outcome=entry.outcome,
         event_id=entry.event_id,

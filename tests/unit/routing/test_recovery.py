@@ -56,7 +56,7 @@ def recorded(flight: InFlightTask, state: State | Outcome, executor: str = "") -
 def test_a_pulled_task_is_run_as_if_it_had_just_been_pulled() -> None:
     flight = left(recorded(task(), State.PULLED))
     assert (flight.task.code, flight.task.timeout, flight.queue.url, flight.pulled_at) == ("x", 1, QUEUE, 7.0)
-    assert (flight.recorded, flight.ambiguous, flight.outcome) == (True, False, None)
+    assert (flight.may_have_entry, flight.ambiguous, flight.outcome) == (True, False, None)
     assert flight.task.raw == RAW, "byte for byte, through the journal"
 
 

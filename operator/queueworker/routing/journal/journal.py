@@ -211,7 +211,7 @@ class Journal:
 
     def _bound_memory(self) -> None:
         """Tell the budget what waits. While Redis is away the oldest events are dropped above a bound, and what exceeds
-        this router's part of the budget. While Redis is there nothing is dropped.
+        this router's part of the budget. While Redis is there, only `WriteBuffer.broke` drops one.
         """
         buffer, memory = self._buffer, self._memory
         memory.set_buffered(buffer.buffered_bytes)

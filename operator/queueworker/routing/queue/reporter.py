@@ -41,9 +41,9 @@ class ReportState:
     eval_id: str
     outcome: Outcome
     taken_before: int
-    """How many other reports the queue had taken when this one, in its present form, was sent first."""
+    """How many other reports the queue had taken when this result, or the failure in its place, was sent first."""
     refusals: int = 0
-    """Of its present form."""
+    """Of this result, or of the failure in its place."""
     stuck: bool = False
     """It was refused at least once."""
     doubted: int = 0
