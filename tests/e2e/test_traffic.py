@@ -8,9 +8,11 @@ import select
 import signal
 import subprocess
 import sys
+import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -18,7 +20,7 @@ import pytest
 from demo.objects import CONCURRENCY, EXECUTORS, NAME
 from devcluster import binaries
 from tests.support.accounts import check_account
-from tests.support.cluster import READY_SECONDS, RESTRICTED, is_ready
+from tests.support.cluster import READY_SECONDS, RESTRICTED, is_ready, kill_container, restarts
 from tests.support.demo_processes import wait_until
 from tests.support.platform_on_cluster import platform
 
@@ -128,18 +130,35 @@ def test_a_rollout_of_the_operator_makes_no_pause(team: Platform, release: Relea
     assert pause <= MAX_PAUSE_SECONDS
 
 
-def test_a_leader_that_is_killed_leaves_nothing_undone(team: Platform, release: Release) -> None:
-    """Its tasks are ambiguous: their executors had them when it died. The next leader recovers them."""
+@pytest.mark.requires("processes")
+def test_a_leader_whose_process_is_killed_leaves_nothing_undone(team: Platform, release: Release) -> None:
+    """Executors still run its tasks, which its successor runs once more, as `recovery: Retry` says.
+
+    The kubelet starts the container again in the same pod, so the successor is that pod or the other one.
+    """
     before = team.queue.account()
-    leader = release.await_leader()
-    ids = team.queue.submit("killed", 60, 0.2)
-    team.queue.await_account("handed_out", lambda count: count >= before["handed_out"] + 20)
-    release.cluster.kubectl("delete", "pod", leader, "-n", release.namespace, "--grace-period=0", "--force")
+    leader = release.pod(release.await_leader())
+    name = leader["metadata"]["name"]
+    orphaned = team.queue.submit("orphaned", EXECUTORS, LONG_SECONDS)
+    team.await_started(orphaned)
+    killed_at = time.monotonic()  # the queue's clock, because this machine is its node
+    kill_container(leader, "operator")
+    waiting = team.queue.submit("waiting", 20, 0.3)
     account = team.queue.settle()
-    assert account["completed"] - before["completed"] == len(ids)
-    assert account["failed"] == before["failed"]
-    assert team.longest_pause(ids) <= MAX_PAUSE_SECONDS + LEASE_SECONDS
+    assert account["completed"] - before["completed"] == len(orphaned) + len(waiting)
+    check_account(account, failed=before["failed"], reported_twice=before["reported_twice"])
+    runs = Counter(team.started())
+    assert [runs[eval_id] for eval_id in orphaned] == [2] * len(orphaned)
+    assert [runs[eval_id] for eval_id in waiting] == [1] * len(waiting)
+    pause = team.handed_out(waiting)[0] - killed_at
+    print(f"after the kill nothing was pulled for {pause:.1f} s")
+    assert pause <= MAX_PAUSE_SECONDS + LEASE_SECONDS
     release.await_ready(2)
+    assert (restarts(release.pod(name)), address(release.pod(name))) == (restarts(leader) + 1, address(leader))
+
+
+def address(pod: dict[str, Any]) -> str:
+    return str(pod["status"]["podIP"])
 
 
 def test_an_executor_that_is_deleted_ends_its_tasks_first(team: Platform) -> None:
@@ -188,15 +207,25 @@ def families(team: Platform) -> set[str]:
     return {item["addressType"] for item in slices if item.get("endpoints")}
 
 
-def test_an_executor_that_is_killed_costs_no_other_task_than_its_own(team: Platform) -> None:
-    """What it ran may have run to its end: `retry` allows to run it again, and every task completes."""
+@pytest.mark.requires("processes")
+def test_an_executor_whose_process_is_killed_costs_no_other_task_than_its_own(team: Platform) -> None:
+    """They may have run to their end, so they fail without `retry`. Its address gets tasks again when it is back."""
     before = team.queue.account()
-    ids = team.queue.submit("shot", 30, 0.5)
-    team.queue.await_account("handed_out", lambda count: count >= before["handed_out"] + 6)
-    team.cluster.kubectl("delete", "pod", "executor-1", "-n", team.namespace, "--grace-period=0", "--force")
+    pod = team.pod("executor-1")
+    ids = team.queue.submit("shot", EXECUTORS * CONCURRENCY, LONG_SECONDS)
+    team.await_started(ids)
+    own = set(team.started("executor-1")) & set(ids)
+    assert len(own) == CONCURRENCY
+    kill_container(pod, "executor")
     account = team.queue.settle()
-    reported = account["completed"] + account["failed"] - before["completed"] - before["failed"]
-    assert reported == len(ids)
-    assert account["failed"] - before["failed"] <= CONCURRENCY
-    check_account(account, reported_twice=before["reported_twice"])
+    assert team.failed() & set(ids) == own
+    assert account["completed"] - before["completed"] == len(ids) - len(own)
+    check_account(account, failed=before["failed"] + len(own), reported_twice=before["reported_twice"])
+    assert sorted(eval_id for eval_id in team.started() if eval_id in set(ids)) == sorted(ids)
+    wait_until(lambda: is_ready(team.pod("executor-1")), "the container runs again", READY_SECONDS)
     team.await_routing()
+    later = team.queue.submit("later", 4 * EXECUTORS, 0.3)
+    check_account(team.queue.settle(), failed=account["failed"])
+    assert set(team.started("executor-1")) & set(later)
+    again = team.pod("executor-1")
+    assert (restarts(again), address(again)) == (restarts(pod) + 1, address(pod))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 
 from devcluster import binaries
+from devcluster.node import processes
 from tests.support.demo_processes import wait_until
 from tools.image import default_tag
 from tools.platform_image import platform_tag
@@ -165,6 +166,9 @@ class Release:
         found = self.cluster.items("pods", "-n", self.namespace, "-l", labels)
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
+    def pod(self, name: str) -> dict[str, Any]:
+        return self.cluster.get("pod", name, "-n", self.namespace)
+
     def leader(self) -> str:
         """The name of the pod that holds the Lease; empty if that pod is gone."""
         lease = self.cluster.kubectl("get", "lease", self.name, "-n", self.namespace, "-o", "json", check=False)
@@ -211,6 +215,26 @@ def condition(obj: dict[str, Any], kind: str) -> str:
     return next((item["status"] for item in found if item["type"] == kind), "")
 
 
+def restarts(pod: dict[str, Any]) -> int:
+    """How often the kubelet has started a container of the pod again."""
+    return sum(status["restartCount"] for status in pod["status"]["containerStatuses"])
+
+
+def kill_container(pod: dict[str, Any], container: str) -> None:
+    """SIGKILL to all processes of a running container, whose node is this machine (`requires("processes")`).
+
+    `kubectl delete --force` is no such thing: the kubelet still sends SIGTERM first.
+    """
+    name = f"{pod['metadata']['name']}/{container}"
+    statuses = {status["name"]: status for status in pod["status"].get("containerStatuses", [])}
+    assert container in statuses, f"{name}: the pod has the containers {sorted(statuses)}"
+    container_id = statuses[container].get("containerID", "").rpartition("/")[2]
+    assert container_id, f"{name} does not run: {statuses[container].get('state')}"
+    pids = processes.of_container(container_id)
+    assert pids, f"{name}: no process on this machine has the id {container_id} in /proc/PID/cgroup"
+    assert processes.kill(pids), f"{name}: not all of the processes {pids} ended after SIGKILL"
+
+
 class Queue:
     """The platform's queue, by a port on this machine."""
 
@@ -219,7 +243,8 @@ class Queue:
 
     def submit(self, prefix: str, count: int, seconds: float) -> list[str]:
         """Queue tasks that sleep, and return their ids."""
-        ids = [f"{prefix}-{number}" for number in range(count)]
+        run = uuid.uuid4().hex[:6]  # a test that runs once more has tasks of its own
+        ids = [f"{prefix}-{run}-{number}" for number in range(count)]
         for eval_id in ids:
             task = {"eval_id": eval_id, "timeout": 120, "code": f"import time\ntime.sleep({seconds})\nprint('done')"}
             self._http.post("/tasks", json=task).raise_for_status()
