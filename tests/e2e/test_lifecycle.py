@@ -6,7 +6,6 @@ import os
 import shutil
 import time
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +69,7 @@ def test_an_uninstall_with_objects_present_stops_and_names_them(cluster: Cluster
 
 
 def test_two_releases_route_each_for_its_own_namespace(cluster: Cluster) -> None:
+    """`helm test` routes tasks in the first namespace that the release watches."""
     with (
         cluster.namespace("team-a") as first,
         cluster.namespace("team-b") as second,
@@ -78,15 +78,14 @@ def test_two_releases_route_each_for_its_own_namespace(cluster: Cluster) -> None
     ):
         other = Release(cluster, namespace, "second")
         other.install("replicaCount=1", f"watchNamespaces={{{second}}}", "crds.install=false")
-        for team in (first, second):
-            cluster.apply([queue_worker()], team)
-        for team, routing in ((first, release), (second, other)):
-            wait_until(partial(has_status, cluster, team), f"the QueueWorker of {team} has a status")
-            assert f"{team}/legacy" in logs(routing)
-        assert f"{second}/legacy" not in logs(release)
-        assert f"{first}/legacy" not in logs(other)
-        cluster.kubectl("delete", "queueworker", "--all", "-n", first, "--timeout=60s")
-        cluster.kubectl("delete", "queueworker", "--all", "-n", second, "--timeout=60s")
+        with platform_in(cluster, first, executors=1, drain_seconds=1) as team:
+            team.await_routing(1)
+            team.route("watched")
+        for watched, routing in ((first, release), (second, other)):
+            assert "Succeeded" in routing.test()
+            assert f"{watched}/selftest-" in logs(routing)
+        assert f"{second}/" not in logs(release)
+        assert f"{first}/" not in logs(other)
         other.uninstall()
 
 

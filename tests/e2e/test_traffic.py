@@ -47,9 +47,8 @@ def test_the_chart_installs_under_restricted_pod_security_with_two_ready_pods(
     assert release.await_leader()
 
 
-def test_helm_test_routes_tasks_of_its_own(cluster: Cluster, release: Release) -> None:
-    done = cluster.helm("test", release.name, "-n", release.namespace, "--timeout", "200s")
-    assert "Succeeded" in done.stdout
+def test_helm_test_routes_tasks_of_its_own(release: Release) -> None:
+    assert "Succeeded" in release.test()
 
 
 def test_every_task_is_reported_and_stored_once(team: Platform) -> None:

@@ -157,6 +157,10 @@ class Release:
         """`helm uninstall`, which keeps the CRD, and with it all objects."""
         self.cluster.helm("uninstall", self.name, *self._waiting())
 
+    def test(self) -> str:
+        """`helm test`, and what it prints."""
+        return self.cluster.helm("test", self.name, "-n", self.namespace, "--timeout", f"{READY_SECONDS}s").stdout
+
     def _waiting(self) -> tuple[str, ...]:
         return ("-n", self.namespace, "--wait", "--timeout", f"{READY_SECONDS}s")
 
