@@ -1,4 +1,7 @@
-"""An operator installed by the chart routes on nodes, whatever happens to pods."""
+"""An operator installed by the chart routes on nodes, whatever happens to pods.
+
+The tests share an installation and a platform, and the last one removes the operator.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +22,15 @@ import pytest
 
 from demo.objects import CONCURRENCY, EXECUTORS, NAME
 from devcluster import binaries
+from devcluster.node.layout import CONTEXT, Layout
+from devcluster.node.node import start_dns, stop_dns
 from tests.support.accounts import check_account
 from tests.support.cluster import READY_SECONDS, RESTRICTED, is_ready, kill_container, restarts
 from tests.support.demo_processes import wait_until
 from tests.support.platform_on_cluster import platform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.support.cluster import Cluster, Release
     from tests.support.platform_on_cluster import Platform
@@ -35,6 +40,7 @@ pytestmark = pytest.mark.requires("nodes")
 STOP_SECONDS = 20.0
 LONG_SECONDS = 8.0
 MAX_PAUSE_SECONDS = 3.0
+DELETION_SECONDS = 20
 LEASE_SECONDS = 11.0  # a standby takes a Lease that was not renewed for 8 s, and reads it every 1.5 s
 
 
@@ -228,3 +234,64 @@ def test_an_executor_whose_process_is_killed_costs_no_other_task_than_its_own(te
     assert set(team.started("executor-1")) & set(later)
     again = team.pod("executor-1")
     assert (restarts(again), address(again)) == (restarts(pod) + 1, address(pod))
+
+
+def test_it_routes_once_names_can_be_looked_up_again(team: Platform, release: Release) -> None:
+    """The queue's and Redis' names cannot be looked up when the operator starts: it waits, and loses nothing."""
+    before = team.queue.account()
+    with without_dns(team.cluster):
+        deployment = (f"deployment/{release.name}", "-n", release.namespace)
+        team.cluster.kubectl("rollout", "restart", *deployment)
+        team.cluster.kubectl("rollout", "status", *deployment, f"--timeout={READY_SECONDS}s")
+        ids = team.queue.submit("unnamed", 5, 0)
+        wait_until(lambda: ready_reason(team) not in {"", "Routing"}, "the condition says why", READY_SECONDS)
+    account = team.queue.settle()
+    assert account["completed"] - before["completed"] == len(ids)
+    check_account(account, failed=before["failed"], reported_twice=before["reported_twice"])
+
+
+def ready_reason(team: Platform) -> str:
+    conditions = team.worker()["status"]["conditions"]
+    return next(str(found["reason"]) for found in conditions if found["type"] == "Ready")
+
+
+@contextmanager
+def without_dns(cluster: Cluster) -> Iterator[None]:
+    """No name of the cluster can be looked up until the end of the block. On our node CoreDNS is a process."""
+    if cluster.context == CONTEXT:
+        stop_dns(Layout())
+        try:
+            yield
+        finally:
+            start_dns(Layout())
+        return
+    scale = ("scale", "deployment/coredns", "-n", "kube-system")
+    replicas = cluster.get("deployment", "coredns", "-n", "kube-system")["spec"]["replicas"]
+    cluster.kubectl(*scale, "--replicas=0")
+    try:
+        yield
+    finally:
+        cluster.kubectl(*scale, f"--replicas={replicas}")
+
+
+def test_a_namespace_that_is_deleted_is_gone_in_seconds(cluster: Cluster, release: Release) -> None:
+    assert release.await_leader()
+    with platform(cluster, executors=1, drain_seconds=1) as other:
+        other.await_routing(1)
+        other.route("routed")
+        started = time.monotonic()
+        cluster.kubectl("delete", "namespace", other.namespace, f"--timeout={READY_SECONDS}s")
+        seconds = time.monotonic() - started
+        print(f"the namespace was gone after {seconds:.1f} s")
+        assert seconds < DELETION_SECONDS
+
+
+def test_an_uninstall_with_objects_present_stops_and_names_them(team: Platform, release: Release) -> None:
+    """Once the objects are deleted, it succeeds."""
+    refused = team.cluster.helm("uninstall", release.name, "-n", release.namespace, "--timeout=180s", check=False)
+    assert refused.returncode != 0
+    assert f"{team.namespace}/{NAME}" in refused.stdout + refused.stderr
+    release.await_ready(2)
+    team.route("refused")
+    team.cluster.kubectl("delete", "queueworker", "--all", "-n", team.namespace, "--timeout=60s")
+    release.uninstall()
