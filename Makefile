@@ -57,6 +57,9 @@ define install
 	$(1)/bin/python -m uv pip install --quiet --python $(1)/bin/python $(3) --require-hashes -r $(2); } || \
 	{ echo "uv could not install $(2): pip tries"; $(1)/bin/python $(PIP_INSTALL) $(4) --require-hashes -r $(2); }
 endef
+# Root on Debian gets what is missing by apt-get; others are told what it is, and the tests that need it are skipped.
+# $(call packages,COMMANDS)
+packages = @$(BIN)/python -m devcluster packages $(1)
 EDITABLE = $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 
 venv: $(STAMP) ## create .venv with the project and all its tools
@@ -111,6 +114,7 @@ test-fast: venv ## run the unit and component tests
 	$(COMPILE)
 	@$(PYTEST) -q --collect-only $(FAST) >/dev/null || true  # what it complains about, the tests will too
 	$(PYTEST) -q -rs -n $(FAST_WORKERS) --dist worksteal $(FAST_BOUND) $(FAST)
+	$(call packages,openssl)
 
 test-docs: venv docs ## build the site, check its links, and run the command blocks of README and docs
 	$(PYTEST) -q -rs tests/docs
@@ -118,15 +122,16 @@ test-docs: venv docs ## build the site, check its links, and run the command blo
 test-processes: venv ## run the tests that start the worker, the commands and the demo's services as processes
 	$(PYTEST) -q $(AGAIN) -n $(PROCESS_WORKERS) tests/processes
 
-test-browser: venv ## look at the page with Debian's Chromium, which is not installed by this
-	@command -v chromium >/dev/null || echo "there is no chromium: the tests are skipped; install it: apt-get install chromium"
+test-browser: venv ## look at the page with Chromium
+	$(call packages,chromium)
 	$(PYTEST) -q $(AGAIN) -n $(BROWSER_WORKERS) tests/browser
 
-test-monitoring: venv ## test alerts and dashboard with Debian's Prometheus, which is not installed by this
-	@command -v promtool >/dev/null || echo "there is no Prometheus: the tests are skipped; install it: apt-get install prometheus"
+test-monitoring: venv ## test alerts and dashboard with Prometheus
+	$(call packages,promtool)
 	$(PYTEST) -q $(AGAIN) tests/monitoring
 
-screenshots: venv ## take the pictures of the page in docs/images with Debian's Chromium
+screenshots: venv ## take the pictures of the page in docs/images with Chromium
+	$(call packages,chromium)
 	@$(BIN)/python -m tests.browser.pictures docs/images
 
 test-properties: venv ## search for what breaks router, journal, pool and HTTP answers; PROPERTY_EXAMPLES=20000 searches longer
@@ -136,6 +141,7 @@ test-controlplane: venv ## run the tests that need a real kube-apiserver
 	@$(BIN)/python -m devcluster binaries
 	$(PYTEST) -q $(AGAIN) -n $(WORKERS) --dist loadfile tests/controlplane
 
+	$(call packages,openssl)
 test-objects: venv ## apply generated QueueWorkers to a real kube-apiserver; GENERATED_OBJECTS=5000 tries more
 	@$(BIN)/python -m devcluster binaries
 	GENERATED_OBJECTS=$(or $(GENERATED_OBJECTS),2000) $(PYTEST) -q -s tests/controlplane/test_generated_objects.py
@@ -144,19 +150,22 @@ test-e2e: venv ## as `make e2e`; where this machine cannot be a node, run what n
 	@$(BIN)/python -m tools.e2e
 
 e2e: venv ## make this machine a Kubernetes node, run tests/e2e on it, take it down; E2E_KUBECONFIG uses your cluster
+	$(call packages,openssl)
 	@$(BIN)/python -m tools.e2e --required $(if $(E2E_ARGS),-- $(E2E_ARGS))
 
 e2e-kind: venv ## run tests/e2e on a cluster of kind, which needs Docker
+	$(call packages,openssl)
 	@$(BIN)/python -m tools.e2e --kind
 
 node: venv ## make this machine a Kubernetes node with the images, and print its KUBECONFIG
+	$(call packages,openssl)
 	@$(BIN)/python -m tools.e2e --keep
 
 node-down: venv ## take that node down, without a trace
 	@$(BIN)/python -m devcluster node down
 
 test-faults: venv ## inject every fault that one machine can produce, under load; FAULT_WORKERS=6 runs 6 cases at once
-	@$(BIN)/python -m devcluster packages
+	$(call packages,faketime)
 	@$(BIN)/python -m devcluster binaries
 	$(FAULTS)
 
@@ -165,7 +174,7 @@ soak: venv ## random faults of all kinds for 30 minutes; SOAK_SECONDS=7200 lasts
 	SOAK_SECONDS=$(or $(SOAK_SECONDS),1800) SOAK_SEED=$(or $(SOAK_SEED),$(shell date +%s)) $(PYTEST) -q -s tests/faults/test_soak.py
 
 reliability: venv ## run the fault tests and write docs/reliability.md
-	@$(BIN)/python -m devcluster packages
+	$(call packages,faketime)
 	@$(BIN)/python -m devcluster binaries
 	$(FAULTS) --reliability docs/reliability.md
 
