@@ -95,9 +95,12 @@ docs: $(DOCS_STAMP) ## build the site of docs/ in dist/site; any warning is an e
 	@$(DOCS_VENV)/bin/python -m sphinx -b html -W -n -q --keep-going docs dist/site
 	@echo dist/site/index.html
 
-demo: $(DEMO_STAMP) ## run the whole platform here and break it; DEMO_SECONDS=30 ends by itself, DEMO_NODE=1 shows it on pods
+demo: announce $(DEMO_STAMP) ## run the whole platform here and break it; DEMO_SECONDS=30 ends by itself, DEMO_NODE=1 shows it on pods
 	@$(DEMO_VENV)/bin/python -m devcluster tools $(if $(DEMO_NODE),--node)
 	@$(DEMO_VENV)/bin/python -m demo
+
+announce: # before anything is downloaded; a cluster of your own needs no build
+	@$(if $(DEMO_CONTEXT),:,$(PYTHON) -m devcluster.first_run $(if $(DEMO_NODE),--node))
 
 demo-worker: $(DEMO_STAMP) ## the same without Kubernetes, which starts in seconds; DEMO_LEGACY=1 shows the legacy loop beside it
 	@$(DEMO_VENV)/bin/python -m demo --worker
