@@ -114,10 +114,10 @@ control-plane: venv ## prepare kube-apiserver, etcd, kubectl and redis-server, a
 test: lint verify test-docs test-fast test-processes test-browser test-monitoring test-controlplane test-e2e test-faults ## run all checks and tests
 
 test-fast: venv ## run the unit and component tests
+	$(call packages,openssl)
 	$(COMPILE)
 	@$(PYTEST) -q --collect-only $(FAST) >/dev/null || true  # what it complains about, the tests will too
 	$(PYTEST) -q -rs -n $(FAST_WORKERS) --dist worksteal $(FAST_BOUND) $(FAST)
-	$(call packages,openssl)
 
 test-docs: venv docs ## build the site, check its links, and run the command blocks of README and docs
 	$(PYTEST) -q -rs tests/docs
@@ -141,15 +141,16 @@ test-properties: venv ## search for what breaks router, journal, pool and HTTP a
 	PROPERTY_EXAMPLES=$(or $(PROPERTY_EXAMPLES),2000) $(PYTEST) -q -n $(WORKERS) $(PROPERTIES)
 
 test-controlplane: venv ## run the tests that need a real kube-apiserver
+	$(call packages,openssl)
 	@$(BIN)/python -m devcluster binaries
 	$(PYTEST) -q $(AGAIN) -n $(WORKERS) --dist loadfile tests/controlplane
 
-	$(call packages,openssl)
 test-objects: venv ## apply generated QueueWorkers to a real kube-apiserver; GENERATED_OBJECTS=5000 tries more
 	@$(BIN)/python -m devcluster binaries
 	GENERATED_OBJECTS=$(or $(GENERATED_OBJECTS),2000) $(PYTEST) -q -s tests/controlplane/test_generated_objects.py
 
 test-e2e: venv ## as `make e2e`; where this machine cannot be a node, run what needs none and say why
+	$(call packages,openssl)
 	@$(BIN)/python -m tools.e2e
 
 e2e: venv ## make this machine a Kubernetes node, run tests/e2e on it, take it down; E2E_KUBECONFIG uses your cluster
@@ -161,7 +162,6 @@ e2e-kind: venv ## run tests/e2e on a cluster of kind, which needs Docker
 	@$(BIN)/python -m tools.e2e --kind
 
 node: venv ## make this machine a Kubernetes node with the images, and print its KUBECONFIG
-	$(call packages,openssl)
 	@$(BIN)/python -m tools.e2e --keep
 
 node-down: venv ## take that node down, without a trace
@@ -210,9 +210,7 @@ audit: venv $(AUDIT_STAMP) ## check chart, manifests, Dockerfile and workflows w
 	@$(BIN)/python -m tools.audit
 
 sbom: $(AUDIT_STAMP) ## write dist/queueworker-operator.cdx.json: the Python packages in the image, with their hashes (CycloneDX)
-	@mkdir -p dist
-	@$(AUDIT_VENV)/bin/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --output-reproducible --output-format JSON --output-file dist/queueworker-operator.cdx.json
-	@echo dist/queueworker-operator.cdx.json
+	@$(AUDIT_VENV)/bin/python -m tools.sbom
 
 image: venv ## build the image with the container engine of this machine, or a private one
 	@$(BIN)/python -m tools.image build
