@@ -33,6 +33,9 @@ BROWSER_WORKERS ?= 2
 FAULT_WORKERS ?= 6
 FAULTS = $(PYTEST) -q $(AGAIN) -n $(FAULT_WORKERS) --dist loadgroup tests/faults
 
+# tests/e2e waits for half of its time. These run meanwhile, one after the other, and leave it the CPU that it wants.
+BESIDE_E2E ?= test-docs test-browser test-monitoring
+
 # Their fast run tries a few examples only.
 PROPERTIES = $(addprefix tests/unit/,test_router_properties.py test_router_interrupted.py journal/test_journal_properties.py http/test_answer_properties.py executors/test_permit.py managed_pool/test_plan.py)
 
@@ -111,7 +114,13 @@ recording: venv ## record make demo-worker as docs/images/demo.svg
 control-plane: venv ## prepare kube-apiserver, etcd, kubectl and redis-server, and print their folder
 	@$(BIN)/python -m devcluster binaries
 
-test: lint verify test-docs test-fast test-processes test-browser test-monitoring test-controlplane test-e2e test-faults ## run all checks and tests
+test: lint verify test-fast test-processes test-controlplane ## run all checks and tests
+	@echo "test-e2e and, beside it, $(BESIDE_E2E): each prints when it ends"
+	@$(MAKE) --no-print-directory -j2 --output-sync test-e2e beside-e2e
+	@$(MAKE) --no-print-directory test-faults
+
+beside-e2e:
+	@for target in $(BESIDE_E2E); do nice -n 19 $(MAKE) --no-print-directory $$target || exit; done
 
 test-fast: venv ## run the unit and component tests
 	$(call packages,openssl)

@@ -16,7 +16,7 @@ from tests.support.platform_on_cluster import Platform, platform
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FEATURES = {"nodes", "dual-stack", "network-policy", "load-balancer"}
+FEATURES = {"nodes", "processes", "dual-stack", "network-policy", "load-balancer"}
 
 
 def provided() -> set[str]:
