@@ -13,9 +13,9 @@ from devcluster.progress import say
 
 def announce(*, node: bool) -> None:
     """With `node`, also what a node needs: more programs, Helm and the images."""
-    binaries.announce(*((*binaries.NODE, binaries.HELM) if node else binaries.CONTROL_PLANE))
     if node and not any((binaries.cache_folder() / "images").glob("*.tar")):
-        say("and the base of the images and the images, once: 3 to 4.5 minutes (docs/development.md, Times)")
+        say("to be built, once: the base of the images, and the images (3 to 4.5 minutes)")
+    binaries.announce(*((*binaries.NODE, binaries.HELM) if node else binaries.CONTROL_PLANE))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The samples with pods, as manifests/samples has them, beside the demo's platform: tasks flow through their pods."""
+"""The samples with pods, as manifests/samples has them, beside the demo's queue: tasks flow through their pods."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ EXECUTORS = 3
 
 @contextmanager
 def applied(cluster: Cluster, name: str) -> Iterator[str]:
-    """The platform and the sample in a namespace of their own, which the block gets."""
+    """Queue, Redis and the sample in a namespace of their own, which the block gets."""
     text = (ROOT / "manifests" / "samples" / f"{name}.yaml").read_text()
     objects = list(yaml.safe_load_all(text.replace(platform_tag(), cluster.platform_image)))
+    peers = [item for item in platform(cluster.platform_image) if item["metadata"]["name"] != "storage"]
     with cluster.namespace(name) as namespace:
-        cluster.apply([*platform(cluster.platform_image), *objects], namespace)
+        cluster.apply([*peers, *objects], namespace)
         try:
             yield namespace
         finally:
