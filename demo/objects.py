@@ -12,6 +12,8 @@ EXECUTORS = 3
 CONCURRENCY = 2
 # A pod that is to go takes no new tasks, and has this long to end those that it runs.
 DRAIN_SECONDS = 8
+# Of the pods that need no time to end. The deletion of a namespace looks at its pods again after half of the longest.
+GRACE_SECONDS = 8
 TASK_TIMEOUT_SECONDS = 10
 RECORD = "/tmp/record.jsonl"
 """Where queue and executors write what they do, see `ActionLog`."""
@@ -96,7 +98,9 @@ def _executors(image: str, container: dict[str, Any], count: int, drain_seconds:
 
 
 def deployment(name: str, image: str, container: dict[str, Any], port: int | None) -> dict[str, Any]:
-    spec = {"selector": {"matchLabels": {"app": name}}, "template": _template(name, image, container, port)}
+    template = _template(name, image, container, port)
+    template["spec"]["terminationGracePeriodSeconds"] = GRACE_SECONDS
+    spec = {"selector": {"matchLabels": {"app": name}}, "template": template}
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec}
 
 

@@ -102,7 +102,7 @@ def keep() -> Nodes:
 
 
 def _nodes(layout: Layout, tags: tuple[str, str]) -> Nodes:
-    provides = "nodes,dual-stack" if layout.dual_stack else "nodes"
+    provides = "nodes,processes,dual-stack" if layout.dual_stack else "nodes,processes"
     return Nodes(str(layout.kubeconfig), CONTEXT, *tags, provides)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import time
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 10.0
 OWNER = "owner"
+_CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
 
 
 def start(layout: Layout, name: str, command: Sequence[str]) -> None:
@@ -53,10 +55,11 @@ def end(layout: Layout, name: str, patience: float = STOP_SECONDS) -> None:
     (layout.pids / name).unlink(missing_ok=True)
 
 
-def kill(pids: Sequence[int]) -> None:
+def kill(pids: Sequence[int]) -> bool:
+    """Send SIGKILL, and return True if all of them have ended within `STOP_SECONDS`."""
     for pid in pids:
         _signal(pid, signal.SIGKILL)
-    await_end(pids, STOP_SECONDS)
+    return await_end(pids, STOP_SECONDS)
 
 
 def await_end(pids: Sequence[int], seconds: float) -> bool:
@@ -67,6 +70,16 @@ def await_end(pids: Sequence[int], seconds: float) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def of_container(container_id: str) -> list[int]:
+    """The processes of a container, whose id containerd writes into the path of their cgroup.
+
+    Raises ValueError for what is no such id, because a part of one could mean other processes.
+    """
+    if not _CONTAINER_ID.fullmatch(container_id):
+        raise ValueError(f"not the id of a container: {container_id!r}")
+    return [pid for pid, _ in _stats() if container_id in _cgroup(pid)]
 
 
 def shims(layout: Layout) -> list[int]:
@@ -102,6 +115,12 @@ def _is_shim(pid: int, layout: Layout) -> bool:
 def _command_line(pid: int) -> str:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    return ""
+
+
+def _cgroup(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cgroup").read_text()
     return ""
 
 

@@ -13,6 +13,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from queueworker.routing.executors.async_outcomes import SILENCE_SECONDS
+from queueworker.routing.in_flight import MAX_DEATHS
 from queueworker.routing.journal import entries
 from queueworker.routing.journal.entries import State
 from tests.support.demo_processes import demo_process
@@ -259,6 +260,19 @@ async def test_the_successor_does_as_recovery_says_when_no_outcome_is_published(
     if recovery == "Fail":
         assert queue.failed == {"a": "the router died while executor executor-1 ran the task"}
     assert queue.reports == {"a": 1, "b": 1}
+
+
+async def test_a_task_whose_routers_keep_dying_is_not_run_again_when_no_outcome_is_published(
+    queue: StubQueue, executor: AsyncExecutor, redis_url: str
+) -> None:
+    task = orjson.dumps({"eval_id": "a", "code": "1", "timeout": 5})
+    deaths = MAX_DEATHS - 1
+    entry = entries.encode_task(State.EXECUTING, queue.url, task, 1, "executor-1", deadline=time.time(), deaths=deaths)
+    await leave(redis_url, queue, {"a": entry})
+    async with running(queue, [executor], redis_url):
+        await queue.reported(1)
+    assert queue.failed == {"a": f"its router died {MAX_DEATHS} times while it ran"}
+    assert executor.executed == []
 
 
 async def test_a_deadline_by_a_clock_that_is_hours_ahead_holds_a_slot_no_longer_than_the_task_may_take(

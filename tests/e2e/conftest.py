@@ -16,7 +16,10 @@ from tests.support.platform_on_cluster import Platform, platform
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FEATURES = {"nodes", "dual-stack", "network-policy", "load-balancer"}
+FEATURES = {"nodes", "processes", "dual-stack", "network-policy", "load-balancer"}
+
+TEAM_DRAIN_SECONDS = 5
+"""Tasks that an executor runs when it is deleted take half a second."""
 
 
 def provided() -> set[str]:
@@ -58,6 +61,6 @@ def release(cluster: Cluster) -> Iterator[Release]:
 @pytest.fixture(scope="module")
 def team(cluster: Cluster, release: Release) -> Iterator[Platform]:
     """A platform that the release routes for."""
-    with platform(cluster) as running:
+    with platform(cluster, drain_seconds=TEAM_DRAIN_SECONDS) as running:
         running.await_routing()
         yield running

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 
 from devcluster import binaries
+from devcluster.node import processes
 from tests.support.demo_processes import wait_until
 from tools.image import default_tag
 from tools.platform_image import platform_tag
@@ -30,6 +31,12 @@ CRD = "queueworkers.crucible.dev"
 # The strictest of Kubernetes' pod security standards: what does not comply is refused.
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
 COMMAND_SECONDS = 240
+# With them a pod is Ready seconds earlier than with those of the chart, which test_install_page.py has.
+FREQUENT_PROBES = (
+    "startupProbe.periodSeconds=1",
+    "startupProbe.failureThreshold=180",
+    "readinessProbe.periodSeconds=1",
+)
 READY_SECONDS = 180  # upper bounds for a machine that is busy otherwise
 SETTLE_SECONDS = 300
 
@@ -137,14 +144,17 @@ class Cluster:
 class Release:
     """The operator, installed in a namespace."""
 
-    def __init__(self, cluster: Cluster, namespace: str, name: str = NAME) -> None:
+    def __init__(
+        self, cluster: Cluster, namespace: str, name: str = NAME, probes: tuple[str, ...] = FREQUENT_PROBES
+    ) -> None:
         self.cluster, self.namespace, self.name = cluster, namespace, name
         self.chart = CHART
+        self._probes = probes
 
     def install(self, *values: str, command: str = "install") -> None:
         """`helm install` (or `upgrade`), and wait until its pods are Ready."""
         repository, _, tag = self.cluster.image.rpartition(":")
-        sets = (f"image.repository={repository}", f"image.tag={tag}", *values)
+        sets = (f"image.repository={repository}", f"image.tag={tag}", *self._probes, *values)
         options = [part for value in sets for part in ("--set", value)]
         self.cluster.helm(command, self.name, str(self.chart), *self._waiting(), *options)
 
@@ -156,6 +166,10 @@ class Release:
         """`helm uninstall`, which keeps the CRD, and with it all objects."""
         self.cluster.helm("uninstall", self.name, *self._waiting())
 
+    def test(self) -> str:
+        """`helm test`, and what it prints."""
+        return self.cluster.helm("test", self.name, "-n", self.namespace, "--timeout", f"{READY_SECONDS}s").stdout
+
     def _waiting(self) -> tuple[str, ...]:
         return ("-n", self.namespace, "--wait", "--timeout", f"{READY_SECONDS}s")
 
@@ -164,6 +178,9 @@ class Release:
         labels = f"app.kubernetes.io/name={NAME}"
         found = self.cluster.items("pods", "-n", self.namespace, "-l", labels)
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+    def pod(self, name: str) -> dict[str, Any]:
+        return self.cluster.get("pod", name, "-n", self.namespace)
 
     def leader(self) -> str:
         """The name of the pod that holds the Lease; empty if that pod is gone."""
@@ -184,15 +201,20 @@ class Release:
 
 
 @contextmanager
-def installed(cluster: Cluster, *values: str, prepare: Callable[[str], None] | None = None) -> Iterator[Release]:
+def installed(
+    cluster: Cluster,
+    *values: str,
+    probes: tuple[str, ...] = FREQUENT_PROBES,
+    prepare: Callable[[str], None] | None = None,
+) -> Iterator[Release]:
     """The operator, installed by the chart in a namespace of its own; it is gone after the block, and so is the CRD.
 
-    `prepare` gets the namespace before the chart does.
+    `probes` are values too; empty: those of the chart. `prepare` gets the namespace before the chart does.
     """
     with cluster.namespace("operator") as namespace:
         if prepare is not None:
             prepare(namespace)
-        release = Release(cluster, namespace)
+        release = Release(cluster, namespace, probes=probes)
         try:
             release.install(*values)
             yield release
@@ -211,6 +233,26 @@ def condition(obj: dict[str, Any], kind: str) -> str:
     return next((item["status"] for item in found if item["type"] == kind), "")
 
 
+def restarts(pod: dict[str, Any]) -> int:
+    """How often the kubelet has started a container of the pod again."""
+    return sum(status["restartCount"] for status in pod["status"]["containerStatuses"])
+
+
+def kill_container(pod: dict[str, Any], container: str) -> None:
+    """SIGKILL to all processes of a running container, whose node is this machine (`requires("processes")`).
+
+    `kubectl delete --force` is no such thing: the kubelet still sends SIGTERM first.
+    """
+    name = f"{pod['metadata']['name']}/{container}"
+    statuses = {status["name"]: status for status in pod["status"].get("containerStatuses", [])}
+    assert container in statuses, f"{name}: the pod has the containers {sorted(statuses)}"
+    container_id = statuses[container].get("containerID", "").rpartition("/")[2]
+    assert container_id, f"{name} does not run: {statuses[container].get('state')}"
+    pids = processes.of_container(container_id)
+    assert pids, f"{name}: no process on this machine has the id {container_id} in /proc/PID/cgroup"
+    assert processes.kill(pids), f"{name}: not all of the processes {pids} ended after SIGKILL"
+
+
 class Queue:
     """The platform's queue, by a port on this machine."""
 
@@ -219,7 +261,8 @@ class Queue:
 
     def submit(self, prefix: str, count: int, seconds: float) -> list[str]:
         """Queue tasks that sleep, and return their ids."""
-        ids = [f"{prefix}-{number}" for number in range(count)]
+        run = uuid.uuid4().hex[:6]  # a test that runs once more has tasks of its own
+        ids = [f"{prefix}-{run}-{number}" for number in range(count)]
         for eval_id in ids:
             task = {"eval_id": eval_id, "timeout": 120, "code": f"import time\ntime.sleep({seconds})\nprint('done')"}
             self._http.post("/tasks", json=task).raise_for_status()

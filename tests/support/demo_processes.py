@@ -17,6 +17,7 @@ from devcluster.spawning import bound_to_us
 
 START_SECONDS = 60
 STOP_SECONDS = 10
+MIN_REST_SECONDS, MAX_REST_SECONDS = 0.02, 1.0
 
 
 class DemoProcess:
@@ -92,11 +93,17 @@ def run_demo(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
     """Poll until `condition` holds. Raises `AssertionError` that names `what` when it does not within
     `seconds`.
+
+    It rests twice as long as the condition took, because one that starts kubectl takes the CPU from what it waits for.
     """
     deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} seconds"
-        time.sleep(0.02)
+    while True:
+        asked_at = time.monotonic()
+        if condition():
+            return
+        now = time.monotonic()
+        assert now < deadline, f"{what}: not within {seconds} seconds"
+        time.sleep(min(max(2 * (now - asked_at), MIN_REST_SECONDS), MAX_REST_SECONDS))
 
 
 def children(pid: int) -> list[str]:

@@ -30,23 +30,35 @@ class Platform:
         words = self._python("deployment/storage", "-m", *command).split()
         return {name: int(value) for name, _, value in (word.partition("=") for word in words)}
 
-    def handed_out(self) -> list[tuple[float, str]]:
-        """When, in seconds on a clock of the node, the queue handed out which task."""
-        lines = [json.loads(line) for line in self._record("deployment/queue")]
-        return [(line["at"], line["eval_id"]) for line in lines if line["what"] == "handed-out"]
+    def handed_out(self, ids: list[str]) -> list[float]:
+        """When the queue handed out these tasks, in seconds on the monotonic clock of its node, from the first on."""
+        wanted = set(ids)
+        lines = self._record("deployment/queue")
+        times = [line["at"] for line in lines if line["what"] == "handed-out" and line["eval_id"] in wanted]
+        assert len(times) == len(wanted)
+        return times
 
     def longest_pause(self, ids: list[str]) -> float:
         """The longest time in seconds between two tasks of `ids` that the queue handed out one after the other."""
-        wanted = set(ids)
-        times = [at for at, eval_id in self.handed_out() if eval_id in wanted]
-        assert len(times) == len(wanted)
-        return max(later - earlier for earlier, later in pairwise(times))
+        return max(later - earlier for earlier, later in pairwise(self.handed_out(ids)))
 
-    def started(self) -> list[str]:
-        """The tasks that the executors which run now have started; one that was started twice is there twice."""
-        pods = self.cluster.items("pods", "-n", self.namespace, "-l", "app=executor")
-        lines = [json.loads(line) for pod in pods for line in self._record(f"pod/{pod['metadata']['name']}")]
+    def failed(self) -> set[str]:
+        """The tasks that were reported to the queue as failed."""
+        return {line["eval_id"] for line in self._record("deployment/queue") if line["what"] == "failed"}
+
+    def started(self, *executors: str) -> list[str]:
+        """The tasks that these executors have started, by default all that run now; one that was started twice is
+        there twice.
+        """
+        names = executors or [pod["metadata"]["name"] for pod in self._executors()]
+        lines = [line for name in names for line in self._record(f"pod/{name}")]
         return [line["eval_id"] for line in lines if line["what"] == "started"]
+
+    def await_started(self, ids: list[str]) -> None:
+        wait_until(lambda: set(ids) <= set(self.started()), "executors run the tasks", READY_SECONDS)
+
+    def pod(self, name: str) -> dict[str, Any]:
+        return self.cluster.get("pod", name, "-n", self.namespace)
 
     def route(self, prefix: str, count: int = 5) -> None:
         """Submit tasks and wait until all of them are completed."""
@@ -69,9 +81,13 @@ class Platform:
 
         wait_until(routes, f"the QueueWorker routes to {executors} executors", READY_SECONDS)
 
-    def _record(self, target: str) -> list[str]:
+    def _executors(self) -> list[dict[str, Any]]:
+        return self.cluster.items("pods", "-n", self.namespace, "-l", "app=executor")
+
+    def _record(self, target: str) -> list[dict[str, Any]]:
+        """What that pod's `ActionLog` has."""
         program = f"import pathlib; p = pathlib.Path('{RECORD}'); print(p.read_text() if p.exists() else '')"
-        return [line for line in self._python(target, "-c", program).splitlines() if line]
+        return [json.loads(line) for line in self._python(target, "-c", program).splitlines() if line]
 
     def _python(self, target: str, *args: str) -> str:
         return self.cluster.kubectl(

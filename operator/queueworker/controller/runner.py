@@ -23,6 +23,7 @@ from queueworker.controller.managed_pool.pool import ManagedPool, tasks_given_up
 from queueworker.controller.status_writer import HEARTBEAT_SECONDS, StatusWriter
 from queueworker.controller.supervisor import RouterSupervisor
 from queueworker.controller.view import EventLog, object_view
+from queueworker.routing.aio import happens
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -146,8 +147,8 @@ class ObjectRunner:
         while self._end is None:
             self._wake.clear()
             await self._reconcile_and_publish()
-            await _wait(self._ending, QUIET_SECONDS if self.snapshot() is not None else 0)
-            await _wait(self._wake, self._interval())
+            await happens(self._ending, QUIET_SECONDS if self.snapshot() is not None else 0)
+            await happens(self._wake, self._interval())
         await self._end
 
     async def _reconcile_and_publish(self) -> None:
@@ -276,7 +277,7 @@ class ObjectRunner:
                 return
             except FAILED as error:
                 self._warn(f"the finalizer cannot be removed yet: {_answer(error)}")
-            if finalizer.is_held(self._body) and await _wait(self._term_ends, RELEASE_SECONDS):
+            if finalizer.is_held(self._body) and await happens(self._term_ends, RELEASE_SECONDS):
                 return
 
     async def _publish_if_possible(self, *, last: bool = False) -> None:
@@ -330,10 +331,3 @@ async def _whatever_happens(group: str, step: Awaitable[None]) -> None:
         await step
     except Exception:
         log.exception("%s: a step of the end failed; what is left is in its journal", group)
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> bool:
-    """Wait so long for the event. Returns whether it came."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
-    return event.is_set()

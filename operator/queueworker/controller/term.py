@@ -6,7 +6,6 @@ It ends with a stop or with the Lease, and not with a watch: what the API server
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from queueworker.controller.objects import Objects
 from queueworker.controller.posting import EventPoster, ObjectName
 from queueworker.controller.runner import ObjectRunner
 from queueworker.controller.watches import Watch
-from queueworker.routing.aio import cancelled
+from queueworker.routing.aio import cancelled, happens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,8 +91,7 @@ class Term:
 
     async def _watch_after(self, objects: Watch, slices: Watch) -> None:
         """Watch objects once the slices of their namespace are known, or it is known that they cannot be watched."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(slices.tried.wait(), FIRST_SLICES_SECONDS)
+        await happens(slices.tried, FIRST_SLICES_SECONDS)
         await objects.run()
 
     async def _follow_crd(self) -> None:

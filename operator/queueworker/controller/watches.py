@@ -7,7 +7,6 @@ has missed. A watch that is refused is named once, and tried again for as long a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +15,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from queueworker.controller.cluster import FAILED, reason_of
 from queueworker.controller.handlers import serve
-from queueworker.routing.aio import cancelled
+from queueworker.routing.aio import cancelled, happens
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -145,8 +144,7 @@ class Watch:
             except Exception as error:
                 log.debug("the watch of %s ended", self, exc_info=True)
                 self._fail(reason_of(error))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._restart.wait(), self._retry)
+            await happens(self._restart, self._retry)
 
     async def _follow(self) -> None:
         """Have kopf watch, and check on it; return when it is to begin anew. Raises what ended it."""

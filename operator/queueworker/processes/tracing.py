@@ -35,6 +35,7 @@ from queueworker import __version__
 from queueworker.processes.spans import OtelTracer
 from queueworker.processes.tracing_settings import Sampler
 from queueworker.redaction import without_credentials
+from queueworker.routing.aio import happens
 from queueworker.routing.http.errors import cause
 from queueworker.routing.tracer import SpanCounts
 
@@ -82,9 +83,7 @@ class Tracing:
         loop = asyncio.get_running_loop()
         closing = threading.Thread(target=self._shut_down, args=(loop, done), name="closing tracing", daemon=True)
         closing.start()
-        try:
-            await asyncio.wait_for(done.wait(), CLOSING_SECONDS)
-        except TimeoutError:
+        if not await happens(done, CLOSING_SECONDS):
             log.warning("tracing: not all spans could be sent within %.0f s of the end", CLOSING_SECONDS)
 
     def _shut_down(self, loop: asyncio.AbstractEventLoop, done: asyncio.Event) -> None:

@@ -90,7 +90,7 @@ class RetrySpec(Model):
         ge=1,
         le=100,
         description="Maximum number of attempts for a task whose outcome is unknown (a broken connection, a timeout, a "
-        "5xx status); 1 means no retry. A task that certainly did not start is always sent again. Default: 1.",
+        "5xx status); 1 means no retry. A task that certainly did not start uses up no attempt. Default: 1.",
     )
     backoff_seconds: int = Field(
         1, ge=0, le=3600, description="Seconds before the second attempt; doubled for each further attempt. Default: 1."

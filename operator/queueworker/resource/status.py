@@ -58,7 +58,11 @@ class EndpointStatus(StatusModel):
     name: str = Field(max_length=MAX_NAME, description="Name of the executor in metrics and conditions.")
     url: str = Field(max_length=MAX_URL, description="Base URL of the executor, without /execute and /health.")
     healthy: bool = Field(description="True if its last health checks succeeded. Tasks go to healthy executors only.")
-    in_flight: int = Field(0, ge=0, description="Tasks that the executor runs now.")
+    in_flight: int = Field(
+        0,
+        ge=0,
+        description="Slots in use: tasks that the executor runs now, and slots that cool down after failed tasks.",
+    )
     capacity: int = Field(1, ge=0, description="Tasks that the executor may run at once.")
     last_check_time: datetime | None = Field(None, description="Time of the last answer to a health check.")
     reason: str = Field("", max_length=MAX_MESSAGE, description="Reason why it is not healthy; empty if it is.")

@@ -1,8 +1,9 @@
-"""Ending tasks that may miss their cancellation."""
+"""Waiting and cancelling, without what asyncio and libraries do to cancellations."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 AGAIN_SECONDS = 0.1
@@ -20,3 +21,14 @@ async def cancelled(*tasks: asyncio.Task[Any]) -> None:
             task.cancel()
         _, running = await asyncio.wait(running, timeout=AGAIN_SECONDS)
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def happens(event: asyncio.Event, seconds: float) -> bool:
+    """Wait so long for the event, and return whether it came.
+
+    Not by `asyncio.wait_for`: before Python 3.12 it swallows a cancellation that comes in the moment of the event.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()

@@ -79,7 +79,7 @@ _TASK_SECONDS = (
     "Seconds from the pull of a task until the queue acknowledged its report, with all attempts and waits, by outcome. "
     "The time that the task waited in the queue before is not known."
 )
-_POLLS = "Answered calls of GET /tasks/next by result: a task, no task (empty) or an error (failed)."
+_POLLS = "Calls of GET /tasks/next by result: a task, no task (empty), or an error or no answer (failed)."
 _PULLS_LOST = (
     "Polls that may have removed a task from the queue without bringing it here, by cause: no answer (no_answer), an "
     "answer of somebody else (not_the_queues), no task with a usable id (unreadable). No client can prevent this loss."
@@ -111,18 +111,24 @@ class Counters:
         ),
     ] = 0
     invalid: Annotated[
-        int, Metric("tasks_invalid", "Tasks that could not be routed: no eval_id, no code, or not an object.")
+        int, Metric("tasks_invalid", "Tasks that could not be routed: no eval_id, no code, or too large.")
     ] = 0
     completed: Annotated[int, Metric("tasks_completed", description_of(TasksStatus, "completed"))] = 0
     failed: Annotated[int, Metric("tasks_failed", description_of(TasksStatus, "failed"))] = 0
     retried: Annotated[int, Metric("tasks_retried", description_of(TasksStatus, "retried"))] = 0
     recovered: Annotated[int, Metric("tasks_recovered", description_of(TasksStatus, "recovered"))] = 0
     attempts_failed: Annotated[
-        int, Metric("routing_attempts_failed", "Attempts to execute a task that an executor refused or broke off.")
+        int,
+        Metric(
+            "routing_attempts_failed",
+            "Attempts to execute a task that brought no result: refused, broken off, or no executor was healthy.",
+        ),
     ] = 0
     ejections: Annotated[
         int,
-        Metric("executor_ejections", "Executors ejected temporarily after consecutive failures of their own."),
+        Metric(
+            "executor_ejections", "Executors ejected temporarily, because they failed tasks by a fault of their own."
+        ),
     ] = 0
     reports_unknown: Annotated[
         int,
@@ -136,10 +142,13 @@ class Counters:
         int,
         Metric(
             "events_dropped",
-            "Events dropped, oldest first, because the buffer or the memory budget was full while Redis was away.",
+            "Events dropped, oldest first, because the buffer or the memory budget was full while Redis was away, or "
+            "because Redis took one in none of many tries.",
         ),
     ] = 0
-    journal_errors: Annotated[int, Metric("journal_errors", "Failed writes to the journal.")] = 0
+    journal_errors: Annotated[
+        int, Metric("journal_errors", "Failed writes to the journal, renewals of its lease included.")
+    ] = 0
     overhead: Annotated[
         Histogram,
         Metric(
@@ -148,7 +157,11 @@ class Counters:
         ),
     ] = field(default_factory=Histogram)
     execution: Annotated[
-        Histogram, Metric("execution_seconds", "Seconds from sending a task to an executor until its answer.")
+        Histogram,
+        Metric(
+            "execution_seconds",
+            "Seconds from sending a task to an executor until its result, which an asynchronous one publishes later.",
+        ),
     ] = field(default_factory=Histogram)
 
     wait: Annotated[

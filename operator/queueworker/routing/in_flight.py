@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from queueworker.resource.spec import Recovery
 from queueworker.routing.journal import entries
 from queueworker.routing.journal.failed_tasks import NO_TASK, FailedTask
 from queueworker.routing.wire.outcome import Outcome
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from queueworker.routing.queue.client import QueueClient
     from queueworker.routing.tracer import TaskSpan
     from queueworker.routing.wire.task import Task
+
+MAX_DEATHS = 3
+"""A task during which its router dies each time may be the cause: it is not run again after so many."""
 
 
 @dataclass(slots=True, eq=False)
@@ -42,7 +46,7 @@ class InFlightTask:
     deadline: float | None = None
     """Unix time in seconds. An asynchronous executor has the task, and may publish the outcome until then."""
     deaths: int = 0
-    """Routers that died while an executor ran the task."""
+    """Routers that died while an executor ran the task, without an outcome from it."""
     recovered: bool = False
     """It comes from the journal of a router that died."""
     outcome: Outcome | None = None
@@ -51,7 +55,7 @@ class InFlightTask:
     """The id of the event of its outcome, where the format of events has one."""
     redelivered: bool = False
     """The queue has handed out the id once more since its report was sent."""
-    recorded: bool = False
+    may_have_entry: bool = False
     """The journal may hold an entry of it: the next state must be durable before an executor is called."""
     lost: bool = False
     """Another router has taken the task over: nothing more may be done for it here."""
@@ -66,9 +70,14 @@ class InFlightTask:
         return self.task.eval_id
 
 
-def died_with(executor: str) -> Outcome:
-    """The outcome of a task that may have run when its router died, where `routing.recovery` is Fail."""
-    return Outcome(completed=False, error=f"the router died while executor {executor} ran the task")
+def count_death(flight: InFlightTask, recovery: Recovery) -> Outcome | None:
+    """The router died while an executor had the task, and nobody knows what came of it. None: it may run again."""
+    flight.deaths += 1
+    if flight.deaths >= MAX_DEATHS:
+        return Outcome(completed=False, error=f"its router died {flight.deaths} times while it ran")
+    if recovery is Recovery.FAIL:
+        return Outcome(completed=False, error=f"the router died while executor {flight.executor} ran the task")
+    return None
 
 
 def record_state(flight: InFlightTask, journal: Journal, state: State, executor: str = "") -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
+from queueworker.routing.aio import happens
 from queueworker.routing.config import Intent
 from queueworker.routing.snapshot import Phase
 
@@ -39,8 +39,7 @@ class Lifecycle:
 
     async def drained_within(self, seconds: float) -> None:
         """Return when the router has drained, or after so many seconds."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.drained.wait(), seconds)
+        await happens(self.drained, seconds)
 
     def end(self) -> None:
         self.phase = Phase.STOPPED

@@ -1,4 +1,7 @@
-"""Every bound of the data plane on what is held in memory or sent at once, and how long the journal waits."""
+"""The bounds of the data plane on what is held in memory or sent at once, and how long the journal waits.
+
+Those of one class stand beside it; docs/design.md lists all.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ class Limits:
     """Bytes and counts. The limit of a task and of a result is a field of the object (`routing.maxBodyMebibytes`)."""
 
     max_small_body_bytes: int = 64 * KIB
-    """Of an answer that holds neither task nor result: health, capacity, depth, reports, error bodies."""
+    """Of an answer that holds neither task nor result: health, capacity, depth, reports."""
     max_batch_bytes: int = 512 * KIB
     """Of entries, of events and of failed-task records in one batch (or one item that is larger): a script blocks
     Redis for everybody."""

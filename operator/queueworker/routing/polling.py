@@ -47,8 +47,8 @@ class Poller:
         self.routing = False
         """Whether the object wants tasks to be pulled now."""
         self.under_way = 0
-        self.max_concurrent_polls = 0
-        """0 between an empty answer and the next poll."""
+        self.allowed = 0
+        """Polls that may be under way at once; 0 between an empty answer and the next poll."""
         self._queue = queue
         self._journal = journal
         self._memory = memory
@@ -58,7 +58,7 @@ class Poller:
 
     def may_start(self) -> bool:
         """Whether one more poll may start now. If so, start it: while the queue is away this takes the only try."""
-        return self.under_way < self.max_concurrent_polls and self.hold() is None and self._queue.backoff.try_acquire()
+        return self.under_way < self.allowed and self.hold() is None and self._queue.backoff.try_acquire()
 
     def hold(self) -> Hold | None:
         """Why nothing is pulled; None when polls may start as the queue allows."""
@@ -91,12 +91,12 @@ class Poller:
         self._memory.expect_tasks(self.under_way)
         if not found:
             self._pause()
-        elif self.max_concurrent_polls < self._limits.max_concurrent_polls:
-            self.max_concurrent_polls *= 2
+        elif self.allowed < self._limits.max_concurrent_polls:
+            self.allowed *= 2
 
     def resume(self) -> None:
         """Poll now, if anything allows it."""
-        self.max_concurrent_polls = max(1, self.max_concurrent_polls)
+        self.allowed = max(1, self.allowed)
         self._cancel_timer()
         self._on_due()
 
@@ -105,7 +105,7 @@ class Poller:
         self._cancel_timer()
 
     def _pause(self) -> None:
-        self.max_concurrent_polls = 0
+        self.allowed = 0
         if self._timer is None and self.routing:
             delay = max(self.spec.queue.poll_interval_seconds, self._queue.poll_pause)
             self._timer = asyncio.get_running_loop().call_later(delay, self.resume)

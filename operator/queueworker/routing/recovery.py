@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from queueworker.resource.spec import Recovery
-from queueworker.routing.in_flight import InFlightTask, died_with
+from queueworker.routing.in_flight import InFlightTask, count_death
 from queueworker.routing.journal import entries
 from queueworker.routing.journal.entries import Entry, State, UnreadableEntry
 from queueworker.routing.journal.failed_tasks import NO_TASK
@@ -17,6 +16,7 @@ from queueworker.routing.wire.task import InvalidTask, Task, parse_task, trace_o
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from queueworker.resource.spec import Recovery
     from queueworker.routing.journal.write_buffer import Unwritten
     from queueworker.routing.queue.client import QueueClient
 
@@ -31,10 +31,6 @@ class Unfinished:
     unwritten: Unwritten | None = None
     disowned: tuple[str, ...] = ()
     """Instances that have left another Redis: whatever a journal of theirs holds has ended, or is in `entries`."""
-
-
-# A task during which its router dies each time may be the cause.
-MAX_DEATHS = 3
 
 
 def stub_task(eval_id: str, raw: bytes = NO_TASK) -> Task:
@@ -59,24 +55,21 @@ def revive(
         executor=entry.executor,
         ambiguous=entry.ambiguous,
         deadline=entry.deadline,
-        deaths=entry.deaths + (entry.state is State.EXECUTING),
-        recorded=True,
+        deaths=entry.deaths,
+        may_have_entry=True,
         recovered=True,
         outcome=entry.outcome,
         event_id=entry.event_id,
     )
     if flight.outcome is None and entry.task == NO_TASK:
         flight.outcome = Outcome(completed=False, error="the router died, and a task as large as this one is not kept")
-    if flight.outcome is None and flight.deaths >= MAX_DEATHS:
-        error = f"its router died {flight.deaths} times while it ran"
-        flight.outcome = Outcome(completed=False, error=error)
-    if flight.outcome is None and recovery is Recovery.FAIL and _may_have_run(entry):
-        flight.outcome = died_with(entry.executor)
+    if flight.outcome is None and _may_have_run(entry):
+        flight.outcome = count_death(flight, recovery)
     return flight
 
 
 def _may_have_run(entry: Entry) -> bool:
-    """An asynchronous executor publishes the outcome, so its tasks are waited for first."""
+    """An asynchronous executor publishes the outcome, so its tasks are waited for first, however many routers die."""
     return entry.state is State.EXECUTING and entry.deadline is None
 
 

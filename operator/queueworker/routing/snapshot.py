@@ -164,7 +164,7 @@ class Snapshot:
     journal: Link
     queue_url: str
     queue_depth: int | None
-    """Tasks waiting in the queue, by the last answer of its `/status`; None before the first answer."""
+    """Tasks waiting in the queue, by the newest answer of its `/status`; None while that is not known."""
     consecutive_errors: int
     last_task_time: float | None
     """Unix time in seconds of the last report of a task."""

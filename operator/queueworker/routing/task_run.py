@@ -13,11 +13,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from queueworker.resource.spec import QueueWorkerSpec, Recovery
+from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.routing import router_log
 from queueworker.routing.executors.attempt import EXECUTE_MARGIN_SECONDS, Attempts, Retry
 from queueworker.routing.executors.slots import NoExecutors, SlotPermit
-from queueworker.routing.in_flight import InFlightTask, died_with, failed_task, record_outcome, record_state
+from queueworker.routing.in_flight import InFlightTask, count_death, failed_task, record_outcome, record_state
 from queueworker.routing.journal.entries import State
 from queueworker.routing.snapshot import Pipeline, TaskFailure
 from queueworker.routing.wire.outcome import Outcome, event
@@ -117,7 +117,7 @@ class TaskRunner:
                 flight.span.end()
 
     async def _settle(self, flight: InFlightTask, outcome: Outcome, permit: SlotPermit | None = None) -> None:
-        """Record, report, publish. A slot is free by then: the executor has done its part."""
+        """Record, report, publish. Frees the slot first: the executor has done its part."""
         size = len(outcome.result or b"")
         self.reporting += 1
         self._memory.take_result(size)
@@ -161,7 +161,7 @@ class TaskRunner:
             if isinstance(result, Outcome):
                 return result
             permit.release()
-            flight.recorded, flight.deadline = True, None
+            flight.may_have_entry, flight.deadline = True, None
             if result.after:
                 await self._back_off(flight, result.after)
 
@@ -169,7 +169,7 @@ class TaskRunner:
         """One attempt. Waits for the journal where it may hold an earlier entry of the task."""
         flight.deadline = time.time() + timeout + EXECUTE_MARGIN_SECONDS if executor.completes_async else None
         record_state(flight, self._journal, State.EXECUTING, executor.name)
-        if flight.recorded:
+        if flight.may_have_entry:
             # The journal may already hold `pulled`: a successor would then run the task again.
             await self._journal.durable(flight.eval_id)
         await self._raise_if_fenced(flight)
@@ -243,12 +243,10 @@ class TaskRunner:
             outcome = await self._attempts.resume(flight, deadline - time.time(), allowed)
         finally:
             self.executing -= 1
-        if outcome is None and self.spec.routing.recovery is Recovery.FAIL:
-            outcome = died_with(flight.executor)
-        return outcome
+        return outcome or count_death(flight, self.spec.routing.recovery)
 
     def _record_wait(self, flight: InFlightTask) -> None:
-        flight.recorded = True
+        flight.may_have_entry = True
         record_state(flight, self._journal, State.PULLED)
 
     async def _back_off(self, flight: InFlightTask, seconds: float) -> None:

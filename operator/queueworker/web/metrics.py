@@ -68,12 +68,12 @@ _GAUGES: Sequence[tuple[str, str, Callable[[Snapshot], float | None]]] = (
     ("executors_healthy", "Executors in the pool that are healthy.", lambda s: s.healthy),
     (
         "queue_depth",
-        "Tasks waiting in the queue, by its last answer; absent before the first answer.",
+        "Tasks waiting in the queue; absent while the queue does not say.",
         lambda s: s.queue_depth,
     ),
     (
         "queue_consecutive_errors",
-        "Consecutive failed exchanges with the queue.",
+        "Consecutive failures to reach the queue.",
         lambda s: s.consecutive_errors,
     ),
     ("events_buffered", "Events waiting for Redis.", lambda s: s.events_buffered),
@@ -273,7 +273,8 @@ def _pool(snapshots: Iterable[Snapshot]) -> Iterator[Metric]:
     healthy = GaugeMetricFamily(PREFIX + "executor_healthy", "1 if the executor is healthy, else 0.", labels=names)
     in_flight = GaugeMetricFamily(
         PREFIX + "executor_in_flight",
-        "Tasks that the executor runs. An executor that left the pool is shown until they have ended.",
+        "Slots in use: tasks that the executor runs, and slots that cool down after failed tasks. An executor that "
+        "left the pool is shown until they are free.",
         labels=names,
     )
     capacity = GaugeMetricFamily(PREFIX + "executor_capacity", "Tasks that the executor may run at once.", labels=names)

@@ -299,6 +299,9 @@ class RedisClient:
         ((name, value),) = mapping.items()
         return int(await self._send(lambda: self.server.command(b"HSET", key.encode(), name.encode(), value)))
 
+    async def expire(self, key: str, seconds: int) -> int:
+        return int(await self._send(lambda: self.server.command(b"EXPIRE", key.encode(), str(seconds).encode())))
+
     async def aclose(self) -> None:
         self.closed = True
         if self in self.open:

@@ -89,6 +89,14 @@ def test_a_program_that_does_not_end_is_killed(layout: Layout) -> None:
     assert not processes.running(layout, "stubborn")
 
 
+@pytest.mark.parametrize("part", ["", "0", "0" * 63, "/", "pod" + "0" * 64])
+def test_only_a_whole_id_of_a_container_names_processes(part: str) -> None:
+    """They are killed: an empty id would mean every process of the machine."""
+    with pytest.raises(ValueError, match="not the id of a container"):
+        processes.of_container(part)
+    assert processes.of_container("0" * 64) == []
+
+
 def test_a_program_without_a_pid_file_is_found_by_its_name_and_the_node_folder(layout: Layout) -> None:
     sleeper = shutil.copy("/bin/sleep", layout.folder / "kubelet")
     stray = subprocess.Popen([str(sleeper), "60"])

@@ -11,6 +11,7 @@ import pytest
 
 from queueworker.routing.journal.event_buffer import EVENT_BYTES
 from queueworker.routing.journal.failed_tasks import FailedTask
+from queueworker.routing.journal.scripts import QUARANTINE_SECONDS
 from queueworker.routing.limits import Limits
 from queueworker.routing.snapshot import LinkReason
 from tests.support.journals import BASE, QUICK, STILL, Group, Held, broken, completed, eventually, lost, pass_on
@@ -183,6 +184,7 @@ async def test_an_entry_that_cannot_be_read_is_set_aside(group: Group) -> None:
     one = await group.join("one")
     await one.journal.takeover.quarantine("a", b"{not json")
     assert await group.redis.hgetall(f"{BASE}quarantine") == {b"a": b"{not json"}
+    assert await group.redis.ttl(f"{BASE}quarantine") == QUARANTINE_SECONDS, "kept for a person, and not for ever"
 
 
 # --- what dead instances left

@@ -13,7 +13,7 @@ from queueworker.routing.counters import Counters
 from queueworker.routing.journal import scripts
 from queueworker.routing.journal.lease import Instance, Lease, TakeoverRoom
 from queueworker.routing.journal.redis_link import RedisLink
-from queueworker.routing.journal.scripts import WRITTEN
+from queueworker.routing.journal.scripts import QUARANTINE_SECONDS, WRITTEN
 from queueworker.routing.memory_budget import MemoryAccount
 from queueworker.routing.snapshot import LinkReason
 from tests.support.journals import BASE, QUICK, STILL, FakeClient, Held, Late, broken, eventually, lost
@@ -306,6 +306,7 @@ async def test_a_journal_that_is_no_hash_is_set_aside_and_ours_is_written_anew(g
     await one.lease.renew()
     assert one.new == 2
     assert await group.redis.get(f"{BASE}quarantine:{one.lease.instance.id}") == b"noise"
+    assert await group.redis.ttl(f"{BASE}quarantine:ghost") == QUARANTINE_SECONDS, "kept for a person, and not for ever"
     assert one.link.journal.ok
 
 

@@ -78,10 +78,10 @@ def test_one_poll_goes_first_and_each_task_doubles_what_may_be_under_way(polling
         seen.append(polling.start_all() + 0)
         while polling.poller.under_way:
             polling.end(found=True)
-            if polling.poller.max_concurrent_polls >= 8:
+            if polling.poller.allowed >= 8:
                 break
     assert seen[0] == 1
-    assert polling.poller.max_concurrent_polls == 8, "the bound of the limits"
+    assert polling.poller.allowed == 8, "the bound of the limits"
 
 
 def test_an_empty_queue_is_asked_once_per_interval(polling: Polling) -> None:
@@ -141,12 +141,12 @@ def test_while_the_queue_is_away_only_the_due_try_starts(polling: Polling) -> No
     polling.loop.run_until_complete(fail())
     assert polling.start_all() == 0
     polling.loop.advance(5)
-    polling.poller.max_concurrent_polls = 8
+    polling.poller.allowed = 8
     assert polling.start_all() == 1
 
 
 def test_no_more_polls_are_under_way_than_the_budget_has_room_for_tasks_like_those_before(polling: Polling) -> None:
-    polling.poller.max_concurrent_polls = 8
+    polling.poller.allowed = 8
     size = BUDGET_BYTES // 10 // TASK_COPIES
     polling.memory.take_task(size)
     polling.memory.give_task(size)

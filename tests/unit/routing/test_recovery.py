@@ -7,14 +7,14 @@ from typing import cast
 import pytest
 
 from queueworker.resource.spec import Recovery
-from queueworker.routing.in_flight import InFlightTask, failed_task, record_outcome, record_state
+from queueworker.routing.in_flight import MAX_DEATHS, InFlightTask, failed_task, record_outcome, record_state
 from queueworker.routing.journal import entries
 from queueworker.routing.journal.entries import State, UnreadableEntry
 from queueworker.routing.journal.failed_tasks import NO_TASK
 from queueworker.routing.journal.journal import Journal
 from queueworker.routing.limits import Limits
 from queueworker.routing.queue.client import QueueClient
-from queueworker.routing.recovery import MAX_DEATHS, revive
+from queueworker.routing.recovery import revive
 from queueworker.routing.wire.outcome import Outcome
 from queueworker.routing.wire.task import Task
 
@@ -56,7 +56,7 @@ def recorded(flight: InFlightTask, state: State | Outcome, executor: str = "") -
 def test_a_pulled_task_is_run_as_if_it_had_just_been_pulled() -> None:
     flight = left(recorded(task(), State.PULLED))
     assert (flight.task.code, flight.task.timeout, flight.queue.url, flight.pulled_at) == ("x", 1, QUEUE, 7.0)
-    assert (flight.recorded, flight.ambiguous, flight.outcome) == (True, False, None)
+    assert (flight.may_have_entry, flight.ambiguous, flight.outcome) == (True, False, None)
     assert flight.task.raw == RAW, "byte for byte, through the journal"
 
 
@@ -76,6 +76,14 @@ def test_a_task_of_an_asynchronous_executor_is_waited_for_first_whatever_recover
     running.deadline = 99.5
     flight = left(recorded(running, State.EXECUTING, "executor-1"), Recovery.FAIL)
     assert (flight.outcome, flight.deadline) == (None, 99.5)
+
+
+def test_a_task_of_an_asynchronous_executor_outlives_any_number_of_routers() -> None:
+    running = task()
+    running.deadline = 99.5
+    for _ in range(2 * MAX_DEATHS):
+        running = left(recorded(running, State.EXECUTING, "executor-1"))
+        assert (running.outcome, running.deaths) == (None, 0)
 
 
 def test_a_task_whose_routers_keep_dying_is_failed_and_not_run_for_ever() -> None:

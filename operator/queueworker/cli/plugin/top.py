@@ -24,6 +24,7 @@ from queueworker.cli.plugin.live import Operator
 from queueworker.cli.plugin.problems import Problem
 from queueworker.cli.plugin.top_screen import TopState, farewell, press, rows_of, top_lines
 from queueworker.cli.plugin.view import view
+from queueworker.routing.aio import happens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -108,7 +109,7 @@ async def top(access: Access) -> str:
             while not watching.state.done:
                 drawn.update(_drawing(watching, glyphs), refresh=True)
                 pressed.clear()
-                if not await _waited(pressed, pause(len(watching.views))) and not watching.state.paused:
+                if not await happens(pressed, pause(len(watching.views))) and not watching.state.paused:
                     await watching.look(api, operator)
     return farewell(watching.views, watching.first, time.monotonic() - started, glyphs)
 
@@ -116,15 +117,6 @@ async def top(access: Access) -> str:
 def pause(objects: int) -> float:
     """Seconds between two looks at so many objects."""
     return LOOK_SECONDS * max(1.0, objects / OBJECTS_A_SECOND)
-
-
-async def _waited(event: asyncio.Event, timeout: float) -> bool:
-    """Whether the event came within the time."""
-    try:
-        await asyncio.wait_for(event.wait(), timeout)
-    except TimeoutError:
-        return False
-    return True
 
 
 def _drawing(watching: Watching, glyphs: screen.Glyphs) -> Text:

@@ -2,7 +2,8 @@
 
 A broken executor whose health checks succeed fails faster than the others work: its slots are free first, it looks
 least loaded, and the whole queue would drain into it (a black hole; Prequal, NSDI 2024, calls it sinkholing). Only
-failures of the executor's own count: a 5xx, an answer that is not a result, a broken connection, no answer in time.
+failures of the executor's own count: a 5xx, an answer that is not a result, no connection or a broken one, no
+answer in time.
 
 As in Envoy, consecutive failures eject, for longer each time, and only a part of the pool: what fails everywhere (a
 bad batch of tasks) is not the executors' fault, and the other tasks need executors. An executor that fails most tasks,

@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from queueworker.routing.aio import cancelled
+from queueworker.routing.aio import cancelled, happens
 from queueworker.routing.backoff import exponential
 from queueworker.routing.journal import scripts
 from queueworker.routing.journal.lease import Instance, Lease, TakeoverRoom
@@ -211,7 +211,7 @@ class Journal:
 
     def _bound_memory(self) -> None:
         """Tell the budget what waits. While Redis is away the oldest events are dropped above a bound, and what exceeds
-        this router's part of the budget. While Redis is there nothing is dropped.
+        this router's part of the budget. While Redis is there, only `WriteBuffer.broke` drops one.
         """
         buffer, memory = self._buffer, self._memory
         memory.set_buffered(buffer.buffered_bytes)
@@ -345,6 +345,4 @@ class BatchWriter:
             return
         self._link.restored.clear()
         delay = exponential(self._link.failures, self._times.first_retry, self._times.max_retry)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(delay):  # not wait_for, which may swallow a cancellation (before Python 3.12)
-                await self._link.restored.wait()
+        await happens(self._link.restored, delay)

@@ -123,7 +123,7 @@ class Moved(Enum):
 class TakeoverRoom:
     """How much a heartbeat may move from dead instances into our journal: one portion, until that one is read.
 
-    None while the router may not pull either: what dead instances left is safe in Redis.
+    No bytes while the memory budget forbids pulls: what dead instances left is safe in Redis.
     """
 
     def __init__(self, max_bytes: int, memory: MemoryAccount) -> None:
@@ -324,7 +324,7 @@ class Lease:
             key = f"{self.instance.base}quarantine:{instance}"
             log.error("the journal of instance %s was no hash; it is set aside as the Redis key %s", instance, key)
         if answer.begun_by != self.instance.begun_by:
-            # It is not always the answer at hand that says so first: the answer of the heartbeat itself may be lost.
+            # The answer of the heartbeat that took the lease may be lost: then a later one tells its number.
             self.instance.begun_by = answer.begun_by
             self._on_new()
         if answer.eviction:

@@ -8,14 +8,16 @@ Keys, all of one group (`{group}` is a hash tag: one slot in a cluster):
     queueworker:{group}:journal:<id>     hash: eval_id → entry
     queueworker:{group}:fenced:<id>      set: the instance was taken over, with the entries of these ids (and an empty
                                          one); whatever it still writes is refused
-    queueworker:{group}:quarantine       hash: entries that could not be read, kept for a person
-    queueworker:{group}:quarantine:<id>  a journal that was no hash
+    queueworker:{group}:quarantine       hash: entries that could not be read, kept for a person (`QUARANTINE_SECONDS`)
+    queueworker:{group}:quarantine:<id>  a journal that was no hash, kept as long
     queueworker:{group}:failed…          the record of failed tasks, see `failed_tasks`
 """
 
 from __future__ import annotations
 
 from queueworker.routing.journal import failed_tasks
+
+QUARANTINE_SECONDS = 30 * 86_400
 
 _REFUSED = """
 -- whether an error's text says that the user lacks a right: in Redis 7 or newer, in Redis 6, and outside of scripts
@@ -105,7 +107,8 @@ end
 
 # Renew our lease, or take a new one, whose number refuses the batches that are on their way. A heartbeat that is late
 # is refused: it would move entries that nobody looks for any more.
-_RENEW = """
+_RENEW = (
+    """
 local answer = {'OK', '', 0, 0, 0, '', {}}
 local lease, heartbeat, instances = base .. 'lease:' .. me, base .. 'heartbeat:' .. me, base .. 'instances'
 -- drop what somebody else has written to a key of ours: it would raise an error each time
@@ -140,6 +143,9 @@ local function set_aside(id)
   local kind = redis.call('TYPE', base .. 'journal:' .. id).ok
   if kind == 'hash' or kind == 'none' then return false end
   redis.call('RENAME', base .. 'journal:' .. id, base .. 'quarantine:' .. id)
+"""
+    f"  redis.call('EXPIRE', base .. 'quarantine:' .. id, {QUARANTINE_SECONDS})"
+    """
   answer[2] = answer[2] .. ' ' .. id
   return true
 end
@@ -147,6 +153,7 @@ if set_aside(me) then begun = nil end
 answer[5] = tonumber(begun or ARGV[6])
 redis.call('SET', heartbeat, ARGV[6] .. ' ' .. answer[5], 'PX', ttl)
 """
+)
 
 # Does the user have the right to run what the journal needs? This key is no hash and no number, so all that these
 # commands do is to be refused for it, unless they are refused for a right. Redis counts its refusals (errorstats), so

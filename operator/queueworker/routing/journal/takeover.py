@@ -95,6 +95,7 @@ class Takeover:
         """Set an entry that cannot be read aside, for a person to look at."""
         with contextlib.suppress(RedisError, OSError):
             await answer_of(self._redis.hset(self._quarantine_key, mapping={eval_id: entry}))
+            await answer_of(self._redis.expire(self._quarantine_key, scripts.QUARANTINE_SECONDS))
         log.error(
             "journal entry of %s cannot be read; it is set aside in the Redis hash %s", eval_id, self._quarantine_key
         )

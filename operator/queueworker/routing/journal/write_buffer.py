@@ -96,7 +96,7 @@ class WriteBuffer:
         self._stored: set[str] = set()
         """Ids of which Redis holds an entry, or may hold one because an answer was lost."""
         self._handed_out_again: set[str] = set()
-        """Ids in `entries` of which Redis may still hold the entry of an earlier copy, which has ended."""
+        """Ids that the queue handed out again after their task ended, while Redis may still hold its entry."""
         self._breaks = 0
         """Of batches with a large event, in a row, while heartbeats passed."""
         self._under_way: Batch | None = None

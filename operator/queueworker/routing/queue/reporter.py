@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from queueworker.routing.aio import happens
 from queueworker.routing.backoff import exponential
 from queueworker.routing.http.transport import Answer, Broken, TransportError
 from queueworker.routing.queue.answers import Reply, may_have_task, read_report
@@ -41,9 +41,9 @@ class ReportState:
     eval_id: str
     outcome: Outcome
     taken_before: int
-    """How many other reports the queue had taken when this one, in its present form, was sent first."""
+    """How many other reports the queue had taken when this result, or the failure in its place, was sent first."""
     refusals: int = 0
-    """Of its present form."""
+    """Of this result, or of the failure in its place."""
     stuck: bool = False
     """It was refused at least once."""
     doubted: int = 0
@@ -206,9 +206,7 @@ class Reporter:
             self._exchange.foreign(f"answered {what}")
 
     async def _wait(self, delay: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(delay):  # wait_for may swallow a cancellation before Python 3.12
-                await self._exchange.key_changed.wait()
+        await happens(self._exchange.key_changed, delay)
 
 
 def _shape(answer: Answer | Broken) -> str:
