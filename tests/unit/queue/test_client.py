@@ -27,6 +27,7 @@ COMPLETE, FAIL, LOOK_UP = "/tasks/a/complete", "/tasks/a/fail", "/tasks/a"
 TAKEN, FAILED = (200, b'{"status":"completed"}'), (200, b'{"status":"failed"}')
 GOOD_STATUS = (200, b'{"queued":0}')
 DONE = Outcome(completed=True, result=b'{"status":"completed"}')
+FAILURE = Outcome(completed=False, error="it failed")
 
 
 class Queue:
@@ -63,6 +64,13 @@ class Queue:
         self.loop.advance(0)
         return task
 
+    def take_others(self, report: asyncio.Task[Outcome | None]) -> None:
+        """Have the queue take another report between refusals of this one, until it is refused no more."""
+        for _ in range(MAX_REFUSALS):
+            assert not report.done()
+            self.run(self.client.reporter.report("b", DONE, lambda: None))
+            self.loop.advance(31)
+
 
 @pytest.fixture
 def queue() -> Queue:
@@ -70,6 +78,17 @@ def queue() -> Queue:
 
 
 # --- pull
+
+
+def test_an_answer_that_is_too_large_ends_an_outage_as_any_other_does(queue: Queue) -> None:
+    queue.wire.script(NEXT, NotSent("refused"), TooLarge("too large", 200, None, 4 << 20))
+    queue.wire.script(COMPLETE, TAKEN)
+    queue.pull()
+    queue.loop.advance(6)
+    assert queue.client.backoff.try_acquire()
+    assert queue.pull() is None
+    assert queue.client.backoff.healthy
+    assert queue.start().result() is DONE
 
 
 def test_a_task_an_empty_queue_and_a_queue_that_is_away_are_counted(queue: Queue) -> None:
@@ -219,12 +238,24 @@ def test_one_result_that_is_refused_while_others_are_taken_becomes_a_failure(
     queue.wire.script(FAIL, FAILED)
     queue.wire.script("/tasks/b/complete", TAKEN)
     report = queue.start()
-    queue.run(queue.client.reporter.report("b", DONE, lambda: None))
-    queue.loop.advance(600)
+    queue.take_others(report)
     outcome = report.result()
     assert outcome is not None
     assert str(answer[0]) in outcome.error
-    assert queue.wire.paths().count(COMPLETE) == MAX_REFUSALS
+
+
+@pytest.mark.parametrize(("outcome", "path", "taken"), [(DONE, COMPLETE, TAKEN), (FAILURE, FAIL, FAILED)])
+def test_refusals_that_all_reports_had_do_not_count_against_one_that_is_refused_once_more(
+    queue: Queue, outcome: Outcome, path: str, taken: tuple[int, bytes]
+) -> None:
+    """A gateway refuses everything for two minutes, and one of its replicas does so a little longer."""
+    queue.wire.script("/tasks/b/complete", *[(503, b"<html>")] * MAX_REFUSALS, TAKEN)
+    queue.wire.script(path, *[(503, b"<html>")] * (MAX_REFUSALS + 1), taken)
+    other, report = queue.start("b"), queue.start("a", outcome)
+    queue.loop.advance(3600)
+    assert other.result() is DONE
+    assert report.result() is outcome
+    assert queue.wire.paths().count(path) == MAX_REFUSALS + 2
 
 
 @pytest.mark.parametrize("error", [Broken("reset"), TimedOut("late"), TooLarge("a page", 200, None, 65536)])
@@ -239,12 +270,10 @@ def test_a_report_that_breaks_alone_is_refused_alone_and_holds_up_nobody(queue: 
     queue.loop.advance(60)
     assert queue.client.backoff.healthy, "somebody answers at the queue's address"
     assert queue.client.link.reason is LinkReason.INVALID_ANSWER
-    queue.run(queue.client.reporter.report("b", DONE, lambda: None))
-    queue.loop.advance(600)
+    queue.take_others(report)
     outcome = report.result()
     assert outcome is not None
     assert outcome.error == f"queue gave no answer to the result: {error}"
-    assert queue.wire.paths().count(COMPLETE) == MAX_REFUSALS
 
 
 def test_reports_that_break_while_nobody_answers_are_an_outage_that_one_request_finds_out(queue: Queue) -> None:

@@ -72,6 +72,7 @@ class QueueClient:
         try:
             status, body = await exchange.get(self._next_url, PULL_TIMEOUT_SECONDS, limit)
         except TooLarge as error:
+            exchange.answered()
             self._take_foreign(ForeignAnswer(f"with more than {limit:,} bytes ({error})", LossCause.UNREADABLE))
             return None
         except TransportError as error:

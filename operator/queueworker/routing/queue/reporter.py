@@ -41,9 +41,11 @@ class ReportState:
     eval_id: str
     outcome: Outcome
     taken_before: int
-    """How many other reports the queue had taken when this result, or the failure in its place, was sent first."""
+    """How many other reports the queue had taken when it last refused this one."""
     refusals: int = 0
     """Of this result, or of the failure in its place."""
+    refused_alone: int = 0
+    """Of these, those before which the queue took another report: the others may be an outage of all reports."""
     stuck: bool = False
     """It was refused at least once."""
     doubted: int = 0
@@ -53,7 +55,12 @@ class ReportState:
 
     def become_failure(self, error: str, taken: int) -> None:
         self.outcome = Outcome(completed=False, error=error, published=self.outcome.published)
-        self.refusals, self.taken_before = 0, taken
+        self.refusals, self.refused_alone, self.taken_before = 0, 0, taken
+
+    def count_refusal(self, taken: int) -> None:
+        self.refusals += 1
+        self.refused_alone += taken > self.taken_before
+        self.taken_before = taken
 
 
 class Next(Enum):
@@ -67,12 +74,10 @@ class Next(Enum):
     """Nor will it take the failure: nobody can do more."""
 
 
-def after_refusal(report: ReportState, reply: Reply, taken: int) -> Next:
-    """Pure. The report's refusals include this one; `taken`: how many reports the queue has taken so far."""
-    refused_often = report.refusals >= MAX_REFUSALS
-    refused_alone = refused_often and taken > report.taken_before
-    never = reply is Reply.NEVER and (refused_often or report.outcome.completed)
-    if not (refused_alone or never):
+def after_refusal(report: ReportState, reply: Reply) -> Next:
+    """Pure. The report's refusals include this one."""
+    never = reply is Reply.NEVER and (report.refusals >= MAX_REFUSALS or report.outcome.completed)
+    if not (never or report.refused_alone >= MAX_REFUSALS):
         return Next.SEND_AGAIN
     return Next.REPORT_FAILURE if report.outcome.completed else Next.GIVE_UP
 
@@ -115,7 +120,7 @@ class Reporter:
                     log.warning("queue %s does not know task %s, or has its report", self._exchange.url, eval_id)
                     return None
                 self._count_refusal(report, reply, answer)
-                match after_refusal(report, reply, self._taken):
+                match after_refusal(report, reply):
                     case Next.SEND_AGAIN:
                         on_failure()
                         await self._wait(exponential(report.refusals, RETRY_FIRST_SECONDS, RETRY_MAX_SECONDS))
@@ -194,7 +199,7 @@ class Reporter:
             self._exchange.set_link(LinkReason.CONNECTED)
 
     def _count_refusal(self, report: ReportState, reply: Reply, answer: Answer | Broken) -> None:
-        report.refusals += 1
+        report.count_refusal(self._taken)
         self._refusals_in_a_row += 1
         if not report.stuck:
             report.stuck = True
