@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import threading
 import time
 from contextlib import ExitStack
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queueworker.routing.http.lookups import MAX_LOOKUPS
+from queueworker.routing.http.connection_pool import ConnectionPool, Origin
+from queueworker.routing.http.lookups import MAX_LOOKUPS, Lookups
 from queueworker.routing.http.transport import HttpTransport, NotSent
 from tests.support.http_peer import OK, WHOLE, always_answering, answering, failure, get, open_files, peer, post, until
 
@@ -204,3 +206,19 @@ async def test_connects_that_are_given_up_harm_no_other_connection(transport: Ht
             await asyncio.wait([asking])
         busy = False
         await asyncio.gather(*working)
+
+
+async def test_a_pool_is_not_empty_before_its_connection_is_in_use() -> None:
+    """A sweep that comes in between drops an empty pool, and with it the deadlines of its exchanges."""
+    async with peer(always_answering) as served:
+        origin = Origin(served.url.rpartition("/")[0])
+        pool = ConnectionPool(origin, Lookups(local), time.monotonic, ssl.create_default_context)
+        connecting = asyncio.create_task(pool.connect(served.url, 5))
+        await asyncio.sleep(0)
+        empty = []
+        while not connecting.done():
+            empty.append(pool.empty)
+            await asyncio.sleep(0)
+        (await connecting).abort()
+    assert empty
+    assert not any(empty)

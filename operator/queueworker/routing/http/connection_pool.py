@@ -132,14 +132,15 @@ class ConnectionPool:
         # A task of its own is always run to its end, and closes what it has opened; who waits here may be dropped.
         connecting = asyncio.create_task(self._connect(min(timeout, CONNECT_TIMEOUT_SECONDS)))
         self._connecting.add(connecting)
-        connecting.add_done_callback(self._connecting.discard)
         try:
             await asyncio.wait((connecting,))
         except BaseException:
-            _give_up(connecting)
+            self._give_up(connecting)
             raise
+        # Not by a callback, which may run some time before: a sweep in between would take this pool for an empty one.
+        self._connecting.discard(connecting)
         if self._closed:
-            _give_up(connecting)
+            self._give_up(connecting)
             raise NotSent(f"{url}: the HTTP client is closed")
         try:
             return connecting.result()
@@ -147,6 +148,11 @@ class ConnectionPool:
             raise NotSent(f"{url}: timed out before it was connected") from error
         except (OSError, RuntimeError, ValueError) as error:
             raise NotSent(f"{url}: {cause(error)}") from error
+
+    def _give_up(self, connecting: asyncio.Task[Connection]) -> None:
+        connecting.cancel()
+        connecting.add_done_callback(_abort_connected)
+        connecting.add_done_callback(self._connecting.discard)
 
     async def _connect(self, timeout: float) -> Connection:
         origin = self.origin
@@ -162,11 +168,6 @@ class ConnectionPool:
             connection.abort()
             raise ConnectionError("the peer closed the connection or spoke before it was asked")
         return connection
-
-
-def _give_up(connecting: asyncio.Task[Connection]) -> None:
-    connecting.cancel()
-    connecting.add_done_callback(_abort_connected)
 
 
 def _abort_connected(connecting: asyncio.Task[Connection]) -> None:

@@ -18,6 +18,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from queueworker.routing.http.answer import Answer
+from queueworker.routing.http.connection import UNCLAIMED_BYTES
 from queueworker.routing.http.connection_pool import ConnectionPool, Origin
 from queueworker.routing.http.errors import Broken, NotSent, TimedOut, TooLarge, TransportError
 from queueworker.routing.http.lookups import LookUp, Lookups, look_up
@@ -113,7 +114,7 @@ class HttpTransport:
         connection = pool.take(now) or await pool.connect(url, timeout)
         if deadline < self._sweep_due:
             self._sweep_by(deadline)
-        memory = None if body is None else self._memory
+        memory = None if body is None or limit <= UNCLAIMED_BYTES else self._memory
         in_use = pool.in_use
         in_use.add(connection)
         try:
