@@ -371,5 +371,5 @@ def test_no_executors_means_sick_and_idle(at_work: bool) -> None:
         world.advance(30)
         assert waiting.done() is not at_work
         executor.running = 0
-        world.advance(6)
+        world.advance(11)  # a look that finds it down, and the whole grace from then on
         assert isinstance(waiting.exception(), NoExecutors)

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from queueworker.routing.executors.slots import NoExecutors
+from queueworker.routing.http.transport import NotSent
 from tests.support.fake_transport import UNHEALTHY
 from tests.support.pools import PoolWorld, check_books, flight, spec
 
@@ -315,3 +316,32 @@ def test_a_pool_knows_whether_all_its_executors_are_synchronous(kinds: list[bool
             executor.completes_async = kind
             world.do(permit.release)
         assert world.pool.all_synchronous is (kinds == [False, False])
+
+
+def test_a_task_that_waited_for_a_busy_executor_has_the_whole_grace_when_it_goes_away() -> None:
+    with PoolWorld(1, FAIL) as world:
+        held = [world.take(f"t{i}") for i in range(2)]
+        acquiring = world.start(world.pool.reserve())
+        world.advance(9.5)
+        world.transport.health["executor-0"] = UNHEALTHY
+        world.do(world.pool.broke, held[0][1], "broke the connection")
+        world.advance(1)
+        assert not acquiring.done(), "it was away for one second of ten"
+        world.advance(10)
+        assert isinstance(acquiring.exception(), NoExecutors)
+        for permit, _ in held:
+            world.do(permit.release)
+
+
+def test_a_capacity_that_turns_out_larger_wakes_those_who_wait() -> None:
+    with PoolWorld(0, HOLD | {"concurrency": None}) as world:
+        world.transport.capacity["executor-0"] = NotSent("no answer")
+        world.set_pool(1)
+        world.advance(1)
+        held, _ = world.take()
+        acquiring = world.start(world.pool.reserve())
+        world.transport.capacity["executor-0"] = 4
+        world.advance(60)
+        assert world.shown().capacity == 4
+        assert acquiring.done()
+        world.do(held.release)

@@ -65,7 +65,7 @@ class ExecutorPool:
             on_flip=self._flipped,
             on_silence=self._silent,
             on_answer=self.heard_from,
-            on_capacity=lambda executor: self._set_capacities([executor]),
+            on_capacity=self._capacity_known,
         )
 
     # --- configuration
@@ -252,6 +252,12 @@ class ExecutorPool:
     def _warm_up_step(self) -> None:
         self._set_capacities(self._warm_up.step(self.members.present.values(), self.members.healthy_count))
         self._slots.offer()
+
+    def _capacity_known(self, executor: Executor) -> None:
+        before = executor.capacity
+        self._set_capacities([executor])
+        if executor.available and executor.capacity > before:
+            self._slots.offer()
 
     def _set_capacities(self, executors: Iterable[Executor]) -> None:
         for executor in executors:

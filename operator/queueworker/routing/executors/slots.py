@@ -208,8 +208,9 @@ class SlotWaits:
     async def any_slot(self) -> None:
         """Wait until an executor is available. Raises `NoExecutors` after the grace period with all of them down."""
         while not self._slots.available:
+            was_down = self._members.down()
             woken = await self._slots.wait(self._patience())
-            if not woken and self._members.down() and self.spec.when_unavailable is WhenUnavailable.FAIL:
+            if not woken and was_down and self._members.down() and self.spec.when_unavailable is WhenUnavailable.FAIL:
                 raise NoExecutors
 
     async def another_slot(self, permit: SlotPermit, flight: InFlightTask, on_wait: Callable[[], None]) -> bool:
