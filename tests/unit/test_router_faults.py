@@ -454,6 +454,26 @@ def test_what_a_router_could_neither_report_nor_write_goes_to_the_one_that_repla
         assert s.account.reported["a"] == s.account.published["a"] == 1
 
 
+def test_a_queue_that_hands_out_a_task_of_a_queue_that_is_gone_gets_its_outcome() -> None:
+    with Scenario(routing={"drainSeconds": 0}) as s:
+        s.advance(2)
+        s.submit("a")
+        s.tasks_take(1)
+        s.advance(0.9)
+        s.world.queues[QUEUE].mode = "refused"
+        s.advance(5)
+        s.apply(queue={"url": "http://queue-b"})
+        s.advance(60)
+        assert s.live[0].held == {"a"}
+        s.submit("a", queue="b")
+        s.advance(60)
+        assert not s.world.queues["http://queue-b"].waiting
+        assert not s.world.queues["http://queue-b"].known, "it was never told how the task ended"
+        assert s.account.executed["a"] == 1
+        s.world.queues[QUEUE].mode = "up"
+        s.advance(60)
+
+
 # --- the end
 
 

@@ -164,8 +164,11 @@ class Elector:
         while not deposed(self._observed, self._identity, self._clock() - renewed, self._rivals()):
             await asyncio.sleep(RETRY_SECONDS)
             started = self._clock()
-            if await self._try():
-                renewed = started
+            try:
+                if await self._try():
+                    renewed = started
+            except Exception:  # or the renewal would end, and nobody would be told that the Lease is lost
+                log.exception("the renewal of the Lease %s/%s met a defect", self._namespace, self._name)
         log.error("the Lease %s/%s was lost", self._namespace, self._name)
         self.lost.set()
 

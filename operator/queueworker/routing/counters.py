@@ -107,7 +107,7 @@ class Counters:
         int,
         Metric(
             "tasks_duplicates",
-            "Tasks handed out while a task of the same eval_id was in flight. One report serves for both.",
+            "Tasks handed out while a task of the same eval_id was in flight. It is run once; its outcome is for both.",
         ),
     ] = 0
     invalid: Annotated[

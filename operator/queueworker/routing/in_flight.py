@@ -81,7 +81,12 @@ def count_death(flight: InFlightTask, recovery: Recovery) -> Outcome | None:
 
 
 def record_state(flight: InFlightTask, journal: Journal, state: State, executor: str = "") -> None:
-    """Put the task's entry into the journal, as `pulled` or `executing` on that executor."""
+    """Put the task's entry into the journal, as `pulled` or `executing` on that executor.
+
+    Nothing is put of a task that is lost: nobody would remove the entry, and a successor would act on it.
+    """
+    if flight.lost:
+        return
     flight.executor = executor or flight.executor
     entry = entries.encode_task(
         state,
@@ -97,7 +102,9 @@ def record_state(flight: InFlightTask, journal: Journal, state: State, executor:
 
 
 def record_outcome(flight: InFlightTask, journal: Journal, outcome: Outcome) -> None:
-    """Put the task's entry into the journal, as `executed` with its outcome."""
+    """Put the task's entry into the journal, as `executed` with its outcome; nothing of a task that is lost."""
+    if flight.lost:
+        return
     entry = entries.encode_outcome(
         flight.queue.url,
         outcome,

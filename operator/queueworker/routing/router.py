@@ -119,11 +119,14 @@ class Router:
     async def run(self) -> None:
         """Route until the router is told to stop. Raises nothing that a peer could cause."""
         self._life.started = True
+        inherited = self._inherited
         try:
-            await self._journal.start(self._inherited.disowned)
+            await self._journal.start(inherited.entries, inherited.disowned)
             if not self._journal.writable:
                 log.warning("%s: %s", self._config.group, self._journal.link.journal.message)
-            self._take_inheritance(self._inherited)
+            if inherited.unwritten is not None:
+                self._journal.inherit(inherited.unwritten)
+            self._runs.revive(inherited.entries)
             self._pool.set_rival_slots(self._journal.lease.rival_slots)
             self._pool.set_endpoints(self._endpoints)
             self._settle()
@@ -227,13 +230,6 @@ class Router:
         )
 
     # --- life
-
-    def _take_inheritance(self, inherited: Unfinished) -> None:
-        for eval_id, entry in inherited.entries.items():
-            self._journal.put(eval_id, entry)
-        if inherited.unwritten is not None:
-            self._journal.inherit(inherited.unwritten)
-        self._runs.revive(inherited.entries)
 
     async def _close(self) -> None:
         """Every step is tried, whatever the others raise: `stop()` must return."""

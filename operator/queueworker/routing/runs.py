@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CLOSING_SECONDS = 3.0
+OUTCOME_LOOK_SECONDS = 0.2
+"""Between two looks at a task whose outcome a second queue waits for."""
 
 
 class TaskRuns:
@@ -133,6 +135,8 @@ class TaskRuns:
                 break
             if self._clock() > self._journal.lease.until:
                 await self._journal.lease.verify()
+                if self._poller.hold() is not None:
+                    break  # what was known of Redis before the process was frozen
             try:
                 task = await queue.pull(epoch)
             except InvalidTask as error:
@@ -148,11 +152,27 @@ class TaskRuns:
         return None
 
     def _is_duplicate(self, eval_id: str) -> bool:
-        """Whether the task is in flight here. It is not run again then, but its report may have been too early."""
-        flight = self.flights.get(eval_id)
-        if flight is not None:
+        """Whether a task of that id is in flight here. It is not run again then, but its report may have been too
+        early. If it came from another queue, this one gets the same outcome.
+        """
+        flight, queue = self.flights.get(eval_id), self._queues.own
+        if flight is None:
+            return False
+        if flight.queue is queue:
             flight.redelivered = True
-        return flight is not None
+        else:
+            self._start(self._report_as_well(flight, queue))
+        return True
+
+    async def _report_as_well(self, flight: InFlightTask, queue: QueueClient) -> None:
+        """The own report of the task may never end: the queue that it came from may be gone for good."""
+        while flight.outcome is None and self.flights.get(flight.eval_id) is flight:
+            await asyncio.sleep(OUTCOME_LOOK_SECONDS)
+        outcome = flight.outcome or Outcome(completed=False, error="another router has a task of this id")
+        log.warning(
+            "%s: task %s came from %s as well as from %s", self._group, flight.eval_id, queue.url, flight.queue.url
+        )
+        await queue.reporter.report(flight.eval_id, outcome, self._on_done)
 
     async def _carry(self, flight: InFlightTask, permit: SlotPermit | None = None) -> None:
         try:

@@ -279,7 +279,7 @@ class TaskRunner:
     async def _on_cancelled(self, flight: InFlightTask) -> None:
         if self.final:
             await self.give_up(flight)
-        elif flight.eval_id not in self._journal and not flight.lost:
+        elif flight.eval_id not in self._journal:
             record_state(flight, self._journal, State.PULLED)  # for the successor
 
     async def give_up(self, flight: InFlightTask) -> None:

@@ -13,8 +13,8 @@ from redis.exceptions import NoPermissionError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from queueworker.routing.counters import Counters
+from queueworker.routing.journal.batch_writer import BatchWriter
 from queueworker.routing.journal.event_buffer import EVENT_BYTES
-from queueworker.routing.journal.journal import BatchWriter
 from queueworker.routing.journal.lease import Instance
 from queueworker.routing.journal.redis_link import RedisLink
 from queueworker.routing.journal.scripts import WRITTEN

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from queueworker.routing.journal.lease import Fenced, Heartbeat, TakeoverRoom, read_heartbeat
+from queueworker.routing.journal.lease import Fenced, Heartbeat, read_heartbeat
 from queueworker.routing.journal.redis_client import ForeignAnswer
+from queueworker.routing.journal.takeover_room import TakeoverRoom
 from tests.support.memory import account
 
 

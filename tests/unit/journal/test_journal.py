@@ -226,6 +226,15 @@ async def test_while_what_was_taken_over_is_not_read_nothing_more_is_taken_over(
     await eventually(lambda: len(one.recovered) == 3)
 
 
+async def test_what_a_predecessor_told_is_newer_than_what_it_left_in_redis(group: Group) -> None:
+    await group.leave_dead("predecessor", {b"a": b"executing"})
+    one = group.make("one", times=QUICK)
+    await one.journal.start({"a": b"executed"})
+    await one.journal.durable("a")
+    assert one.recovered == {}
+    assert await group.held(one) == {b"a": b"executed"}
+
+
 async def test_what_a_heartbeat_took_over_whose_answer_was_lost_is_found(group: Group) -> None:
     one = group.make("one", times=QUICK)
     await group.leave_dead("dead", {b"a": b"pulled"})

@@ -11,9 +11,10 @@ from redis.exceptions import ResponseError
 
 from queueworker.routing.counters import Counters
 from queueworker.routing.journal import scripts
-from queueworker.routing.journal.lease import Instance, Lease, TakeoverRoom
+from queueworker.routing.journal.lease import Instance, Lease
 from queueworker.routing.journal.redis_link import RedisLink
 from queueworker.routing.journal.scripts import QUARANTINE_SECONDS, WRITTEN
+from queueworker.routing.journal.takeover_room import TakeoverRoom
 from queueworker.routing.memory_budget import MemoryAccount
 from queueworker.routing.snapshot import LinkReason
 from tests.support.journals import BASE, QUICK, STILL, FakeClient, Held, Late, broken, eventually, lost

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import cast
 
 from queueworker.resend import refusal
-from queueworker.routing.in_flight import InFlightTask, failed_task
+from queueworker.routing.in_flight import InFlightTask, failed_task, record_outcome, record_state
+from queueworker.routing.journal.entries import State
 from queueworker.routing.journal.failed_tasks import decode
+from queueworker.routing.journal.journal import Journal
 from queueworker.routing.limits import Limits
 from queueworker.routing.queue.client import QueueClient
 from queueworker.routing.wire.outcome import Outcome
@@ -30,6 +32,15 @@ def test_a_record_says_all_that_is_known_and_is_read_back_as_it_was() -> None:
     assert decode("a", kept.encode()) == kept
     assert (kept.error, kept.attempts, kept.executor, kept.failed_at) == ("oops", 1, "executor-1", 12.346)
     assert (kept.queue_url, kept.task, kept.ambiguous) == (QUEUE, b'{"eval_id":"a","code":"1"}', False)
+
+
+def test_nothing_is_journalled_of_a_task_that_another_router_has() -> None:
+    journal: dict[str, bytes] = {}
+    lost = flight()
+    lost.lost = True
+    record_state(lost, cast("Journal", journal), State.EXECUTING, "executor-1")
+    record_outcome(lost, cast("Journal", journal), Outcome(completed=True, result=b"{}"))
+    assert journal == {}
 
 
 def test_an_error_is_cut_and_a_task_that_is_too_large_is_left_out() -> None:

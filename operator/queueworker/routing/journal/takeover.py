@@ -16,8 +16,9 @@ from queueworker.routing.journal.redis_client import Client, answer_of, is_list
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from queueworker.routing.journal.lease import Instance, Lease, TakeoverRoom
+    from queueworker.routing.journal.lease import Instance, Lease
     from queueworker.routing.journal.old_parts import InParts
+    from queueworker.routing.journal.takeover_room import TakeoverRoom
     from queueworker.routing.journal.write_buffer import WriteBuffer
     from queueworker.routing.limits import JournalTimes
 
