@@ -33,6 +33,9 @@ BROWSER_WORKERS ?= 2
 FAULT_WORKERS ?= 6
 FAULTS = $(PYTEST) -q $(AGAIN) -n $(FAULT_WORKERS) --dist loadgroup tests/faults
 
+# tests/e2e waits for half of its time. These run meanwhile, one after the other, and leave it the CPU that it wants.
+BESIDE_E2E ?= test-docs test-browser test-monitoring
+
 # Their fast run tries a few examples only.
 PROPERTIES = $(addprefix tests/unit/,test_router_properties.py test_router_interrupted.py journal/test_journal_properties.py http/test_answer_properties.py executors/test_permit.py managed_pool/test_plan.py)
 
@@ -57,6 +60,9 @@ define install
 	$(1)/bin/python -m uv pip install --quiet --python $(1)/bin/python $(3) --require-hashes -r $(2); } || \
 	{ echo "uv could not install $(2): pip tries"; $(1)/bin/python $(PIP_INSTALL) $(4) --require-hashes -r $(2); }
 endef
+# Root on Debian gets what is missing by apt-get; others are told what it is, and the tests that need it are skipped.
+# $(call packages,COMMANDS)
+packages = @$(BIN)/python -m devcluster packages $(1)
 EDITABLE = $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 
 venv: $(STAMP) ## create .venv with the project and all its tools
@@ -92,9 +98,12 @@ docs: $(DOCS_STAMP) ## build the site of docs/ in dist/site; any warning is an e
 	@$(DOCS_VENV)/bin/python -m sphinx -b html -W -n -q --keep-going docs dist/site
 	@echo dist/site/index.html
 
-demo: $(DEMO_STAMP) ## run the whole platform here and break it; DEMO_SECONDS=30 ends by itself, DEMO_NODE=1 shows it on pods
+demo: announce $(DEMO_STAMP) ## run the whole platform here and break it; DEMO_SECONDS=30 ends by itself, DEMO_NODE=1 shows it on pods
 	@$(DEMO_VENV)/bin/python -m devcluster tools $(if $(DEMO_NODE),--node)
 	@$(DEMO_VENV)/bin/python -m demo
+
+announce: # before anything is downloaded; a cluster of your own needs no build
+	@$(if $(DEMO_CONTEXT),:,$(PYTHON) -m devcluster.first_run $(if $(DEMO_NODE),--node))
 
 demo-worker: $(DEMO_STAMP) ## the same without Kubernetes, which starts in seconds; DEMO_LEGACY=1 shows the legacy loop beside it
 	@$(DEMO_VENV)/bin/python -m demo --worker
@@ -105,9 +114,16 @@ recording: venv ## record make demo-worker as docs/images/demo.svg
 control-plane: venv ## prepare kube-apiserver, etcd, kubectl and redis-server, and print their folder
 	@$(BIN)/python -m devcluster binaries
 
-test: lint verify test-docs test-fast test-processes test-browser test-monitoring test-controlplane test-e2e test-faults ## run all checks and tests
+test: lint verify test-fast test-processes test-controlplane ## run all checks and tests
+	@echo "test-e2e and, beside it, $(BESIDE_E2E): each prints when it ends"
+	@$(MAKE) --no-print-directory -j2 --output-sync test-e2e beside-e2e
+	@$(MAKE) --no-print-directory test-faults
+
+beside-e2e:
+	@for target in $(BESIDE_E2E); do nice -n 19 $(MAKE) --no-print-directory $$target || exit; done
 
 test-fast: venv ## run the unit and component tests
+	$(call packages,openssl)
 	$(COMPILE)
 	@$(PYTEST) -q --collect-only $(FAST) >/dev/null || true  # what it complains about, the tests will too
 	$(PYTEST) -q -rs -n $(FAST_WORKERS) --dist worksteal $(FAST_BOUND) $(FAST)
@@ -118,21 +134,23 @@ test-docs: venv docs ## build the site, check its links, and run the command blo
 test-processes: venv ## run the tests that start the worker, the commands and the demo's services as processes
 	$(PYTEST) -q $(AGAIN) -n $(PROCESS_WORKERS) tests/processes
 
-test-browser: venv ## look at the page with Debian's Chromium, which is not installed by this
-	@command -v chromium >/dev/null || echo "there is no chromium: the tests are skipped; install it: apt-get install chromium"
+test-browser: venv ## look at the page with Chromium
+	$(call packages,chromium)
 	$(PYTEST) -q $(AGAIN) -n $(BROWSER_WORKERS) tests/browser
 
-test-monitoring: venv ## test alerts and dashboard with Debian's Prometheus, which is not installed by this
-	@command -v promtool >/dev/null || echo "there is no Prometheus: the tests are skipped; install it: apt-get install prometheus"
+test-monitoring: venv ## test alerts and dashboard with Prometheus
+	$(call packages,promtool)
 	$(PYTEST) -q $(AGAIN) tests/monitoring
 
-screenshots: venv ## take the pictures of the page in docs/images with Debian's Chromium
+screenshots: venv ## take the pictures of the page in docs/images with Chromium
+	$(call packages,chromium)
 	@$(BIN)/python -m tests.browser.pictures docs/images
 
 test-properties: venv ## search for what breaks router, journal, pool and HTTP answers; PROPERTY_EXAMPLES=20000 searches longer
 	PROPERTY_EXAMPLES=$(or $(PROPERTY_EXAMPLES),2000) $(PYTEST) -q -n $(WORKERS) $(PROPERTIES)
 
 test-controlplane: venv ## run the tests that need a real kube-apiserver
+	$(call packages,openssl)
 	@$(BIN)/python -m devcluster binaries
 	$(PYTEST) -q $(AGAIN) -n $(WORKERS) --dist loadfile tests/controlplane
 
@@ -141,12 +159,15 @@ test-objects: venv ## apply generated QueueWorkers to a real kube-apiserver; GEN
 	GENERATED_OBJECTS=$(or $(GENERATED_OBJECTS),2000) $(PYTEST) -q -s tests/controlplane/test_generated_objects.py
 
 test-e2e: venv ## as `make e2e`; where this machine cannot be a node, run what needs none and say why
+	$(call packages,openssl)
 	@$(BIN)/python -m tools.e2e
 
 e2e: venv ## make this machine a Kubernetes node, run tests/e2e on it, take it down; E2E_KUBECONFIG uses your cluster
+	$(call packages,openssl)
 	@$(BIN)/python -m tools.e2e --required $(if $(E2E_ARGS),-- $(E2E_ARGS))
 
 e2e-kind: venv ## run tests/e2e on a cluster of kind, which needs Docker
+	$(call packages,openssl)
 	@$(BIN)/python -m tools.e2e --kind
 
 node: venv ## make this machine a Kubernetes node with the images, and print its KUBECONFIG
@@ -156,7 +177,7 @@ node-down: venv ## take that node down, without a trace
 	@$(BIN)/python -m devcluster node down
 
 test-faults: venv ## inject every fault that one machine can produce, under load; FAULT_WORKERS=6 runs 6 cases at once
-	@$(BIN)/python -m devcluster packages
+	$(call packages,faketime)
 	@$(BIN)/python -m devcluster binaries
 	$(FAULTS)
 
@@ -165,7 +186,7 @@ soak: venv ## random faults of all kinds for 30 minutes; SOAK_SECONDS=7200 lasts
 	SOAK_SECONDS=$(or $(SOAK_SECONDS),1800) SOAK_SEED=$(or $(SOAK_SEED),$(shell date +%s)) $(PYTEST) -q -s tests/faults/test_soak.py
 
 reliability: venv ## run the fault tests and write docs/reliability.md
-	@$(BIN)/python -m devcluster packages
+	$(call packages,faketime)
 	@$(BIN)/python -m devcluster binaries
 	$(FAULTS) --reliability docs/reliability.md
 
@@ -198,9 +219,7 @@ audit: venv $(AUDIT_STAMP) ## check chart, manifests, Dockerfile and workflows w
 	@$(BIN)/python -m tools.audit
 
 sbom: $(AUDIT_STAMP) ## write dist/queueworker-operator.cdx.json: the Python packages in the image, with their hashes (CycloneDX)
-	@mkdir -p dist
-	@$(AUDIT_VENV)/bin/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --output-reproducible --output-format JSON --output-file dist/queueworker-operator.cdx.json
-	@echo dist/queueworker-operator.cdx.json
+	@$(AUDIT_VENV)/bin/python -m tools.sbom
 
 image: venv ## build the image with the container engine of this machine, or a private one
 	@$(BIN)/python -m tools.image build

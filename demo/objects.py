@@ -37,7 +37,9 @@ def queue_worker() -> dict[str, Any]:
     return {"apiVersion": "crucible.dev/v1alpha1", "kind": "QueueWorker", "metadata": {"name": NAME}, "spec": spec}
 
 
-def managed_worker(image: str, count: int, **environment: str) -> dict[str, Any]:
+def managed_worker(
+    image: str, count: int, task_timeout: int = TASK_TIMEOUT_SECONDS, **environment: str
+) -> dict[str, Any]:
     """A QueueWorker whose executors are pods that the operator runs."""
     template = _template("executor", image, _executor(), None)
     container = template["spec"]["containers"][0]
@@ -45,7 +47,7 @@ def managed_worker(image: str, count: int, **environment: str) -> dict[str, Any]
     worker = queue_worker()
     worker["spec"] |= {
         "executors": {"count": count, "template": template, "concurrency": CONCURRENCY},
-        "routing": {"strategy": "LeastLoaded", "taskTimeoutSeconds": TASK_TIMEOUT_SECONDS},
+        "routing": {"strategy": "LeastLoaded", "taskTimeoutSeconds": task_timeout},
     }
     return worker
 

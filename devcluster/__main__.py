@@ -48,12 +48,14 @@ def tools(
 
 
 @app.command()
-def packages() -> None:
-    """Install the Debian packages of some tests. Where that is not possible, name them: those tests are skipped."""
+def packages(commands: Annotated[list[str], typer.Argument(help=f"Of {', '.join(sorted(TEST_PACKAGES))}.")]) -> None:
+    """Install the Debian packages of commands that are missing. If that is not possible, say so."""
+    if unknown := set(commands) - TEST_PACKAGES.keys():
+        raise typer.BadParameter(f"unknown: {', '.join(sorted(unknown))}")
     try:
-        need(TEST_PACKAGES)
+        need({command: TEST_PACKAGES[command] for command in commands})
     except PackagesMissing as error:
-        say(str(error))
+        say(f"{error}; tests that need them are skipped")
 
 
 @app.command()

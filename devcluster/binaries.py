@@ -74,7 +74,7 @@ def announce(*wanted: Binary) -> None:
     missing = [binary for binary in wanted if not _place_of(binary).exists()]
     if missing:
         names = ", ".join(f"{binary.title} ({binary.about})" for binary in missing)
-        say(f"building from Go modules, once: {names}")
+        say(f"to be built from Go modules, once: {names}")
         say("these times are those of two idle cores; Ctrl-C loses nothing that is compiled")
         say("to build nothing, set KUBEBUILDER_ASSETS to a folder with these programs, or use a cluster of your own:")
         say("  DEMO_CONTEXT=its-context make demo, E2E_KUBECONFIG=its-kubeconfig make e2e")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 from devcluster.progress import say
@@ -12,39 +13,57 @@ from devcluster.progress import say
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Commands that tests skip without, with their packages.
-TEST_PACKAGES = {"faketime": "faketime", "openssl": "openssl"}
-_LOCK_SECONDS = 300  # another apt-get may run
+# Commands without which tests are skipped, each with its packages.
+TEST_PACKAGES = {
+    "chromium": "chromium fonts-dejavu-core",
+    "faketime": "faketime",
+    "openssl": "openssl",
+    "promtool": "prometheus",
+}
+_LOCK_SECONDS = 300.0  # another apt-get may run
+_LOCKED = "Could not get lock"
 
 
 class PackagesMissing(Exception):
     """Packages are missing and cannot be installed. The message names them."""
 
 
-def need(commands: Mapping[str, str], *packages: str) -> None:
-    """Install `packages`, and those of `commands` (command: its package) whose command is not on PATH.
+def need(commands: Mapping[str, str], *packages: str, user: int | None = None) -> None:
+    """Install `packages`, and those of `commands` (command: its packages) whose command is not on PATH.
 
-    Raises `PackagesMissing`.
+    `user` is by default that of this process. Raises `PackagesMissing`.
     """
-    missing = sorted({package for command, package in commands.items() if not shutil.which(command)} | set(packages))
+    lacking = [names.split() for command, names in commands.items() if not shutil.which(command)]
+    missing = sorted({name for names in lacking for name in names} | set(packages))
     if not missing:
         return
     names = " and ".join(missing)
-    if not shutil.which("apt-get") or os.geteuid() != 0:
+    if not shutil.which("apt-get") or (os.geteuid() if user is None else user) != 0:
         raise PackagesMissing(f"{names} must be installed: apt-get install {' '.join(missing)} (as root, on Debian)")
     say(f"installing {names} with apt-get")
-    wait = ("-o", f"DPkg::Lock::Timeout={_LOCK_SECONDS}")
-    for command in (
-        ["apt-get", *wait, "update"],
-        ["apt-get", *wait, "install", "--yes", "--no-install-recommends", *missing],
-    ):
+    for arguments in (["update"], ["install", "--yes", "--no-install-recommends", *missing]):
+        if error := _apt_get(arguments):
+            raise PackagesMissing(f"apt-get cannot install {names}: {error[-500:]}")
+
+
+def _apt_get(arguments: list[str]) -> str:
+    """Run apt-get, after others that run now. Returns what it says if it fails; empty if it does not.
+
+    Its own option for that, DPkg::Lock::Timeout, does not hold for `update`.
+    """
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
         done = subprocess.run(
-            command,
+            ["apt-get", *arguments],
             capture_output=True,
             text=True,
             check=False,
             stdin=subprocess.DEVNULL,
-            env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
+            env=os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"},
         )
-        if done.returncode != 0:
-            raise PackagesMissing(f"apt-get cannot install {names}: {(done.stderr + done.stdout).strip()[-500:]}")
+        if done.returncode == 0:
+            return ""
+        said = (done.stderr + done.stdout).strip()
+        if _LOCKED not in said or time.monotonic() > deadline:
+            return said or f"exit status {done.returncode}"
+        time.sleep(0.5)

@@ -7,6 +7,7 @@ reason in .trivyignore.yaml or .hadolint.yaml. The tools come from the environme
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 CHART = ROOT / "charts" / "queueworker-operator"
+MANIFESTS = ROOT / "manifests"
 TOOLS = ROOT / ".venv-audit" / "bin"
 WORKFLOWS = ROOT / ".github" / "workflows"
 ACTIONLINT = Binary(
@@ -34,8 +36,10 @@ ACTIONLINT = Binary(
     about="a few seconds",
 )
 TRIVY_SEVERITY = "MEDIUM,HIGH,CRITICAL"
-FOREIGN = "monitoring.coreos.com/"
-"""Kinds of the Prometheus operator: the schemas of Kubernetes do not have them."""
+FOREIGN = ("monitoring.coreos.com/", "crucible.dev/")
+"""Groups of kinds that the schemas of Kubernetes do not have: the Prometheus operator's and our own."""
+COMPONENTS = {"default": "managed-pools", "namespaced": "managed-pools-namespaced"}
+"""Each kustomization, with the component that goes on top of it."""
 COMMAND_SECONDS = 300.0
 MAX_SAID = 6000
 """Characters of a tool's output that are shown, the last ones."""
@@ -79,24 +83,47 @@ def value_files() -> list[Path]:
 
 
 def rendered(kubernetes: str) -> Iterator[tuple[str, str]]:
-    """Name and manifest of every set of values, and of every kustomization."""
+    """Name and manifest of every set of values, of every kustomization, and of the samples."""
     for values in value_files():
         command = ("template", "release", CHART, "-n", "queueworker-system", "--kube-version", kubernetes)
         yield values.stem, run(binaries.helm(), *command, "--values", values)
-    for folder in ("default", "namespaced"):
-        yield f"kustomize-{folder}", run(binaries.kubectl(), "kustomize", ROOT / "manifests" / folder)
+    for folder, component in COMPONENTS.items():
+        yield f"kustomize-{folder}", kustomized(folder)
+        yield f"kustomize-{component}", kustomized(folder, component)
+    for sample in sorted((MANIFESTS / "samples").glob("*.yaml")):
+        yield f"sample-{sample.stem}", sample.read_text()
 
 
-def without(text: str, group: str) -> str:
-    """The manifest less the objects of an API group."""
+def kustomized(folder: str, *components: str) -> str:
+    """A folder of manifests/, with folders of manifests/components on top of it."""
+    with tempfile.TemporaryDirectory() as place:
+        manifests = os.path.relpath(MANIFESTS.resolve(), Path(place).resolve())  # kustomize takes no absolute paths
+        parts = {
+            "resources": [f"{manifests}/{folder}"],
+            "components": [f"{manifests}/components/{component}" for component in components],
+        }
+        (Path(place) / "kustomization.yaml").write_text(yaml.safe_dump(parts))
+        return run(binaries.kubectl(), "kustomize", place)
+
+
+def without(text: str, *groups: str) -> str:
+    """The manifest less the objects of some API groups; empty if nothing is left."""
     documents = re.split(r"^---$", text, flags=re.MULTILINE)
-    return "---".join(document for document in documents if f"apiVersion: {group}" not in document)
+    rest = [
+        document
+        for document in documents
+        if re.search(r"^apiVersion: ", document, re.MULTILINE)
+        and not any(f"apiVersion: {group}" in document for group in groups)
+    ]
+    return "---".join(rest)
 
 
 def write(folder: Path, manifests: Iterator[tuple[str, str]]) -> list[Path]:
-    """Write each manifest to a file of its own, and return the files."""
+    """Write each manifest that is not empty to a file of its own, and return the files."""
     files = []
     for name, text in manifests:
+        if not text:
+            continue
         files.append(folder / f"{name}.yaml")
         files[-1].write_text(text)
     return files
@@ -111,7 +138,7 @@ def validate_manifests() -> None:
     """Compare with the schemas; unknown fields are errors."""
     for version in (oldest_kubernetes(), newest_kubernetes()):
         with tempfile.TemporaryDirectory() as folder:
-            manifests = ((name, without(text, FOREIGN)) for name, text in rendered(version))
+            manifests = ((name, without(text, *FOREIGN)) for name, text in rendered(version))
             files = write(Path(folder), manifests)
             run(TOOLS / "kubernetes-validate", "--kubernetes-version", version, "--strict", "--quiet", *files)
 

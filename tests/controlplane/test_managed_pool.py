@@ -88,10 +88,12 @@ def played(control_plane: ControlPlane, namespace: str) -> Iterator[Played]:
     assert found.errors == []
 
 
-def managed(queue: DemoProcess, redis: RedisServer, count: int = 2, image: str = "executor:1") -> dict[str, Any]:
-    template = {"spec": {"containers": [{"name": "executor", "image": image}]}}
-    executors = {"count": count, "template": template, "concurrency": 2}
-    return spec(queue, redis) | {"executors": executors, "routing": {"taskTimeoutSeconds": 3}}
+def managed(
+    queue: DemoProcess, redis: RedisServer, count: int = 2, image: str = "executor:1", timeout: int = 3, cpu: str = "0m"
+) -> dict[str, Any]:
+    container = {"name": "executor", "image": image, "resources": {"requests": {"cpu": cpu}}}
+    executors = {"count": count, "template": {"spec": {"containers": [container]}}, "concurrency": 2}
+    return spec(queue, redis) | {"executors": executors, "routing": {"taskTimeoutSeconds": timeout}}
 
 
 def apply(kubectl: Kubectl, namespace: str, name: str = "legacy", **given: Any) -> None:
@@ -273,6 +275,52 @@ def test_a_removed_template_drains_the_pool_and_deletes_it(
     assert played.items("services") == played.items("apis/policy/v1/poddisruptionbudgets") == []
     eventually(lambda: done(queue, 12), PATIENCE)
     assert (account(queue)["failed"], played.lost) == (0, 0)
+
+
+@pytest.mark.parametrize("how", ["scaled in", "removed", "deleted"])
+def test_idle_pods_go_at_once_whatever_the_timeout_of_a_task(
+    running: Operator,
+    kubectl: Kubectl,
+    namespace: str,
+    played: Played,
+    queue: DemoProcess,
+    executor: DemoProcess,
+    shared_redis: RedisServer,
+    how: str,
+) -> None:
+    apply(kubectl, namespace, **managed(queue, shared_redis, 3, timeout=600))
+    wait_for_pool(kubectl, namespace)
+    match how:
+        case "scaled in":
+            kubectl("scale", "qw/legacy", "-n", namespace, "--replicas=1")
+        case "removed":
+            apply(kubectl, namespace, **spec(queue, shared_redis, executor))
+        case _:
+            kubectl("delete", "qw/legacy", "-n", namespace, f"--timeout={PATIENCE}s")
+    left = ["legacy-executor-1"] if how == "scaled in" else []
+    eventually(lambda: sorted(played.pods()) == left, PATIENCE)
+    assert played.history.count("created legacy-executor-3") == 1, "the replicas were lowered in time"
+
+
+def test_a_corrected_template_reaches_a_pool_whose_last_pod_could_not_be_created(
+    running: Operator,
+    kubectl: Kubectl,
+    namespace: str,
+    played: Played,
+    queue: DemoProcess,
+    shared_redis: RedisServer,
+) -> None:
+    """It takes half a minute, and a heartbeat, until a pod that is not there counts as one that cannot be created."""
+    played.cpu_quota = 400
+    apply(kubectl, namespace, **managed(queue, shared_redis, 3, cpu="200m"))
+    eventually(lambda: "not there yet: legacy-executor-3" in pool_message(kubectl, namespace), PATIENCE)
+    eventually(lambda: played.history.count("ready legacy-executor-2"), PATIENCE)
+    played.history.clear()
+    apply(kubectl, namespace, **managed(queue, shared_redis, 3, cpu="130m"))
+    kubectl("wait", "qw/legacy", "-n", namespace, "--for=condition=PoolReady", f"--timeout={2 * PATIENCE}s")
+    first, second = (n for n, line in enumerate(played.history) if line.startswith("terminating"))
+    between = played.history[first:second]
+    assert any(line.startswith("ready") for line in between), "one is ready again before the next one goes"
 
 
 def test_what_is_changed_by_hand_is_put_back_with_an_event(

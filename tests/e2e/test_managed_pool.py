@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from demo.objects import NAME, managed_worker
+from demo.objects import NAME, managed_worker, queue_worker
 from devcluster.children import die_with_parent
 from tests.support.accounts import check_account
 from tests.support.autoscaling import autoscaler, queue_metrics
@@ -21,33 +21,43 @@ from tests.support.platform_on_cluster import platform
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.support.cluster import Cluster
+    from tests.support.cluster import Cluster, Release
     from tests.support.platform_on_cluster import Platform
 
 pytestmark = pytest.mark.requires("nodes")
 
-DELETION_SECONDS = 60
+DELETION_SECONDS = IDLE_SECONDS = 60
+LONG_TIMEOUT = 600
+"""Seconds that a task may take, and so seconds that a pod's preStop hook sleeps."""
 ALL_NODES = ("--selector", "kubernetes.io/os=linux")
 SLEEP_HOOK = 30
 """The minor version of Kubernetes that takes `preStop.sleep`."""
 
 
 @pytest.fixture(scope="module")
-def pool(cluster: Cluster) -> Iterator[Platform]:
-    """The platform without executors of its own, and a QueueWorker with a template."""
+def release(cluster: Cluster) -> Iterator[Release]:
+    """Two replicas of the operator, which may run pods."""
     if cluster.minor_version() < SLEEP_HOOK:
         pytest.skip("the hook that the operator gives executors needs Kubernetes 1.30: docs/managed-pool.md")
-    with (
-        installed(cluster, "replicaCount=1", "managedPools.enabled=true"),
-        platform(cluster, executors=0) as team,
-    ):
+    with installed(cluster, "managedPools.enabled=true") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def pool(cluster: Cluster, release: Release) -> Iterator[Platform]:
+    """The platform without executors of its own, and a QueueWorker with a template."""
+    with platform(cluster, executors=0) as team:
         yield team
+
+
+def all_pods(team: Platform) -> list[dict[str, Any]]:
+    """The pool's pods, also those on their way out."""
+    return team.cluster.items("pods", "-n", team.namespace, "-l", f"crucible.dev/queueworker={NAME}")
 
 
 def pods(team: Platform) -> list[dict[str, Any]]:
     """The pool's pods that are not on their way out."""
-    found = team.cluster.items("pods", "-n", team.namespace, "-l", f"crucible.dev/queueworker={NAME}")
-    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+    return [pod for pod in all_pods(team) if "deletionTimestamp" not in pod["metadata"]]
 
 
 def has_pods(team: Platform, count: int) -> bool:
@@ -68,10 +78,10 @@ def has_revision(team: Platform, revision: str, count: int) -> bool:
     return new == count and has_pods(team, count)
 
 
-def begin(team: Platform, prefix: str, count: int) -> dict[str, int]:
+def begin(team: Platform, prefix: str, count: int, seconds: float = 1) -> dict[str, int]:
     """Submit tasks, and return the account from before them once the first one is handed out."""
     before = team.queue.account()
-    team.queue.submit(prefix, count, 1)
+    team.queue.submit(prefix, count, seconds)
     team.queue.await_account("handed_out", lambda handed: handed > before["handed_out"])
     return before
 
@@ -180,8 +190,39 @@ def test_an_autoscaler_scales_the_pool_by_the_length_of_the_queue(pool: Platform
         pool.cluster.kubectl("delete", "hpa", NAME, "-n", pool.namespace)
 
 
+def test_the_next_leader_goes_on_with_a_scale_in_and_a_new_template(pool: Platform, release: Release) -> None:
+    scale(pool, 3)
+    wait_until(lambda: has_pods(pool, 3), "three pods are Ready", SETTLE_SECONDS)
+    leader = release.await_leader()
+    before = begin(pool, "led", 30)
+    change(pool, managed_worker(pool.cluster.platform_image, 2, REVISION="fourth"))
+    wait_until(lambda: "leaving" in pool_message(pool), "pods leave", SETTLE_SECONDS)
+    pool.cluster.kubectl("delete", "pod", leader, "-n", release.namespace, "--wait=false")
+    release.await_leader(other_than=leader)
+    assert not has_revision(pool, "fourth", 2), "the first leader had not finished"
+    assert_completed(pool, before, 30)
+    wait_until(lambda: has_revision(pool, "fourth", 2), "both pods are of the new template", SETTLE_SECONDS)
+
+
+def test_a_template_that_is_removed_lets_its_pods_end_their_tasks(pool: Platform) -> None:
+    before = begin(pool, "removed", 2, seconds=3)
+    change(pool, queue_worker())
+    assert_completed(pool, before, 2)
+    wait_until(lambda: belongings(pool) == "", "all that the operator made is gone", DELETION_SECONDS)
+
+
+def test_idle_pods_go_at_once_whatever_the_timeout_of_a_task(pool: Platform) -> None:
+    change(pool, managed_worker(pool.cluster.platform_image, 3, LONG_TIMEOUT))
+    wait_until(lambda: has_pods(pool, 3), "three pods are Ready", SETTLE_SECONDS)
+    pool.await_routing(3)
+    scale(pool, 1)
+    wait_until(lambda: len(all_pods(pool)) == 1, "one pod is left", IDLE_SECONDS)
+
+
 def test_a_pool_goes_with_its_queueworker_and_no_task_is_lost(pool: Platform) -> None:
-    """What runs is reported, what waits stays in the queue, and what the operator made is gone in seconds."""
+    """What runs is reported, what waits stays in the queue, and what the operator made is gone in seconds, although a
+    task may take minutes.
+    """
     before = begin(pool, "deleted", 24)
     pool.cluster.kubectl("delete", "queueworker", NAME, "-n", pool.namespace, f"--timeout={DELETION_SECONDS}s")
     account = pool.queue.account()

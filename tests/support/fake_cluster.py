@@ -1,15 +1,18 @@
-"""An API server in memory: Secrets to read, and the statuses that were written."""
+"""An API server in memory: Secrets to read, the statuses that were written, and the objects of a pool."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kubernetes.aio.client.exceptions import ApiException
+
 from queueworker.controller.cluster import Cluster, SecretUnavailable
 from queueworker.resource.names import FINALIZER
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from queueworker.controller.kinds import Kind
     from queueworker.resource.spec import SecretKeyRef
 
 
@@ -28,6 +31,12 @@ class FakeCluster(Cluster):
         """What the next patches raise."""
         self.found: dict[str, Any] | None = None
         """The object, as it is read."""
+        self.objects: dict[tuple[str, str], dict[str, Any]] = {}
+        """What was applied, by kind and name."""
+        self.requests: list[tuple[str, str, str, Any]] = []
+        """The changes of objects of a pool: method, kind, name and body."""
+        self.refusals: dict[str, Exception] = {}
+        """What a change of an object raises, by its kind or name."""
 
     async def secret(self, namespace: str, ref: SecretKeyRef) -> str:
         self.reads += 1
@@ -56,6 +65,30 @@ class FakeCluster(Cluster):
 
     async def read_object(self, namespace: str, name: str) -> dict[str, Any] | None:
         return self.found
+
+    async def request(
+        self,
+        method: str,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        *,
+        body: Any,
+        content_type: str,
+        query: Mapping[str, str],
+    ) -> dict[str, Any]:
+        key = (kind.name, name)
+        if content_type == "application/merge-patch+json" and not body:
+            if key not in self.objects:
+                raise ApiException(status=404)
+            return self.objects[key]
+        self.requests.append((method, kind.name, name, body))
+        if refusal := self.refusals.get(kind.name) or self.refusals.get(name):
+            raise refusal
+        if method == "DELETE":
+            return self.objects.pop(key, {})
+        self.objects[key] = body | {"metadata": body["metadata"] | {"uid": f"uid-{name}"}}
+        return self.objects[key]
 
     def reasons(self) -> list[str]:
         """The reasons of Ready, as they were written."""

@@ -94,6 +94,8 @@ class Played:
     """Tasks that were running when their pod was killed."""
     history: list[str] = field(default_factory=list)
     """`created`, `ready`, `terminating` and `gone` with the pod's name, in their order."""
+    cpu_quota: int = 1_000_000
+    """Millicores that all pods together may request: others are not created."""
 
     def __post_init__(self) -> None:
         user = yaml.safe_load(Path(self.plane.admin_kubeconfig).read_text())["users"][0]["user"]
@@ -157,14 +159,18 @@ class Played:
         wanted = [f"{name}-{start + n}" for n in range(spec["replicas"])]
         own = {p["metadata"]["name"]: p for p in pods if p["metadata"]["name"].rpartition("-")[0] == name}
         for pod in wanted:
-            if pod not in own:
+            if pod not in own and self._fits(item, pods):
                 self._create(item, pod)
+                pods = list(self.pods().values())
         for pod, body in own.items():
             if pod not in wanted and not body["metadata"].get("deletionTimestamp"):
                 self._call("DELETE", f"pods/{pod}")
         ready = sum(_is_ready(pod) for pod in own.values())
         status = {"replicas": len(own), "readyReplicas": ready, "observedGeneration": item["metadata"]["generation"]}
         self._patch(f"statefulsets/{name}/status", {"status": status}, "apis/apps/v1")
+
+    def _fits(self, item: Body, pods: list[Body]) -> bool:
+        return sum(map(_millicores, [*pods, item["spec"]["template"]])) <= self.cpu_quota
 
     def _create(self, item: Body, name: str) -> None:
         template = item["spec"]["template"]
@@ -242,6 +248,11 @@ class Played:
     def _patch(self, path: str, body: Body, api: str = "api/v1") -> None:
         headers = {"Content-Type": "application/merge-patch+json"}
         self._api.patch(f"/{api}/namespaces/{self.namespace}/{path}", content=json.dumps(body), headers=headers)
+
+
+def _millicores(pod: Body) -> int:
+    requests = pod["spec"]["containers"][0].get("resources", {}).get("requests", {})
+    return int(requests.get("cpu", "0m").removesuffix("m"))
 
 
 def _status(ready: str) -> Body:

@@ -19,7 +19,7 @@ from queueworker.controller.events import ObjectEvent
 from queueworker.controller.handover import RivalAlarm
 from queueworker.controller.inputs import InputReader
 from queueworker.controller.managed_pool.objects import Owner
-from queueworker.controller.managed_pool.pool import ManagedPool
+from queueworker.controller.managed_pool.pool import ManagedPool, tasks_given_up
 from queueworker.controller.status_writer import HEARTBEAT_SECONDS, StatusWriter
 from queueworker.controller.supervisor import RouterSupervisor
 from queueworker.controller.view import EventLog, object_view
@@ -243,12 +243,15 @@ class ObjectRunner:
         snapshot = self.snapshot()
         if final and (snapshot is None or snapshot.rivals):
             await _whatever_happens(self._group, self._recover())
+        seconds = self.config.spec.routing.drain_seconds if self.config is not None else 0
         draining = asyncio.create_task(self._supervisor.stop(final=final))
+        looking = asyncio.create_task(tasks_given_up(draining, seconds, self.snapshot))
         await asyncio.sleep(0)  # the drain has begun, and shows
         await self._publish_if_possible(last=True)
         await _whatever_happens(self._group, draining)
-        snapshot = self.snapshot()
+        tasks, snapshot = await looking, self.snapshot()
         if final:
+            await _whatever_happens(self._group, self._pool.end(tasks))
             await self._release()
         elif snapshot is not None and snapshot.rivals:
             await self._leave_counts()

@@ -1,4 +1,4 @@
-"""Writes log lines to a pipe, and drops them while nobody reads it: a full pipe stops a process that waits for it."""
+"""Writes log lines, and drops those that cannot be written: a full pipe that nobody reads would stop the process."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class LogOutput(logging.Handler):
                 return False
             try:
                 rest = rest[os.write(number, rest[:_PIECE_BYTES]) :]
-            except BlockingIOError:  # somebody else who writes to it has made it so, and was faster
+            except OSError:  # a full disk, a reader that has gone
                 return False
             self._within_line = bool(rest)
         return True
@@ -81,5 +81,5 @@ def _room_within(number: int, seconds: float) -> bool:
 
 
 def _note(dropped: int) -> logging.LogRecord:
-    text = "%d lines of the log were dropped: nobody read standard error"
+    text = "%d lines of the log could not be written to standard error"
     return logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, (dropped,), None)

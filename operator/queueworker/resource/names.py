@@ -12,6 +12,8 @@ FINALIZER = f"{GROUP}/drain"
 LABEL_QUEUEWORKER = f"{GROUP}/queueworker"
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 ANNOTATION_TEMPLATE_HASH = f"{GROUP}/template-hash"
+ANNOTATION_UPDATE_AWAITS = f"{GROUP}/update-awaits"
+"""Of a pool's StatefulSet: how many pods have to be ready before its update takes another one away."""
 FIELD_MANAGER = "queueworker-operator"
 
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
 
-from devcluster import binaries
 from tests.support.charts import NAME, NAMESPACE, by_name, container, documents, hooks, render, template
 from tests.support.operating import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tools.audit import COMPONENTS, kustomized
 
 Rule = dict[str, Any]
 LEASES = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"]}
@@ -81,14 +76,24 @@ def kustomized_pool_rules() -> list[Rule]:
     return found
 
 
-def test_the_kustomize_component_switches_managed_pools_on(tmp_path: Path) -> None:
-    folder = os.path.relpath(ROOT / "manifests", tmp_path)
-    parts = {"resources": [f"{folder}/default"], "components": [f"{folder}/components/managed-pools"]}
-    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(parts))
-    done = subprocess.run([binaries.kubectl(), "kustomize", str(tmp_path)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    env = container(by_name(done.stdout))["env"]
-    assert {"name": "MANAGED_POOLS", "value": "true"} in env
+@pytest.mark.parametrize(("folder", "component"), COMPONENTS.items())
+def test_a_kustomize_component_switches_managed_pools_on(folder: str, component: str) -> None:
+    on = {"name": "MANAGED_POOLS", "value": "true"}
+    assert on not in container(by_name(kustomized(folder)))["env"]
+    assert on in container(by_name(kustomized(folder, component)))["env"]
+
+
+def test_for_one_namespace_kustomize_gives_the_rights_of_pools_in_that_one_only() -> None:
+    made = documents(kustomized("namespaced", "managed-pools-namespaced"))
+    everywhere = [rule for item in made if item["kind"] == "ClusterRole" for rule in item["rules"]]
+    assert about("queueworkers", everywhere), "the ClusterRoles are found"
+    assert about("pods", everywhere) == about("statefulsets", everywhere) == about("services", everywhere) == []
+    pools = [item for item in made if item["metadata"]["name"] == f"{NAME}-pools"]
+    assert {(item["kind"], item["metadata"]["namespace"]) for item in pools} == {
+        ("Role", "team-a"),
+        ("RoleBinding", "team-a"),
+    }
+    assert by_name(yaml.safe_dump_all(pools))["Role", f"{NAME}-pools"]["rules"] == kustomized_pool_rules()
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from kubernetes.aio import client
 
 from devcluster import binaries
 from queueworker import __version__
+from queueworker.resource import names
 from tests.support.charts import (
     CHART,
     CRD,
@@ -60,6 +63,15 @@ def test_it_lints_and_has_the_projects_version() -> None:
     assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART)).stdout
     about = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert (about["version"], about["appVersion"]) == (__version__, __version__)
+
+
+def test_it_describes_the_resource_and_an_example_for_artifact_hub() -> None:
+    annotations = yaml.safe_load((CHART / "Chart.yaml").read_text())["annotations"]
+    (crd,) = yaml.safe_load(annotations["artifacthub.io/crds"])
+    assert (crd["kind"], crd["version"], crd["name"]) == (names.KIND, names.VERSION, f"{names.PLURAL}.{names.GROUP}")
+    minimal = yaml.safe_load((ROOT / "manifests" / "samples" / "minimal.yaml").read_text())
+    assert yaml.safe_load(annotations["artifacthub.io/crdsExamples"]) == [minimal]
+    assert annotations["artifacthub.io/operator"] == "true"
 
 
 @pytest.mark.parametrize(("folder", "values"), [("default", []), ("namespaced", ["watchNamespaces={team-a}"])])
@@ -372,6 +384,14 @@ BAD_VALUES = [
     ("terminationGracePeriodSeconds=60s", "terminationGracePeriodSeconds", "integer"),
     ("resources.limit.memory=1Gi", "resources.*limit", "not allowed"),
     ("resources.limits.memory=1 GB", "resources.limits.memory", "match pattern"),
+    ("podSecurityContext.runAsUsr=1", "podSecurityContext.*runAsUsr", "not allowed"),
+    ("podSecurityContext.capabilities.add={ALL}", "podSecurityContext.*capabilities", "not allowed"),
+    ("securityContext.readOnlyRootFileSystem=true", "securityContext.*readOnlyRootFileSystem", "not allowed"),
+    ("affinity.podAntiAfinity.a=b", "affinity.*podAntiAfinity", "not allowed"),
+    ("tolerations[0].effects=NoSchedule", "tolerations.*effects", "not allowed"),
+    ("topologySpreadConstraints[0].topology=zone", "topologySpreadConstraints.*topology", "not allowed"),
+    ("commonLabels.a/b/c=d", "commonLabels.*a/b/c", "not allowed"),
+    ("commonAnnotations.a b=c", "commonAnnotations.*a b", "not allowed"),
     ("podLabels.a.b=c", "podLabels.a", "string"),
     ("podLabels.a=b c", "podLabels.a", "match pattern"),
     ("podAnnotations.a=1", "podAnnotations.a", "string"),
@@ -384,6 +404,21 @@ BAD_VALUES = [
     ("tracing.sampler=some", "tracing.sampler", "'always_on'|\"always_on\""),
     ("tracing.ratio=2", "tracing.ratio", "1"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("podSecurityContext", client.V1PodSecurityContext),
+        ("securityContext", client.V1SecurityContext),
+        ("affinity", client.V1Affinity),
+        ("tolerations", client.V1Toleration),
+        ("topologySpreadConstraints", client.V1TopologySpreadConstraint),
+    ],
+)
+def test_the_schema_lists_the_fields_that_kubernetes_has(value: str, kind: Any) -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())["properties"][value]
+    assert set(schema.get("items", schema)["properties"]) == set(kind.attribute_map.values())
 
 
 def in_turns(values: list[str]) -> list[list[str]]:

@@ -12,9 +12,10 @@ from kubernetes.aio.client.exceptions import ApiException
 from queueworker.controller.cluster import ObjectGone, StalePatch
 from queueworker.controller.discovery import Slices
 from queueworker.controller.handover import handing_over
+from queueworker.controller.managed_pool.observed import PoolObjects
 from queueworker.controller.runner import ObjectRunner
 from queueworker.controller.status import Totals
-from queueworker.resource.names import FINALIZER
+from queueworker.resource.names import FINALIZER, LABEL_QUEUEWORKER
 from queueworker.routing.recovery import Unfinished
 from queueworker.routing.snapshot import Phase
 from tests.support.fake_cluster import FakeCluster
@@ -57,8 +58,11 @@ class Run:
         self.slices = Slices()
         self.task: asyncio.Task[None] | None = None
         self.announced: list[tuple[str, str]] = []
+        self.pool_objects = PoolObjects()
         self.runner = ObjectRunner(
-            *(first, self.cluster, self.slices, "worker-1", self._announce), factory=self.routers
+            *(first, self.cluster, self.slices, "worker-1", self._announce),
+            factory=self.routers,
+            pool_objects=self.pool_objects,
         )
 
     def _announce(self, event: ObjectEvent) -> None:
@@ -398,6 +402,27 @@ async def test_the_http_api_has_the_condition_of_the_pool_as_the_status_has_it()
         await until(lambda: "PoolReady" in str(run.cluster.statuses[-1:]))
         written = [(c["type"], c["reason"]) for c in run.cluster.statuses[-1]["conditions"]]
         assert [(c.type, c.reason) for c in run.runner.view().conditions][-1] == written[-1]
+
+
+@pytest.mark.parametrize("refusals", [{}, {"Pods": ApiException(status=403)}, {"StatefulSet": TimeoutError()}])
+async def test_the_pool_of_a_deleted_object_goes_before_its_finalizer_which_waits_for_no_error(
+    refusals: dict[str, Exception],
+) -> None:
+    async with running(body(FIRST | {"executors": {"template": TEMPLATE}})) as run:
+        run.slices.listed("default", [], ())
+        for watched in (run.pool_objects.stateful_sets, run.pool_objects.pods):
+            watched.listed("", [], ())
+        await until(lambda: ("StatefulSet", "legacy-executor") in run.cluster.objects)
+        metadata = {"namespace": "default", "name": "legacy-executor-1", "uid": "uid-2"}
+        run.pool_objects.pods.changed(None, {"metadata": metadata | {"labels": {LABEL_QUEUEWORKER: "legacy"}}})
+        run.cluster.requests.clear()
+        run.cluster.refusals = refusals
+        run.runner.observe(deleted(FIRST | {"executors": {"template": TEMPLATE}}, "other", FINALIZER))
+        await run.ends()
+        deletions = [(kind, name) for method, kind, name, _ in run.cluster.requests if method == "DELETE"]
+        assert deletions[:1] == [("Pods", "legacy-executor-1")]
+        assert "Pods" in refusals or deletions[1:] == [("StatefulSet", "legacy-executor")]
+        assert run.cluster.patches == [RELEASE]
 
 
 @pytest.mark.parametrize("name", ["my.worker", "x" * 63])

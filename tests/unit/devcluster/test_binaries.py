@@ -222,6 +222,28 @@ def test_what_will_be_built_is_said_before_with_the_ways_to_do_without(go: dict[
     assert "etcd" not in find(go, code).communicate()[1]
 
 
+def test_the_demo_says_what_it_builds_before_anything_is_installed(tmp_path: Path) -> None:
+    """By a Python without packages."""
+
+    def said(*options: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-S", "-m", "devcluster.first_run", *options],
+            cwd=ROOT,
+            env={k: v for k, v in os.environ.items() if k != "KUBEBUILDER_ASSETS"} | {"XDG_CACHE_HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stderr
+
+    assert re.search(r"once: kube-apiserver \S+ \(about 4 minutes\), etcd \S+ \(about half a minute\)", said())
+    on_a_node = said("--node")
+    assert re.search(r"kubelet .*coredns .*helm \S+ \(about a minute\)$", on_a_node, re.MULTILINE)
+    assert "once: the base of the images, and the images (3 to 4.5 minutes)" in on_a_node
+    (tmp_path / "queueworker" / "images").mkdir(parents=True)
+    (tmp_path / "queueworker" / "images" / "0.tar").touch()
+    assert "images" not in said("--node")
+
+
 @pytest.mark.parametrize(
     ("compiled", "shown"),
     [

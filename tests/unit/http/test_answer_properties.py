@@ -203,6 +203,11 @@ def test_a_damaged_answer_is_what_h11_makes_of_it_or_broken(data: bytes, cuts: l
 
 @settings(max_examples=examples(30), deadline=None)
 @given(damaged(), st.lists(st.lists(st.integers(0, 500), max_size=6), min_size=2, max_size=3), st.booleans())
+@example(
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\n\r\n",
+    [[], [75]],
+    False,
+)
 def test_where_an_answer_is_sliced_changes_nothing(data: bytes, cuts: list[list[int]], closes: bool) -> None:
     outcomes = [read(sliced(data, places), closes=closes)[0] for places in cuts]
     assert all(outcome == outcomes[0] for outcome in outcomes)

@@ -60,6 +60,12 @@ def test_pods_that_leave_are_named() -> None:
     assert "x-executor-2" in pool_state(WANTED, existing(2), [pod(1), pod(2, "old")], plan, NOW).message
 
 
+def test_an_update_that_waits_for_a_pod_that_may_never_come_says_what_to_do() -> None:
+    pods = [pod(1, "old"), pod(2, "old")]
+    message = pool_state(WantedPool(3, "new", 40), existing(3), pods, Plan(awaited=3), NOW).message
+    assert message.endswith("the next pod is updated when 3 are ready: if that cannot be, lower executors.count")
+
+
 @pytest.mark.parametrize(
     ("status", "problem"),
     [

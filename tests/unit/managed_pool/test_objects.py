@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from queueworker.controller.managed_pool.objects import Owner, meddlers, owner_of, pool_bodies, taken_over
-from queueworker.resource.names import ANNOTATION_TEMPLATE_HASH, FIELD_MANAGER
+from queueworker.controller.managed_pool.observed import stateful_set_of
+from queueworker.resource.names import ANNOTATION_TEMPLATE_HASH, ANNOTATION_UPDATE_AWAITS, FIELD_MANAGER
 from queueworker.resource.spec import QueueWorkerSpec
 
 OWNER = Owner("team", "legacy", "uid-1")
@@ -101,6 +102,15 @@ def test_the_stateful_set_replaces_no_pod_by_itself_and_counts_from_one() -> Non
         "updateStrategy": {"type": "OnDelete"},
     }
     assert owner_of(made) == "uid-1"
+
+
+def test_what_an_update_waits_for_is_read_again_from_the_stateful_set() -> None:
+    bodies = pool_bodies(OWNER, spec_of({}))
+    assert [stateful_set_of(bodies.with_replicas(3, awaited)).awaited for awaited in (0, 2)] == [0, 2]
+    edited = bodies.with_replicas(3)
+    for text in ("two", "-2", "", "9" * 5000):
+        edited["metadata"]["annotations"] = {ANNOTATION_UPDATE_AWAITS: text}
+        assert stateful_set_of(edited).awaited == 0
 
 
 def entry(manager: str, fields: dict[str, Any], **more: str) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def test_a_pipe_that_nobody_reads_holds_up_the_process_once_and_lines_that_were_
     pipe.log("there is room again")
     assert 0 < len(kept) < 100
     assert kept == [f"{number:03}" for number in range(len(kept))]
-    note = f"{1000 - len(kept)} lines of the log were dropped: nobody read standard error"
+    note = f"{1000 - len(kept)} lines of the log could not be written to standard error"
     assert pipe.read().splitlines()[-2:] == [note, "there is room again"]
 
 
@@ -70,7 +70,7 @@ def test_a_line_that_was_cut_does_not_run_into_the_next(pipe: Pipe) -> None:
     assert set(pipe.read()) == {"x"}
     pipe.log("next")
     lines = pipe.read().splitlines()
-    assert lines[-2:] == ["1 lines of the log were dropped: nobody read standard error", "next"]
+    assert lines[-2:] == ["1 lines of the log could not be written to standard error", "next"]
 
 
 def test_lines_wait_for_a_slow_reader_for_a_fiftieth_of_the_time(pipe: Pipe) -> None:
@@ -101,3 +101,16 @@ def test_a_stream_that_does_not_wait_drops_what_has_no_room(pipe: Pipe) -> None:
     pipe.read()
     pipe.log("there is room again")
     assert pipe.read().endswith("there is room again\n")
+
+
+def test_what_a_full_disk_does_not_take_is_counted_and_told_nowhere_else(capfd: pytest.CaptureFixture[str]) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        handler = LogOutput(full)
+        handler.handle(record("lost"))
+    assert capfd.readouterr().err == ""
+
+
+def test_a_reader_that_has_gone_is_no_error(pipe: Pipe, capfd: pytest.CaptureFixture[str]) -> None:
+    os.dup2(os.open(os.devnull, os.O_RDONLY), pipe.reading)
+    pipe.log("lost")
+    assert capfd.readouterr().err == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,15 +10,17 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from queueworker.controller.kinds import PODS, Kind
 from queueworker.controller.managed_pool.objects import meddlers, owner_of, taken_over
+from queueworker.controller.managed_pool.plan import Deletion
 from queueworker.resource.names import FIELD_MANAGER
 from queueworker.resource.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections import Counter
+    from collections.abc import Iterable, Mapping
 
     from queueworker.controller.cluster import Cluster
     from queueworker.controller.managed_pool.objects import Owner
-    from queueworker.controller.managed_pool.plan import Deletion
+    from queueworker.controller.managed_pool.plan import PoolPod
 
     Body = dict[str, Any]
 
@@ -27,6 +30,8 @@ STATEFUL_SET = Kind("StatefulSet", "apps", "v1", "statefulsets")
 
 MAX_MESSAGE = 700
 """Characters of the API server's words in a condition."""
+MAX_DELETIONS = 50
+"""Pods that are deleted at the same time."""
 _APPLY = {"fieldManager": FIELD_MANAGER, "force": "true"}
 _PATCH = {"fieldManager": FIELD_MANAGER}
 
@@ -82,6 +87,29 @@ class PoolApi:
         """Delete this very pod, and no other one that has its name by now."""
         grace = {"gracePeriodSeconds": 1} if deletion.now else {}
         await self._delete(PODS, deletion.pod.name, {"uid": deletion.pod.uid}, **grace)
+
+    async def end_pods(self, pods: Iterable[PoolPod], ends: Counter[str]) -> None:
+        """Delete pods that have nothing to finish, many at a time: the first one must not be made again meanwhile.
+
+        `ends` counts the deletions by the name of the pod, but for those that failed. The first failure ends all.
+        """
+        places = asyncio.Semaphore(MAX_DELETIONS)
+
+        async def end(pod: PoolPod) -> None:
+            async with places:
+                ends[pod.name] += 1
+                try:
+                    await self.delete_pod(Deletion(pod, now=True))
+                except Exception:
+                    ends[pod.name] -= 1
+                    raise
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for pod in pods:
+                    group.create_task(end(pod))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
 
     async def _read(self, kind: Kind, name: str) -> Body | None:
         """An empty patch changes nothing and returns the object, so the operator needs no right to read Services."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queueworker.resource.names import (
     ANNOTATION_TEMPLATE_HASH,
+    ANNOTATION_UPDATE_AWAITS,
     API_VERSION,
     FIELD_MANAGER,
     KIND,
@@ -53,8 +54,14 @@ class PoolBodies:
     stateful_set: Body
     template_hash: str
 
-    def with_replicas(self, replicas: int) -> Body:
-        return self.stateful_set | {"spec": self.stateful_set["spec"] | {"replicas": replicas}}
+    def with_replicas(self, replicas: int, awaited: int = 0) -> Body:
+        """The StatefulSet. `awaited` is `Plan.awaited`."""
+        made = self.stateful_set | {"spec": self.stateful_set["spec"] | {"replicas": replicas}}
+        if not awaited:
+            return made
+        metadata = made["metadata"]
+        annotations = metadata["annotations"] | {ANNOTATION_UPDATE_AWAITS: str(awaited)}
+        return made | {"metadata": metadata | {"annotations": annotations}}
 
 
 def pool_bodies(owner: Owner, spec: QueueWorkerSpec) -> PoolBodies:

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from queueworker.controller.managed_pool.objects import meddlers, owner_of
 from queueworker.controller.managed_pool.plan import PoolPod, PoolStatefulSet
 from queueworker.controller.watches import key_of
-from queueworker.resource.names import ANNOTATION_TEMPLATE_HASH, LABEL_QUEUEWORKER, pool_name
+from queueworker.resource.names import (
+    ANNOTATION_TEMPLATE_HASH,
+    ANNOTATION_UPDATE_AWAITS,
+    LABEL_QUEUEWORKER,
+    pool_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -17,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_PROBLEM = 300
 """Characters of what a pod says about itself in a condition."""
+MAX_DIGITS = 4
+"""Of a number of pods, in an annotation that others may have changed."""
 
 _T = TypeVar("_T")
 
@@ -107,12 +114,14 @@ class PoolObjects:
 
 def stateful_set_of(body: Mapping[str, Any]) -> PoolStatefulSet:
     spec, metadata = body["spec"], body["metadata"]
+    awaited = _annotation(body, ANNOTATION_UPDATE_AWAITS)
     return PoolStatefulSet(
         name=metadata["name"],
         owner=owner_of(body),
         replicas=spec.get("replicas", 1),
         template_hash=_hash_of(spec["template"]),
         meddlers=tuple(meddlers(body)),
+        awaited=int(awaited) if awaited.isdecimal() and len(awaited) <= MAX_DIGITS else 0,
     )
 
 
@@ -164,7 +173,11 @@ def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
 
 
 def _hash_of(body: Mapping[str, Any]) -> str:
-    return str(((body.get("metadata") or {}).get("annotations") or {}).get(ANNOTATION_TEMPLATE_HASH, ""))
+    return _annotation(body, ANNOTATION_TEMPLATE_HASH)
+
+
+def _annotation(body: Mapping[str, Any], name: str) -> str:
+    return str(((body.get("metadata") or {}).get("annotations") or {}).get(name, ""))
 
 
 def _labelled(body: Body) -> Key:

@@ -5,25 +5,28 @@ It is driven by the object's runner: `decide`, then the router is told of the en
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from kubernetes.aio.client.exceptions import ApiException
 
-from queueworker.controller.cluster import reason_of
+from queueworker.controller.cluster import FAILED, reason_of
 from queueworker.controller.conditions import ConditionState
 from queueworker.controller.events import ObjectEvent
 from queueworker.controller.managed_pool.apply import BUDGET, SERVICE, STATEFUL_SET, PoolApi, PoolProblem
 from queueworker.controller.managed_pool.condition import PoolState, pool_state
 from queueworker.controller.managed_pool.objects import MAX_NAME, PoolBodies, pool_bodies
 from queueworker.controller.managed_pool.observed import ordinal_of
-from queueworker.controller.managed_pool.plan import Plan, WantedPool, next_left, plan
+from queueworker.controller.managed_pool.plan import Plan, WantedPool, next_since, plan
 from queueworker.controller.status import PoolView
 from queueworker.resource.names import pool_name
 from queueworker.resource.reasons import ConditionType, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from queueworker.controller.cluster import Cluster
     from queueworker.controller.kinds import Kind
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
     from queueworker.routing.config import Endpoint
     from queueworker.routing.snapshot import Snapshot
 
+log = logging.getLogger(__name__)
+
 DRAIN_MARGIN_SECONDS = 10
 """A pod that gets no new task may go after the timeout of a task and so many seconds."""
 LEAVING_SECONDS = 1.0
@@ -43,6 +48,12 @@ CHECK_SECONDS = 60.0
 """Interval of the looks at Service and PodDisruptionBudget, which are not watched."""
 RETRY_SECONDS = 10.0
 """What the API server refused is tried again after so long, or at once when the spec changes."""
+MAX_ENDS = 3
+"""Deletions of an idle pod that comes back because the StatefulSet cannot be changed."""
+END_SECONDS = 10.0
+"""Longest time for deleting the pool of an object that goes."""
+LAST_LOOK_SECONDS = 0.5
+"""A router that drains is asked for its tasks so long before it gives them up."""
 OFF = (
     "this operator may not run pods: set managedPools.enabled in its chart (or MANAGED_POOLS=true, with the rights "
     "that docs/managed-pool.md lists), or name the executors by endpoints or service"
@@ -82,6 +93,9 @@ class ManagedPool:
         """None without a template."""
         self._plan = Plan()
         self._left: dict[str, float] = {}
+        self._missing: dict[str, float] = {}
+        self._ends: Counter[str] = Counter()
+        """How often each idle pod was deleted since the StatefulSet was changed or deleted last."""
         self._seen_before: set[Kind] = set()
         """Objects that this leader has applied: when they are gone, somebody else has deleted them."""
         self._checked_at = self._refused_at = float("-inf")
@@ -104,8 +118,9 @@ class ManagedPool:
         self._take(spec)
         self._generation = generation
         now = self._clock()
-        self._plan = plan(self._wanted(spec), *self._seen(), tasks_by_pod(snapshot), self._left, now)
-        self._left = next_left(self._plan, self._left, now)
+        self._plan = plan(self._wanted(spec), *self._seen(), tasks_by_pod(snapshot), self._left, now, self._missing)
+        self._left = next_since(self._plan.leaving, self._left, now)
+        self._missing = next_since(self._plan.missing, self._missing, now)
 
     def staying(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
         """The endpoints without those of pods that leave. Without a template they are all of them."""
@@ -163,8 +178,11 @@ class ManagedPool:
             await self._apply(SERVICE, bodies.service)
             await self._apply(BUDGET, bodies.budget)
             self._checked_at = self._clock()
+        await self._end_idle()
         if self._differs(bodies):
-            applied = await self._apply(STATEFUL_SET, bodies.with_replicas(self._plan.replicas))
+            body = bodies.with_replicas(self._plan.replicas, self._plan.awaited)
+            applied = await self._apply(STATEFUL_SET, body)
+            self._ends.clear()
             assert self._objects is not None
             self._objects.stateful_sets.changed(None, applied)
         if self._plan.delete is not None:
@@ -175,7 +193,8 @@ class ManagedPool:
         seen, _ = self._seen()
         if seen is None or STATEFUL_SET not in self._seen_before or seen.meddlers:
             return True
-        return (seen.template_hash, seen.replicas) != (bodies.template_hash, self._plan.replicas)
+        wanted = (bodies.template_hash, self._plan.replicas, self._plan.awaited)
+        return (seen.template_hash, seen.replicas, seen.awaited) != wanted
 
     async def _apply(self, kind: Kind, body: Body) -> Body:
         applied = await self._api.apply(kind, body)
@@ -188,11 +207,40 @@ class ManagedPool:
         self._seen_before.add(kind)
         return applied.body
 
+    async def _end_idle(self) -> None:
+        """Delete the pods that go with the next change of the StatefulSet. If that fails, they are made again."""
+        pods = [pod for pod in self._plan.idle if self._ends[pod.name] < MAX_ENDS]
+        await self._api.end_pods(pods, self._ends)
+
     async def _remove(self) -> None:
         """The StatefulSet last: as long as it is there, a leader knows that there is something to remove."""
-        for kind in (SERVICE, BUDGET, STATEFUL_SET):
+        for kind in (SERVICE, BUDGET):
             await self._api.delete(kind, pool_name(self._owner.name))
+        await self._end_idle()
+        await self._api.delete(STATEFUL_SET, pool_name(self._owner.name))
+        self._ends.clear()
         self._seen_before.clear()
+
+    # --- when the object goes
+
+    async def end(self, tasks: Mapping[str, int] | None) -> None:
+        """Delete the pods without a task, which garbage collection would give the time of one, and the StatefulSet.
+
+        `tasks` are those by pod that may still run; None if nobody knows. Raises nothing that the API server could
+        cause: garbage collection deletes what is left.
+        """
+        stateful_set, pods = self._seen()
+        if stateful_set is None or tasks is None:
+            return
+        idle = [pod for pod in pods if not pod.terminating and not tasks.get(pod.name)]
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                await self._api.end_pods(idle, self._ends)
+                await self._api.delete(STATEFUL_SET, stateful_set.name)
+        except (PoolProblem, *FAILED) as error:
+            why = str(error) if isinstance(error, PoolProblem) else reason_of(error)
+            text = "%s/%s: garbage collection deletes the pool, and idle pods wait for their preStop hook: %s"
+            log.warning(text, self._owner.namespace, self._owner.name, why)
 
     # --- what is wanted, and what is there
 
@@ -227,4 +275,17 @@ def tasks_by_pod(snapshot: Snapshot | None) -> dict[str, int] | None:
     tasks: dict[str, int] = {}
     for executor in snapshot.executors:
         tasks[executor.name] = tasks.get(executor.name, 0) + executor.in_flight
+    return tasks
+
+
+async def tasks_given_up(
+    draining: asyncio.Task[None], drain_seconds: float, snapshot: Callable[[], Snapshot | None]
+) -> dict[str, int] | None:
+    """Wait for the end of a router's drain. Returns the tasks by pod that the router gave up, and that may still run.
+
+    None if nobody knows.
+    """
+    await asyncio.wait([draining], timeout=max(0.0, drain_seconds - LAST_LOOK_SECONDS))
+    tasks = tasks_by_pod(snapshot())
+    await asyncio.wait([draining])
     return tasks

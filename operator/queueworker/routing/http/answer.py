@@ -225,7 +225,8 @@ class AnswerReader:
 
     def _check_head(self) -> None:
         self._check_encoding()
-        status, size = self._parser.get_status_code(), self._content_length()
+        # The parser may be at what follows the answer, and know but one digit of its status.
+        status, size = self._status or self._parser.get_status_code(), self._content_length()
         if status < 100:
             raise BadAnswer(f"status {status}, which no answer has")
         if 200 <= status < 300 and size is not None and size > self.limit:

@@ -1,0 +1,162 @@
+"""How a plan is carried out: what is deleted with which grace, in which order, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from kubernetes.aio.client.exceptions import ApiException
+
+from queueworker.controller.managed_pool.objects import Owner, pool_bodies
+from queueworker.controller.managed_pool.observed import PoolObjects
+from queueworker.controller.managed_pool.pool import MAX_ENDS, ManagedPool, tasks_given_up
+from queueworker.resource.spec import QueueWorkerSpec
+from tests.support.fake_cluster import FakeCluster
+from tests.support.web_source import executor, snapshot
+
+OWNER = Owner("team", "legacy", "uid-1")
+IDLE = snapshot(executors=())
+
+
+def spec_of(count: int) -> QueueWorkerSpec:
+    template = {"spec": {"containers": [{"name": "executor", "image": "executor:1"}]}}
+    return QueueWorkerSpec.model_validate({"executors": {"template": template, "count": count}})
+
+
+class Run:
+    """A pool of three pods."""
+
+    def __init__(self) -> None:
+        self.cluster = FakeCluster()
+        self.objects = PoolObjects()
+        self.now = 0.0
+        self.pool = ManagedPool(
+            *(OWNER, self.cluster, self.objects, lambda _: None), clock=lambda: self.now, wall_clock=lambda: self.now
+        )
+        self.objects.stateful_sets.listed("", [], ())
+        self.objects.pods.listed("", [], ())
+
+    async def started(self) -> Run:
+        await self.follow(spec_of(3))
+        for ordinal in (1, 2, 3):
+            self.make_pod(ordinal)
+        await self.follow(spec_of(3))
+        self.cluster.requests.clear()
+        return self
+
+    def make_pod(self, ordinal: int) -> None:
+        template = pool_bodies(OWNER, spec_of(3)).stateful_set["spec"]["template"]
+        name = f"legacy-executor-{ordinal}"
+        metadata = template["metadata"] | {"namespace": "team", "name": name, "uid": f"uid-{ordinal}"}
+        ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+        self.objects.pods.changed(None, {"metadata": metadata, "status": ready})
+
+    async def follow(self, spec: QueueWorkerSpec, seconds: float = 1.0) -> None:
+        self.pool.decide(spec, 1, IDLE)
+        await self.pool.act()
+        self.now += seconds
+
+    def told(self) -> list[str]:
+        """What the API server was asked for, in a few words; not the patches of Service and budget."""
+        words = [_words(*request) for request in self.cluster.requests]
+        return [word for word in words if word not in {"patch Service", "patch PodDisruptionBudget"}]
+
+
+def _words(method: str, kind: str, name: str, body: Any) -> str:
+    number = name.rpartition("-")[2]
+    if kind == "Pods":
+        return f"end {number}" if body.get("gracePeriodSeconds") == 1 else f"delete {number}"
+    return f"{method.lower()} {kind}" + (
+        f" {body['spec']['replicas']}" if kind == "StatefulSet" and method == "PATCH" else ""
+    )
+
+
+async def test_idle_pods_are_deleted_with_a_short_grace_before_the_replicas_go_down() -> None:
+    run = await Run().started()
+    await run.follow(spec_of(1))
+    assert run.told() == [], "the router has to know first"
+    await run.follow(spec_of(1))
+    assert run.told() == ["end 2", "end 3", "patch StatefulSet 1"]
+
+
+async def test_a_pod_that_comes_back_because_the_replicas_cannot_go_down_is_deleted_a_few_times() -> None:
+    run = await Run().started()
+    run.cluster.refusals["StatefulSet"] = ApiException(status=500, reason="webhook")
+    for _ in range(MAX_ENDS + 5):
+        await run.follow(spec_of(2))
+    assert run.told().count("end 3") == MAX_ENDS
+    run.cluster.refusals.clear()
+    await run.follow(spec_of(2))
+    assert run.told()[-1] == "patch StatefulSet 2"
+
+
+async def test_a_pod_that_cannot_be_deleted_lets_no_other_one_go_again_and_again() -> None:
+    run = await Run().started()
+    run.cluster.refusals["legacy-executor-2"] = ApiException(status=500, reason="webhook")
+    for _ in range(MAX_ENDS + 5):
+        await run.follow(spec_of(1))
+    assert run.told().count("end 3") == MAX_ENDS
+    assert "patch StatefulSet 1" not in run.told()
+
+
+async def test_the_replicas_stay_while_a_pod_cannot_be_deleted() -> None:
+    run = await Run().started()
+    run.cluster.refusals["Pods"] = ApiException(status=403, reason="Forbidden")
+    for _ in range(3):
+        await run.follow(spec_of(2))
+    assert "patch StatefulSet 2" not in run.told()
+    condition = run.pool.view().condition
+    assert condition is not None
+    assert condition.reason == "NotPermitted"
+
+
+async def test_a_removed_template_deletes_idle_pods_before_the_stateful_set() -> None:
+    run = await Run().started()
+    without = QueueWorkerSpec.model_validate({})
+    for _ in range(2):
+        await run.follow(without)
+    told = run.told()
+    assert told[:2] == ["delete Service", "delete PodDisruptionBudget"]
+    assert told[2:] == ["end 1", "end 2", "end 3", "delete StatefulSet"]
+
+
+async def test_the_pool_of_an_object_that_goes_is_deleted_but_for_pods_that_may_have_a_task() -> None:
+    run = await Run().started()
+    await run.pool.end({"legacy-executor-2": 1, "legacy-executor-3": 0})
+    assert run.told() == ["end 1", "end 3", "delete StatefulSet"]
+
+
+async def test_the_pool_of_an_object_that_goes_is_left_alone_if_nobody_knows_its_tasks() -> None:
+    run = await Run().started()
+    await run.pool.end(None)
+    assert run.told() == []
+
+
+@pytest.mark.parametrize("error", [ApiException(status=403, reason="Forbidden"), ConnectionError("refused")])
+async def test_an_error_at_the_end_is_logged_and_nothing_else(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = await Run().started()
+    run.cluster.refusals["Pods"] = error
+    await run.pool.end({})
+    assert "delete StatefulSet" not in run.told()
+    assert "team/legacy: garbage collection deletes the pool" in caplog.text
+
+
+async def test_tasks_that_a_drain_gives_up_may_still_run() -> None:
+    busy = snapshot(executors=(executor(1, in_flight=1), executor(2)))
+    shown = [busy]
+    ended = asyncio.Event()
+
+    async def drain() -> None:
+        await ended.wait()
+        shown[0] = IDLE
+
+    late = asyncio.create_task(tasks_given_up(asyncio.create_task(drain()), 0, lambda: shown[0]))
+    await asyncio.sleep(0.01)
+    ended.set()
+    assert await late == {"executor-1": 1, "executor-2": 0}
+    shown[0] = busy
+    in_time = asyncio.create_task(drain())
+    assert await tasks_given_up(in_time, 30, lambda: shown[0]) == {}

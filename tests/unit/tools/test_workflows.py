@@ -1,0 +1,73 @@
+"""The workflows give tests what they need."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from devcluster import binaries
+from devcluster.packages import TEST_PACKAGES
+from tests.support.operating import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WORKFLOWS = ROOT / ".github" / "workflows"
+OF_THE_RUNNER = {"chromium"}
+"""What GitHub's runners have; Ubuntu's package of that name is a snap."""
+
+
+def steps(workflow: str, job: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.safe_load((WORKFLOWS / workflow).read_text())["jobs"][job]["steps"]
+    return found
+
+
+def commands(workflow: str, job: str) -> str:
+    return "\n".join(step.get("run", "") for step in steps(workflow, job))
+
+
+def test_the_job_that_runs_the_tests_has_the_whole_history() -> None:
+    """tests/unit/journal/test_rollback.py runs the code of an earlier commit."""
+    assert "make test\n" in commands("ci.yaml", "test")
+    checkouts = [step for step in steps("ci.yaml", "test") if step.get("uses", "").startswith("actions/checkout@")]
+    assert [step["with"]["fetch-depth"] for step in checkouts] == [0]
+
+
+def test_the_job_that_runs_the_tests_has_the_packages_that_only_root_can_install() -> None:
+    needed = {package for names in TEST_PACKAGES.values() for package in names.split()}
+    assert needed - OF_THE_RUNNER - set(commands("ci.yaml", "test").split()) == set()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the step uses GNU sed, as the runner has it")
+def test_a_released_chart_names_its_image_and_links_to_pages_of_its_version(tmp_path: Path) -> None:
+    (script,) = [step["run"] for step in steps("release.yaml", "release") if "helm package" in step.get("run", "")]
+    shutil.copytree(ROOT / "charts", tmp_path / "charts")
+    helm = tmp_path / "bin" / "helm"
+    helm.parent.mkdir()
+    helm.write_text(f'#!/bin/sh\n[ "$1" = push ] || exec {binaries.helm()} "$@"\n')
+    helm.chmod(0o755)
+    environment = {
+        "PATH": f"{helm.parent}:{os.environ['PATH']}",
+        "IMAGE": "registry.example/queueworker-operator",
+        "PROJECT": "https://git.example/project",
+        "VERSION": "v1.2.3",
+        "CHARTS": "oci://registry.example/charts",
+    }
+    subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, env=os.environ | environment, check=True)
+    (package,) = (tmp_path / "dist").glob("*.tgz")
+    with tarfile.open(package) as archive:
+        archive.extractall(tmp_path / "made", filter="data")
+    chart = tmp_path / "made" / "queueworker-operator"
+    links = re.findall(r"\]\(([^)]+)\)", (chart / "README.md").read_text())
+    assert "https://git.example/project/blob/v1.2.3/docs/install.md" in links
+    assert [link for link in links if not link.startswith("https://")] == []
+    assert yaml.safe_load((chart / "Chart.yaml").read_text())["home"] == "https://git.example/project"
+    assert yaml.safe_load((chart / "values.yaml").read_text())["image"]["repository"] == environment["IMAGE"]
