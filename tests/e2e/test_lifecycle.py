@@ -7,13 +7,15 @@ import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
+from demo.objects import queue_worker
 from tests.support.accounts import check_account
 from tests.support.cluster import CHART, CRD, NAME, READY_SECONDS, ROOT, Release, installed
+from tests.support.demo_processes import wait_until
 from tests.support.platform_on_cluster import platform, platform_in
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def test_kustomize_installs_it_for_one_namespace_and_removes_it(cluster: Cluster
 
 
 def test_two_releases_route_each_for_its_own_namespace(cluster: Cluster) -> None:
-    """Of the second one, `helm test` routes tasks: in the namespace that the release watches."""
+    """Tasks of a platform go through the first one, and those of `helm test` through the second one."""
     with (
         cluster.namespace("team-a") as first,
         cluster.namespace("team-b") as second,
@@ -69,19 +71,29 @@ def test_two_releases_route_each_for_its_own_namespace(cluster: Cluster) -> None
         other = Release(cluster, namespace, "second")
         other.install("replicaCount=1", f"watchNamespaces={{{second}}}", "crds.install=false")
         with platform_in(cluster, first, executors=1, drain_seconds=1) as team:
+            cluster.apply([with_peers_of(first, queue_worker())], second)
             team.await_routing(1)
             team.route("watched")
+            wait_until(lambda: routes_for(other) == {f"{second}/legacy"}, "the second release routes for one object")
+            assert routes_for(release) == {f"{first}/legacy"}
+            cluster.kubectl("delete", "queueworker", "--all", "-n", second, "--timeout=60s")
         assert "Succeeded" in other.test()
-        assert f"{first}/legacy" in logs(release)
-        assert f"{second}/" not in logs(release)
-        assert f"{second}/selftest-" in logs(other)
-        assert f"{first}/" not in logs(other)
         other.uninstall()
 
 
-def logs(release: Release) -> str:
-    selector = f"app.kubernetes.io/instance={release.name}"
-    return release.cluster.kubectl("logs", "-n", release.namespace, "-l", selector, "--tail=-1").stdout
+def with_peers_of(namespace: str, worker: dict[str, Any]) -> dict[str, Any]:
+    """The QueueWorker with the queue and the Redis of a platform in another namespace; it finds no executors."""
+    worker["spec"]["queue"]["url"] = f"http://queue.{namespace}:8081"
+    worker["spec"]["events"]["redisURL"] = f"redis://redis.{namespace}:6379"
+    return worker
+
+
+def routes_for(release: Release) -> set[str]:
+    """`namespace/name` of the objects that the only pod of a release routes for."""
+    (pod,) = (pod["metadata"]["name"] for pod in release.pods())
+    path = f"/api/v1/namespaces/{release.namespace}/pods/{pod}:8084/proxy/status"
+    status = json.loads(release.cluster.kubectl("get", "--raw", path).stdout)
+    return {worker["name"] for worker in status["queue_workers"]}
 
 
 def test_an_upgrade_with_a_changed_crd_and_its_rollback_lose_no_task(cluster: Cluster, tmp_path: Path) -> None:
