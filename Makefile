@@ -29,6 +29,8 @@ FAST_BOUND = -o faulthandler_timeout=180 -o faulthandler_exit_on_timeout=true
 PROCESS_WORKERS ?= 4
 # Chromium waits for half of its time.
 BROWSER_WORKERS ?= 2
+# Each has a kube-apiserver of its own.
+CONTROLPLANE_WORKERS ?= 3
 # The cases mostly wait. Each worker takes the next case when it is free; those that take a minute come first.
 FAULT_WORKERS ?= 6
 FAULTS = $(PYTEST) -q $(AGAIN) -n $(FAULT_WORKERS) --dist loadgroup tests/faults
@@ -152,7 +154,7 @@ test-properties: venv ## search for what breaks router, journal, pool and HTTP a
 test-controlplane: venv ## run the tests that need a real kube-apiserver
 	$(call packages,openssl)
 	@$(BIN)/python -m devcluster binaries
-	$(PYTEST) -q $(AGAIN) -n $(WORKERS) --dist loadfile tests/controlplane
+	$(PYTEST) -q $(AGAIN) -n $(CONTROLPLANE_WORKERS) --dist loadfile tests/controlplane
 
 test-objects: venv ## apply generated QueueWorkers to a real kube-apiserver; GENERATED_OBJECTS=5000 tries more
 	@$(BIN)/python -m devcluster binaries
