@@ -172,7 +172,7 @@ class TaskRuns:
         log.warning(
             "%s: task %s came from %s as well as from %s", self._group, flight.eval_id, queue.url, flight.queue.url
         )
-        await queue.reporter.report(flight.eval_id, outcome, self._on_done)
+        await queue.reporter.report(flight.eval_id, outcome, lambda: None)
 
     async def _carry(self, flight: InFlightTask, permit: SlotPermit | None = None) -> None:
         try:
