@@ -128,9 +128,10 @@ async def test_a_router_is_killed_while_redis_is_away_and_the_journal_is_require
         worker = await rig.start_worker(REDIS_URL=way.redis_url)
         rig.load(0.4)
         await rig.progress()
+        await rig.until(lambda: len(rig.running()) > 1, "tasks run")
         with rig.fault("connections to Redis are refused, and then SIGKILL of the router"):
             await way.refuse()
-            await rig.progress(2)
+            await rig.progress(1)  # of those: nothing more is pulled
             await rig.kill_worker(worker)
             left = await left_by(rig, way)
         await rig.start_worker()
