@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from queueworker.routing.counters import Counters, LossCause
 from queueworker.routing.in_flight import InFlightTask
 from queueworker.routing.journal.entries import UnreadableEntry
+from queueworker.routing.polling import Hold
 from queueworker.routing.recovery import revive, stub_task
 from queueworker.routing.wire.outcome import Outcome
 from queueworker.routing.wire.task import InvalidTask, Task
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CLOSING_SECONDS = 3.0
+# What may have come up while the process was frozen. Not memory: this very poll counts there.
+_SINCE_FROZEN = (Hold.NOT_ROUTING, Hold.JOURNAL)
 OUTCOME_LOOK_SECONDS = 0.2
 """Between two looks at a task whose outcome a second queue waits for."""
 
@@ -135,8 +138,8 @@ class TaskRuns:
                 break
             if self._clock() > self._journal.lease.until:
                 await self._journal.lease.verify()
-                if self._poller.hold() is not None:
-                    break  # what was known of Redis before the process was frozen
+                if self._poller.hold() in _SINCE_FROZEN:
+                    break
             try:
                 task = await queue.pull(epoch)
             except InvalidTask as error:
@@ -168,6 +171,7 @@ class TaskRuns:
         """The own report of the task may never end: the queue that it came from may be gone for good."""
         while flight.outcome is None and self.flights.get(flight.eval_id) is flight:
             await asyncio.sleep(OUTCOME_LOOK_SECONDS)
+        await self._journal.durable(flight.eval_id)  # or a successor might come to another outcome
         outcome = flight.outcome or Outcome(completed=False, error="another router has a task of this id")
         log.warning(
             "%s: task %s came from %s as well as from %s", self._group, flight.eval_id, queue.url, flight.queue.url

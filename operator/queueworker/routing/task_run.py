@@ -243,7 +243,10 @@ class TaskRunner:
             outcome = await self._attempts.resume(flight, deadline - time.time(), allowed)
         finally:
             self.executing -= 1
-        return outcome or count_death(flight, self.spec.routing.recovery)
+        if outcome is not None:
+            return outcome
+        flight.deadline = None  # or a successor would wait for it, and count this death, again
+        return count_death(flight, self.spec.routing.recovery)
 
     def _record_wait(self, flight: InFlightTask) -> None:
         flight.may_have_entry = True

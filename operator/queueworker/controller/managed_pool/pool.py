@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kubernetes.aio.client.exceptions import ApiException
@@ -119,6 +120,8 @@ class ManagedPool:
         self._generation = generation
         now = self._clock()
         self._plan = plan(self._wanted(spec), *self._seen(), tasks_by_pod(snapshot), self._left, now, self._missing)
+        if not knows_rivals(snapshot):
+            self._plan = replace(self._plan, idle=())
         self._left = next_since(self._plan.leaving, self._left, now)
         self._missing = next_since(self._plan.missing, self._missing, now)
 
@@ -266,6 +269,11 @@ class ManagedPool:
         return self._objects.stateful_set(namespace, name, uid), self._objects.pods_of(namespace, name)
 
 
+def knows_rivals(snapshot: Snapshot | None) -> bool:
+    """Whether a pod that seems idle is: while Redis is away, nobody knows of another leader's router that drains."""
+    return snapshot is not None and snapshot.journal.ok
+
+
 def tasks_by_pod(snapshot: Snapshot | None) -> dict[str, int] | None:
     """Tasks in flight by the name of their executor. None if nobody knows: there is no router, or another leader's
     router still drains.
@@ -286,6 +294,7 @@ async def tasks_given_up(
     None if nobody knows.
     """
     await asyncio.wait([draining], timeout=max(0.0, drain_seconds - LAST_LOOK_SECONDS))
-    tasks = tasks_by_pod(snapshot())
+    seen = snapshot()
+    tasks = tasks_by_pod(seen) if knows_rivals(seen) else None
     await asyncio.wait([draining])
     return tasks
