@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from queueworker.routing.memory_budget import MemoryBudget
+from queueworker.routing.memory_budget import MemoryAccount, MemoryBudget
 from tests.support.redis_state import journals
 from tests.support.running import running
 from tests.support.stubs import StubExecutor, StubQueue, until
@@ -147,3 +147,13 @@ async def test_an_object_whose_results_pile_up_leaves_memory_for_the_others_and_
     assert well.reports == stuck.reports == Counter(ids)
     assert stuck.failed == {}
     assert budget.held == 0
+
+
+async def test_a_router_that_holds_nothing_pulls_although_a_neighbour_holds_all_and_redis_is_away(
+    queue: StubQueue, executor: StubExecutor
+) -> None:
+    budget = MemoryBudget(1 << 20)
+    MemoryAccount(budget, lambda: None).take_task(1 << 20)
+    queue.submit("a")
+    async with running(queue, [executor], "redis://127.0.0.1:1", budget=budget):
+        await queue.reported(1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import orjson
 import pytest
 
@@ -14,14 +17,21 @@ QUEUE = "http://queue-a"
 BASE = f"queueworker:{{{GROUP}}}:"
 
 
-def leave(s: Scenario, eval_id: str, redis: str = A) -> None:
+def leave(s: Scenario, eval_id: str, redis: str = A, state: State = State.PULLED, **fields: Any) -> None:
     """A task in the journal of a router that died."""
     s.account.handed[eval_id] += 1
     s.world.queues[QUEUE].known.add(eval_id)
     task = orjson.dumps({"eval_id": eval_id, "code": "", "timeout": 3})
-    entry = entries.encode_task(State.PULLED, QUEUE, task)
+    left = entries.encode_task(state, QUEUE, task, **fields)
     s.world.redis[redis].run(b"SADD", f"{BASE}instances".encode(), b"dead")
-    s.world.redis[redis].run(b"HSET", f"{BASE}journal:dead".encode(), eval_id.encode(), entry)
+    s.world.redis[redis].run(b"HSET", f"{BASE}journal:dead".encode(), eval_id.encode(), left)
+
+
+def entry(s: Scenario, eval_id: str) -> dict[str, Any]:
+    """That of the only journal that has the task."""
+    (journal,) = [journal for journal, ids in s.world.redis[A].journals().items() if eval_id in ids]
+    found: dict[str, Any] = orjson.loads(s.world.redis[A].run(b"HGET", journal.encode(), eval_id.encode()))
+    return found
 
 
 # --- health checks that several wait for
@@ -472,6 +482,20 @@ def test_a_queue_that_hands_out_a_task_of_a_queue_that_is_gone_gets_its_outcome(
         assert s.account.executed["a"] == 1
         s.world.queues[QUEUE].mode = "up"
         s.advance(60)
+
+
+def test_a_routers_death_is_counted_once_however_long_the_task_waits_for_an_executor_then() -> None:
+    with Scenario(executors={"healthCheck": {"periodSeconds": 50, "maxAgeSeconds": 1}}) as s:
+        s.set_pool([0])
+        s.advance(1)
+        leave(s, "a", state=State.EXECUTING, executor="executor-0", deadline=time.time() + 5)
+        while "a" not in s.live[0].held:
+            s.advance(0.1)
+        s.world.executors["http://executor-0"].mode = "frozen"
+        while entry(s, "a")["state"] != "pulled":
+            s.advance(0.1)
+        assert entry(s, "a")["deaths"] == 1
+        assert "until" not in entry(s, "a"), "a successor would wait for the outcome, and count that death, again"
 
 
 # --- the end

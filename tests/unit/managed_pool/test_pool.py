@@ -12,11 +12,13 @@ from queueworker.controller.managed_pool.objects import Owner, pool_bodies
 from queueworker.controller.managed_pool.observed import PoolObjects
 from queueworker.controller.managed_pool.pool import MAX_ENDS, ManagedPool, tasks_given_up
 from queueworker.resource.spec import QueueWorkerSpec
+from queueworker.routing.snapshot import Link, LinkReason, Snapshot
 from tests.support.fake_cluster import FakeCluster
 from tests.support.web_source import executor, snapshot
 
 OWNER = Owner("team", "legacy", "uid-1")
 IDLE = snapshot(executors=())
+WITHOUT_REDIS = snapshot(executors=(), journal=Link(LinkReason.CONNECTION_FAILED, "refused"))
 
 
 def spec_of(count: int) -> QueueWorkerSpec:
@@ -52,8 +54,8 @@ class Run:
         ready = {"conditions": [{"type": "Ready", "status": "True"}]}
         self.objects.pods.changed(None, {"metadata": metadata, "status": ready})
 
-    async def follow(self, spec: QueueWorkerSpec, seconds: float = 1.0) -> None:
-        self.pool.decide(spec, 1, IDLE)
+    async def follow(self, spec: QueueWorkerSpec, seconds: float = 1.0, seen: Snapshot = IDLE) -> None:
+        self.pool.decide(spec, 1, seen)
         await self.pool.act()
         self.now += seconds
 
@@ -78,6 +80,15 @@ async def test_idle_pods_are_deleted_with_a_short_grace_before_the_replicas_go_d
     assert run.told() == [], "the router has to know first"
     await run.follow(spec_of(1))
     assert run.told() == ["end 2", "end 3", "patch StatefulSet 1"]
+
+
+async def test_pods_that_seem_idle_while_redis_is_away_keep_their_grace() -> None:
+    """Another leader's router may have tasks on them: Redis would tell of it."""
+    run = await Run().started()
+    for _ in range(2):
+        await run.follow(spec_of(1), seen=WITHOUT_REDIS)
+    assert run.told() == ["patch StatefulSet 1"]
+    assert await tasks_given_up(asyncio.create_task(asyncio.sleep(0)), 30, lambda: WITHOUT_REDIS) is None
 
 
 async def test_a_pod_that_comes_back_because_the_replicas_cannot_go_down_is_deleted_a_few_times() -> None:
