@@ -25,6 +25,11 @@ def is_held(body: Mapping[str, Any]) -> bool:
     return FINALIZER in (body["metadata"].get("finalizers") or ())
 
 
+def orphans(body: Mapping[str, Any]) -> bool:
+    """Whether what belongs to the object is to stay (`kubectl delete --cascade=orphan`)."""
+    return "orphan" in (body["metadata"].get("finalizers") or ())
+
+
 def holding(body: Mapping[str, Any]) -> Patch:
     """A JSON patch that adds our finalizer, if the object is still as we know it."""
     metadata = body["metadata"]

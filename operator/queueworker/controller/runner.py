@@ -240,7 +240,7 @@ class ObjectRunner:
 
     async def _finish(self, *, final: bool) -> None:
         """`final`: the object is deleted, so nothing is left for a later router."""
-        snapshot = self.snapshot()
+        snapshot, keeps_pool = self.snapshot(), finalizer.orphans(self._body)
         if final and (snapshot is None or snapshot.rivals):
             await _whatever_happens(self._group, self._recover())
         seconds = self.config.spec.routing.drain_seconds if self.config is not None else 0
@@ -251,7 +251,8 @@ class ObjectRunner:
         await _whatever_happens(self._group, draining)
         tasks, snapshot = await looking, self.snapshot()
         if final:
-            await _whatever_happens(self._group, self._pool.end(tasks))
+            if not keeps_pool:
+                await _whatever_happens(self._group, self._pool.end(tasks))
             await self._release()
         elif snapshot is not None and snapshot.rivals:
             await self._leave_counts()

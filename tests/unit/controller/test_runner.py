@@ -404,6 +404,18 @@ async def test_the_http_api_has_the_condition_of_the_pool_as_the_status_has_it()
         assert [(c.type, c.reason) for c in run.runner.view().conditions][-1] == written[-1]
 
 
+async def test_the_pool_of_an_object_that_is_deleted_without_it_stays() -> None:
+    async with running(body(FIRST | {"executors": {"template": TEMPLATE}})) as run:
+        run.slices.listed("default", [], ())
+        for watched in (run.pool_objects.stateful_sets, run.pool_objects.pods):
+            watched.listed("", [], ())
+        await until(lambda: ("StatefulSet", "legacy-executor") in run.cluster.objects)
+        run.runner.observe(deleted(FIRST | {"executors": {"template": TEMPLATE}}, "orphan", FINALIZER))
+        await run.ends()
+        assert "DELETE" not in [method for method, *_ in run.cluster.requests]
+        assert len(run.cluster.patches) == 1, "our finalizer is removed"
+
+
 @pytest.mark.parametrize("refusals", [{}, {"Pods": ApiException(status=403)}, {"StatefulSet": TimeoutError()}])
 async def test_the_pool_of_a_deleted_object_goes_before_its_finalizer_which_waits_for_no_error(
     refusals: dict[str, Exception],
