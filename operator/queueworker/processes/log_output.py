@@ -20,7 +20,7 @@ _PIECE_BYTES = select.PIPE_BUF
 
 
 class LogOutput(logging.Handler):
-    """Lines that it drops are counted, and a line says how many as soon as there is room again."""
+    """Lines that it drops are counted, and the next one that is written says how many."""
 
     def __init__(
         self,

@@ -69,9 +69,9 @@ def _progress(
     told = []
     if missing:
         told.append(f"not there yet: {_some(missing)} (the Events of StatefulSet {stateful_set.name} say more)")
-    if missing and plan.awaited:
-        advice = "if that cannot be, lower executors.count"
-        told.append(f"the next pod is updated when {plan.awaited} are ready: {advice}")
+        if plan.awaited:
+            advice = "if that cannot be, lower executors.count"
+            told.append(f"the next pod is updated when {plan.awaited} are ready: {advice}")
     if starting:
         told.append(_some(starting))
     if leaving:
