@@ -91,18 +91,14 @@ class PoolApi:
     async def end_pods(self, pods: Iterable[PoolPod], ends: Counter[str]) -> None:
         """Delete pods that have nothing to finish, many at a time: the first one must not be made again meanwhile.
 
-        `ends` counts the deletions by the name of the pod, but for those that failed. The first failure ends all.
+        `ends` counts the deletions by the name of the pod, also those that failed. The first failure ends all.
         """
         places = asyncio.Semaphore(MAX_DELETIONS)
 
         async def end(pod: PoolPod) -> None:
             async with places:
                 ends[pod.name] += 1
-                try:
-                    await self.delete_pod(Deletion(pod, now=True))
-                except Exception:
-                    ends[pod.name] -= 1
-                    raise
+                await self.delete_pod(Deletion(pod, now=True))
 
         try:
             async with asyncio.TaskGroup() as group:

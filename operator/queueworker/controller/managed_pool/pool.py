@@ -50,7 +50,7 @@ CHECK_SECONDS = 60.0
 RETRY_SECONDS = 10.0
 """What the API server refused is tried again after so long, or at once when the spec changes."""
 MAX_ENDS = 3
-"""Deletions of an idle pod that comes back because the StatefulSet cannot be changed."""
+"""Deletions of an idle pod that is refused, or that comes back because the StatefulSet cannot be changed."""
 END_SECONDS = 10.0
 """Longest time for deleting the pool of an object that goes."""
 LAST_LOOK_SECONDS = 0.5
@@ -211,7 +211,10 @@ class ManagedPool:
         return applied.body
 
     async def _end_idle(self) -> None:
-        """Delete the pods that go with the next change of the StatefulSet. If that fails, they are made again."""
+        """Delete the pods that go with the next change of the StatefulSet. If that change fails, they are made again.
+
+        A pod that cannot be deleted holds the change up for a few tries only: then the StatefulSet deletes it.
+        """
         pods = [pod for pod in self._plan.idle if self._ends[pod.name] < MAX_ENDS]
         await self._api.end_pods(pods, self._ends)
 
