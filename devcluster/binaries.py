@@ -25,6 +25,7 @@ __all__ = [
     "helm",
     "install_tools",
     "kubectl",
+    "needed",
     "redis_server",
 ]
 
@@ -56,6 +57,11 @@ COREDNS = Binary("coredns", required("coredns", "github.com/coredns/coredns"), "
 PAUSE = Binary("pause", "1", "pause", ".", about="a few seconds")
 CONTROL_PLANE = (KUBE_APISERVER, ETCD)
 NODE = (KUBE_APISERVER, ETCD, CONTROLLER_MANAGER, SCHEDULER, KUBELET, KUBE_PROXY, COREDNS, PAUSE)
+
+
+def needed(*, node: bool) -> tuple[Binary, ...]:
+    """What an API server needs, or with `node` a whole node and what is installed on it."""
+    return (*NODE, HELM) if node else CONTROL_PLANE
 
 
 def cache_folder() -> Path:

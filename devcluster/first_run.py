@@ -15,7 +15,7 @@ def announce(*, node: bool) -> None:
     """With `node`, also what a node needs: more programs, Helm and the images."""
     if node and not any((binaries.cache_folder() / "images").glob("*.tar")):
         say("to be built, once: the base of the images, and the images (3 to 4.5 minutes)")
-    binaries.announce(*((*binaries.NODE, binaries.HELM) if node else binaries.CONTROL_PLANE))
+    binaries.announce(*binaries.needed(node=node))
 
 
 if __name__ == "__main__":

@@ -42,6 +42,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(f"no cluster with {' and '.join(missing)}: {reason}")
 
 
+SLEEP_HOOK = 30
+"""The minor version of Kubernetes that takes `preStop.sleep`."""
+
+
+@pytest.fixture(scope="session")
+def sleep_hook(cluster: Cluster) -> None:
+    """For tests with pods whose preStop hook sleeps: those of a managed pool, and of the samples."""
+    if cluster.minor_version() < SLEEP_HOOK:
+        pytest.skip("the preStop hook of executors needs Kubernetes 1.30: docs/managed-pool.md")
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
     found = Cluster.of_environment()

@@ -26,14 +26,12 @@ if TYPE_CHECKING:
 
     from tests.support.cluster import Cluster
 
-pytestmark = pytest.mark.requires("nodes")
+pytestmark = [pytest.mark.requires("nodes"), pytest.mark.usefixtures("sleep_hook")]
 
 ACCOUNT = re.compile(r"^submitted=(?P<submitted>\d+) routed=(?P<routed>\d+) .* lost=(?P<lost>-?\d+)$", re.MULTILINE)
 ACTS_SECONDS = 20
 DEMO_SECONDS = 600.0
 STOP_SECONDS = 120.0
-SLEEP_HOOK = 30
-"""The minor version of Kubernetes that takes `preStop.sleep`, which the pool of the demo has."""
 
 
 @pytest.fixture
@@ -41,8 +39,6 @@ def empty(cluster: Cluster) -> Iterator[Cluster]:
     """The cluster, from which what a demo leaves is removed after the test."""
     if (cluster.image, cluster.platform_image) != (default_tag(), platform_tag()):
         pytest.skip(f"the demo runs {default_tag()} and {platform_tag()}, and the cluster has other images")
-    if cluster.minor_version() < SLEEP_HOOK:
-        pytest.skip("the hook that the operator gives executors needs Kubernetes 1.30: docs/managed-pool.md")
     yield cluster
     if leftovers(cluster):
         delete_workers(cluster, NAMESPACE)

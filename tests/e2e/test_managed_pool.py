@@ -24,21 +24,17 @@ if TYPE_CHECKING:
     from tests.support.cluster import Cluster, Release
     from tests.support.platform_on_cluster import Platform
 
-pytestmark = pytest.mark.requires("nodes")
+pytestmark = [pytest.mark.requires("nodes"), pytest.mark.usefixtures("sleep_hook")]
 
 DELETION_SECONDS = IDLE_SECONDS = 60
 LONG_TIMEOUT = 600
 """Seconds that a task may take, and so seconds that a pod's preStop hook sleeps."""
 ALL_NODES = ("--selector", "kubernetes.io/os=linux")
-SLEEP_HOOK = 30
-"""The minor version of Kubernetes that takes `preStop.sleep`."""
 
 
 @pytest.fixture(scope="module")
 def release(cluster: Cluster) -> Iterator[Release]:
     """Two replicas of the operator, which may run pods."""
-    if cluster.minor_version() < SLEEP_HOOK:
-        pytest.skip("the hook that the operator gives executors needs Kubernetes 1.30: docs/managed-pool.md")
     with installed(cluster, "managedPools.enabled=true") as made:
         yield made
 

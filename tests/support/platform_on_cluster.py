@@ -74,12 +74,7 @@ class Platform:
         return done.stderr.strip() if done.returncode else ""
 
     def await_routing(self, executors: int = EXECUTORS) -> None:
-        def routes() -> bool:
-            worker = self.worker()
-            healthy = worker.get("status", {}).get("executors", {}).get("healthy")
-            return condition(worker, "Ready") == "True" and healthy == executors
-
-        wait_until(routes, f"the QueueWorker routes to {executors} executors", READY_SECONDS)
+        await_routing(self.cluster, self.namespace, NAME, executors)
 
     def _executors(self) -> list[dict[str, Any]]:
         return self.cluster.items("pods", "-n", self.namespace, "-l", "app=executor")
@@ -93,6 +88,17 @@ class Platform:
         return self.cluster.kubectl(
             "exec", "-n", self.namespace, target, "--", "/opt/queueworker/bin/python", *args
         ).stdout
+
+
+def await_routing(cluster: Cluster, namespace: str, name: str, executors: int) -> None:
+    """Wait until the QueueWorker is Ready and has so many healthy executors."""
+
+    def routes() -> bool:
+        worker = cluster.get("queueworker", name, "-n", namespace)
+        healthy = worker.get("status", {}).get("executors", {}).get("healthy")
+        return condition(worker, "Ready") == "True" and healthy == executors
+
+    wait_until(routes, f"the QueueWorker {name} routes to {executors} executors", READY_SECONDS)
 
 
 @contextmanager
