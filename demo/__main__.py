@@ -24,7 +24,7 @@ from devcluster.binaries import BinaryError
 from devcluster.node.images import ImportFailed
 from devcluster.node.node import LeftBehind, NodeError
 from devcluster.server import ControlPlaneError
-from tools.image import ImageError
+from tools.container_engine import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,8 @@ from devcluster.node.layout import CONTEXT, Layout
 from devcluster.node.node import NodeError, check, down, node, programs, up
 from devcluster.node.preflight import CannotBeNode
 from devcluster.progress import say
-from tools.image import ROOT, EngineUnavailable, engine
+from tools.container_engine import EngineUnavailable, engine
+from tools.image import ROOT
 from tools.platform_image import archive, build_both
 
 if TYPE_CHECKING:

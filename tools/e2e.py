@@ -23,7 +23,8 @@ from devcluster.node.node import LeftBehind, NodeError
 from devcluster.progress import say
 from devcluster.spawning import end
 from tools.clusters import NoCluster, keep, kind_cluster, own_node
-from tools.image import ROOT, ImageError
+from tools.container_engine import ImageError
+from tools.image import ROOT
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -7,8 +7,6 @@ no registry. Every process is ended by its pid, and mounts and cgroups are remov
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import shutil
 import signal
@@ -16,74 +14,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from devcluster.binaries import cache_folder
-from devcluster.children import die_with_parent
-from devcluster.interrupts import uninterrupted
-from devcluster.packages import PackagesMissing, need
+from devcluster.progress import say
 from queueworker import __version__
+from tools.container_engine import Engine, EngineUnavailable, ImageError, engine, mounts, unmount
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import FrameType
 
 ROOT = Path(__file__).parents[1]
 BASE_TAG = "queueworker-base:bookworm"
-START_SECONDS = 60.0
-STOP_SECONDS = 60.0
-_IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")  # dockerd sets it, also without a bridge
-_DEBIAN_CLIENT = Path("/usr/bin/docker")  # it has the version of Debian's dockerd; the one on PATH may not
-_PACKAGES = {"dockerd": "docker.io", "debootstrap": "debootstrap"}
-
-
-class EngineUnavailable(Exception):
-    """No container engine answers, and none can be started here. The message says why."""
-
-
-class ImageError(Exception):
-    """The image or its base could not be built. The message ends with the command's output."""
 
 
 def default_tag() -> str:
     """The image that the manifests and the chart use."""
     return f"queueworker-operator:{__version__}"
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """A container engine that answers. A `private` one is ours: it has no bridge network, perhaps no registry."""
-
-    client: tuple[str, ...]
-    private: bool
-
-    def run(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run `docker ARGS` to its end. Raises `ImageError` with its output if it fails and `check` is set."""
-        done = subprocess.run([*self.client, *args], capture_output=True, text=True, check=False, env=self.env())
-        if check and done.returncode != 0:
-            raise ImageError(f"docker {' '.join(args[:2])} failed: {(done.stderr + done.stdout).strip()[-3000:]}")
-        return done
-
-    def env(self) -> dict[str, str]:
-        return os.environ | {"DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain"}
-
-
-@contextmanager
-def engine() -> Iterator[Engine]:
-    """The engine that answers, otherwise a private one until the end of the block. Raises `EngineUnavailable`."""
-    client = shutil.which("docker")
-    if client and _answers((client,)):
-        yield Engine((client,), private=False)
-        return
-    _need_root()
-    _need_packages()
-    with _private_engine() as own:
-        yield own
 
 
 def build(engine: Engine, tag: str, base: str | None = None, *, checkout: Path = ROOT, cache: bool = True) -> None:
@@ -98,133 +48,18 @@ def build(engine: Engine, tag: str, base: str | None = None, *, checkout: Path =
         arguments += ["--secret", f"id=ca,src={authorities}"]
     if not cache:
         arguments.append("--no-cache")
-    _say(f"building {tag}")
+    say(f"building {tag}")
     started = time.monotonic()
     engine.run("build", "--network", "host", "--tag", tag, *arguments, str(checkout))
     if engine.private:
         engine.run("image", "prune", "--force")  # the image that had this tag before
-    _say(f"built {tag} in {time.monotonic() - started:.0f} s")
+    say(f"built {tag} in {time.monotonic() - started:.0f} s")
 
 
 def _revision() -> str:
     """The commit; empty outside of a Git checkout."""
     done = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return done.stdout.strip()
-
-
-def _answers(client: tuple[str, ...]) -> bool:
-    try:
-        done = subprocess.run(
-            [*client, "version", "--format", "{{.Server.Version}}"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=20,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0 and bool(done.stdout.strip())
-
-
-def _need_root() -> None:
-    if sys.platform != "linux":
-        raise EngineUnavailable("no container engine answers, and a private one can be started on Linux only")
-    if os.geteuid() != 0:
-        raise EngineUnavailable("no container engine answers, and a private one can be started by root only")
-
-
-def _need_packages() -> None:
-    try:
-        need(_PACKAGES)
-    except PackagesMissing as error:
-        raise EngineUnavailable(f"no container engine answers, and a private one cannot be started: {error}") from error
-
-
-@contextmanager
-def _private_engine() -> Iterator[Engine]:
-    data = cache_folder() / "docker"
-    data.mkdir(parents=True, exist_ok=True)
-    with (
-        _lock(data.with_suffix(".lock"), "waiting for another process that uses the private container engine"),
-        tempfile.TemporaryDirectory(prefix="qw-docker-") as name,
-    ):
-        folder = Path(name)
-        cgroup = f"/{folder.name}"
-        address = f"unix://{folder}/docker.sock"
-        client = shutil.which("docker") if not _DEBIAN_CLIENT.exists() else str(_DEBIAN_CLIENT)
-        assert client is not None
-        found = Engine((client, "--host", address), private=True)
-        log, forwarding = folder / "dockerd.log", _IP_FORWARD.read_text()
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [
-                    *("dockerd", "--host", address, "--pidfile", str(folder / "docker.pid")),
-                    *("--data-root", str(data), "--exec-root", str(folder / "exec")),
-                    *("--default-ulimit", "nofile=20000:20000", "--cgroup-parent", cgroup),
-                    *("--bridge", "none", "--iptables=false"),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                preexec_fn=die_with_parent,
-            )
-        try:
-            _await_engine(found, process, log)
-            yield found
-        finally:
-            with uninterrupted():
-                _end(process)
-                _unmount(folder, data)
-                _remove_cgroups(cgroup)
-                if _IP_FORWARD.read_text() != forwarding:
-                    _IP_FORWARD.write_text(forwarding)
-
-
-def _await_engine(engine: Engine, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        if _answers(engine.client):
-            return
-        time.sleep(0.2)
-    tail = log.read_text(errors="replace").strip()[-1500:]
-    raise EngineUnavailable(f"no container engine answers, and dockerd does not run on this machine. Its log:\n{tail}")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Dockerd ends its containerd and its containers on SIGTERM."""
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _mounts(*folders: Path) -> list[str]:
-    """The mount points inside the folders, the innermost first."""
-    lines = Path("/proc/self/mounts").read_text().splitlines()
-    mounts = [line.split()[1].replace("\\040", " ") for line in lines]
-    within = [mount for mount in mounts if any(Path(mount).is_relative_to(folder) for folder in folders)]
-    return sorted(within, key=len, reverse=True)
-
-
-def _unmount(*folders: Path) -> None:
-    for mount in _mounts(*folders):
-        subprocess.run(["umount", mount], check=False, capture_output=True)
-
-
-def _remove_cgroups(cgroup: str) -> None:
-    """Remove the parent cgroup of our containers, which is empty by now."""
-    root = Path("/sys/fs/cgroup")
-    for top in (root, *root.iterdir()):
-        folder = top / cgroup.lstrip("/")
-        if top.is_dir() and folder.is_dir():
-            for inner, _, _ in os.walk(folder, topdown=False):
-                with contextlib.suppress(OSError):
-                    os.rmdir(inner)
 
 
 def _ready_base(engine: Engine) -> str:
@@ -238,7 +73,7 @@ def _base_archive() -> Path:
     archive = cache_folder() / "debian-bookworm-python3.tar"
     if archive.exists():
         return archive
-    _say("making a base image of Debian bookworm with Python, by debootstrap (a minute, once)")
+    say("making a base image of Debian bookworm with Python, by debootstrap (a minute, once)")
     started = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="debootstrap-", dir=archive.parent))
     try:
@@ -255,26 +90,11 @@ def _base_archive() -> Path:
                 raise ImageError(f"{command[0]} failed: {(done.stderr + done.stdout).strip()[-1500:]}")
         unfinished.replace(archive)
     finally:
-        _unmount(folder)
-        if not _mounts(folder):  # a folder that is still mounted must not be emptied
+        unmount(folder)
+        if not mounts(folder):  # a folder that is still mounted must not be emptied
             shutil.rmtree(folder, ignore_errors=True)
-    _say(f"made the base image in {time.monotonic() - started:.0f} s")
+    say(f"made the base image in {time.monotonic() - started:.0f} s")
     return archive
-
-
-@contextmanager
-def _lock(path: Path, waiting: str) -> Iterator[None]:
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _say(waiting)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, rich_markup_mode=None)

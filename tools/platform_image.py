@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from devcluster import binaries
 from devcluster.progress import say
 from queueworker import __version__
-from tools.image import ROOT, EngineUnavailable, ImageError, build, default_tag, engine
+from tools.container_engine import EngineUnavailable, ImageError, engine
+from tools.image import ROOT, build, default_tag
 
 if TYPE_CHECKING:
-    from tools.image import Engine
+    from tools.container_engine import Engine
 
 
 def platform_tag() -> str:

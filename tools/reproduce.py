@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tools.image import ROOT, Engine, EngineUnavailable, ImageError, build, default_tag, engine
+from tools.container_engine import Engine, EngineUnavailable, ImageError, engine
+from tools.image import ROOT, build, default_tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

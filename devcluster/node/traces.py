@@ -36,7 +36,7 @@ FOLDERS = (
 )
 # Of what is in them, only this is ours: packages may be installed meanwhile.
 _NAMES = re.compile(r"cni|kube|contain|netns|pods")
-# `tools.image`'s container engine may come and go meanwhile.
+# `tools.container_engine`'s may come and go meanwhile; it looks itself for what it left.
 _ENGINE = re.compile(r"qw-docker-|/docker/|^docker$|^containerd$|/run/docker")
 
 Traces = dict[str, list[str]]

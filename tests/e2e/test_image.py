@@ -23,7 +23,8 @@ from devcluster.server import OPERATOR_ACCOUNT, ControlPlane, free_ports
 from queueworker import __version__
 from tests.support.accounts import check_account
 from tests.support.demo_processes import demo_process, wait_until
-from tools.image import Engine, EngineUnavailable, build, default_tag, engine
+from tools.container_engine import Engine, EngineUnavailable, engine
+from tools.image import build, default_tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
