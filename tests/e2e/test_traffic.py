@@ -24,6 +24,7 @@ from demo.objects import CONCURRENCY, EXECUTORS, NAME
 from devcluster import binaries
 from devcluster.node.layout import CONTEXT, Layout
 from devcluster.node.node import start_dns, stop_dns
+from queueworker.resource.urls import host_in_url
 from tests.support.accounts import check_account
 from tests.support.cluster import READY_SECONDS, RESTRICTED, is_ready, kill_container, restarts
 from tests.support.demo_processes import wait_until
@@ -201,9 +202,8 @@ def test_a_platform_with_ipv6_addresses_only_is_routed_for(cluster: Cluster, rel
         wait_until(lambda: families(team) == {"IPv4", "IPv6"}, "the Service has slices of both families", READY_SECONDS)
         team.route("both")
         team.await_routing(2)
-    for address in cluster.get("service", release.name, "-n", release.namespace)["spec"]["clusterIPs"]:
-        host = f"[{address}]" if ":" in address else address
-        assert httpx.get(f"http://{host}:8084/readyz", trust_env=False).status_code == 200
+        for address in cluster.get("service", release.name, "-n", release.namespace)["spec"]["clusterIPs"]:
+            assert team.gets(f"http://{host_in_url(address)}:8084/readyz")
 
 
 def families(team: Platform) -> set[str]:

@@ -14,6 +14,10 @@ from tests.support.demo_processes import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+PYTHON = "/opt/queueworker/bin/python"
+"""In the platform's image."""
+ANSWER_SECONDS = 5
+
 
 class Platform:
     """The platform and its QueueWorker. `queue` is reached by a port on this machine."""
@@ -73,6 +77,12 @@ class Platform:
         done = self.cluster.kubectl("create", "--raw", path, "-f", "-", text=json.dumps(eviction), check=False)
         return done.stderr.strip() if done.returncode else ""
 
+    def gets(self, url: str) -> bool:
+        """Whether a pod of the platform gets a good answer from the URL, at once."""
+        program = f"import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout={ANSWER_SECONDS})"
+        target = ("deployment/queue", "--", PYTHON, "-c", program, url)
+        return self.cluster.kubectl("exec", "-n", self.namespace, *target, check=False).returncode == 0
+
     def await_routing(self, executors: int = EXECUTORS) -> None:
         await_routing(self.cluster, self.namespace, NAME, executors)
 
@@ -85,9 +95,7 @@ class Platform:
         return [json.loads(line) for line in self._python(target, "-c", program).splitlines() if line]
 
     def _python(self, target: str, *args: str) -> str:
-        return self.cluster.kubectl(
-            "exec", "-n", self.namespace, target, "--", "/opt/queueworker/bin/python", *args
-        ).stdout
+        return self.cluster.kubectl("exec", "-n", self.namespace, target, "--", PYTHON, *args).stdout
 
 
 def await_routing(cluster: Cluster, namespace: str, name: str, executors: int) -> None:
