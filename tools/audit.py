@@ -153,7 +153,13 @@ def scan_configuration() -> None:
 
 
 def lint_dockerfile() -> None:
-    run(TOOLS / "hadolint", "--config", ROOT / ".hadolint.yaml", ROOT / "Dockerfile")
+    run(
+        TOOLS / "hadolint",
+        "--config",
+        ROOT / ".hadolint.yaml",
+        ROOT / "Dockerfile",
+        ROOT / "tools" / "platform.Dockerfile",
+    )
 
 
 def lint_workflows() -> None:
@@ -175,7 +181,7 @@ CHECKS = {
     "the chart, by helm lint": lint_chart,
     "chart and manifests, by the schemas of Kubernetes": validate_manifests,
     "chart, manifests and Dockerfile, by Trivy": scan_configuration,
-    "the Dockerfile, by hadolint": lint_dockerfile,
+    "the Dockerfiles, by hadolint": lint_dockerfile,
     "the workflows, by actionlint and zizmor": lint_workflows,
 }
 

@@ -210,6 +210,13 @@ def test_it_says_what_it_is(container_engine: Engine, image: str) -> None:
     assert container_engine.run("run", "--rm", image, "version").stdout.strip() == __version__
 
 
+def test_it_has_no_pip_and_no_tests_of_other_projects(container_engine: Engine, image: str) -> None:
+    program = "import pathlib; print(*(path.name for path in pathlib.Path('/opt').rglob('*') if path.is_dir()))"
+    folders = container_engine.run("run", "--rm", "--entrypoint", "python", image, "-c", program).stdout.split()
+    assert "site-packages" in folders
+    assert {"pip", "tests"} & set(folders) == set()
+
+
 _TIMES = """
 import pathlib
 paths = [*pathlib.Path("/opt").rglob("*"), pathlib.Path("/opt")]

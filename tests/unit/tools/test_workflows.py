@@ -46,7 +46,22 @@ def test_the_job_that_runs_the_tests_has_the_packages_that_only_root_can_install
     assert needed - OF_THE_RUNNER - set(commands("ci.yaml", "test").split()) == set()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the step uses GNU sed, as the runner has it")
+GNU_SED = pytest.mark.skipif(sys.platform != "linux", reason="the step uses GNU sed, as the runner has it")
+
+
+@GNU_SED
+def test_each_node_of_kind_gets_the_image_of_the_version_under_test(tmp_path: Path) -> None:
+    (script,) = [step["run"] for step in steps("ci.yaml", "e2e") if "kind.yaml" in step.get("run", "")]
+    (tmp_path / "tools").mkdir()
+    shutil.copy(ROOT / "tools" / "kind.yaml", tmp_path / "tools")
+    node = {"NODE": "v1.36.4@sha256:0123"}
+    subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, env=os.environ | node, check=True)
+    nodes = yaml.safe_load((tmp_path / "tools" / "kind.yaml").read_text())["nodes"]
+    assert {item["role"] for item in nodes} == {"control-plane", "worker"}
+    assert {item["image"] for item in nodes} == {"kindest/node:v1.36.4@sha256:0123"}
+
+
+@GNU_SED
 def test_a_released_chart_names_its_image_and_links_to_pages_of_its_version(tmp_path: Path) -> None:
     (script,) = [step["run"] for step in steps("release.yaml", "release") if "helm package" in step.get("run", "")]
     shutil.copytree(ROOT / "charts", tmp_path / "charts")
