@@ -370,6 +370,7 @@ def test_an_object_of_somebody_else_is_never_adopted(
         ({"name": "executor", "image": "executor:1", "cmd": ["x"]}, "cmd"),
         ({"name": "Executor!", "image": "executor:1"}, "Executor!"),
         ({"name": "executor", "image": "executor:1", "ports": "8083"}, "ports"),
+        ({"name": "executor", "image": "executor:1", "env": [{"name": "X", "value": "1"}] * 2}, "duplicate entries"),
     ],
 )
 def test_a_template_that_the_api_server_refuses_is_named_with_its_words(
