@@ -10,8 +10,11 @@ import pytest
 from kubernetes.aio.client.exceptions import ApiException
 
 from queueworker.controller.cluster import Cluster
+from queueworker.controller.kinds import PODS
 from queueworker.controller.managed_pool.apply import BUDGET, SERVICE, STATEFUL_SET, PoolApi, PoolProblem
 from queueworker.controller.managed_pool.objects import Owner, pool_bodies
+from queueworker.controller.managed_pool.observed import PoolObjects
+from queueworker.resource.names import LABEL_QUEUEWORKER
 from queueworker.resource.reasons import Reason
 from queueworker.resource.spec import QueueWorkerSpec
 from tests.support.operating import install_crd
@@ -121,6 +124,26 @@ async def test_a_part_of_the_template_that_was_there_at_the_creation_can_be_remo
     (container,) = changed["spec"]["template"]["spec"]["containers"]
     assert [variable["name"] for variable in container["env"]] == ["EXECUTOR_ID"]
     assert "crucible.dev/x" not in changed["metadata"]["annotations"]
+
+
+async def test_a_pod_with_a_time_that_python_has_not_does_not_end_the_list(
+    cluster: RacedCluster, kubectl: Kubectl, namespace: str
+) -> None:
+    """Whoever may write the status of one pod would stop all pools."""
+    labels = {LABEL_QUEUEWORKER: "legacy"}
+    pod = {
+        "metadata": {"name": "legacy-executor-1", "labels": labels},
+        "spec": {"containers": [{"name": "x", "image": "x"}]},
+    }
+    kubectl("create", "-n", namespace, "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "Pod"} | pod))
+    for year in ("0000", "9999"):
+        ready = {"type": "Ready", "status": "True", "lastTransitionTime": f"{year}-12-31T23:59:59-01:00"}
+        status = json.dumps({"status": {"conditions": [ready]}})
+        kubectl("patch", "pod", "legacy-executor-1", "-n", namespace, "--subresource=status", "-p", status)
+        objects = PoolObjects()
+        objects.pods.listed(namespace, await cluster.list_all(PODS, namespace), ())
+        (seen,) = objects.pods_of(namespace, "legacy")
+        assert seen.ready
 
 
 async def test_a_change_that_comes_between_look_and_apply_is_not_the_templates_fault(
