@@ -337,21 +337,28 @@ def test_what_is_changed_by_hand_is_put_back_with_an_event(
     apply(kubectl, namespace, **managed(queue, shared_redis))
     wait_for_pool(kubectl, namespace)
 
-    def containers() -> list[str]:
+    def containers() -> list[dict[str, Any]]:
         pod = found(kubectl, namespace, "statefulset")["spec"]["template"]["spec"]
-        return [container["image"] for container in pod["containers"]]
+        return list(pod["containers"])
+
+    def is_told(text: str) -> bool:
+        return text in event_messages(kubectl, namespace, "PoolRestored")
 
     sidecar = '[{"op": "add", "path": "/spec/template/spec/containers/-", "value": {"name": "x", "image": "x:1"}}]'
     kubectl("patch", "statefulset", "legacy-executor", "-n", namespace, "--type=json", "-p", sidecar)
-    eventually(lambda: containers() == ["executor:1"], PATIENCE)
+    eventually(lambda: [container["image"] for container in containers()] == ["executor:1"], PATIENCE)
     kubectl("set", "image", "statefulset/legacy-executor", "executor=other:1", "-n", namespace)
-    eventually(lambda: containers() == ["executor:1"], PATIENCE)
+    eventually(lambda: [container["image"] for container in containers()] == ["executor:1"], PATIENCE)
     kubectl("scale", "statefulset/legacy-executor", "-n", namespace, "--replicas=1")
     eventually(lambda: replicas(kubectl, namespace) == 2, PATIENCE)
-    eventually(lambda: "was changed by kubectl" in event_messages(kubectl, namespace, "PoolRestored"), PATIENCE)
+    eventually(lambda: is_told("was changed by kubectl"), PATIENCE)
+    less = '[{"op": "remove", "path": "/spec/template/spec/containers/0/readinessProbe"}]'
+    kubectl("patch", "statefulset", "legacy-executor", "-n", namespace, "--type=json", "-p", less)
+    eventually(lambda: "readinessProbe" in containers()[0], PATIENCE)
+    eventually(lambda: is_told("was changed: its spec was put back"), PATIENCE)
     kubectl("delete", "statefulset", "legacy-executor", "-n", namespace, "--wait=false")
     eventually(lambda: found(kubectl, namespace, "statefulset"), PATIENCE)
-    eventually(lambda: "was deleted" in event_messages(kubectl, namespace, "PoolRestored"), PATIENCE)
+    eventually(lambda: is_told("was deleted"), PATIENCE)
 
 
 @pytest.mark.parametrize(

@@ -102,9 +102,9 @@ async def test_what_was_created_is_applied_from_then_on_and_only_its_fields_are_
     api = PoolApi(cluster, owner)
     body = bodies(owner)[kind]
     made = await api.apply(kind, body)
-    assert made.made
+    assert made.found is None
     again = await api.apply(kind, body)
-    assert (again.made, again.meddlers) == (False, ())
+    assert (again.found is None, again.meddlers) == (False, ())
     assert again.body["spec"] == made.body["spec"]
     assert again.body["metadata"].get("generation") == made.body["metadata"].get("generation")
     assert {(entry["manager"], entry["operation"]) for entry in again.body["metadata"]["managedFields"]} == {

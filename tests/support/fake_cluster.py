@@ -97,7 +97,9 @@ class FakeCluster(Cluster):
             raise ApiException(status=409, reason="Conflict")
         if method == "DELETE":
             return self.objects.pop(key, {})
-        fields: dict[str, Any] = {"uid": f"uid-{key[1]}", "resourceVersion": "1"}
+        before = self.objects.get(key, {"metadata": {}})
+        generation = before["metadata"].get("generation", 0) + (before.get("spec") != body["spec"])
+        fields: dict[str, Any] = {"uid": f"uid-{key[1]}", "resourceVersion": "1", "generation": generation}
         self.objects[key] = body | {"metadata": body["metadata"] | fields}
         return self.objects[key]
 

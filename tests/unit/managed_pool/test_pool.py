@@ -59,6 +59,14 @@ class Run:
         self.cluster.requests.clear()
         return self
 
+    def edit(self, kind: str, spec: dict[str, Any]) -> None:
+        """Somebody else changes the spec, and leaves no trace in managedFields."""
+        before = self.cluster.objects[kind, "legacy-executor"]
+        metadata = before["metadata"] | {"generation": before["metadata"]["generation"] + 1}
+        body = self.cluster.objects[kind, "legacy-executor"] = before | {"metadata": metadata, "spec": spec}
+        if kind == "StatefulSet":
+            self.objects.stateful_sets.changed(None, body)
+
     def make_pod(self, ordinal: int) -> None:
         template = pool_bodies(OWNER, spec_of(3)).stateful_set["spec"]["template"]
         name = f"legacy-executor-{ordinal}"
@@ -221,3 +229,28 @@ async def test_service_and_budget_are_put_back_within_a_minute_with_an_event(kin
     assert (event.type, event.reason) == ("Warning", "PoolRestored")
     assert event.message.startswith(f"{kind} legacy-executor was {how}")
     assert run.cluster.objects[key]["spec"] == before
+
+
+async def test_a_part_of_the_stateful_set_that_is_removed_by_hand_is_put_back_with_an_event() -> None:
+    """managedFields do not tell of it; the generation does."""
+    run = await Run().started()
+    before = run.cluster.objects["StatefulSet", "legacy-executor"]["spec"]
+    run.edit("StatefulSet", before | {"updateStrategy": {}})
+    for _ in range(3):
+        await run.follow(spec_of(3))
+    assert run.told() == ["patch StatefulSet 3"]
+    assert [event.message for event in run.events] == ["StatefulSet legacy-executor was changed: its spec was put back"]
+    assert run.cluster.objects["StatefulSet", "legacy-executor"]["spec"] == before
+
+
+async def test_a_change_of_our_own_whose_answer_was_lost_is_not_called_somebody_elses() -> None:
+    run = await Run().started()
+    run.cluster.refusals["StatefulSet"] = TimeoutError()
+    run.pool.decide(spec_of(4), 1, IDLE)
+    with pytest.raises(TimeoutError):
+        await run.pool.act()
+    run.edit("StatefulSet", run.cluster.objects["StatefulSet", "legacy-executor"]["spec"] | {"replicas": 4})
+    run.cluster.refusals.clear()
+    await run.follow(spec_of(4))
+    assert run.told()[-1] == "patch StatefulSet 4"
+    assert run.events == []

@@ -46,11 +46,11 @@ class PoolProblem(Exception):
 
 
 class Applied(NamedTuple):
-    """The object as it is now. `meddlers`: who had changed it; `made`: it was not there before."""
+    """The object as it is now, and as it was found; None if it was not there. `meddlers`: who had changed it."""
 
     body: Body
+    found: Body | None = None
     meddlers: tuple[str, ...] = ()
-    made: bool = False
 
 
 class PoolApi:
@@ -69,13 +69,13 @@ class PoolApi:
         name = body["metadata"]["name"]
         live = await self._read(kind, name)
         if live is None:
-            return Applied(await self._create(kind, body), made=True)
+            return Applied(await self._create(kind, body))
         self._refuse_foreign(kind, live)
-        found, fields = tuple(meddlers(live)), taken_over(live)
+        who, fields = tuple(meddlers(live)), taken_over(live)
         if fields != live["metadata"].get("managedFields", []):
             await self._take_over(kind, live, fields)
         own = body | {"metadata": body["metadata"] | {"uid": live["metadata"]["uid"]}}
-        return Applied(await self._request("PATCH", kind, name, own, "apply-patch+yaml", **_APPLY), found)
+        return Applied(await self._request("PATCH", kind, name, own, "apply-patch+yaml", **_APPLY), live, who)
 
     async def delete(self, kind: Kind, name: str) -> None:
         """Delete the object if it is there and ours, and by garbage collection all that it controls."""

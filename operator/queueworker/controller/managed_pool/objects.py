@@ -205,8 +205,13 @@ def owner_of(body: Mapping[str, Any]) -> str:
     return next((str(owner.get("uid")) for owner in owners if owner.get("controller")), "")
 
 
+def generation_of(body: Mapping[str, Any]) -> int:
+    """It grows with each change of the object's spec; a Service has none."""
+    return body["metadata"].get("generation") or 0
+
+
 def meddlers(body: Mapping[str, Any]) -> list[str]:
-    """Who else has written fields of the object's spec, by their field managers."""
+    """Who else has written fields of the object's spec, by their field managers. Who only removed some is not known."""
     entries = body["metadata"].get("managedFields") or ()
     return sorted({entry.get("manager") or "unknown" for entry in entries if _meddles(entry)})
 

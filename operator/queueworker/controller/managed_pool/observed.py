@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from queueworker.controller.managed_pool.objects import meddlers, owner_of
+from queueworker.controller.managed_pool.objects import generation_of, meddlers, owner_of
 from queueworker.controller.managed_pool.plan import PoolPod, PoolStatefulSet
 from queueworker.controller.watches import key_of
 from queueworker.resource.names import (
@@ -125,6 +125,7 @@ def stateful_set_of(body: Mapping[str, Any]) -> PoolStatefulSet:
         template_hash=_hash_of(spec["template"]),
         meddlers=tuple(meddlers(body)),
         awaited=_number(_annotation(body, ANNOTATION_UPDATE_AWAITS)),
+        generation=generation_of(body),
     )
 
 
