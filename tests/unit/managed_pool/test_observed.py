@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from queueworker.controller.managed_pool.condition import pool_state
 from queueworker.controller.managed_pool.observed import PoolObjects, ordinal_of, pod_of, stateful_set_of
 from queueworker.controller.managed_pool.plan import PoolPod, WantedPool, plan
 from queueworker.resource.names import ANNOTATION_UPDATE_AWAITS, LABEL_QUEUEWORKER
@@ -19,7 +20,13 @@ ODD_TIMES = ["", "0000-01-01T00:00:00Z", "10000-01-01T00:00:00Z", "yesterday", "
 
 
 def stateful_set(annotation: str = "", **spec: Any) -> dict[str, Any]:
-    metadata = {"namespace": "team", "name": "x-executor", "annotations": {ANNOTATION_UPDATE_AWAITS: annotation}}
+    metadata = {
+        "namespace": "team",
+        "name": "x-executor",
+        "labels": {LABEL_QUEUEWORKER: "x"},
+        "annotations": {ANNOTATION_UPDATE_AWAITS: annotation},
+        "ownerReferences": [{"uid": "uid-1", "controller": True}],
+    }
     return {"metadata": metadata, "spec": {"template": {}} | spec}
 
 
@@ -69,6 +76,7 @@ def test_a_stateful_set_without_replicas_has_one(spec: dict[str, Any]) -> None:
     [
         ("x-executor-12", 12),
         ("x-executor-0", 0),
+        ("x-executor-2147483647", 2147483647),
         ("x-executor-", 0),
         ("x", 0),
         ("x-３", 0),
@@ -143,12 +151,23 @@ _METADATA = st.fixed_dictionaries(
 
 
 @settings(max_examples=examples(300))
-@given(name=st.text(min_size=1, max_size=40), metadata=_METADATA, status=st.none() | _STATUSES, annotation=st.text())
+@given(
+    name=st.text(min_size=1, max_size=40) | st.from_regex(r"x-executor-[0-9]{1,12}", fullmatch=True),
+    metadata=_METADATA,
+    status=st.none() | _STATUSES,
+    annotation=st.text() | st.from_regex(r"[0-9]{1,12}", fullmatch=True),
+    count=st.integers(0, 3),
+    template_hash=st.sampled_from(["", "new"]),
+)
 def test_no_pod_and_no_annotation_ends_the_list_of_all(
-    name: str, metadata: dict[str, Any], status: Any, annotation: str
+    name: str, metadata: dict[str, Any], status: Any, annotation: str, count: int, template_hash: str
 ) -> None:
     """A list that fails is a watch that fails: no pool of the namespace would be looked after."""
     objects = PoolObjects()
     objects.stateful_sets.listed("", [stateful_set(annotation)], ())
     objects.pods.listed("", [pod(name, status, **metadata), pod()], ())
-    assert "x-executor-1" in [seen.name for seen in objects.pods_of("team", "x")]
+    pods, found = objects.pods_of("team", "x"), objects.stateful_set("team", "x", "uid-1")
+    assert "x-executor-1" in [seen.name for seen in pods]
+    wanted = WantedPool(count, template_hash, 40)
+    made = plan(wanted, found, pods, {}, {"x-executor-1": 0.0, name: 0.0}, 100)
+    assert pool_state(wanted, found, pods, made, 100).message

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 MAX_PROBLEM = 300
 """Characters of what a pod says about itself in a condition."""
-MAX_DIGITS = 4
-"""Of a number of pods."""
+MAX_DIGITS = 10
+"""Of a number of pods, or of a pod: those of an int32."""
 
 _T = TypeVar("_T")
 
@@ -152,7 +152,7 @@ def ordinal_of(name: str) -> int:
 
 
 def _number(text: str) -> int:
-    """A number of pods; 0 if it is none."""
+    """0 if it is none."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS else 0
 
 
