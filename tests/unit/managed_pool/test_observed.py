@@ -71,6 +71,13 @@ def test_a_stateful_set_without_replicas_has_one(spec: dict[str, Any]) -> None:
     assert stateful_set_of(stateful_set(**spec)).replicas == 1
 
 
+def test_no_plan_names_more_pods_than_a_pool_may_have() -> None:
+    """Whoever may scale one StatefulSet would end the operator."""
+    seen = stateful_set_of(stateful_set(replicas=2**31 - 1))
+    assert seen.replicas == 1000
+    assert len(plan(WantedPool(2, "", 40), seen, [], {}, {}, 0).leaving) == 1000
+
+
 @pytest.mark.parametrize(
     ("name", "ordinal"),
     [

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from queueworker.controller.managed_pool.objects import generation_of, meddlers, owner_of
 from queueworker.controller.managed_pool.plan import PoolPod, PoolStatefulSet
 from queueworker.controller.watches import key_of
+from queueworker.resource.executors_spec import MAX_COUNT
 from queueworker.resource.names import (
     ANNOTATION_TEMPLATE_HASH,
     ANNOTATION_UPDATE_AWAITS,
@@ -117,11 +118,11 @@ class PoolObjects:
 
 def stateful_set_of(body: Mapping[str, Any]) -> PoolStatefulSet:
     spec, metadata = body["spec"], body["metadata"]
-    replicas = spec.get("replicas")
+    replicas = spec.get("replicas")  # of two billion, a plan would name every pod
     return PoolStatefulSet(
         name=metadata["name"],
         owner=owner_of(body),
-        replicas=1 if replicas is None else replicas,
+        replicas=1 if replicas is None else min(replicas, MAX_COUNT),
         template_hash=_hash_of(spec["template"]),
         meddlers=tuple(meddlers(body)),
         awaited=_number(_annotation(body, ANNOTATION_UPDATE_AWAITS)),
