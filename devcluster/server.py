@@ -123,6 +123,7 @@ class ControlPlane:
                 *("--token-auth-file", str(self.folder / "tokens.csv"), "--authorization-mode", "RBAC"),
                 *("--service-cluster-ip-range", "10.0.0.0/24,fd00:10::/112", "--endpoint-reconciler-type", "none"),
                 *("--disable-admission-plugins", "ServiceAccount"),
+                *("--enable-admission-plugins", "OwnerReferencesPermissionEnforcement"),  # as OpenShift has it
                 *("--audit-policy-file", str(self.folder / "audit-policy.yaml")),
                 *("--audit-log-path", str(self.audit_log)),
             ],

@@ -208,6 +208,7 @@ def _start_apiserver(layout: Layout, found: Programs, ports: dict[str, int], ser
             *("--token-auth-file", str(layout.tokens), "--authorization-mode", "RBAC"),
             *("--service-cluster-ip-range", services, "--allow-privileged"),
             *("--kubelet-preferred-address-types", "InternalIP"),
+            *("--enable-admission-plugins", "OwnerReferencesPermissionEnforcement"),  # as OpenShift has it
             *("--audit-policy-file", str(policy), "--audit-log-path", str(layout.logs / "audit.log")),
         ],
     )

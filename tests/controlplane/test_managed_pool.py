@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from devcluster.server import OPERATOR_ACCOUNT, ControlPlane
+from queueworker.resource.names import LABEL_QUEUEWORKER
 from tests.controlplane import conftest as shared
 from tests.support.doc_blocks import Block, Place, run_by
 from tests.support.operating import (
@@ -22,7 +23,9 @@ from tests.support.operating import (
     eventually,
     install,
     is_ready,
+    label_selectors,
     operator,
+    operator_calls,
     spec,
     status,
     submit,
@@ -334,21 +337,60 @@ def test_what_is_changed_by_hand_is_put_back_with_an_event(
     apply(kubectl, namespace, **managed(queue, shared_redis))
     wait_for_pool(kubectl, namespace)
 
-    def containers() -> list[str]:
+    def containers() -> list[dict[str, Any]]:
         pod = found(kubectl, namespace, "statefulset")["spec"]["template"]["spec"]
-        return [container["image"] for container in pod["containers"]]
+        return list(pod["containers"])
+
+    def is_told(text: str) -> bool:
+        return text in event_messages(kubectl, namespace, "PoolRestored")
 
     sidecar = '[{"op": "add", "path": "/spec/template/spec/containers/-", "value": {"name": "x", "image": "x:1"}}]'
     kubectl("patch", "statefulset", "legacy-executor", "-n", namespace, "--type=json", "-p", sidecar)
-    eventually(lambda: containers() == ["executor:1"], PATIENCE)
+    eventually(lambda: [container["image"] for container in containers()] == ["executor:1"], PATIENCE)
     kubectl("set", "image", "statefulset/legacy-executor", "executor=other:1", "-n", namespace)
-    eventually(lambda: containers() == ["executor:1"], PATIENCE)
+    eventually(lambda: [container["image"] for container in containers()] == ["executor:1"], PATIENCE)
     kubectl("scale", "statefulset/legacy-executor", "-n", namespace, "--replicas=1")
     eventually(lambda: replicas(kubectl, namespace) == 2, PATIENCE)
-    eventually(lambda: "was changed by kubectl" in event_messages(kubectl, namespace, "PoolRestored"), PATIENCE)
+    eventually(lambda: is_told("was changed by kubectl"), PATIENCE)
+    less = '[{"op": "remove", "path": "/spec/template/spec/containers/0/readinessProbe"}]'
+    kubectl("patch", "statefulset", "legacy-executor", "-n", namespace, "--type=json", "-p", less)
+    eventually(lambda: "readinessProbe" in containers()[0], PATIENCE)
+    eventually(lambda: is_told("was changed: its spec was put back"), PATIENCE)
     kubectl("delete", "statefulset", "legacy-executor", "-n", namespace, "--wait=false")
     eventually(lambda: found(kubectl, namespace, "statefulset"), PATIENCE)
-    eventually(lambda: "was deleted" in event_messages(kubectl, namespace, "PoolRestored"), PATIENCE)
+    eventually(lambda: is_told("was deleted"), PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "edit"),
+    [("Service", {"selector": {"app": "x"}}), ("PodDisruptionBudget", {"maxUnavailable": 7})],
+)
+def test_service_and_budget_are_put_back_with_an_event(
+    running: Operator,
+    kubectl: Kubectl,
+    namespace: str,
+    queue: DemoProcess,
+    shared_redis: RedisServer,
+    kind: str,
+    edit: dict[str, Any],
+) -> None:
+    """Each edit of the spec has them looked at, which is otherwise done every minute."""
+
+    def is_told(how: str) -> bool:
+        return f"{kind} legacy-executor {how}" in event_messages(kubectl, namespace, "PoolRestored")
+
+    apply(kubectl, namespace, **managed(queue, shared_redis))
+    eventually(lambda: is_pool(kubectl, namespace, "Progressing"), PATIENCE)
+    before = found(kubectl, namespace, kind)["spec"]
+    patch = json.dumps({"spec": edit})
+    kubectl("patch", kind, "legacy-executor", "-n", namespace, "--type=merge", "-p", patch)
+    apply(kubectl, namespace, **managed(queue, shared_redis, timeout=4))
+    eventually(lambda: is_told("was changed by kubectl"), PATIENCE)
+    assert found(kubectl, namespace, kind)["spec"] == before
+    kubectl("delete", kind, "legacy-executor", "-n", namespace)
+    apply(kubectl, namespace, **managed(queue, shared_redis, timeout=5))
+    eventually(lambda: is_told("was deleted"), PATIENCE)
+    assert found(kubectl, namespace, kind)["spec"] == before
 
 
 def test_an_object_of_somebody_else_is_never_adopted(
@@ -370,6 +412,7 @@ def test_an_object_of_somebody_else_is_never_adopted(
         ({"name": "executor", "image": "executor:1", "cmd": ["x"]}, "cmd"),
         ({"name": "Executor!", "image": "executor:1"}, "Executor!"),
         ({"name": "executor", "image": "executor:1", "ports": "8083"}, "ports"),
+        ({"name": "executor", "image": "executor:1", "env": [{"name": "X", "value": "1"}] * 2}, "duplicate entries"),
     ],
 )
 def test_a_template_that_the_api_server_refuses_is_named_with_its_words(
@@ -417,14 +460,27 @@ def test_a_name_that_services_or_pods_cannot_have_is_refused_before_anything_is_
     kubectl("delete", "qw", name, "-n", namespace, "--timeout=30s")
 
 
+@pytest.mark.parametrize(
+    ("resource", "words"),
+    [
+        ("services", 'cannot patch resource "services"'),
+        ("queueworkers/finalizers", "cannot set blockOwnerDeletion"),
+    ],
+)
 def test_a_missing_right_is_named(
-    running: Operator, kubectl: Kubectl, namespace: str, queue: DemoProcess, shared_redis: RedisServer
+    running: Operator,
+    kubectl: Kubectl,
+    namespace: str,
+    queue: DemoProcess,
+    shared_redis: RedisServer,
+    resource: str,
+    words: str,
 ) -> None:
-    permit(kubectl, [rule for rule in RIGHTS if "services" not in rule["resources"]])
+    permit(kubectl, [rule for rule in RIGHTS if resource not in rule["resources"]])
     try:
         apply(kubectl, namespace, **managed(queue, shared_redis))
         eventually(lambda: is_pool(kubectl, namespace, "NotPermitted"), PATIENCE)
-        assert 'cannot patch resource "services"' in pool_message(kubectl, namespace)
+        assert words in pool_message(kubectl, namespace)
     finally:
         permit(kubectl, RIGHTS)
     eventually(lambda: is_pool(kubectl, namespace, "Progressing"), PATIENCE)
@@ -446,16 +502,21 @@ def test_an_operator_that_may_not_run_pods_says_so(
 
 
 def test_every_right_is_needed(control_plane: ControlPlane, running: Operator) -> None:
-    """Last but one: it looks back on all that the operators did."""
+    """It looks back on all that the operators did."""
     used = set()
-    for call in control_plane.audit_events():
+    for call in operator_calls(control_plane):
         reference = call.get("objectRef") or {}
-        if call["user"]["username"].endswith(":queueworker-operator") and not call["userAgent"].startswith("kubectl/"):
-            used.add((reference.get("apiGroup", ""), reference.get("resource"), call["verb"]))
+        used.add((reference.get("apiGroup", ""), reference.get("resource"), call["verb"]))
     granted = {
         (rule["apiGroups"][0], rule["resources"][0], verb)
         for rule in RIGHTS
         for verb in rule["verbs"]
-        if verb != "create" and "finalizers" not in rule["resources"][0]
+        if "finalizers" not in rule["resources"][0]
     }
     assert granted - used == set()
+
+
+def test_only_pods_and_stateful_sets_with_our_label_are_read(control_plane: ControlPlane, running: Operator) -> None:
+    """It looks back, too. The operator would hold every pod of the cluster."""
+    for resource in ("pods", "statefulsets"):
+        assert label_selectors(control_plane, resource) == {LABEL_QUEUEWORKER}

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from devcluster.redis_server import RedisServer
+from queueworker.resource.names import SERVICE_NAME_LABEL
 from tests.support.accounts import check_account
 from tests.support.demo_processes import DemoProcess, demo_process
 from tests.support.operating import (
@@ -23,7 +24,9 @@ from tests.support.operating import (
     done,
     eventually,
     is_ready,
+    label_selectors,
     operator,
+    operator_calls,
     spec,
     status,
     submit,
@@ -364,12 +367,10 @@ def test_no_call_was_refused_and_no_right_is_unused(control_plane: ControlPlane,
     """Last in this file: it looks back on all that the operators did."""
     used = set()
     refused = []
-    for call in control_plane.audit_events():
+    for call in operator_calls(control_plane):
         reference = call.get("objectRef") or {}
-        if not call["user"]["username"].endswith(":queueworker-operator") or not reference.get("resource"):
+        if not reference.get("resource"):
             continue
-        if call["userAgent"].startswith("kubectl/"):
-            continue  # another file's test, in the operator's name
         resource = "/".join(filter(None, [reference["resource"], reference.get("subresource")]))
         used.add((reference.get("apiGroup", ""), resource, call["verb"]))
         if call["responseStatus"]["code"] == 403 and datetime.fromisoformat(call["requestReceivedTimestamp"]) > began:
@@ -384,3 +385,8 @@ def test_no_call_was_refused_and_no_right_is_unused(control_plane: ControlPlane,
         for verb in rule["verbs"]
     }
     assert granted - used == set()
+
+
+def test_only_endpoint_slices_of_services_are_read(control_plane: ControlPlane, running: Operator) -> None:
+    """It looks back, too."""
+    assert label_selectors(control_plane, "endpointslices") == {SERVICE_NAME_LABEL}

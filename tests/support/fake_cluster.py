@@ -35,6 +35,8 @@ class FakeCluster(Cluster):
         """What was applied, by kind and name."""
         self.requests: list[tuple[str, str, str, Any]] = []
         """The changes of objects of a pool: method, kind, name and body."""
+        self.appear: dict[tuple[str, str], dict[str, Any]] = {}
+        """Objects that somebody else creates just before we do, by kind and name."""
         self.refusals: dict[str, Exception] = {}
         """What a change of an object raises, by its kind or name."""
 
@@ -77,18 +79,36 @@ class FakeCluster(Cluster):
         content_type: str,
         query: Mapping[str, str],
     ) -> dict[str, Any]:
-        key = (kind.name, name)
+        if content_type == "application/json-patch+json":
+            return self._take_over(self.objects[kind.name, name]["metadata"], body)
+        key = (kind.name, name or body["metadata"]["name"])
+        if query.get("dryRun"):
+            return {}
         if content_type == "application/merge-patch+json" and not body:
             if key not in self.objects:
                 raise ApiException(status=404)
             return self.objects[key]
-        self.requests.append((method, kind.name, name, body))
-        if refusal := self.refusals.get(kind.name) or self.refusals.get(name):
+        self.requests.append((method, *key, body))
+        if refusal := self.refusals.get(kind.name) or self.refusals.get(key[1]):
             raise refusal
+        if key in self.appear:
+            self.objects[key] = self.appear.pop(key)
+        if method == "POST" and key in self.objects:
+            raise ApiException(status=409, reason="Conflict")
         if method == "DELETE":
             return self.objects.pop(key, {})
-        self.objects[key] = body | {"metadata": body["metadata"] | {"uid": f"uid-{name}"}}
+        before = self.objects.get(key, {"metadata": {}})
+        generation = before["metadata"].get("generation", 0) + (before.get("spec") != body["spec"])
+        fields: dict[str, Any] = {"uid": f"uid-{key[1]}", "resourceVersion": "1", "generation": generation}
+        self.objects[key] = body | {"metadata": body["metadata"] | fields}
         return self.objects[key]
+
+    def _take_over(self, metadata: dict[str, Any], patch: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        values = {op["path"].removeprefix("/metadata/"): op["value"] for op in patch}
+        if values["resourceVersion"] != metadata["resourceVersion"]:
+            raise ApiException(status=409, reason="Conflict")
+        metadata["managedFields"] = values["managedFields"]
+        return metadata
 
     def reasons(self) -> list[str]:
         """The reasons of Ready, as they were written."""

@@ -64,6 +64,23 @@ def install_crd(kubectl: Kubectl) -> None:
     eventually(lambda: kubectl("get", "qw", "-A", check=False).returncode == 0)
 
 
+def operator_calls(plane: ControlPlane) -> Iterator[dict[str, Any]]:
+    """The audit log of what operators did; not what a test did with kubectl in an operator's name."""
+    for call in plane.audit_events():
+        if call["user"]["username"].endswith(":queueworker-operator") and not call["userAgent"].startswith("kubectl/"):
+            yield call
+
+
+def label_selectors(plane: ControlPlane, resource: str) -> set[str]:
+    """Of all lists and watches that operators asked for; the empty one stands for all objects."""
+    uris = {
+        call["requestURI"]
+        for call in operator_calls(plane)
+        if (call.get("objectRef") or {}).get("resource") == resource and call["verb"] in {"list", "watch"}
+    }
+    return {httpx.URL(uri).params.get("labelSelector", "") for uri in uris}
+
+
 @dataclass
 class Operator:
     process: subprocess.Popen[bytes]

@@ -75,6 +75,7 @@ _ONE_WAY = (
 
 
 MAX_CONCURRENCY = 1000
+MAX_COUNT = 1000
 ExecutorName = Annotated[str, Field(min_length=1, max_length=253, description="Name of an executor.")]
 ExecutorUrl = Annotated[HttpUrl, Field(description="URL of an executor.")]
 
@@ -91,7 +92,7 @@ class ExecutorsSpec(Model):
     count: int = Field(
         1,
         ge=0,
-        le=1000,
+        le=MAX_COUNT,
         description="Number of pods of the template, or of numbered executors, executor-1 … executor-N; `kubectl "
         "scale` sets it. Ignored with endpoints or service. Default: 1.",
     )

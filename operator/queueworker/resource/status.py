@@ -15,6 +15,8 @@ MAX_MESSAGE = 1024
 """Ours are shorter than the schema allows, which is as long as in metav1.Condition."""
 MAX_NAME = 253
 MAX_URL = 2048
+MAX_INT32 = 2**31 - 1
+"""Of numbers of executors and slots, as in autoscaling/v1: the scale subresource reads `executors.desired`."""
 
 ConditionStatus = Literal["True", "False", "Unknown"]
 # From metav1.Condition.
@@ -61,16 +63,17 @@ class EndpointStatus(StatusModel):
     in_flight: int = Field(
         0,
         ge=0,
+        le=MAX_INT32,
         description="Slots in use: tasks that the executor runs now, and slots that cool down after failed tasks.",
     )
-    capacity: int = Field(1, ge=0, description="Tasks that the executor may run at once.")
+    capacity: int = Field(1, ge=0, le=MAX_INT32, description="Tasks that the executor may run at once.")
     last_check_time: datetime | None = Field(None, description="Time of the last answer to a health check.")
     reason: str = Field("", max_length=MAX_MESSAGE, description="Reason why it is not healthy; empty if it is.")
 
 
 class ExecutorsStatus(StatusModel):
-    desired: int = Field(0, ge=0, description="Executors in the pool.")
-    healthy: int = Field(0, ge=0, description="Executors in the pool that are healthy.")
+    desired: int = Field(0, ge=0, le=MAX_INT32, description="Executors in the pool.")
+    healthy: int = Field(0, ge=0, le=MAX_INT32, description="Executors in the pool that are healthy.")
     summary: str = Field("0/0", max_length=32, description="Healthy executors of those in the pool.")
     endpoints: tuple[EndpointStatus, ...] = Field(
         (), max_length=MAX_ENDPOINTS, description=f"The first {MAX_ENDPOINTS} executors."

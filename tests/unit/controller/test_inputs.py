@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from queueworker.controller.cluster import SecretUnavailable
+from queueworker.controller.conditions import condition_states
 from queueworker.controller.discovery import Slices
 from queueworker.controller.inputs import InputReader
 from queueworker.resource.reasons import Reason
@@ -255,3 +256,10 @@ async def test_a_drained_executor_is_none_of_the_routers() -> None:
     assert names == ["executor-1", "executor-3"]
     names = [e.name for e in (await reading.read({"executors": {"count": 3, "drained": []}})).endpoints]
     assert names == ["executor-1", "executor-2", "executor-3"]
+
+
+@pytest.mark.parametrize("way", [{"endpoints": ["http://executor:1"]}, {"service": {"name": "executor"}}])
+async def test_a_scaling_that_has_no_effect_is_said_in_ready(way: dict[str, Any]) -> None:
+    found = await Reading().read({"executors": {"count": 3} | way})
+    ready, *_ = condition_states(UP, found.problems)
+    assert f"`kubectl scale` sets) has no effect with executors.{next(iter(way))}" in ready.message

@@ -62,8 +62,9 @@ def test_pods_that_leave_are_named() -> None:
 
 def test_an_update_that_waits_for_a_pod_that_may_never_come_says_what_to_do() -> None:
     pods = [pod(1, "old"), pod(2, "old")]
-    message = pool_state(WantedPool(3, "new", 40), existing(3), pods, Plan(awaited=3), NOW).message
-    assert message.endswith("the next pod is updated when 3 are ready: if that cannot be, lower executors.count")
+    for awaited in (3, 9999):  # it is read from an annotation
+        message = pool_state(WantedPool(3, "new", 40), existing(3), pods, Plan(awaited=awaited), NOW).message
+        assert message.endswith("the next pod is updated when 3 are ready: if that cannot be, lower executors.count")
 
 
 @pytest.mark.parametrize(

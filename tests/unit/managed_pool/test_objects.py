@@ -136,3 +136,16 @@ def test_an_object_that_only_we_wrote_has_no_meddlers() -> None:
     status = entry("kube-controller-manager", {"f:status": {}}, subresource="status")
     assert meddlers({"metadata": {"managedFields": [OURS, status]}}) == []
     assert meddlers({"metadata": {}}) == []
+
+
+def test_what_our_creation_wrote_becomes_what_we_applied() -> None:
+    """A POST is an update to managedFields; fields that are not taken over would outlive their removal."""
+    metadata: dict[str, Any] = {"f:metadata": {"f:annotations": {"f:x": {}}}}
+    created = entry(FIELD_MANAGER, metadata | {"f:spec": {"f:replicas": {}}})
+    status = entry("kube-controller-manager", {"f:status": {}}, subresource="status")
+    body: dict[str, Any] = {"apiVersion": "apps/v1", "metadata": {"managedFields": [created, status]}}
+    assert meddlers(body) == []
+    ours = {"manager": FIELD_MANAGER, "operation": "Apply", "apiVersion": "apps/v1", "fieldsType": "FieldsV1"}
+    assert taken_over(body) == [status, ours | {"fieldsV1": created["fieldsV1"]}]
+    body["metadata"]["managedFields"] = taken_over(body)
+    assert taken_over(body) == body["metadata"]["managedFields"]

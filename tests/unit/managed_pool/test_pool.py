@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from kubernetes.aio.client.exceptions import ApiException
 
 from queueworker.controller.managed_pool.objects import Owner, pool_bodies
 from queueworker.controller.managed_pool.observed import PoolObjects
-from queueworker.controller.managed_pool.pool import MAX_ENDS, RETRY_SECONDS, ManagedPool, tasks_given_up
+from queueworker.controller.managed_pool.pool import (
+    MAX_ENDS,
+    RETRY_SECONDS,
+    ManagedPool,
+    tasks_given_up,
+)
+from queueworker.resource.reasons import Reason
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.routing.snapshot import Link, LinkReason, Snapshot
 from tests.support.fake_cluster import FakeCluster
 from tests.support.web_source import executor, snapshot
+
+if TYPE_CHECKING:
+    from queueworker.controller.events import ObjectEvent
 
 OWNER = Owner("team", "legacy", "uid-1")
 IDLE = snapshot(executors=())
@@ -33,8 +42,11 @@ class Run:
         self.cluster = FakeCluster()
         self.objects = PoolObjects()
         self.now = 0.0
+        self.events: list[ObjectEvent] = []
         self.pool = ManagedPool(
-            *(OWNER, self.cluster, self.objects, lambda _: None), clock=lambda: self.now, wall_clock=lambda: self.now
+            *(OWNER, self.cluster, self.objects, self.events.append),
+            clock=lambda: self.now,
+            wall_clock=lambda: self.now,
         )
         self.objects.stateful_sets.listed("", [], ())
         self.objects.pods.listed("", [], ())
@@ -47,6 +59,14 @@ class Run:
         self.cluster.requests.clear()
         return self
 
+    def edit(self, kind: str, spec: dict[str, Any]) -> None:
+        """Somebody else changes the spec, and leaves no trace in managedFields."""
+        before = self.cluster.objects[kind, "legacy-executor"]
+        metadata = before["metadata"] | {"generation": before["metadata"]["generation"] + 1}
+        body = self.cluster.objects[kind, "legacy-executor"] = before | {"metadata": metadata, "spec": spec}
+        if kind == "StatefulSet":
+            self.objects.stateful_sets.changed(None, body)
+
     def make_pod(self, ordinal: int) -> None:
         template = pool_bodies(OWNER, spec_of(3)).stateful_set["spec"]["template"]
         name = f"legacy-executor-{ordinal}"
@@ -58,6 +78,12 @@ class Run:
         self.pool.decide(spec, 1, seen)
         await self.pool.act()
         self.now += seconds
+
+    def reason(self) -> str:
+        """Of PoolReady."""
+        condition = self.pool.view().condition
+        assert condition is not None
+        return condition.reason
 
     def told(self) -> list[str]:
         """What the API server was asked for, in a few words; not the patches of Service and budget."""
@@ -167,3 +193,64 @@ async def test_tasks_that_a_drain_gives_up_may_still_run() -> None:
     shown[0] = busy
     in_time = asyncio.create_task(drain())
     assert await tasks_given_up(in_time, 30, lambda: shown[0]) == {}
+
+
+@pytest.mark.parametrize("kind", ["Service", "PodDisruptionBudget", "StatefulSet"])
+async def test_an_object_that_somebody_else_creates_just_before_we_do_stays_as_it_is(kind: str) -> None:
+    run = Run()
+    foreign = {"metadata": {"name": "legacy-executor", "uid": "uid-9"}, "spec": {"theirs": True}}
+    run.cluster.appear[kind, "legacy-executor"] = foreign
+    await run.follow(spec_of(3))
+    assert run.reason() == Reason.PROGRESSING, "409: it is looked at again"
+    await run.follow(spec_of(3))
+    assert run.reason() == Reason.NAME_TAKEN
+    assert run.cluster.objects[kind, "legacy-executor"] == foreign
+
+
+@pytest.mark.parametrize("kind", ["Service", "PodDisruptionBudget"])
+@pytest.mark.parametrize("how", ["changed by kubectl-edit", "deleted"])
+async def test_service_and_budget_are_put_back_within_a_minute_with_an_event(kind: str, how: str) -> None:
+    """They are not watched."""
+    run = await Run().started()
+    key = (kind, "legacy-executor")
+    before = run.cluster.objects[key]["spec"]
+    if how == "deleted":
+        del run.cluster.objects[key]
+    else:
+        edit = {"manager": "kubectl-edit", "operation": "Update", "fieldsV1": {"f:spec": {"f:selector": {}}}}
+        changed = run.cluster.objects[key]
+        metadata = changed["metadata"] | {"managedFields": [edit]}
+        run.cluster.objects[key] = changed | {"metadata": metadata, "spec": before | {"selector": {}}}
+    run.now = 59
+    await run.follow(spec_of(3), seconds=2)
+    assert run.events == []
+    await run.follow(spec_of(3))
+    (event,) = run.events
+    assert (event.type, event.reason) == ("Warning", "PoolRestored")
+    assert event.message.startswith(f"{kind} legacy-executor was {how}")
+    assert run.cluster.objects[key]["spec"] == before
+
+
+async def test_a_part_of_the_stateful_set_that_is_removed_by_hand_is_put_back_with_an_event() -> None:
+    """managedFields do not tell of it; the generation does."""
+    run = await Run().started()
+    before = run.cluster.objects["StatefulSet", "legacy-executor"]["spec"]
+    run.edit("StatefulSet", before | {"updateStrategy": {}})
+    for _ in range(3):
+        await run.follow(spec_of(3))
+    assert run.told() == ["patch StatefulSet 3"]
+    assert [event.message for event in run.events] == ["StatefulSet legacy-executor was changed: its spec was put back"]
+    assert run.cluster.objects["StatefulSet", "legacy-executor"]["spec"] == before
+
+
+async def test_a_change_of_our_own_whose_answer_was_lost_is_not_called_somebody_elses() -> None:
+    run = await Run().started()
+    run.cluster.refusals["StatefulSet"] = TimeoutError()
+    run.pool.decide(spec_of(4), 1, IDLE)
+    with pytest.raises(TimeoutError):
+        await run.pool.act()
+    run.edit("StatefulSet", run.cluster.objects["StatefulSet", "legacy-executor"]["spec"] | {"replicas": 4})
+    run.cluster.refusals.clear()
+    await run.follow(spec_of(4))
+    assert run.told()[-1] == "patch StatefulSet 4"
+    assert run.events == []

@@ -118,6 +118,12 @@ def test_the_limit_of_a_body_is_a_small_number_of_mebibytes() -> None:
     assert RoutingSpec(max_body_mebibytes=2).max_body_bytes == 2 * 1024 * 1024
 
 
+@pytest.mark.parametrize("path", ["desired", "healthy", "endpoints[].inFlight", "endpoints[].capacity"])
+def test_numbers_of_executors_and_slots_are_as_wide_as_those_of_the_scale_subresource(path: str) -> None:
+    node = STATUS[f"status.executors.{path}"]
+    assert (node["format"], node["maximum"]) == ("int32", 2**31 - 1)
+
+
 def test_the_schema_is_structural() -> None:
     for node in nodes(VERSION["schema"]["openAPIV3Schema"]):
         assert node.get("type", INT_OR_STRING) in {"object", "array", "string", "integer", "boolean", INT_OR_STRING}, (

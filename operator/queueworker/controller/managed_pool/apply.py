@@ -33,6 +33,7 @@ MAX_MESSAGE = 700
 MAX_DELETIONS = 50
 """Pods that are deleted at the same time."""
 _APPLY = {"fieldManager": FIELD_MANAGER, "force": "true"}
+_CREATE = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
 _PATCH = {"fieldManager": FIELD_MANAGER}
 
 
@@ -45,11 +46,11 @@ class PoolProblem(Exception):
 
 
 class Applied(NamedTuple):
-    """The object as it is now. `meddlers`: who had changed it; `made`: it was not there before."""
+    """The object as it is now, and as it was found; None if it was not there. `meddlers`: who had changed it."""
 
     body: Body
+    found: Body | None = None
     meddlers: tuple[str, ...] = ()
-    made: bool = False
 
 
 class PoolApi:
@@ -62,19 +63,19 @@ class PoolApi:
     async def apply(self, kind: Kind, body: Body) -> Applied:
         """Create the object, or make it what the body says: fields of its spec that somebody added are removed.
 
-        Between the look at the object and its creation another one of that name may appear, in a few milliseconds; it
-        would get our fields. The uid keeps all later calls to the object that was seen.
+        The uid keeps all changes to the object that was seen. ApiException 409: another one has taken its place, or
+        the object has changed meanwhile.
         """
         name = body["metadata"]["name"]
         live = await self._read(kind, name)
         if live is None:
-            return Applied(await self._request("PATCH", kind, name, body, "apply-patch+yaml", **_APPLY), made=True)
+            return Applied(await self._create(kind, body))
         self._refuse_foreign(kind, live)
-        found = tuple(meddlers(live))
-        if found:
-            await self._take_over(kind, live)
+        who, fields = tuple(meddlers(live)), taken_over(live)
+        if fields != live["metadata"].get("managedFields", []):
+            await self._take_over(kind, live, fields)
         own = body | {"metadata": body["metadata"] | {"uid": live["metadata"]["uid"]}}
-        return Applied(await self._request("PATCH", kind, name, own, "apply-patch+yaml", **_APPLY), found)
+        return Applied(await self._request("PATCH", kind, name, own, "apply-patch+yaml", **_APPLY), live, who)
 
     async def delete(self, kind: Kind, name: str) -> None:
         """Delete the object if it is there and ours, and by garbage collection all that it controls."""
@@ -116,10 +117,19 @@ class PoolApi:
                 return None
             raise
 
-    async def _take_over(self, kind: Kind, live: Body) -> None:
+    async def _create(self, kind: Kind, body: Body) -> Body:
+        """An apply would change an object of that name that has appeared since the look; a POST is answered with 409.
+
+        The dry run finds what only an apply refuses, such as two variables of one name: all later changes are applies.
+        """
+        name = body["metadata"]["name"]
+        await self._request("PATCH", kind, name, body, "apply-patch+yaml", **_APPLY, dryRun="All")
+        return await self._request("POST", kind, "", body, "json", **_CREATE)
+
+    async def _take_over(self, kind: Kind, live: Body, fields: list[Body]) -> None:
         patch = [
-            {"op": "test", "path": "/metadata/resourceVersion", "value": live["metadata"]["resourceVersion"]},
-            {"op": "replace", "path": "/metadata/managedFields", "value": taken_over(live)},
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": live["metadata"]["resourceVersion"]},
+            {"op": "replace", "path": "/metadata/managedFields", "value": fields},
         ]
         await self._request("PATCH", kind, live["metadata"]["name"], patch, "json-patch+json", **_PATCH)
 

@@ -71,7 +71,8 @@ def _progress(
         told.append(f"not there yet: {_some(missing)} (the Events of StatefulSet {stateful_set.name} say more)")
         if plan.awaited:
             advice = "if that cannot be, lower executors.count"
-            told.append(f"the next pod is updated when {plan.awaited} are ready: {advice}")
+            awaited = min(plan.awaited, wanted.count)
+            told.append(f"the next pod is updated when {awaited} are ready: {advice}")
     if starting:
         told.append(_some(starting))
     if leaving:

@@ -33,6 +33,8 @@ GRACE_MARGIN_SECONDS = 20
 """A pod's grace above a task's timeout: its last task ends during the preStop hook, then the container stops."""
 PROBE_SECONDS = 2
 """Period of a readiness probe: a new pod joins the router as soon as it is ready."""
+APPLY = "Apply"
+"""The operation of server-side apply in managedFields; that of all other calls is Update."""
 STATUS = "status"
 """The subresource whose fields others own rightly."""
 
@@ -203,8 +205,13 @@ def owner_of(body: Mapping[str, Any]) -> str:
     return next((str(owner.get("uid")) for owner in owners if owner.get("controller")), "")
 
 
+def generation_of(body: Mapping[str, Any]) -> int:
+    """It grows with each change of the object's spec; a Service has none."""
+    return body["metadata"].get("generation") or 0
+
+
 def meddlers(body: Mapping[str, Any]) -> list[str]:
-    """Who else has written fields of the object's spec, by their field managers."""
+    """Who else has written fields of the object's spec, by their field managers. Who only removed some is not known."""
     entries = body["metadata"].get("managedFields") or ()
     return sorted({entry.get("manager") or "unknown" for entry in entries if _meddles(entry)})
 
@@ -212,23 +219,26 @@ def meddlers(body: Mapping[str, Any]) -> list[str]:
 def taken_over(body: Mapping[str, Any]) -> list[Body]:
     """The object's managedFields with all of the spec as ours: the next apply removes from it what we did not ask for.
 
-    client-go does the same when an object moves to server-side apply (`csaupgrade`). Fields apart from the spec, such
-    as labels and annotations, stay with those who wrote them.
+    client-go does the same when an object moves to server-side apply (`csaupgrade`), as ours does after its creation.
+    Others keep their fields apart from the spec, such as labels and annotations.
     """
     entries = copy.deepcopy(list(body["metadata"].get("managedFields") or ()))
-    ours = next((entry for entry in entries if _is_ours(entry)), None)
+    ours = next((entry for entry in entries if _is_ours(entry) and entry.get("operation") == APPLY), None)
     if ours is None:
-        ours = {"manager": FIELD_MANAGER, "operation": "Apply", "apiVersion": body["apiVersion"]}
+        ours = {"manager": FIELD_MANAGER, "operation": APPLY, "apiVersion": body["apiVersion"]}
         ours |= {"fieldsType": "FieldsV1", "fieldsV1": {}}
         entries.append(ours)
     for entry in entries:
-        if _meddles(entry):
+        if entry is not ours and _is_ours(entry):
+            _merge(ours["fieldsV1"], entry.pop("fieldsV1", {}))
+        elif _meddles(entry):
             _merge(ours["fieldsV1"], {"f:spec": entry["fieldsV1"].pop("f:spec")})
     return [entry for entry in entries if entry.get("fieldsV1")]
 
 
 def _is_ours(entry: Mapping[str, Any]) -> bool:
-    return entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply" and not entry.get("subresource")
+    """Of our applies, or of our creation."""
+    return entry.get("manager") == FIELD_MANAGER and not entry.get("subresource")
 
 
 def _meddles(entry: Mapping[str, Any]) -> bool:

@@ -1,13 +1,17 @@
-"""The StatefulSets and pods with our label, reduced to what a plan needs, as their watches tell of them."""
+"""The StatefulSets and pods with our label, reduced to what a plan needs, as their watches tell of them.
+
+Others may have written any of their values. What makes no sense is left out: an error would end the list of all.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from queueworker.controller.managed_pool.objects import meddlers, owner_of
+from queueworker.controller.managed_pool.objects import generation_of, meddlers, owner_of
 from queueworker.controller.managed_pool.plan import PoolPod, PoolStatefulSet
 from queueworker.controller.watches import key_of
+from queueworker.resource.executors_spec import MAX_COUNT
 from queueworker.resource.names import (
     ANNOTATION_TEMPLATE_HASH,
     ANNOTATION_UPDATE_AWAITS,
@@ -22,8 +26,8 @@ if TYPE_CHECKING:
 
 MAX_PROBLEM = 300
 """Characters of what a pod says about itself in a condition."""
-MAX_DIGITS = 4
-"""Of a number of pods, in an annotation that others may have changed."""
+MAX_DIGITS = 10
+"""Of a number of pods, or of a pod: those of an int32."""
 
 _T = TypeVar("_T")
 
@@ -114,14 +118,15 @@ class PoolObjects:
 
 def stateful_set_of(body: Mapping[str, Any]) -> PoolStatefulSet:
     spec, metadata = body["spec"], body["metadata"]
-    awaited = _annotation(body, ANNOTATION_UPDATE_AWAITS)
+    replicas = spec.get("replicas")  # of two billion, a plan would name every pod
     return PoolStatefulSet(
         name=metadata["name"],
         owner=owner_of(body),
-        replicas=spec.get("replicas", 1),
+        replicas=1 if replicas is None else min(replicas, MAX_COUNT),
         template_hash=_hash_of(spec["template"]),
         meddlers=tuple(meddlers(body)),
-        awaited=int(awaited) if awaited.isdecimal() and len(awaited) <= MAX_DIGITS else 0,
+        awaited=_number(_annotation(body, ANNOTATION_UPDATE_AWAITS)),
+        generation=generation_of(body),
     )
 
 
@@ -129,7 +134,7 @@ def pod_of(body: Mapping[str, Any]) -> PoolPod:
     metadata, status = body["metadata"], body.get("status") or {}
     ready = _condition(status, "Ready")
     # That of its deletion is when its grace ends.
-    times = [metadata.get("creationTimestamp"), ready.get("lastTransitionTime"), metadata.get("deletionTimestamp")]
+    times = (metadata.get("creationTimestamp"), ready.get("lastTransitionTime"), metadata.get("deletionTimestamp"))
     return PoolPod(
         name=metadata["name"],
         ordinal=ordinal_of(metadata["name"]),
@@ -138,14 +143,26 @@ def pod_of(body: Mapping[str, Any]) -> PoolPod:
         ready=ready.get("status") == "True",
         terminating=bool(metadata.get("deletionTimestamp")),
         problem=_problem(status)[:MAX_PROBLEM],
-        changed_at=max((datetime.fromisoformat(time).timestamp() for time in times if time), default=0.0),
+        changed_at=max(map(_unix_time, times)),
     )
 
 
 def ordinal_of(name: str) -> int:
     """The ordinal of a pod of a StatefulSet; 0 for another name."""
-    number = name.rpartition("-")[2]
-    return int(number) if number.isdecimal() else 0
+    return _number(name.rpartition("-")[2])
+
+
+def _number(text: str) -> int:
+    """0 if it is none."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS else 0
+
+
+def _unix_time(text: str | None) -> float:
+    """In seconds; 0 if there is none. The API server takes and gives years that `datetime` does not have."""
+    try:
+        return max(0.0, datetime.fromisoformat(text or "").timestamp())
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _problem(status: Mapping[str, Any]) -> str:

@@ -44,6 +44,8 @@ class PoolStatefulSet:
     """Who else has written fields of its spec."""
     awaited: int = 0
     """`Plan.awaited`, as it was carried out last."""
+    generation: int = 0
+    """It grows with each change of the spec."""
 
     def pod(self, ordinal: int) -> str:
         return f"{self.name}-{ordinal}"

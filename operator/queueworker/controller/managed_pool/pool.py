@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from kubernetes.aio.client.exceptions import ApiException
 
-from queueworker.controller.cluster import FAILED, reason_of
+from queueworker.controller.cluster import FAILED, UNREACHABLE, reason_of
 from queueworker.controller.conditions import ConditionState
 from queueworker.controller.events import ObjectEvent
 from queueworker.controller.managed_pool.apply import BUDGET, SERVICE, STATEFUL_SET, PoolApi, PoolProblem
 from queueworker.controller.managed_pool.condition import PoolState, pool_state
-from queueworker.controller.managed_pool.objects import MAX_NAME, PoolBodies, pool_bodies
+from queueworker.controller.managed_pool.objects import MAX_NAME, PoolBodies, generation_of, pool_bodies
 from queueworker.controller.managed_pool.observed import ordinal_of
 from queueworker.controller.managed_pool.plan import Plan, WantedPool, next_since, plan
 from queueworker.controller.status import PoolView
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from queueworker.controller.cluster import Cluster
     from queueworker.controller.kinds import Kind
-    from queueworker.controller.managed_pool.apply import Body
+    from queueworker.controller.managed_pool.apply import Applied, Body
     from queueworker.controller.managed_pool.objects import Owner
     from queueworker.controller.managed_pool.observed import PoolObjects
     from queueworker.controller.managed_pool.plan import PoolPod, PoolStatefulSet
@@ -97,8 +97,8 @@ class ManagedPool:
         self._missing: dict[str, float] = {}
         self._ends: Counter[str] = Counter()
         """How often each idle pod was deleted since the StatefulSet was changed or deleted last."""
-        self._seen_before: set[Kind] = set()
-        """Objects that this leader has applied: when they are gone, somebody else has deleted them."""
+        self._applied: dict[Kind, Body] = {}
+        """The objects as this leader left them: what is different since, somebody else has done."""
         self._checked_at = self._refused_at = float("-inf")
 
     @property
@@ -137,7 +137,7 @@ class ManagedPool:
     async def act(self) -> None:
         """Carry the plan out, and see how far it is. Raises one of `cluster.UNREACHABLE`."""
         spec = self._spec
-        if spec is None or (self.count is None and self._seen()[0] is None and not self._seen_before):
+        if spec is None or (self.count is None and self._seen()[0] is None and not self._applied):
             self._state = None
         elif (obstacle := self._obstacle()) is not None:
             self._state = obstacle
@@ -194,20 +194,22 @@ class ManagedPool:
     def _differs(self, bodies: PoolBodies) -> bool:
         """Whether the StatefulSet is not as it should be. A new leader applies it once, whatever it looks like."""
         seen, _ = self._seen()
-        if seen is None or STATEFUL_SET not in self._seen_before or seen.meddlers:
+        last = self._applied.get(STATEFUL_SET)
+        if seen is None or last is None or seen.meddlers or seen.generation != generation_of(last):
             return True
         wanted = (bodies.template_hash, self._plan.replicas, self._plan.awaited)
         return (seen.template_hash, seen.replicas, seen.awaited) != wanted
 
     async def _apply(self, kind: Kind, body: Body) -> Body:
-        applied = await self._api.apply(kind, body)
-        what = f"{kind.name} {body['metadata']['name']}"
-        if applied.made and kind in self._seen_before:
-            self._announce(ObjectEvent("Warning", "PoolRestored", f"{what} was deleted: it was created again"))
-        elif applied.meddlers:
-            text = f"{what} was changed by {', '.join(applied.meddlers)}: its spec was put back"
-            self._announce(ObjectEvent("Warning", "PoolRestored", text))
-        self._seen_before.add(kind)
+        try:
+            applied = await self._api.apply(kind, body)
+        except UNREACHABLE:
+            self._applied.pop(kind, None)  # the answer may be what is lost
+            raise
+        done = _done_by_others(applied, self._applied.get(kind))
+        if done:
+            self._announce(ObjectEvent("Warning", "PoolRestored", f"{kind.name} {body['metadata']['name']} {done}"))
+        self._applied[kind] = applied.body
         return applied.body
 
     async def _end_idle(self) -> None:
@@ -225,7 +227,7 @@ class ManagedPool:
         await self._end_idle()
         await self._api.delete(STATEFUL_SET, pool_name(self._owner.name))
         self._ends.clear()
-        self._seen_before.clear()
+        self._applied.clear()
 
     # --- when the object goes
 
@@ -270,6 +272,17 @@ class ManagedPool:
             return None, []
         namespace, name, uid = self._owner
         return self._objects.stateful_set(namespace, name, uid), self._objects.pods_of(namespace, name)
+
+
+def _done_by_others(applied: Applied, last: Body | None) -> str:
+    """What somebody else did to the object, as this leader left it last, and what was done about it."""
+    if applied.found is None:
+        return "was deleted: it was created again" if last is not None else ""
+    if applied.meddlers:
+        return f"was changed by {', '.join(applied.meddlers)}: its spec was put back"
+    if last is not None and generation_of(applied.found) != generation_of(last):
+        return "was changed: its spec was put back"
+    return ""
 
 
 def knows_rivals(snapshot: Snapshot | None) -> bool:
