@@ -346,6 +346,8 @@ def test_as_a_part_of_another_chart_it_takes_what_the_parent_gives(tmp_path: Any
         (["serviceAccount.create=false"], "set serviceAccount.name to the account that the operator is to use"),
         (["rbac.secretNames={a,b}"], "write rbac.secrets: {read: Named, names: [a, b]}"),
         (["rbac.secrets.read=Named"], "list the Secrets in rbac.secrets.names"),
+        (["rbac.secrets.names={a}"], "rbac.secrets.read is All: write Named, or leave the names out"),
+        (["rbac.secrets.read=None", "rbac.secrets.names={a}"], "rbac.secrets.read is None: write Named"),
         (["podMonitor.enabled=true", "serviceMonitor.enabled=true"], "every replica would be scraped twice"),
     ],
 )
