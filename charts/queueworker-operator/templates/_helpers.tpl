@@ -176,6 +176,13 @@ volumeMounts: {{- toYaml . | nindent 2 }}
   namespace: {{ .Release.Namespace | quote }}
 {{- end -}}
 
+{{- /* Whether `helm test` has its pod: without rights, it could do nothing. Empty if not. */ -}}
+{{- define "queueworker-operator.hasSelfTest" -}}
+{{- if and .Values.selfTest.enabled (or .Values.rbac.create .Values.selfTest.serviceAccountName) -}}
+true
+{{- end -}}
+{{- end -}}
+
 {{- /* Values that cannot work together, or are no longer what they were: each fails with what to write instead. */ -}}
 {{- define "queueworker-operator.checkValues" -}}
 {{- if hasKey .Values.rbac "secretNames" -}}

@@ -61,6 +61,7 @@ CHANGES: dict[str, Any] = {
     "resources.requests.memory": "1Gi",
     "securityContext.capabilities.drop": ["NET_RAW"],
     "selfTest.redisURL": "redis://redis",
+    "selfTest.serviceAccountName": "mine",
     "service.ipFamilies": ["IPv6"],
     "service.ipFamilyPolicy": "PreferDualStack",
     "serviceAccount.name": "mine",

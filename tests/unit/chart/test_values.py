@@ -358,7 +358,10 @@ def test_values_that_cannot_work_together_are_refused_with_what_to_write(values:
     assert words in done.stderr
 
 
-@pytest.mark.parametrize(("value", "steps"), [("selfTest.enabled=true", "123"), ("selfTest.enabled=false", "12")])
+@pytest.mark.parametrize(
+    ("value", "steps"),
+    [("selfTest.enabled=true", "123"), ("selfTest.enabled=false", "12"), ("rbac.create=false", "12")],
+)
 def test_the_notes_number_what_is_to_be_done(value: str, steps: str) -> None:
     notes = helm("install", "x", str(CHART), "--dry-run=client", "--set", IMAGE, "--set", value).stdout
     assert "".join(re.findall(r"^(\d)\. ", notes.partition("NOTES:")[2], re.MULTILINE)) == steps
