@@ -12,6 +12,7 @@ import yaml
 from devcluster import binaries
 from queueworker import __version__
 from queueworker.resource import names
+from queueworker.resource.spec import QueueWorkerSpec
 from tests.support.charts import (
     CHART,
     CRD,
@@ -27,6 +28,7 @@ from tests.support.charts import (
     render,
     template,
 )
+from tests.support.doc_blocks import blocks
 from tests.support.operating import ROOT
 
 if TYPE_CHECKING:
@@ -358,10 +360,46 @@ def test_values_that_cannot_work_together_are_refused_with_what_to_write(values:
     assert words in done.stderr
 
 
+def notes(*values: str) -> str:
+    sets = [part for value in (IMAGE, *values) for part in ("--set", value)]
+    return helm("install", "x", str(CHART), "--dry-run=client", *sets).stdout.partition("NOTES:")[2]
+
+
 @pytest.mark.parametrize(
     ("value", "steps"),
     [("selfTest.enabled=true", "123"), ("selfTest.enabled=false", "12"), ("rbac.create=false", "12")],
 )
 def test_the_notes_number_what_is_to_be_done(value: str, steps: str) -> None:
-    notes = helm("install", "x", str(CHART), "--dry-run=client", "--set", IMAGE, "--set", value).stdout
-    assert "".join(re.findall(r"^(\d)\. ", notes.partition("NOTES:")[2], re.MULTILINE)) == steps
+    assert "".join(re.findall(r"^(\d)\. ", notes(value), re.MULTILINE)) == steps
+
+
+def test_the_commands_of_the_notes_make_a_valid_queueworker_where_the_operator_looks_for_it() -> None:
+    commands = notes("watchNamespaces={team-a}").partition("look at it:\n")[2].partition("Removal:")[0]
+    kubectl = 'kubectl() { [ "$1" != apply ] || { echo "# $*"; cat; }; }\n'
+    applied = subprocess.run(["bash", "-euc", kubectl + commands], capture_output=True, text=True, check=True).stdout
+    assert applied.startswith("# apply -n team-a ")
+    made = yaml.safe_load(applied)
+    assert (made.pop("apiVersion"), made.pop("kind")) == (f"{names.GROUP}/{names.VERSION}", names.KIND)
+    assert made.keys() == {"metadata", "spec"}
+    QueueWorkerSpec.model_validate(made["spec"])
+
+
+def test_the_notes_have_the_advice_of_the_page_about_installing() -> None:
+    (patch,) = [block.text.strip() for block in blocks(ROOT / "docs" / "install.md") if "finalizers" in block.text]
+    assert patch in notes()
+    assert "`helm install --take-ownership`" in notes()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([], "`helm uninstall` stops, and names those that are left."),
+        (["uninstallHook.release=true"], "`helm uninstall` lets those go that are left."),
+        (["uninstallHook.enabled=false"], ""),
+    ],
+)
+def test_the_notes_say_what_an_uninstallation_does(values: list[str], words: str) -> None:
+    said = notes(*values)
+    assert words in said
+    assert said.count("`helm uninstall`") == bool(words) + 1, "the other one keeps the CRD"
+    assert "keeps the CRD" not in notes(*values, "crds.keep=false")
