@@ -25,7 +25,8 @@ HEAD = """\
 <!-- Made by `make generate` from values.yaml and tools/chart_readme.py; do not edit. -->
 # queueworker-operator
 
-{description}. Version {version}, for Kubernetes {kubernetes} or newer, and Helm 3 or 4.
+{description}. Version {version}, for Kubernetes {kubernetes} or newer, and Helm 3.17 or newer
+(Helm 4 too).
 
 <!-- run by: tests/controlplane/test_docs_installing.py -->
 ```sh
