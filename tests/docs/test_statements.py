@@ -25,6 +25,17 @@ def test_the_timeline_of_a_kill_is_that_of_the_journal_and_of_the_lease() -> Non
     assert f"at most {DURATION_SECONDS + 2 * RETRY_SECONDS:g} s after the leader" in page
 
 
+STARTS = ("docs/install.md", "manifests/operator/deployment.yaml", "charts/queueworker-operator/values.yaml")
+
+
+def test_the_start_takes_the_same_time_wherever_it_is_said() -> None:
+    figures = re.compile(r"about (\S+) s of CPU time: (\S+) s at a limit of 100m")
+    said = {page: figures.findall((ROOT / page).read_text()) for page in STARTS}
+    assert len({tuple(found) for found in said.values()}) == 1, said
+    ((with_one_cpu, with_a_tenth),) = said[STARTS[0]]
+    assert float(with_a_tenth) == 10 * float(with_one_cpu)
+
+
 @pytest.mark.parametrize(
     "page", ["docs/install.md", "docs/quick-start-kind.md", "charts/queueworker-operator/README.md"]
 )
