@@ -14,6 +14,7 @@ import yaml
 
 from queueworker import __version__
 from tests.support.charts import CHART, NAME, helm
+from tools.audit import value_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,3 +177,14 @@ def test_no_line_of_the_tables_is_about_a_value_that_is_gone() -> None:
     names = {".".join(path) for path, _ in leaves(DEFAULTS)}
     assert CHANGES.keys() - names == set()
     assert [prefix for prefix in WITH if not any(f"{name}.".startswith(f"{prefix}.") for name in names)] == []
+
+
+def test_every_switch_is_turned_in_a_set_of_values_that_the_audit_renders() -> None:
+    """`make audit` compares what is rendered with the schemas of Kubernetes."""
+    sets = [yaml.safe_load(file.read_text()) for file in value_files()]
+    hardening = {"podSecurityContext", "securityContext"}  # stays as it is
+    switches = [
+        (path, value) for path, value in leaves(DEFAULTS) if isinstance(value, bool) and path[0] not in hardening
+    ]
+    never = [".".join(path) for path, value in switches if all(at(found, path, value) == value for found in sets)]
+    assert never == []
