@@ -78,6 +78,9 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- /* What all pods of the chart have in common. */ -}}
 {{- define "queueworker-operator.podCommon" -}}
 enableServiceLinks: false
+{{- if not .Values.serviceAccount.automount }}
+automountServiceAccountToken: false
+{{- end }}
 {{- with .Values.priorityClassName }}
 priorityClassName: {{ . | quote }}
 {{- end }}

@@ -197,12 +197,24 @@ def test_pods_are_spread_over_nodes_and_a_constraint_without_a_selector_is_about
     assert given == {"topologyKey": "zone", "labelSelector": selector}
 
 
-def test_no_pod_has_a_fixed_user_and_all_are_confined() -> None:
-    made = documents(template())
+def pods_of(text: str) -> list[dict[str, Any]]:
+    """The specs of all pods, also of hooks and of the test."""
+    made = documents(text)
     specs = [item["spec"]["template"]["spec"] for item in made if item["kind"] in {"Deployment", "Job"}]
     specs += [item["spec"] for item in made if item["kind"] == "Pod"]
     assert len(specs) == 3
-    for spec in specs:
+    return specs
+
+
+def test_no_pod_gets_a_token_if_that_is_not_wanted_whoever_made_the_account() -> None:
+    given = ("serviceAccount.create=false", "serviceAccount.name=mine")
+    for spec in pods_of(template(*given, "serviceAccount.automount=false")):
+        assert spec["automountServiceAccountToken"] is False
+    assert all("automountServiceAccountToken" not in spec for spec in pods_of(template(*given)))
+
+
+def test_no_pod_has_a_fixed_user_and_all_are_confined() -> None:
+    for spec in pods_of(template()):
         assert spec["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
         assert [c["securityContext"] for c in spec["containers"]] == [
             {
