@@ -10,12 +10,14 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from devcluster.go_build import Binary, BinaryError, beside_python, build, fingerprint, go, output_of, required
 from devcluster.progress import say
 
 __all__ = [
+    "OLDEST_HELM",
     "Binary",
     "BinaryError",
     "announce",
@@ -30,6 +32,8 @@ __all__ = [
 ]
 
 TOOLS_LOCK = Path(__file__).parents[1] / "requirements-control-plane.txt"
+OLDEST_HELM = (3, 17)
+"""The oldest version that the chart is for."""
 KUBERNETES_VERSION = required("kubernetes", "k8s.io/kubernetes")
 _MAJOR, _MINOR = KUBERNETES_VERSION.split(".")[:2]
 _STAMP = "-X k8s.io/component-base/version"  # without it the server says that it is v0.0.0, and clients misbehave
@@ -145,13 +149,20 @@ def redis_server() -> str:
 
 
 def helm() -> str:
-    """Helm 3 or 4: on PATH, or built. Raises `BinaryError`."""
+    """Helm, `OLDEST_HELM` or newer: on PATH, or built. Raises `BinaryError`."""
     on_path = shutil.which("helm")
-    if on_path:
-        version = output_of([on_path, "version", "--short"])
-        if version.startswith(("v3.", "v4.")):
-            return on_path
-    return str(find(HELM))
+    return on_path if on_path and _takes_helm(on_path) else str(find(HELM))
+
+
+@cache
+def _takes_helm(path: str) -> bool:
+    version = output_of([path, "version", "--short"]).strip()
+    found = re.match(r"v(\d+)\.(\d+)\.", version)
+    if found and (int(found[1]), int(found[2])) >= OLDEST_HELM:
+        return True
+    oldest = ".".join(map(str, OLDEST_HELM))
+    say(f"{path} is {version or 'no Helm'}, and {oldest} or newer is needed: another one is built")
+    return False
 
 
 def assets() -> Path:

@@ -25,7 +25,8 @@ HEAD = """\
 <!-- Made by `make generate` from values.yaml and tools/chart_readme.py; do not edit. -->
 # queueworker-operator
 
-{description}. Version {version}, for Kubernetes {kubernetes} or newer, and Helm 3 or 4.
+{description}. Version {version}, for Kubernetes {kubernetes} or newer, and Helm 3.17 or newer
+(Helm 4 too).
 
 <!-- run by: tests/controlplane/test_docs_installing.py -->
 ```sh
@@ -37,8 +38,22 @@ helm install queueworker-operator charts/queueworker-operator -n queueworker-sys
 `image.repository` is required, because there is no public registry with the image: build it with
 `docker build -t registry.example/queueworker-operator:{version} .` and push it, or load it into the nodes
 (`kind load docker-image`, `minikube image load`).
-[docs/install.md](../../docs/install.md) has the rest: namespaces, OpenShift, a private authority, GitOps, upgrade,
-rollback, removal and sizes.
+[docs/install.md]({install}) has the rest:
+
+| you | read |
+|---|---|
+| have no Helm | [Kustomize]({install}#kustomize): `kubectl apply --server-side -k manifests/default` |
+| do not want it to see the whole cluster | [Some namespaces only]({install}#some-namespaces-only): `watchNamespaces` |
+| are on OpenShift | [OpenShift]({install}#openshift) |
+| have certificates of your own | [A private authority]({install}#a-private-authority): `extraVolumes`, `extraEnv` |
+| have Secrets with API keys | [Existing Secrets]({install}#existing-secrets): `rbac.secrets` for those it may read |
+| use Argo CD or Flux | [GitOps]({install}#gitops) |
+| use IPv6 | [IPv6]({install}#ipv6): nothing to do; `service.ipFamilyPolicy` for both families |
+| have Prometheus and Grafana | [Monitoring]({install}#monitoring): `podMonitor`, `prometheusRule`, `dashboard` |
+| have another version | [Upgrade]({install}#upgrade), [Rollback]({install}#rollback) |
+| drain nodes | [Drained nodes]({install}#drained-nodes) |
+| do not want it any more | [Removal]({install}#removal): delete the QueueWorkers first |
+| have many QueueWorkers | [Sizes]({install}#sizes): `resources` |
 
 ## Values
 
@@ -50,6 +65,7 @@ rollback, removal and sizes.
 def readme() -> str:
     about = yaml.safe_load((CHART / "Chart.yaml").read_text())
     head = HEAD.format(
+        install="../../docs/install.md",
         description=about["description"],
         version=about["version"],
         kubernetes=str(about["kubeVersion"]).removeprefix(">=").removesuffix(".0-0"),

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +19,7 @@ from tests.support.operating import install_crd, worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.controlplane.conftest import Kubectl
 
@@ -50,8 +50,7 @@ def place(control_plane: ControlPlane, folder: Path) -> Place:
         "--from-file=ca.crt": f"--from-file=ca.crt={control_plane.ca_file}",
         "NAME -n NAMESPACE": f"{STUCK} -n default",
     }
-    on = Place.on_cluster(control_plane.admin_kubeconfig, folder, "default", names)
-    return Place(on.environ, on.names, path=(*on.path, str(Path(binaries.helm()).parent)))
+    return Place.on_cluster(control_plane.admin_kubeconfig, folder, "default", names, binaries.helm())
 
 
 @contextmanager

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import re
+import sys
+from pathlib import Path
 
 import pytest
 
 from tests.support.doc_blocks import COMMANDS, ROOT, Block, Place, Step, blocks, command_blocks, differences, pages
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ALL = [block for page in pages() for block in blocks(page)]
 TO_RUN = [block for block in command_blocks() if not block.reason and not block.runner]
@@ -79,6 +79,28 @@ def test_output_that_is_not_as_the_page_shows_is_found(tmp_path: Path) -> None:
     assert place.run(Step("echo $WHO NAME 5", "you NAME 6\n")) == "you it 5\n"
     with pytest.raises(AssertionError, match=r"lines that did not come: .'me it'"):
         place.run(Step("echo $WHO NAME", "me NAME\n"))
+
+
+def test_without_an_installation_our_commands_are_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where somebody has activated this environment."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}/usr/bin{os.pathsep}/bin")
+    found = Step("command -v queueworker")
+    assert Place(folder=tmp_path).run(found)
+    with pytest.raises(AssertionError, match="exit status 1"):
+        Place(folder=tmp_path, installed=False).run(found)
+
+
+def test_a_page_with_our_commands_says_how_they_are_installed() -> None:
+    """Or links to a page that says it. The runbooks have a page about all of them."""
+    says = re.compile(r"pipx install|make demo-worker|\]\((\.\./)?(command|quick-start-worker)\.md")
+    ours = re.compile(r"^(\$ )?(kubectl )?queueworker ", re.MULTILINE)
+    running = {
+        re.sub(r"(runbooks)/\w+\.md", r"\1/README.md", block.page)
+        for block in command_blocks()
+        if ours.search(block.text)
+    }
+    assert "docs/command.md" in running
+    assert {page for page in running if not says.search((ROOT / page).read_text())} == set()
 
 
 def test_numbers_addresses_times_and_widths_may_differ() -> None:

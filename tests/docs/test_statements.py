@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
+import pytest
 import yaml
 
+from devcluster.binaries import OLDEST_HELM
 from queueworker.controller.leadership import DURATION_SECONDS, RETRY_SECONDS
 from queueworker.processes.environment import load
 from queueworker.routing.limits import TIMES
@@ -19,6 +23,25 @@ def test_the_timeline_of_a_kill_is_that_of_the_journal_and_of_the_lease() -> Non
     assert f"| up to {TIMES.lease + TIMES.heartbeat:g} | at its next heartbeat (every {TIMES.heartbeat:g} s)" in page
     # A standby sees the last renewal one read later, and its end another one.
     assert f"at most {DURATION_SECONDS + 2 * RETRY_SECONDS:g} s after the leader" in page
+
+
+STARTS = ("docs/install.md", "manifests/operator/deployment.yaml", "charts/queueworker-operator/values.yaml")
+
+
+def test_the_start_takes_the_same_time_wherever_it_is_said() -> None:
+    figures = re.compile(r"about (\S+) s of CPU time: (\S+) s at a limit of 100m")
+    said = {page: figures.findall((ROOT / page).read_text()) for page in STARTS}
+    assert len({tuple(found) for found in said.values()}) == 1, said
+    ((with_one_cpu, with_a_tenth),) = said[STARTS[0]]
+    assert float(with_a_tenth) == 10 * float(with_one_cpu)
+
+
+@pytest.mark.parametrize(
+    "page", ["docs/install.md", "docs/quick-start-kind.md", "charts/queueworker-operator/README.md"]
+)
+def test_the_oldest_helm_is_the_oldest_that_the_tests_take(page: str) -> None:
+    major, minor = OLDEST_HELM
+    assert re.findall(r"Helm (\d+(?:\.\d+)?) or newer", (ROOT / page).read_text()) == [f"{major}.{minor}"]
 
 
 def test_the_compose_file_changes_in_the_lines_that_are_named() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +14,7 @@ from tools.image import default_tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.support.cluster import Cluster
 
@@ -23,14 +23,13 @@ SYSTEM = "queueworker-system"
 
 
 class Reader:
-    """Somebody who follows the page, with kubectl, helm and the command on PATH, and a kubeconfig for the cluster."""
+    """Somebody who follows the page, with kubectl and helm, and a kubeconfig for the cluster."""
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self._cluster = cluster
         config = folder / "admin"
         config.write_text(cluster.kubectl("config", "view", "--minify", "--flatten").stdout)
-        on = Place.on_cluster(str(config), folder, "default", {})
-        self._place = Place(on.environ, path=(*on.path, str(Path(binaries.helm()).parent)))
+        self._place = Place.on_cluster(str(config), folder, "default", {}, binaries.helm(), installed=False)
 
     def follow(self, section: str, number: int = 0) -> None:
         """Run the commands of a section: of its blocks for this test, the one of that number."""

@@ -85,7 +85,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Place:
-    """Where blocks are run: the repository's folder, with this environment's commands first on PATH."""
+    """Where blocks are run: the repository's folder."""
 
     environ: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
@@ -93,14 +93,29 @@ class Place:
     folder: Path = ROOT
     path: tuple[str, ...] = ()
     """Folders with more commands."""
+    installed: bool = True
+    """Whether the commands of this environment are there, as after `pipx install .`."""
 
     @classmethod
-    def on_cluster(cls, kubeconfig: str, folder: Path, namespace: str, names: Mapping[str, str]) -> Place:
-        """With kubectl, whose own namespace is that one. `folder` takes a kubeconfig."""
+    def on_cluster(
+        cls,
+        kubeconfig: str,
+        folder: Path,
+        namespace: str,
+        names: Mapping[str, str],
+        *programs: str,
+        installed: bool = True,
+    ) -> Place:
+        """With kubectl, whose own namespace is that one, and other programs. `folder` takes a kubeconfig and links."""
         config = yaml.safe_load(Path(kubeconfig).read_text())
         config["contexts"][0]["context"]["namespace"] = namespace
         (folder / "kubeconfig").write_text(yaml.safe_dump(config))
-        return cls({"KUBECONFIG": str(folder / "kubeconfig")}, names, path=(str(Path(binaries.kubectl()).parent),))
+        commands = folder / "bin"
+        commands.mkdir()  # links, because what else is in the folders of the programs is not meant
+        for program in (binaries.kubectl(), *programs):
+            (commands / Path(program).name).symlink_to(program)
+        environ = {"KUBECONFIG": str(folder / "kubeconfig")}
+        return cls(environ, names, path=(str(commands),), installed=installed)
 
     def here(self, text: str) -> str:
         for name, found in self.names.items():
@@ -109,17 +124,21 @@ class Place:
 
     def start(self, script: str) -> subprocess.Popen[str]:
         """Begin to run it, in a process group of its own. Its output is one text, in `stdout`."""
-        path = os.pathsep.join([str(Path(sys.executable).parent), *self.path, os.environ["PATH"]])
         return subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", self.here(script)],
             cwd=self.folder,
-            env={**os.environ, "NO_COLOR": "1", **self.environ, "PATH": path},
+            env={**os.environ, "NO_COLOR": "1", **self.environ, "PATH": self._path()},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
+
+    def _path(self) -> str:
+        ours = str(Path(sys.executable).parent)
+        rest = [folder for folder in os.environ["PATH"].split(os.pathsep) if folder != ours]
+        return os.pathsep.join([*([ours] if self.installed else []), *self.path, *rest])
 
     def run(self, step: Step, seconds: float = SECONDS) -> str:
         """All that it writes. Raises AssertionError if its exit status or its output is not as the page shows."""

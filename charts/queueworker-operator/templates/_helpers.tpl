@@ -78,6 +78,9 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- /* What all pods of the chart have in common. */ -}}
 {{- define "queueworker-operator.podCommon" -}}
 enableServiceLinks: false
+{{- if not .Values.serviceAccount.automount }}
+automountServiceAccountToken: false
+{{- end }}
 {{- with .Values.priorityClassName }}
 priorityClassName: {{ . | quote }}
 {{- end }}
@@ -176,13 +179,23 @@ volumeMounts: {{- toYaml . | nindent 2 }}
   namespace: {{ .Release.Namespace | quote }}
 {{- end -}}
 
-{{- /* Values that are no longer what they were: each fails with what to write instead. */ -}}
+{{- /* Whether `helm test` has its pod: without rights, it could do nothing. Empty if not. */ -}}
+{{- define "queueworker-operator.hasSelfTest" -}}
+{{- if and .Values.selfTest.enabled (or .Values.rbac.create .Values.selfTest.serviceAccountName) -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{- /* Values that cannot work together, or are no longer what they were: each fails with what to write instead. */ -}}
 {{- define "queueworker-operator.checkValues" -}}
 {{- if hasKey .Values.rbac "secretNames" -}}
 {{- fail (printf "rbac.secretNames has been replaced: write rbac.secrets: {read: Named, names: [%s]}" (join ", " .Values.rbac.secretNames)) -}}
 {{- end -}}
 {{- if and (eq .Values.rbac.secrets.read "Named") (not .Values.rbac.secrets.names) -}}
 {{- fail "rbac.secrets.read is Named: list the Secrets in rbac.secrets.names" -}}
+{{- end -}}
+{{- if and (ne .Values.rbac.secrets.read "Named") .Values.rbac.secrets.names -}}
+{{- fail (printf "rbac.secrets.names lists Secrets, but rbac.secrets.read is %s: write Named, or leave the names out" .Values.rbac.secrets.read) -}}
 {{- end -}}
 {{- if and .Values.podMonitor.enabled .Values.serviceMonitor.enabled -}}
 {{- fail "podMonitor.enabled and serviceMonitor.enabled are both true: every replica would be scraped twice; choose one" -}}

@@ -60,7 +60,7 @@ def test_a_network_policy_restricts_who_reaches_the_api_and_if_wanted_whom_it_re
         return spec
 
     monitoring = "networkPolicy.ingressFrom[0].namespaceSelector.matchLabels.name=monitoring"
-    assert policy()["ingress"] == [{"ports": [{"port": "http"}]}]
+    assert policy()["ingress"] == [{"ports": [{"port": "http"}]}], "without peers, everybody may"
     assert policy()["policyTypes"] == ["Ingress"], "queues and executors may be anywhere"
     peers = policy(monitoring)["ingress"][0]["from"]
     assert peers[1:] == [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]

@@ -118,6 +118,26 @@ def test_the_test_has_an_account_of_its_own_in_the_first_namespace_that_is_watch
     assert pod["spec"]["containers"][0]["args"][:3] == ["selftest", "--namespace", "team-a"]
 
 
+def test_without_rbac_the_test_gets_no_rights_and_needs_an_account_that_has_them() -> None:
+    test = f"{NAME}-test"
+
+    def made(*values: str) -> set[str]:
+        return {kind for kind, name in hooks(template(*values)) if name == test}
+
+    assert made() == {"ServiceAccount", "Role", "RoleBinding", "Pod"}
+    assert made("rbac.create=false") == set()
+    given = ("rbac.create=false", "selfTest.serviceAccountName=tester")
+    assert made(*given) == {"Pod"}
+    assert hooks(template(*given))["Pod", test]["spec"]["serviceAccountName"] == "tester"
+
+
+def test_a_given_account_of_the_test_gets_the_rights_if_the_chart_gives_any() -> None:
+    made = hooks(template("selfTest.serviceAccountName=tester"))
+    assert ("ServiceAccount", f"{NAME}-test") not in made
+    (subject,) = made["RoleBinding", f"{NAME}-test"]["subjects"]
+    assert subject == {"kind": "ServiceAccount", "name": "tester", "namespace": NAMESPACE}
+
+
 def test_the_uninstall_hook_asks_about_the_namespaces_that_are_watched() -> None:
     def args(*values: str) -> list[str]:
         job = hooks(template("watchNamespaces={team-a}", *values))["Job", f"{NAME}-uninstall"]

@@ -255,3 +255,20 @@ def test_the_demo_says_what_it_builds_before_anything_is_installed(tmp_path: Pat
 )
 def test_a_build_shows_how_far_it_is_and_estimates_the_rest(compiled: int, shown: str) -> None:
     assert estimate(Packages(total=1000, missing=200), compiled, seconds=30) == shown
+
+
+@pytest.mark.parametrize(
+    ("version", "taken"),
+    [("v3.17.3+g1", True), ("v3.22.0", True), ("v4.0.1", True), ("v3.16.4+g7877b45", False), ("v2.17.0", False)],
+)
+def test_a_helm_on_the_path_is_taken_from_the_version_on_that_the_pages_name(
+    version: str, taken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script(tmp_path / "bin" / "helm", f"#!/bin/sh\necho {version}\n")
+    script(tmp_path / "assets" / "helm", "#!/bin/sh\n")  # as if it had been built
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path / "assets"))
+    found = {binaries.helm(), binaries.helm()}
+    assert found == {str(tmp_path / ("bin" if taken else "assets") / "helm")}
+    said = "" if taken else f"{tmp_path}/bin/helm is {version}, and 3.17 or newer is needed: another one is built\n"
+    assert capsys.readouterr().err == said, "and once only"

@@ -84,5 +84,6 @@ def test_a_released_chart_names_its_image_and_links_to_pages_of_its_version(tmp_
     links = re.findall(r"\]\(([^)]+)\)", (chart / "README.md").read_text())
     assert "https://git.example/project/blob/v1.2.3/docs/install.md" in links
     assert [link for link in links if not link.startswith("https://")] == []
-    assert yaml.safe_load((chart / "Chart.yaml").read_text())["home"] == "https://git.example/project"
+    about = yaml.safe_load((chart / "Chart.yaml").read_text())
+    assert (about["home"], about["sources"]) == (environment["PROJECT"], [environment["PROJECT"]])
     assert yaml.safe_load((chart / "values.yaml").read_text())["image"]["repository"] == environment["IMAGE"]
