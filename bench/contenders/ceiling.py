@@ -37,9 +37,7 @@ async def route(transport: HttpTransport, queue: str, executors: cycle[str]) -> 
 async def main() -> None:
     queue, executors = os.environ["QUEUE_SERVICE_URL"], cycle(os.environ["EXECUTOR_ENDPOINTS"].split(","))
     transport = HttpTransport()
-    async with asyncio.TaskGroup() as group:
-        for _ in range(int(os.environ["CONCURRENCY"])):
-            group.create_task(route(transport, queue, executors))
+    await asyncio.gather(*(route(transport, queue, executors) for _ in range(int(os.environ["CONCURRENCY"]))))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from typing import Annotated, Any
 import aiohttp
 import typer
 
+from queueworker.routing.aio import cancelled
+
 GRACE_SECONDS = 5.0
 """Time after the stop for a submission that is under way: the queue may have the task already."""
 
@@ -180,12 +182,11 @@ async def run_load(
     headers = {"X-API-Key": api_key} if api_key else {}
     async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(ANSWER_SECONDS)) as client:
         submitter = _Submitter(client, queue_url, stop)
+        submitting = [asyncio.create_task(submit_tasks(submitter)) for _ in range(concurrency)]
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(concurrency):
-                    group.create_task(submit_tasks(submitter))
-        except* LoadError as refusals:
-            raise refusals.exceptions[0] from None
+            await asyncio.gather(*submitting)
+        finally:
+            await cancelled(*submitting)
     return submitted
 
 

@@ -50,7 +50,7 @@ class FakeRouter:
         self._started = False
         self._ended = asyncio.Event()
         self._stopped = asyncio.Event()
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
 
     async def run(self) -> None:
         self._started = True
@@ -62,7 +62,7 @@ class FakeRouter:
         if self._error is not None:
             raise self._error
 
-    def end(self, error: Exception | None = None) -> None:
+    def end(self, error: BaseException | None = None) -> None:
         """Let `run` return, or fail."""
         self._error = error
         self._ended.set()

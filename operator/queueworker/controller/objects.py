@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from queueworker.controller.finalizer import is_deleted, is_held
 from queueworker.controller.watches import key_of
+from queueworker.routing.aio import happens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -20,15 +21,24 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_RELEASED = 1000
+RESTART_SECONDS = 5.0
+"""From the end of a runner that failed to its successor."""
 
 
 class Objects:
-    """Follows the QueueWorkers. Runners end with their objects, or with the term, and for no other reason.
+    """Follows the QueueWorkers. Runners end with their objects, or with the term. One that fails is started again, once
+    its router has drained: two routers of an object in one process would not know of each other.
 
     An object that was deleted while nobody led still has our finalizer: its runner reports what is in its journal.
     """
 
-    def __init__(self, registry: Registry, make: Callable[[Body], ObjectRunner]) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        make: Callable[[Body], ObjectRunner],
+        *,
+        restart_seconds: float = RESTART_SECONDS,
+    ) -> None:
         self._registry = registry
         self._make = make
         self._running: set[asyncio.Task[None]] = set()
@@ -36,7 +46,8 @@ class Objects:
         """Objects whose predecessor of the same name is still ending."""
         self._released: deque[str | None] = deque(maxlen=MAX_RELEASED)
         """The uids of deleted objects whose end is done: a late event must not begin it again."""
-        self._closed = False
+        self._closing = asyncio.Event()
+        self._restart_seconds = restart_seconds
 
     # --- what the watch tells
 
@@ -70,7 +81,7 @@ class Objects:
 
     async def close(self) -> None:
         """Drain all routers; what is not done by then stays in the journals for the next leader."""
-        self._closed = True
+        self._closing.set()
         runners = list(self._registry.runners.values())
         await asyncio.gather(*(runner.stop() for runner in runners))
         if self._running:
@@ -80,7 +91,7 @@ class Objects:
 
     def _start(self, body: Body) -> None:
         ended = is_deleted(body) and (not is_held(body) or body["metadata"].get("uid") in self._released)
-        if self._closed or ended:
+        if self._closing.is_set() or ended:
             self._registry.present.discard(key_of(body))
             return
         runner = self._make(body)
@@ -94,17 +105,18 @@ class Objects:
         key = (runner.namespace, runner.name)
         try:
             await runner.run()
-        except Exception:
-            log.exception("%s/%s: the runner failed; the next list of objects starts another one", *key)
-        else:
             self._registry.present.discard(key)
-            if runner.deleted:
+            if is_deleted(runner.body):
                 self._released.append(runner.uid)
-        finally:
-            del self._registry.runners[key]
-            successor = self._successors.pop(key, None)
-            if successor is not None:
-                self._start(successor)
+        except (Exception, asyncio.CancelledError):  # nobody cancels it, but a library may leave a cancellation behind
+            log.exception("%s/%s: the runner failed; another one follows when its router has drained", *key)
+            await runner.stop()
+            await happens(self._closing, self._restart_seconds)
+        del self._registry.runners[key]
+        same = dict(runner.body) if key in self._registry.present else None
+        following = self._successors.pop(key, same)
+        if following is not None:
+            self._start(following)
 
     def _forget(self, key: Key, uid: str | None) -> None:
         """The object of that uid (None: whatever its uid is) does not exist any more."""
@@ -112,7 +124,7 @@ class Objects:
         if successor is not None and uid in {None, successor["metadata"].get("uid")}:
             del self._successors[key]
         runner = self._registry.runners.get(key)
-        if runner is None:
+        if runner is None or uid in {None, runner.uid}:
             self._registry.present.discard(key)
-        elif uid in {None, runner.uid}:
-            runner.gone()
+            if runner is not None:
+                runner.gone()

@@ -69,7 +69,8 @@ class ObjectRunner:
         self.name: str = meta["name"]
         self.uid: str | None = meta.get("uid")
         self._group = f"{self.namespace}/{self.name}"
-        self._body = body
+        self.body: Mapping[str, Any] = body
+        """The object as the API server had it last."""
         self._cluster = cluster
         self._wake = asyncio.Event()
         self._spec: QueueWorkerSpec | None = None
@@ -100,7 +101,7 @@ class ObjectRunner:
 
     def observe(self, body: Mapping[str, Any]) -> None:
         """Take the object as the API server has it now."""
-        self._body = body
+        self.body = body
         self._wake.set()
         if finalizer.is_deleted(body):
             self._begin_end(final=True)
@@ -113,11 +114,6 @@ class ObjectRunner:
     def surroundings_changed(self) -> None:
         """EndpointSlices, or what belongs to the pool that the operator runs."""
         self._wake.set()
-
-    @property
-    def deleted(self) -> bool:
-        """Whether somebody has asked for the object's deletion."""
-        return finalizer.is_deleted(self._body)
 
     def snapshot(self) -> Snapshot | None:
         return self._supervisor.snapshot()
@@ -142,7 +138,7 @@ class ObjectRunner:
         """Return once the object is gone, or `stop` has ended. A failure is logged and tried again; meanwhile the
         router goes on.
         """
-        if finalizer.is_deleted(self._body):
+        if finalizer.is_deleted(self.body):
             self._begin_end(final=True)
         while self._end is None:
             self._wake.clear()
@@ -173,17 +169,17 @@ class ObjectRunner:
         set; empty if it is.
         """
         try:
-            self._body = await self._hold.set(self._body)
+            self.body = await self._hold.set(self.body)
         except FAILED as error:
             return f"the finalizer cannot be set: {_answer(error)}"
         return ""
 
     async def _take_counts(self) -> None:
         """Add what an earlier leader counted while it drained. Routing does not wait for it."""
-        for name, counts in handover.handed_over(self._body).items():
+        for name, counts in handover.handed_over(self.body).items():
             with contextlib.suppress(StalePatch, *FAILED):  # it is taken, and the body is an old one; or tried again
-                patch = handover.taking(self._body, name)
-                self._body = await self._cluster.patch_object(self.namespace, self.name, patch)
+                patch = handover.taking(self.body, name)
+                self.body = await self._cluster.patch_object(self.namespace, self.name, patch)
                 self._supervisor.totals = self._supervisor.totals.plus(counts)
 
     async def _leave_counts(self) -> None:
@@ -198,7 +194,7 @@ class ObjectRunner:
 
     async def _reconcile(self) -> None:
         """Read the object, and make its router follow it."""
-        body = self._body
+        body = self.body
         inputs = await self._inputs.read(body, self.snapshot())
         self._problems = inputs.problems
         self._spec = inputs.spec
@@ -220,7 +216,7 @@ class ObjectRunner:
             self._problems,
             previous=self._writer.written,
             totals=self._supervisor.totals,
-            generation=self._body["metadata"].get("generation") or 0,
+            generation=self.body["metadata"].get("generation") or 0,
             applied=self._applied,
             name=self.name,
             now=datetime.now(UTC),
@@ -240,7 +236,7 @@ class ObjectRunner:
 
     async def _finish(self, *, final: bool) -> None:
         """`final`: the object is deleted, so nothing is left for a later router."""
-        snapshot, keeps_pool = self.snapshot(), finalizer.orphans(self._body)
+        snapshot, keeps_pool = self.snapshot(), finalizer.orphans(self.body)
         if final and (snapshot is None or snapshot.rivals):
             await _whatever_happens(self._group, self._recover())
         seconds = self.config.spec.routing.drain_seconds if self.config is not None else 0
@@ -263,7 +259,7 @@ class ObjectRunner:
         """Report what is in the journals of others: of an earlier leader whose object we never routed for, or of one
         that still drains.
         """
-        inputs = await self._inputs.read(self._body, None)
+        inputs = await self._inputs.read(self.body, None)
         if inputs.config is None:
             self._warn("deleted without a valid spec or without its Secrets: what is in its journal cannot be reported")
             return
@@ -271,14 +267,14 @@ class ObjectRunner:
 
     async def _release(self) -> None:
         """Remove our finalizer, so that the object can go; try until it is gone, or the term ends."""
-        while not self._gone and finalizer.is_held(self._body):
+        while not self._gone and finalizer.is_held(self.body):
             try:
-                self._body = await self._hold.remove(self._body)
+                self.body = await self._hold.remove(self.body)
             except ObjectGone:
                 return
             except FAILED as error:
                 self._warn(f"the finalizer cannot be removed yet: {_answer(error)}")
-            if finalizer.is_held(self._body) and await happens(self._term_ends, RELEASE_SECONDS):
+            if finalizer.is_held(self.body) and await happens(self._term_ends, RELEASE_SECONDS):
                 return
 
     async def _publish_if_possible(self, *, last: bool = False) -> None:

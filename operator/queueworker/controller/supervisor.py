@@ -157,7 +157,7 @@ class RouterSupervisor:
         """The life of one router, from its start to the start of its successor."""
         try:
             await router.run()
-        except Exception:
+        except (Exception, asyncio.CancelledError):  # nobody cancels it, but a library may leave a cancellation behind
             log.exception("%s: the router failed", self._group)
         unfinished = await self._unfinished()
         if self._stopping:
@@ -187,7 +187,7 @@ class RouterSupervisor:
             return None
         try:
             return await self._drain
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             log.exception("%s: draining the router failed; its successor finds its tasks in the journal", self._group)
             return None
 

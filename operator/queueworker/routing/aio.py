@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any
 
 AGAIN_SECONDS = 0.1
@@ -26,9 +25,22 @@ async def cancelled(*tasks: asyncio.Task[Any]) -> None:
 async def happens(event: asyncio.Event, seconds: float) -> bool:
     """Wait so long for the event, and return whether it came.
 
-    Not by `asyncio.wait_for`: before Python 3.12 it swallows a cancellation that comes in the moment of the event.
+    Not by `asyncio.wait_for`, which swallows a cancellation that comes in the moment of the event (before Python 3.12),
+    and not by `asyncio.timeout`, which raises CancelledError in a task that has gone on after a cancellation (3.11.2).
     """
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
+    if event.is_set():
+        return True
+    waiting = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait([waiting], timeout=seconds)
+    finally:
+        waiting.cancel()
     return event.is_set()
+
+
+def uncancel() -> None:
+    """Called by a task that goes on after a cancellation, or its next timeout is one more (Python 3.11.2)."""
+    task = asyncio.current_task()
+    assert task is not None
+    while task.cancelling():
+        task.uncancel()

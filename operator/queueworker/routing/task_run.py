@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.routing import router_log
+from queueworker.routing.aio import uncancel
 from queueworker.routing.executors.attempt import EXECUTE_MARGIN_SECONDS, Attempts, Retry
 from queueworker.routing.executors.slots import NoExecutors, SlotPermit
 from queueworker.routing.in_flight import InFlightTask, count_death, failed_task, record_outcome, record_state
@@ -281,6 +282,7 @@ class TaskRunner:
 
     async def _on_cancelled(self, flight: InFlightTask) -> None:
         if self.final:
+            uncancel()
             await self.give_up(flight)
         elif flight.eval_id not in self._journal:
             record_state(flight, self._journal, State.PULLED)  # for the successor

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from queueworker.controller.objects import Objects
 from queueworker.controller.registry import Registry
 from queueworker.resource.names import FINALIZER
@@ -23,20 +25,27 @@ class Runner:
     def __init__(self, body: dict[str, Any]) -> None:
         self.namespace, self.name = body["metadata"]["namespace"], body["metadata"]["name"]
         self.uid = body["metadata"]["uid"]
-        self.deleted = "deletionTimestamp" in body["metadata"]
         self.seen = [body]
         self.told: list[str] = []
+        self.drained = asyncio.Event()
+        """`stop` after a failure ends then."""
         self._ended = asyncio.Event()
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
 
     def observe(self, body: dict[str, Any]) -> None:
         self.seen.append(body)
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return self.seen[-1]
 
     def gone(self) -> None:
         self.told.append("gone")
 
     async def stop(self) -> None:
         self.told.append("stop")
+        if self._error is not None:
+            await self.drained.wait()
         self.end()
 
     async def run(self) -> None:
@@ -44,7 +53,7 @@ class Runner:
         if self._error is not None:
             raise self._error
 
-    def end(self, error: Exception | None = None) -> None:
+    def end(self, error: BaseException | None = None) -> None:
         self._error = error
         self._ended.set()
 
@@ -53,7 +62,7 @@ class Run:
     def __init__(self) -> None:
         self.registry = Registry()
         self.made: list[Runner] = []
-        self.objects = Objects(self.registry, self._make)
+        self.objects = Objects(self.registry, self._make, restart_seconds=0)
 
     def _make(self, body: dict[str, Any]) -> Any:
         self.made.append(Runner(body))
@@ -128,16 +137,35 @@ async def test_a_deleted_object_is_ours_only_while_it_has_our_finalizer() -> Non
     assert run.known() == [], "a late event does not begin its end again"
 
 
-async def test_an_object_whose_runner_failed_gets_another_one_by_the_next_list_also_while_it_is_deleted() -> None:
+@pytest.mark.parametrize("error", [RuntimeError("a defect"), asyncio.CancelledError()])
+async def test_a_runner_that_failed_drains_its_router_before_another_one_starts(error: BaseException) -> None:
     run = Run()
     for found in (body("a"), deleted("b", FINALIZER)):
         run.objects.changed(None, found)
-    for runner in list(run.made):
-        runner.end(RuntimeError("a defect"))
-    await until(lambda: not run.known())
-    assert run.registry.present == {("team", "a"), ("team", "b")}, "nothing runs for them, and /readyz says so"
-    run.objects.listed("team", [body("a"), deleted("b", FINALIZER)], ())
+    first = list(run.made)
+    for runner in first:
+        runner.end(error)
+    await until(lambda: all(runner.told == ["stop"] for runner in first))
+    run.objects.changed("MODIFIED", body("a", generation=2))
+    assert len(run.made) == 2, "a second router of an object would not know of the first one"
+    assert run.registry.present == {("team", "a"), ("team", "b")}
+    for runner in first:
+        runner.drained.set()
+    await until(lambda: len(run.made) == 4)
     assert run.known() == ["a", "b"]
+    assert {runner.name: runner.seen[0]["metadata"].get("generation") for runner in run.made[2:]} == {"a": 2, "b": None}
+
+
+async def test_a_runner_that_failed_at_the_end_of_its_object_has_no_successor() -> None:
+    run = Run()
+    run.objects.changed(None, body("a"))
+    run.objects.changed("DELETED", body("a"))
+    (runner,) = run.made
+    runner.drained.set()
+    runner.end(RuntimeError("a defect"))
+    await until(lambda: not run.known())
+    assert run.registry.present == set()
+    assert len(run.made) == 1
 
 
 async def test_nothing_starts_when_the_term_ends() -> None:

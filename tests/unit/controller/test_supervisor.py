@@ -29,6 +29,10 @@ def config(queue: str = "http://queue:8081", redis: str = "redis://a", concurren
     return RouterConfig(GROUP, spec, redis)
 
 
+DEFECTS = (RuntimeError("a defect"), asyncio.CancelledError())
+"""A library may leave a cancellation behind, which nobody has asked for."""
+
+
 class Supervised:
     """A supervisor with made-up routers and a clock that the test sets."""
 
@@ -138,10 +142,13 @@ async def test_a_draining_router_is_replaced_even_if_the_change_is_taken_back(su
     assert (await supervised.successor()).config == config()
 
 
-async def test_a_router_that_ends_by_itself_is_restarted_after_a_pause(supervised: Supervised) -> None:
+@pytest.mark.parametrize("error", DEFECTS)
+async def test_a_router_that_ends_by_itself_is_restarted_after_a_pause(
+    supervised: Supervised, error: BaseException
+) -> None:
     router = await supervised.started(config())
     router.counters.failed = 1
-    router.end(RuntimeError("a defect"))
+    router.end(error)
     await until(lambda: supervised.supervisor.snapshot() is None)
     supervised.supervisor.drive(config(), POOL)
     assert len(supervised.routers.made) == 1
@@ -151,9 +158,12 @@ async def test_a_router_that_ends_by_itself_is_restarted_after_a_pause(supervise
     assert supervised.supervisor.totals == Totals(completed=10, failed=1)
 
 
-async def test_a_router_that_breaks_while_it_drains_is_replaced_at_once(supervised: Supervised) -> None:
+@pytest.mark.parametrize("error", DEFECTS)
+async def test_a_router_that_breaks_while_it_drains_is_replaced_at_once(
+    supervised: Supervised, error: BaseException
+) -> None:
     router = await supervised.draining(config(), config(redis="redis://b"))
-    router.end(RuntimeError("a defect"))
+    router.end(error)
     assert (await supervised.successor()).config == config(redis="redis://b")
 
 
