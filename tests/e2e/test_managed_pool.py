@@ -200,6 +200,53 @@ def test_the_next_leader_goes_on_with_a_scale_in_and_a_new_template(pool: Platfo
     wait_until(lambda: has_revision(pool, "fourth", 2), "both pods are of the new template", SETTLE_SECONDS)
 
 
+def test_a_policy_that_refuses_its_deletions_keeps_the_operator_from_nothing_else(
+    pool: Platform, release: Release
+) -> None:
+    """After a few tries the StatefulSet deletes the pod. Status and routing go on all the time, by one router."""
+    with undeletable_pods(pool, f"system:serviceaccount:{release.namespace}:"):
+        scale(pool, 1)
+        wait_until(lambda: "denied request" in pool_message(pool), "the condition says who refuses", SETTLE_SECONDS)
+        completed = tasks_in_status(pool)
+        pool.route("refused", 5)
+        wait_until(lambda: tasks_in_status(pool) == completed + 5, "the status counts the tasks", SETTLE_SECONDS)
+        wait_until(lambda: len(pods(pool)) == 1, "one pod is left", SETTLE_SECONDS)
+    scale(pool, 2)
+    wait_until(lambda: has_pods(pool, 2), "two pods are Ready", SETTLE_SECONDS)
+    pool.await_routing(2)
+
+
+def tasks_in_status(team: Platform) -> int:
+    completed: int = team.worker()["status"]["tasks"]["completed"]
+    return completed
+
+
+@contextmanager
+def undeletable_pods(team: Platform, user: str) -> Iterator[None]:
+    """Users whose name begins so may not delete pods of the platform, until the end of the block."""
+    name = f"no-deletions-{team.namespace}"
+    spec: dict[str, Any] = {
+        "failurePolicy": "Fail",
+        "matchConstraints": {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": team.namespace}},
+            "resourceRules": [
+                {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["pods"]}
+            ],
+        },
+        "matchConditions": [{"name": "user", "expression": f"request.userInfo.username.startsWith('{user}')"}],
+        "validations": [{"expression": "false", "message": "no deletions here"}],
+    }
+    metadata = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": name}}
+    policy = metadata | {"kind": "ValidatingAdmissionPolicy", "spec": spec}
+    bound = {"policyName": name, "validationActions": ["Deny"]}
+    team.cluster.apply([policy, metadata | {"kind": "ValidatingAdmissionPolicyBinding", "spec": bound}], team.namespace)
+    try:
+        yield
+    finally:
+        kinds = "validatingadmissionpolicies,validatingadmissionpolicybindings"
+        team.cluster.kubectl("delete", kinds, name)
+
+
 def test_a_template_that_is_removed_lets_its_pods_end_their_tasks(pool: Platform) -> None:
     before = begin(pool, "removed", 2, seconds=3)
     change(pool, queue_worker())

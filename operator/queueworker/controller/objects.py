@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from queueworker.controller.finalizer import is_deleted, is_held
 from queueworker.controller.watches import key_of
-from queueworker.routing.aio import happens
+from queueworker.routing.aio import happens, uncancel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -110,6 +110,7 @@ class Objects:
                 self._released.append(runner.uid)
         except (Exception, asyncio.CancelledError):  # nobody cancels it, but a library may leave a cancellation behind
             log.exception("%s/%s: the runner failed; another one follows when its router has drained", *key)
+            uncancel()
             await runner.stop()
             await happens(self._closing, self._restart_seconds)
         del self._registry.runners[key]

@@ -12,6 +12,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from queueworker.routing.aio import is_cancelled
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -157,7 +159,9 @@ class RouterSupervisor:
         """The life of one router, from its start to the start of its successor."""
         try:
             await router.run()
-        except (Exception, asyncio.CancelledError):  # nobody cancels it, but a library may leave a cancellation behind
+        except (Exception, asyncio.CancelledError):
+            if is_cancelled():
+                raise
             log.exception("%s: the router failed", self._group)
         unfinished = await self._unfinished()
         if self._stopping:
@@ -187,7 +191,7 @@ class RouterSupervisor:
             return None
         try:
             return await self._drain
-        except (Exception, asyncio.CancelledError):
+        except Exception:
             log.exception("%s: draining the router failed; its successor finds its tasks in the journal", self._group)
             return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 AGAIN_SECONDS = 0.1
@@ -25,16 +26,11 @@ async def cancelled(*tasks: asyncio.Task[Any]) -> None:
 async def happens(event: asyncio.Event, seconds: float) -> bool:
     """Wait so long for the event, and return whether it came.
 
-    Not by `asyncio.wait_for`, which swallows a cancellation that comes in the moment of the event (before Python 3.12),
-    and not by `asyncio.timeout`, which raises CancelledError in a task that has gone on after a cancellation (3.11.2).
+    Not by `asyncio.wait_for`: before Python 3.12 it swallows a cancellation that comes in the moment of the event.
     """
-    if event.is_set():
-        return True
-    waiting = asyncio.ensure_future(event.wait())
-    try:
-        await asyncio.wait([waiting], timeout=seconds)
-    finally:
-        waiting.cancel()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
     return event.is_set()
 
 
@@ -44,3 +40,10 @@ def uncancel() -> None:
     assert task is not None
     while task.cancelling():
         task.uncancel()
+
+
+def is_cancelled() -> bool:
+    """Whether the current task was cancelled, and did not just meet a CancelledError that a library lets out."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task.cancelling() > 0

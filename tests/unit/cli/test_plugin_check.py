@@ -32,6 +32,11 @@ def lease(holder: str = "pod-a", renewed: str = "2026-11-01T11:59:59Z") -> dict[
             f"nobody leads; pod-a renewed the Lease {WHERE} 12 min ago",
         ),
         (lease(holder=""), Level.ERROR, "nobody leads; the Lease"),
+        (
+            lease(renewed="2036-01-01T00:00:00Z"),
+            Level.ERROR,
+            f"nobody leads; pod-a renewed the Lease {WHERE} in the future",
+        ),
         (None, Level.ERROR, f"there is no Lease {WHERE}: no operator has ever led"),
     ],
 )

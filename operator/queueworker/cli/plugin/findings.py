@@ -91,7 +91,7 @@ def leader(lease: Mapping[str, Any] | None, where: str, now: datetime, *, renews
     renewed = time_of(spec.get("renewTime"))
     age = (now - renewed).total_seconds() if renewed else float("inf")
     holder = str(spec.get("holderIdentity") or "")
-    ago = f"{seconds(age)} ago" if renewed else "never"
+    ago = "never" if renewed is None else f"{seconds(age)} ago" if age > -CLOCK_SECONDS else "in the future"
     look = f"see `kubectl get pods -n {namespace}`, and their logs"
     if not holder:
         return Finding(Level.ERROR, "leader", f"nobody leads; the Lease {where} was released {ago}", look)

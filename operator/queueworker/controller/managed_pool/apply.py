@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kubernetes.aio.client.exceptions import ApiException
@@ -32,6 +33,9 @@ MAX_MESSAGE = 700
 """Characters of the API server's words in a condition."""
 MAX_DELETIONS = 50
 """Pods that are deleted at the same time."""
+_REFUSED = frozenset({400, 422})
+_OF_A_POLICY = re.compile(r" is forbidden: | denied (the )?request")
+"""Of an admission webhook or a ValidatingAdmissionPolicy, which may answer with any status."""
 _APPLY = {"fieldManager": FIELD_MANAGER, "force": "true"}
 _CREATE = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
 _PATCH = {"fieldManager": FIELD_MANAGER}
@@ -161,9 +165,9 @@ class PoolApi:
 def _problem(error: ApiException) -> PoolProblem | None:
     """What the API server says about our objects; None if it says something about itself."""
     message = _message(error)
-    if error.status == 403:
+    if error.status == 403 or (error.status in _REFUSED and _OF_A_POLICY.search(message)):
         return PoolProblem(Reason.NOT_PERMITTED, message)
-    if error.status in {400, 422} or (error.status == 500 and "typed" in message):
+    if error.status in _REFUSED or (error.status == 500 and "typed" in message):
         return PoolProblem(Reason.INVALID_TEMPLATE, message)
     return None
 
