@@ -204,7 +204,7 @@ def test_a_policy_that_refuses_its_deletions_keeps_the_operator_from_nothing_els
     pool: Platform, release: Release
 ) -> None:
     """After a few tries the StatefulSet deletes the pod. Status and routing go on all the time, by one router."""
-    with undeletable_pods(pool, f"system:serviceaccount:{release.namespace}:"):
+    with undeletable_pods(pool, f"system:serviceaccount:{release.namespace}:{release.name}"):
         scale(pool, 1)
         wait_until(lambda: "denied request" in pool_message(pool), "the condition says who refuses", SETTLE_SECONDS)
         completed = tasks_in_status(pool)
@@ -223,7 +223,7 @@ def tasks_in_status(team: Platform) -> int:
 
 @contextmanager
 def undeletable_pods(team: Platform, user: str) -> Iterator[None]:
-    """Users whose name begins so may not delete pods of the platform, until the end of the block."""
+    """That user may not delete pods of the platform, until the end of the block."""
     name = f"no-deletions-{team.namespace}"
     spec: dict[str, Any] = {
         "failurePolicy": "Fail",
@@ -233,14 +233,20 @@ def undeletable_pods(team: Platform, user: str) -> Iterator[None]:
                 {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["pods"]}
             ],
         },
-        "matchConditions": [{"name": "user", "expression": f"request.userInfo.username.startsWith('{user}')"}],
+        "matchConditions": [{"name": "user", "expression": f"request.userInfo.username == '{user}'"}],
         "validations": [{"expression": "false", "message": "no deletions here"}],
     }
     metadata = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": name}}
     policy = metadata | {"kind": "ValidatingAdmissionPolicy", "spec": spec}
     bound = {"policyName": name, "validationActions": ["Deny"]}
     team.cluster.apply([policy, metadata | {"kind": "ValidatingAdmissionPolicyBinding", "spec": bound}], team.namespace)
+    tried = ("delete", "pods", "--all", "-n", team.namespace, f"--as={user}", "--dry-run=server", "--wait=false")
     try:
+        wait_until(
+            lambda: "denied request" in team.cluster.kubectl(*tried, check=False).stderr,
+            "the policy is in force",
+            SETTLE_SECONDS,
+        )
         yield
     finally:
         kinds = "validatingadmissionpolicies,validatingadmissionpolicybindings"
