@@ -34,6 +34,8 @@ __all__ = [
 TOOLS_LOCK = Path(__file__).parents[1] / "requirements-control-plane.txt"
 OLDEST_HELM = (3, 17)
 """The oldest version that the chart is for."""
+NEWEST_HELM = 4
+"""The newest major version that it was tried with."""
 KUBERNETES_VERSION = required("kubernetes", "k8s.io/kubernetes")
 _MAJOR, _MINOR = KUBERNETES_VERSION.split(".")[:2]
 _STAMP = "-X k8s.io/component-base/version"  # without it the server says that it is v0.0.0, and clients misbehave
@@ -149,7 +151,7 @@ def redis_server() -> str:
 
 
 def helm() -> str:
-    """Helm, `OLDEST_HELM` or newer: on PATH, or built. Raises `BinaryError`."""
+    """Helm, from `OLDEST_HELM` to `NEWEST_HELM`: on PATH, or built. Raises `BinaryError`."""
     on_path = shutil.which("helm")
     return on_path if on_path and _takes_helm(on_path) else str(find(HELM))
 
@@ -158,10 +160,11 @@ def helm() -> str:
 def _takes_helm(path: str) -> bool:
     version = output_of([path, "version", "--short"]).strip()
     found = re.match(r"v(\d+)\.(\d+)\.", version)
-    if found and (int(found[1]), int(found[2])) >= OLDEST_HELM:
+    major, minor = (int(found[1]), int(found[2])) if found else (0, 0)
+    if (major, minor) >= OLDEST_HELM and major <= NEWEST_HELM:
         return True
-    oldest = ".".join(map(str, OLDEST_HELM))
-    say(f"{path} is {version or 'no Helm'}, and {oldest} or newer is needed: another one is built")
+    wanted = f"{NEWEST_HELM} or older" if major > NEWEST_HELM else ".".join(map(str, OLDEST_HELM)) + " or newer"
+    say(f"{path} is {version or 'no Helm'}, and {wanted} is needed: another one is built")
     return False
 
 

@@ -272,3 +272,14 @@ def test_a_helm_on_the_path_is_taken_from_the_version_on_that_the_pages_name(
     assert found == {str(tmp_path / ("bin" if taken else "assets") / "helm")}
     said = "" if taken else f"{tmp_path}/bin/helm is {version}, and 3.17 or newer is needed: another one is built\n"
     assert capsys.readouterr().err == said, "and once only"
+
+
+def test_a_helm_of_a_later_major_version_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script(tmp_path / "bin" / "helm", "#!/bin/sh\necho v99.0.0\n")
+    script(tmp_path / "assets" / "helm", "#!/bin/sh\n")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path / "assets"))
+    assert binaries.helm() == str(tmp_path / "assets" / "helm")
+    assert "and 4 or older is needed" in capsys.readouterr().err
