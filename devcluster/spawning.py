@@ -44,7 +44,7 @@ def bound_to_us(command: Sequence[str], **options: Any) -> subprocess.Popen[Any]
     return _THREAD.submit(start).result()
 
 
-def end(process: subprocess.Popen[bytes], sign: signal.Signals = signal.SIGTERM, patience: float = 10.0) -> None:
+def end(process: subprocess.Popen[Any], sign: signal.Signals = signal.SIGTERM, patience: float = 10.0) -> None:
     """Send the signal, wait up to `patience` seconds for the process to end, then kill it."""
     process.send_signal(sign)
     try:

@@ -25,6 +25,7 @@ from devcluster.interrupts import uninterrupted
 from devcluster.node import processes, traces
 from devcluster.packages import PackagesMissing, need
 from devcluster.progress import say
+from devcluster.spawning import end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,7 +139,7 @@ def _private_engine() -> Iterator[Engine]:
             yield found
         finally:
             with uninterrupted():
-                _end(process)
+                end(process, patience=STOP_SECONDS)  # dockerd ends its containerd and its containers on SIGTERM
                 unmount(folder, data)
                 _remove_cgroups(cgroup)
                 if not had_run_folder:
@@ -162,16 +163,6 @@ def _await_engine(engine: Engine, process: subprocess.Popen[bytes], log: Path) -
         time.sleep(0.2)
     tail = log.read_text(errors="replace").strip()[-1500:]
     raise EngineUnavailable(f"no container engine answers, and dockerd does not run on this machine. Its log:\n{tail}")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Dockerd ends its containerd and its containers on SIGTERM."""
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def mounts(*folders: Path) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from devcluster.spawning import bound_to_us
+from devcluster.spawning import bound_to_us, end
 
 START_SECONDS = 60
 STOP_SECONDS = 10
@@ -67,13 +67,7 @@ def demo_process(
             raise AssertionError(f"demo.services.{module} did not start: {process.stderr.read()}")
         yield DemoProcess(process, line)
     finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        end(process, patience=STOP_SECONDS)
         process.stdout.close()
         process.stderr.close()
 

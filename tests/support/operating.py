@@ -18,7 +18,7 @@ import httpx
 import yaml
 
 from devcluster.server import OPERATOR_ACCOUNT, ControlPlane, free_ports
-from devcluster.spawning import bound_to_us
+from devcluster.spawning import bound_to_us, end
 from queueworker.resource.generate import crd_yaml
 
 if TYPE_CHECKING:
@@ -131,13 +131,7 @@ def operator(
         print(log.read_text(errors="replace")[-5000:])
         raise
     finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(END_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        end(process, patience=END_SECONDS)
 
 
 def worker(name: str, **spec: Any) -> str:

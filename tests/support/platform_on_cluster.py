@@ -12,6 +12,7 @@ from tests.support.cluster import READY_SECONDS, Cluster, Queue, condition
 from tests.support.demo_processes import wait_until
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
 PYTHON = "/opt/queueworker/bin/python"
@@ -80,8 +81,10 @@ class Platform:
     def gets(self, url: str) -> bool:
         """Whether a pod of the platform gets a good answer from the URL, at once."""
         program = f"import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout={ANSWER_SECONDS})"
-        target = ("deployment/queue", "--", PYTHON, "-c", program, url)
-        return self.cluster.kubectl("exec", "-n", self.namespace, *target, check=False).returncode == 0
+        return (
+            _run_python(self.cluster, self.namespace, "deployment/queue", "-c", program, url, check=False).returncode
+            == 0
+        )
 
     def await_routing(self, executors: int = EXECUTORS) -> None:
         await_routing(self.cluster, self.namespace, NAME, executors)
@@ -95,7 +98,7 @@ class Platform:
         return [json.loads(line) for line in self._python(target, "-c", program).splitlines() if line]
 
     def _python(self, target: str, *args: str) -> str:
-        return self.cluster.kubectl("exec", "-n", self.namespace, target, "--", PYTHON, *args).stdout
+        return _run_python(self.cluster, self.namespace, target, *args).stdout
 
 
 def await_routing(cluster: Cluster, namespace: str, name: str, executors: int) -> None:
@@ -145,8 +148,17 @@ def platform_in(
 def _await_subscription(cluster: Cluster, namespace: str) -> None:
     """Wait until the storage worker listens: Redis keeps no event for one that comes later."""
     program = "import redis; r = redis.Redis('redis'); assert r.pubsub_channels() or r.pubsub_numpat()"
-    asks = ("exec", "-n", namespace, "deployment/storage", "--", PYTHON, "-c", program)
-    wait_until(lambda: cluster.kubectl(*asks, check=False).returncode == 0, "storage listens", READY_SECONDS)
+    asks = ("deployment/storage", "-c", program)
+    wait_until(
+        lambda: _run_python(cluster, namespace, *asks, check=False).returncode == 0, "storage listens", READY_SECONDS
+    )
+
+
+def _run_python(
+    cluster: Cluster, namespace: str, target: str, *args: str, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """The interpreter of the platform's image, in a pod of it."""
+    return cluster.kubectl("exec", "-n", namespace, target, "--", PYTHON, *args, check=check)
 
 
 def _of_family(objects: list[dict[str, Any]], family: str) -> list[dict[str, Any]]:

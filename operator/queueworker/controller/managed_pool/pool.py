@@ -97,8 +97,8 @@ class ManagedPool:
         self._missing: dict[str, float] = {}
         self._ends: Counter[str] = Counter()
         """How often each idle pod was deleted since the StatefulSet was changed or deleted last."""
-        self._applied: dict[Kind, Body] = {}
-        """The objects as this leader left them: what is different since, somebody else has done."""
+        self._applied: dict[Kind, int] = {}
+        """The generations of the objects as this leader left them: another one is somebody else's change."""
         self._checked_at = self._refused_at = float("-inf")
 
     @property
@@ -195,7 +195,7 @@ class ManagedPool:
         """Whether the StatefulSet is not as it should be. A new leader applies it once, whatever it looks like."""
         seen, _ = self._seen()
         last = self._applied.get(STATEFUL_SET)
-        if seen is None or last is None or seen.meddlers or seen.generation != generation_of(last):
+        if seen is None or last is None or seen.meddlers or seen.generation != last:
             return True
         wanted = (bodies.template_hash, self._plan.replicas, self._plan.awaited)
         return (seen.template_hash, seen.replicas, seen.awaited) != wanted
@@ -209,7 +209,7 @@ class ManagedPool:
         done = _done_by_others(applied, self._applied.get(kind))
         if done:
             self._announce(ObjectEvent("Warning", "PoolRestored", f"{kind.name} {body['metadata']['name']} {done}"))
-        self._applied[kind] = applied.body
+        self._applied[kind] = generation_of(applied.body)
         return applied.body
 
     async def _end_idle(self) -> None:
@@ -274,13 +274,13 @@ class ManagedPool:
         return self._objects.stateful_set(namespace, name, uid), self._objects.pods_of(namespace, name)
 
 
-def _done_by_others(applied: Applied, last: Body | None) -> str:
-    """What somebody else did to the object, as this leader left it last, and what was done about it."""
+def _done_by_others(applied: Applied, last: int | None) -> str:
+    """What somebody else did to the object since this leader left it with that generation, and what was done about it."""
     if applied.found is None:
         return "was deleted: it was created again" if last is not None else ""
     if applied.meddlers:
         return f"was changed by {', '.join(applied.meddlers)}: its spec was put back"
-    if last is not None and generation_of(applied.found) != generation_of(last):
+    if last is not None and generation_of(applied.found) != last:
         return "was changed: its spec was put back"
     return ""
 
