@@ -275,7 +275,7 @@ class ManagedPool:
 
 
 def _done_by_others(applied: Applied, last: int | None) -> str:
-    """What somebody else did to the object since this leader left it with that generation, and what was done about it."""
+    """What somebody else did since this leader left the object in that generation, and what was done about it."""
     if applied.found is None:
         return "was deleted: it was created again" if last is not None else ""
     if applied.meddlers:
