@@ -19,6 +19,7 @@ RECORD = "/tmp/record.jsonl"
 """Where queue and executors write what they do, see `ActionLog`."""
 DATABASE = "/tmp/evaluations.db"
 """Where the storage worker keeps the outcomes."""
+_SUBSCRIBED = "/tmp/subscribed"
 _POD_SECURITY = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 _CONTAINER_SECURITY = {
     "allowPrivilegeEscalation": False,
@@ -60,8 +61,11 @@ def platform(image: str) -> list[dict[str, Any]]:
     """Queue, Redis and storage worker."""
     queue = {"args": ["demo.services.queue", "--host", "0.0.0.0", "--record", RECORD]}
     redis = {"command": ["redis-server", "--save", "", "--protected-mode", "no", "--dir", "/tmp"]}
+    to_redis = ("--redis-url", "redis://redis:6379", "--database", DATABASE, "--ready-file", _SUBSCRIBED)
     storage = {
-        "args": ["demo.services.storage_worker", "--redis-url", "redis://redis:6379", "--database", DATABASE],
+        "args": ["demo.services.storage_worker", *to_redis],
+        # Redis keeps no event for a subscriber that comes later.
+        "readinessProbe": {"exec": {"command": ["test", "-e", _SUBSCRIBED]}, "periodSeconds": 1},
     }
     return [
         service("queue", 8081),

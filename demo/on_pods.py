@@ -35,7 +35,6 @@ CHART = ROOT / "charts" / "queueworker-operator"
 READY_SECONDS = 180
 START_SECONDS = 30.0
 CRD = "queueworkers.crucible.dev"
-_SUBSCRIBED = "subscribed to"
 
 
 def start_on_pods(
@@ -94,13 +93,11 @@ def _install(kubectl: Kubectl, image: str) -> None:
 
 
 def _start_platform(kubectl: Kubectl, image: str) -> None:
-    """Return when the storage worker has subscribed: it misses what is published before."""
+    """Return when all are ready, so the storage worker has subscribed: it misses what is published before."""
     kubectl("create", "namespace", NAMESPACE)
     kubectl("apply", "-n", NAMESPACE, "-f", "-", text=kube.as_list(platform(image)))
     for name in ("queue", "redis", "storage"):
         kubectl("rollout", "status", "-n", NAMESPACE, f"deployment/{name}", f"--timeout={READY_SECONDS}s")
-    logs = ("logs", "-n", NAMESPACE, "deployment/storage")
-    _await(lambda: kubectl(*logs).partition(_SUBSCRIBED)[1], "the storage worker does not subscribe")
 
 
 def _worker(nodes: Nodes, options: Options) -> dict[str, object]:

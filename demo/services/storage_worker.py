@@ -152,10 +152,14 @@ def summarize(database: Path) -> Summary:
 
 
 class StorageWorker:
-    """Subscribes to the channels and commits events in batches, until `stop`."""
+    """Subscribes to the channels and commits events in batches, until `stop`.
 
-    def __init__(self, redis_url: str, store: Store) -> None:
+    `ready_file` is there while it is subscribed.
+    """
+
+    def __init__(self, redis_url: str, store: Store, ready_file: Path | None = None) -> None:
         self._store = store
+        self._ready_file = ready_file
         self._pending: list[Event] = []
         self._flush_at = 0.0
         self._stop = asyncio.Event()
@@ -175,11 +179,13 @@ class StorageWorker:
     async def run(self) -> None:
         """Store events until `stop`, and reconnect after outages. Raises `AuthenticationError` for a wrong password."""
         announced = away = False
+        self._set_ready(False)
         try:
             while not self._stop.is_set():
                 pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
                 try:
                     await pubsub.subscribe(*CHANNELS)
+                    self._set_ready(True)
                     if not announced:
                         announced = True
                         print(f"subscribed to {', '.join(CHANNELS)}", flush=True)
@@ -198,11 +204,20 @@ class StorageWorker:
                         async with asyncio.timeout(RECONNECT_SECONDS):
                             await self._stop.wait()
                 finally:
+                    self._set_ready(False)
                     with contextlib.suppress(RedisError, OSError):
                         await pubsub.aclose()  # type: ignore[no-untyped-call]
         finally:
             self._flush()
             await self._redis.aclose()
+
+    def _set_ready(self, ready: bool) -> None:
+        if self._ready_file is None:
+            return
+        if ready:
+            self._ready_file.touch()
+        else:
+            self._ready_file.unlink(missing_ok=True)
 
     async def _receive(self, pubsub: PubSub) -> None:
         clock = asyncio.get_running_loop().time
@@ -241,6 +256,9 @@ def main(
         str, typer.Option(envvar="REDIS_URL", help="Redis that the events are published on.")
     ] = "redis://127.0.0.1:6379",
     database: _Database = Path("evaluations.db"),
+    ready_file: Annotated[
+        Path | None, typer.Option(help="Exists while the worker is subscribed, for a readiness probe.")
+    ] = None,
 ) -> None:
     """Store the evaluation events in SQLite. Without a command it runs until SIGTERM or Ctrl-C.
 
@@ -251,7 +269,7 @@ def main(
     logging.basicConfig(format="%(asctime)s %(name)s %(message)s", level=logging.WARNING)
 
     async def run() -> None:
-        worker = StorageWorker(redis_url, store)
+        worker = StorageWorker(redis_url, store, ready_file)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, worker.stop)

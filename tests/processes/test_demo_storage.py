@@ -141,6 +141,24 @@ def test_the_worker_survives_a_restart_of_redis(database: Path) -> None:
     assert summarize(database) == Summary(completed=2, failed=0, running=0, distinct=2, duplicates=0)
 
 
+def test_the_ready_file_exists_only_while_the_worker_is_subscribed(database: Path, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    ready.touch()  # left by one that was killed
+    with RedisServer() as server:
+        server.stop()
+        with demo_process(
+            *("storage_worker", "--redis-url", server.url, "--database", str(database), "--ready-file", str(ready)),
+            wait_for_line=False,
+        ) as worker:
+            wait_until(lambda: "Redis is away" in worker.error_line(), "it says so")
+            assert not ready.exists()
+            server.start()
+            wait_until(ready.exists, "it has subscribed")
+            server.stop()
+            wait_until(lambda: not ready.exists(), "it has lost Redis")
+            assert worker.stop() == 0
+
+
 def test_the_worker_waits_for_a_redis_that_is_not_there_yet_and_can_be_stopped(tmp_path: Path) -> None:
     with demo_process(
         *("storage_worker", "--redis-url", "redis://127.0.0.1:1", "--database", str(tmp_path / "a.db")),

@@ -136,22 +136,12 @@ def platform_in(
     cluster.apply(_of_family(objects, family) if family else objects, namespace)
     for workload in ("deployment/queue", "deployment/redis", "deployment/storage", "statefulset/executor"):
         cluster.kubectl("rollout", "status", "-n", namespace, workload, f"--timeout={READY_SECONDS}s")
-    _await_subscription(cluster, namespace)
     cluster.apply([queue_worker()], namespace)
     try:
         with cluster.forward(namespace, "service/queue", 8081) as url, Queue(url) as queue:
             yield Platform(cluster, namespace, queue)
     finally:
         delete_workers(cluster, namespace)
-
-
-def _await_subscription(cluster: Cluster, namespace: str) -> None:
-    """Wait until the storage worker listens: Redis keeps no event for one that comes later."""
-    program = "import redis; r = redis.Redis('redis'); assert r.pubsub_channels() or r.pubsub_numpat()"
-    asks = ("deployment/storage", "-c", program)
-    wait_until(
-        lambda: _run_python(cluster, namespace, *asks, check=False).returncode == 0, "storage listens", READY_SECONDS
-    )
 
 
 def _run_python(
