@@ -159,7 +159,7 @@ async def test_an_event_that_only_lenient_libraries_read_counts() -> None:
         b'{"error":"e","eval_id":"b"}',
         b"[" * 50_000,
         b'{"n":1,"eval_id":"a","result":"' + b"x" * (MAX_BODY_BYTES + EVENT_ROOM_BYTES) + b'"}',
-        b'{"eval_id":"a","n":NaN,"x":' + b"[" * 600 + b"]" * 600 + b"}",
+        b'{"eval_id":"a","n":NaN,"x":' + b"[" * 990 + b"]" * 990 + b"}",
     ],
 )
 async def test_what_is_not_an_event_of_the_task_is_ignored(payload: bytes) -> None:

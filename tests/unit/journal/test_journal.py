@@ -353,6 +353,7 @@ async def test_who_waits_for_an_entry_that_is_lost_waits_no_longer_and_others_un
     frozen.journal.put("new", b"pulled")
     await first.reached.wait()
     waiting = {eval_id: asyncio.create_task(frozen.journal.durable(eval_id)) for eval_id in ("seen", "new")}
+    await asyncio.sleep(0)  # both wait
     await group.declared_dead(frozen)
     await frozen.journal.lease.verify()
     await asyncio.wait_for(waiting["seen"], 1)
