@@ -31,8 +31,8 @@ IDLE = snapshot(executors=())
 WITHOUT_REDIS = snapshot(executors=(), journal=Link(LinkReason.CONNECTION_FAILED, "refused"))
 
 
-def spec_of(count: int) -> QueueWorkerSpec:
-    template = {"spec": {"containers": [{"name": "executor", "image": "executor:1"}]}}
+def spec_of(count: int, image: str = "executor:1") -> QueueWorkerSpec:
+    template = {"spec": {"containers": [{"name": "executor", "image": image}]}}
     return QueueWorkerSpec.model_validate({"executors": {"template": template, "count": count}})
 
 
@@ -116,6 +116,15 @@ async def test_pods_that_seem_idle_while_redis_is_away_keep_their_grace() -> Non
         await run.follow(spec_of(1), seen=WITHOUT_REDIS)
     assert run.told() == ["patch StatefulSet 1"]
     assert await tasks_given_up(asyncio.create_task(asyncio.sleep(0)), 30, lambda: WITHOUT_REDIS) is None
+
+
+async def test_a_pod_that_is_replaced_while_redis_is_away_keeps_its_grace() -> None:
+    """As above, for a new template: the old leader's router may still have a task on the pod."""
+    run = await Run().started()
+    for _ in range(3):
+        await run.follow(spec_of(3, image="executor:2"), seen=WITHOUT_REDIS)
+    assert "delete 1" in run.told()
+    assert "end 1" not in run.told()
 
 
 async def test_a_pod_that_comes_back_because_the_replicas_cannot_go_down_is_deleted_a_few_times() -> None:

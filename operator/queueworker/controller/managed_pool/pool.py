@@ -121,7 +121,8 @@ class ManagedPool:
         now = self._clock()
         self._plan = plan(self._wanted(spec), *self._seen(), tasks_by_pod(snapshot), self._left, now, self._missing)
         if not knows_rivals(snapshot):
-            self._plan = replace(self._plan, idle=())
+            slow = self._plan.delete and self._plan.delete._replace(now=False)
+            self._plan = replace(self._plan, idle=(), delete=slow)
         self._left = next_since(self._plan.leaving, self._left, now)
         self._missing = next_since(self._plan.missing, self._missing, now)
 
