@@ -404,6 +404,20 @@ async def test_the_http_api_has_the_condition_of_the_pool_as_the_status_has_it()
         assert [(c.type, c.reason) for c in run.runner.view().conditions][-1] == written[-1]
 
 
+async def test_the_status_is_written_although_changes_of_the_pool_are_not_answered_in_time() -> None:
+    """A webhook that hangs holds them up for longer than we wait; the rest of the API server works."""
+    run = Run(body(FIRST | {"executors": {"template": TEMPLATE}}))
+    run.cluster.refusals = {"StatefulSet": TimeoutError()}
+    for watched in (run.slices, run.pool_objects.stateful_sets, run.pool_objects.pods):
+        watched.listed("", [], ())
+    run.task = asyncio.create_task(run.runner.run())
+    await until(lambda: "not answer" in str(run.cluster.statuses[-1:]))
+    (pool,) = [c for c in run.cluster.statuses[-1]["conditions"] if c["type"] == "PoolReady"]
+    assert (pool["status"], pool["reason"]) == ("False", "Progressing")
+    await run.runner.stop()
+    await run.ends()
+
+
 async def test_the_pool_of_an_object_that_is_deleted_without_it_stays() -> None:
     async with running(body(FIRST | {"executors": {"template": TEMPLATE}})) as run:
         run.slices.listed("default", [], ())

@@ -275,9 +275,8 @@ async def test_a_part_of_the_stateful_set_that_is_removed_by_hand_is_put_back_wi
 async def test_a_change_of_our_own_whose_answer_was_lost_is_not_called_somebody_elses() -> None:
     run = await Run().started()
     run.cluster.refusals["StatefulSet"] = TimeoutError()
-    run.pool.decide(spec_of(4), 1, IDLE)
-    with pytest.raises(TimeoutError):
-        await run.pool.act()
+    await run.follow(spec_of(4))
+    assert run.reason() == Reason.PROGRESSING
     run.edit("StatefulSet", run.cluster.objects["StatefulSet", "legacy-executor"]["spec"] | {"replicas": 4})
     run.cluster.refusals.clear()
     await run.follow(spec_of(4))

@@ -136,7 +136,7 @@ class ManagedPool:
     # --- afterwards
 
     async def act(self) -> None:
-        """Carry the plan out, and see how far it is. Raises one of `cluster.UNREACHABLE`."""
+        """Carry the plan out, and see how far it is. Raises nothing that the API server could cause."""
         spec = self._spec
         if spec is None or (self.count is None and self._seen()[0] is None and not self._applied):
             self._state = None
@@ -165,6 +165,9 @@ class ManagedPool:
             return PoolState("False", error.reason, str(error))
         except ApiException as error:
             text = f"the API server answered {reason_of(error)} to a change of the pool: it is tried again"
+            return PoolState("False", Reason.PROGRESSING, text)
+        except UNREACHABLE as error:  # it may be a webhook that hangs: then the status can be written all the same
+            text = f"the API server does not answer a change of the pool ({reason_of(error)}): it is tried again"
             return PoolState("False", Reason.PROGRESSING, text)
         self._refused_at = float("-inf")
         return pool_state(self._wanted(spec), *self._seen(), self._plan, self._wall_clock())
