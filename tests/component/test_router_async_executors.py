@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
+from queueworker.controller.managed_pool.pool import tasks_by_pod
 from queueworker.routing.executors.async_outcomes import SILENCE_SECONDS
 from queueworker.routing.in_flight import MAX_DEATHS
 from queueworker.routing.journal import entries
@@ -234,6 +235,40 @@ async def test_the_successor_of_a_dead_router_takes_the_outcome_that_is_publishe
         await until(lambda: router.snapshot().in_flight == 0)
     assert queue.completed["a"]["output"] == "survived"
     assert (executor.executed, queue.reports) == (["a"], {"a": 1})
+
+
+async def test_an_executor_is_busy_with_the_task_of_a_dead_router(
+    queue: StubQueue, executor: AsyncExecutor, redis_url: str
+) -> None:
+    async with (
+        StubExecutor(name="executor-2") as other,
+        left_running(queue, executor, redis_url),
+        running(queue, [executor, other], redis_url, executors={"concurrency": 1}) as router,
+    ):
+        await until(lambda: router.snapshot().counters.recovered == 1)
+        queue.submit(*"bcdef")
+        await queue.reported(5)
+        assert executor.executed == ["a"], "it has one slot"
+        assert tasks_by_pod(router.snapshot()) == {"executor-1": 1, "executor-2": 0}
+        await executor.completes("a")
+        await queue.reported(6)
+        await until(lambda: tasks_by_pod(router.snapshot()) == {"executor-1": 0, "executor-2": 0})
+
+
+async def test_an_executor_that_is_not_in_the_pool_any_more_may_run_the_task_of_a_dead_router(
+    queue: StubQueue, executor: AsyncExecutor, redis_url: str
+) -> None:
+    """The pods of a managed pool that are to go are kept from the router. This one is not idle."""
+    async with (
+        StubExecutor(name="executor-2") as other,
+        left_running(queue, executor, redis_url),
+        running(queue, [other], redis_url) as router,
+    ):
+        await until(lambda: router.snapshot().counters.recovered == 1)
+        assert tasks_by_pod(router.snapshot()) == {"executor-1": 1, "executor-2": 0}
+        await executor.completes("a")
+        await queue.reported(1)
+        await until(lambda: tasks_by_pod(router.snapshot()) == {"executor-2": 0})
 
 
 @pytest.mark.parametrize("recovery", ["Retry", "Fail"])

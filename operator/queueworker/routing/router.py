@@ -217,6 +217,7 @@ class Router:
             per_minute=self._housekeeper.history.per_minute,
             counters=counters,
             rivals=self._journal.lease.rivals,
+            awaited=self._runs.awaited(),
             slots_free=self._pool.members.free_slots(),
             oldest_task_seconds=self._runs.oldest_seconds(),
             stalled=self._housekeeper.stalled,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
 from queueworker.routing.counters import Counters, LossCause
@@ -61,6 +61,8 @@ class TaskRuns:
         """Tasks that were handed to us and are not reported yet."""
         self._recovered: deque[InFlightTask] = deque()
         """Those taken over that wait for a slot; they go before new polls."""
+        self._awaited: dict[str, InFlightTask] = {}
+        """Those taken over that an asynchronous executor had, and may have."""
         self._runs: set[asyncio.Task[None]] = set()
         self._group = group
         self._life = life
@@ -82,6 +84,11 @@ class TaskRuns:
         """The age of the oldest task in flight, which is the one that was added first; 0 if there is none."""
         oldest = next(iter(self.flights.values()), None)
         return self._clock() - oldest.pulled_at if oldest is not None else 0.0
+
+    def awaited(self) -> dict[str, int]:
+        """Tasks of dead routers that asynchronous executors may still run, by the name of the executor."""
+        found = Counter(flight.executor for flight in self._awaited.values() if flight.deadline is not None)
+        return dict(found)
 
     def longest_timeout(self, default: int) -> int:
         """Of the tasks in flight, in seconds; `default` is that of a task without one. 0 if there is none."""
@@ -192,6 +199,7 @@ class TaskRuns:
 
     def _remove(self, flight: InFlightTask) -> None:
         del self.flights[flight.eval_id]
+        self._awaited.pop(flight.eval_id, None)
         self._memory.give_task(len(flight.task.raw))
 
     def _fail(self, eval_id: str, queue: QueueClient, error: str) -> None:
@@ -222,8 +230,10 @@ class TaskRuns:
             self._add(flight)
             if flight.outcome is not None:
                 self._start(self._carry(flight))
-            else:
-                self._recovered.append(flight)
+                continue
+            self._recovered.append(flight)
+            if flight.deadline is not None:
+                self._awaited[eval_id] = flight
         return len(new)
 
     def on_fenced(self, lost: set[str]) -> None:

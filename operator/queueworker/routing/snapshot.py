@@ -13,6 +13,8 @@ from queueworker.routing.counters import Counters
 from queueworker.routing.history import History
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from queueworker.routing.config import Intent
 
 
@@ -176,6 +178,9 @@ class Snapshot:
     counters: Counters
     rivals: int = 0
     """Other live routers of the group at the last heartbeat: in an operator, the routers of a later leader."""
+    awaited: Mapping[str, int] = field(default_factory=dict)
+    """Tasks of dead routers that asynchronous executors may still run, by the name of the executor. It may have left
+    the pool."""
     hold: str = ""
     """Why nothing is pulled at this moment though the object wants it; empty when polls may start."""
     slots_free: int = 0

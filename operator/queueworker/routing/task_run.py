@@ -141,9 +141,11 @@ class TaskRunner:
         """
         assert permit is not None
         if flight.deadline is not None:
+            self._pool.hold(permit, flight.executor)
             outcome = await self._await_published_outcome(flight, flight.deadline)
             if outcome is not None:
                 return outcome
+            permit.release()
         timeout = flight.task.timeout or self.spec.routing.task_timeout_seconds
         body = execute_body(flight.task, timeout)
         while True:

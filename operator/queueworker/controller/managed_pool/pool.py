@@ -303,6 +303,8 @@ def tasks_by_pod(snapshot: Snapshot | None) -> dict[str, int] | None:
     tasks: dict[str, int] = {}
     for executor in snapshot.executors:
         tasks[executor.name] = tasks.get(executor.name, 0) + executor.in_flight
+    for name, number in snapshot.awaited.items():
+        tasks[name] = max(number, tasks.get(name, 0))
     return tasks
 
 

@@ -121,6 +121,14 @@ class ExecutorPool:
         """Reserve a free slot for a task that is about to be pulled. Check `can_reserve` first."""
         return SlotPermit(self._slots)
 
+    def hold(self, permit: SlotPermit, name: str) -> None:
+        """Move the permit to the executor of that name, which has the task already, whatever its state is. If it is in
+        the pool no more, the permit stays as it is.
+        """
+        executor = self.members.find(name)
+        if executor is not None:
+            permit.move_to(executor)
+
     async def acquire(self, permit: SlotPermit, flight: InFlightTask, on_wait: Callable[[], None]) -> Executor:
         """Choose an executor for the task and move the permit to one of its slots; `permit.release` gives it back.
 

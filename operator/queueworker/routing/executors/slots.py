@@ -41,7 +41,7 @@ class Slots:
         self._on_free = on_free
 
     def take(self, executor: Executor) -> None:
-        """Use a slot of an executor that is available."""
+        """Use a slot of an executor, also one above its capacity."""
         executor.in_flight += 1
         executor.free -= 1
         self.free -= 1
