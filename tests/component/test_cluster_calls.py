@@ -13,7 +13,7 @@ from aiohttp import web
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
-from queueworker.controller.cluster import FAILED, MAX_STATUS_WRITES, Cluster, SecretUnavailable
+from queueworker.controller.cluster import FAILED, MAX_STATUS_WRITES, Cluster, ObjectGone, SecretUnavailable
 from queueworker.controller.kinds import QUEUE_WORKERS
 from queueworker.resource.reasons import Reason
 from queueworker.resource.spec import SecretKeyRef
@@ -218,3 +218,27 @@ async def test_no_call_of_a_leader_imports_a_part_of_the_client(tmp_path: Path) 
         )
         output, _ = await asyncio.wait_for(process.communicate(), 60)
     assert (output, api.asked) == (b"\n", 6)
+
+
+class NoStatusApi(Server):
+    """Has the object `legacy`, whose CRD has no status subresource."""
+
+    def routes(self) -> list[web.RouteDef]:
+        return [web.patch("/{path:.*}/{name}/status", self._patch), web.get("/{path:.*}", self._list)]
+
+    async def _patch(self, request: web.Request) -> web.Response:
+        details = {"name": request.match_info["name"], "group": "crucible.dev", "kind": "queueworkers"}
+        return web.json_response({"kind": "Status", "code": 404, "details": details}, status=404)
+
+    async def _list(self, request: web.Request) -> web.Response:
+        is_there = request.query["fieldSelector"] == "metadata.name=legacy"
+        return web.json_response({"kind": "QueueWorkerList", "items": [{}] if is_there else []})
+
+
+async def test_an_object_is_not_gone_because_its_crd_has_no_status() -> None:
+    async with calls(NoStatusApi()) as made:
+        with pytest.raises(ApiException) as caught:
+            await made.cluster.patch_status("team", "legacy", {})
+        assert caught.value.status == 404
+        with pytest.raises(ObjectGone):
+            await made.cluster.patch_status("team", "other", {})

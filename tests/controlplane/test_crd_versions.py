@@ -45,10 +45,12 @@ HEARTBEAT = 45
 
 
 @contextmanager
-def crd(kubectl: Kubectl, change: Callable[[Schema], None]) -> Iterator[None]:
-    """Ours, with its schema changed, until the end of the block."""
+def crd(kubectl: Kubectl, change: Callable[[Schema], None], without: str = "") -> Iterator[None]:
+    """Ours, with its schema changed, and without that subresource, until the end of the block."""
     body = yaml.safe_load(crd_yaml())
-    change(body["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"])
+    version = body["spec"]["versions"][0]
+    change(version["schema"]["openAPIV3Schema"]["properties"])
+    version["subresources"].pop(without, None)
     kubectl("apply", "--server-side", "-f", "-", input=yaml.safe_dump(body))
     try:
         yield
@@ -104,6 +106,28 @@ def test_a_status_that_an_older_crd_refuses_is_named_and_written_once_the_crd_is
         install_crd(kubectl)
         eventually(lambda: ready(kubectl, namespace) == ("True", "Suspended"), HEARTBEAT)
         assert started.log.read_text().count("answered 422") == 1
+
+
+def test_an_object_is_routed_for_although_its_crd_has_no_status(
+    control_plane: ControlPlane,
+    kubectl: Kubectl,
+    namespace: str,
+    folder: Path,
+    queue: DemoProcess,
+    executor: DemoProcess,
+    shared_redis: RedisServer,
+) -> None:
+    """The API server answers a patch of it as if there were no such object."""
+    install(kubectl)
+    with leading(control_plane, folder, namespace) as started:
+        kubectl("apply", "-n", namespace, "-f", "-", input=worker("legacy", **spec(queue, shared_redis, executor)))
+        eventually(lambda: ready(kubectl, namespace) == ("True", "Routing"))
+        with crd(kubectl, lambda _: None, without="status"):
+            eventually(lambda: "the API server answered 404" in started.log.read_text(), HEARTBEAT)
+            submit(queue, 5)
+            eventually(lambda: done(queue, 5))
+        patch(kubectl, namespace, suspend=True)
+        eventually(lambda: ready(kubectl, namespace) == ("True", "Suspended"), HEARTBEAT)
 
 
 def test_what_a_command_sets_and_an_older_crd_does_not_know_is_named_and_no_success(

@@ -148,7 +148,10 @@ class Cluster:
             try:
                 await self._patch(f"{QUEUE_WORKERS.path(namespace, name)}/status", {"status": status})
             except ApiException as error:
-                raise (ObjectGone(name) if _is_gone(error, name) else error) from error
+                # A CRD without the status subresource is answered in the same words.
+                if _is_gone(error, name) and await self.read_object(namespace, name) is None:
+                    raise ObjectGone(name) from error
+                raise
 
     async def patch_object(
         self, namespace: str, name: str, patch: Sequence[dict[str, Any]] | dict[str, Any]

@@ -312,7 +312,7 @@ def _sentence(error: BaseException) -> str:
     """What came of a call that failed, in a sentence: an answer, or none."""
     if not isinstance(error, ApiException):
         return f"the API server cannot be reached: {reason_of(error)}"
-    advice = "; is its CRD of another version than this operator?" if error.status == 422 else ""
+    advice = "; is its CRD of another version than this operator?" if error.status in {404, 422} else ""
     return f"the API server answered {_answer(error)}{advice}"
 
 
