@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from aiohttp import web
-from kubernetes.aio import client
+from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
 from queueworker.controller.cluster import FAILED, MAX_STATUS_WRITES, Cluster, ObjectGone, SecretUnavailable
@@ -242,3 +242,16 @@ async def test_an_object_is_not_gone_because_its_crd_has_no_status() -> None:
         assert caught.value.status == 404
         with pytest.raises(ObjectGone):
             await made.cluster.patch_status("team", "other", {})
+
+
+async def test_a_kubeconfig_that_is_being_written_while_the_credentials_are_refused_is_read_again_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = tmp_path / "config"
+    written.write_text("clusters: [")
+    for module in (config, config.kube_config):
+        monkeypatch.setattr(module, "KUBE_CONFIG_DEFAULT_LOCATION", str(written))
+    async with calls(OneAnswerApi(401, b'{"kind": "Status"}')) as made:
+        with pytest.raises(ApiException) as caught:
+            await made.cluster.crd_uid()
+    assert caught.value.status == 401

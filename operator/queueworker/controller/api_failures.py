@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.config import ConfigException
 
 from queueworker.web.source import ApiFailure
 
@@ -36,7 +37,8 @@ class NotTheApiServer(ConnectionError):
 
 
 async def answer_of(call: Awaitable[Any]) -> Any:
-    """What the API server answers to a call of the client. Raises what the call raises, and `NotTheApiServer`.
+    """What the API server answers to a call of the client. Raises what the call raises, `NotTheApiServer`, and
+    ConnectionError if the client cannot read its token, which it does once a minute.
 
     Whatever the API server answers has a kind. A success of somebody else is text to the client, or an object that it
     cannot make its models of.
@@ -44,6 +46,8 @@ async def answer_of(call: Awaitable[Any]) -> Any:
     try:
         answer = await call
         kind = answer.get("kind") if isinstance(answer, dict) else answer.kind
+    except ConfigException as error:
+        raise ConnectionError(str(error)) from error
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise NotTheApiServer from error
     if not kind:

@@ -41,6 +41,7 @@ RELOAD_SECONDS = 2.0
 # The errors of a call while the API server is away: connection refused, broken or too slow.
 UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
 FAILED = (ApiException, *UNREACHABLE)
+_UNREADABLE = (yaml.YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError)  # a kubeconfig
 
 
 class SecretUnavailable(Exception):
@@ -310,7 +311,7 @@ class Cluster:
         self._loaded_at = now
         try:
             await config.load_config(client_configuration=self._api.configuration)  # type: ignore[no-untyped-call]
-        except (config.ConfigException, OSError, ValueError):
+        except (config.ConfigException, *_UNREADABLE):
             return  # the file is being written: the next 401 reads it again
 
 
@@ -323,7 +324,7 @@ async def _load(configuration: client.Configuration) -> None:
             await config.load_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except config.ConfigException as error:
         raise config.ConfigException(_unusable(path)) from error
-    except (yaml.YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise config.ConfigException(f"the kubeconfig {path} cannot be read: it must be YAML of kind Config") from error
 
 
