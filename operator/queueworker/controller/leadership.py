@@ -161,7 +161,7 @@ class Elector:
 
     async def _renew_for_ever(self) -> None:
         renewed = self._clock()
-        while not deposed(self._observed, self._identity, self._clock() - renewed, self._rivals()):
+        while not self._is_deposed(self._clock() - renewed):
             await asyncio.sleep(RETRY_SECONDS)
             started = self._clock()
             try:
@@ -171,6 +171,14 @@ class Elector:
                 log.exception("the renewal of the Lease %s/%s met a defect", self._namespace, self._name)
         log.error("the Lease %s/%s was lost", self._namespace, self._name)
         self.lost.set()
+
+    def _is_deposed(self, silence: float) -> bool:
+        try:
+            rivals = self._rivals()
+        except Exception:  # as above
+            log.exception("whether there are rivals cannot be told")
+            rivals = False
+        return deposed(self._observed, self._identity, silence, rivals)
 
     async def _try(self) -> bool:
         """One attempt to acquire or renew. Returns True if this replica holds the Lease afterwards."""

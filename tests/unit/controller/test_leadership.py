@@ -181,3 +181,17 @@ async def test_a_renewal_that_was_under_way_does_not_keep_the_lease_from_being_r
     api.conflicts = 1
     await elector.release()
     assert api.holder == ""
+
+
+async def test_a_leader_that_cannot_tell_whether_it_has_rivals_goes_on_renewing_and_sees_another_leader() -> None:
+    def rivals() -> bool:
+        raise RuntimeError("a defect")
+
+    api = Api()
+    elector = Elector(api, "system", "lease", "me", rivals=rivals)
+    await elector.acquire()
+    reads = api.reads
+    await until(lambda: api.reads > reads)
+    assert api.lease.spec is not None
+    api.lease.spec.holder_identity = "other"
+    await asyncio.wait_for(elector.lost.wait(), 10)
