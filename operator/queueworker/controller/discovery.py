@@ -120,7 +120,10 @@ class Slices:
         """Keep the slice as it is now; None: it is gone."""
         old = self._known.pop(key, None)
         if old is not None:
-            self._by_service[key[0], old.service].pop(key[1], None)
+            service = key[0], old.service
+            del self._by_service[service][key[1]]
+            if not self._by_service[service]:
+                del self._by_service[service]
         if body is not None:
             kept = self._known[key] = read_slice(body)
             self._by_service.setdefault((key[0], kept.service), {})[key[1]] = kept

@@ -164,3 +164,12 @@ def test_nothing_is_said_of_a_namespace_before_its_first_list() -> None:
     slices.watch_changed("ns", "")
     slices.watch_changed("", "404 Not Found")
     assert slices.problem("ns") == "404 Not Found"
+
+
+def test_nothing_is_kept_of_services_that_are_gone() -> None:
+    """In a cluster that makes and deletes namespaces all day, they would be many."""
+    slices = Slices()
+    for number in range(3):
+        slices.changed("ADDED", body("a", service=f"service-{number}"))
+        slices.changed("DELETED", body("a", service=f"service-{number}"))
+    assert not slices._by_service
