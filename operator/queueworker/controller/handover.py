@@ -13,6 +13,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
+from queueworker.controller.cluster import FAILED, ObjectGone, StalePatch, reason_of
 from queueworker.controller.events import ObjectEvent
 from queueworker.controller.status import Totals
 from queueworker.resource.names import GROUP
@@ -20,6 +21,7 @@ from queueworker.resource.names import GROUP
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from queueworker.controller.cluster import Cluster
     from queueworker.resource.spec import QueueWorkerSpec
     from queueworker.routing.snapshot import Snapshot
 
@@ -35,6 +37,16 @@ def handing_over(identity: str, counts: Totals) -> dict[str, Any]:
     value = [counts.completed, counts.failed, counts.retried, counts.recovered]
     name = re.sub(r"[^A-Za-z0-9]", "", identity)[-40:]
     return {"metadata": {"annotations": {PREFIX + name: json.dumps(value)}}}
+
+
+async def leave(cluster: Cluster, namespace: str, name: str, identity: str, counts: Totals) -> None:
+    """Another leader writes the status by now: leave it what was counted since our last status."""
+    if counts == Totals():
+        return
+    try:
+        await cluster.patch_object(namespace, name, handing_over(identity, counts))
+    except (ObjectGone, StalePatch, *FAILED) as error:
+        log.warning("%s/%s: the last counts could not be handed over: %s", namespace, name, reason_of(error))
 
 
 def handed_over(body: Mapping[str, Any]) -> dict[str, Totals]:

@@ -168,29 +168,27 @@ class ObjectRunner:
         """So that the object stays until its tasks are reported. Routing does not wait for it. Returns why it cannot be
         set; empty if it is.
         """
+        known = self.body
         try:
-            self.body = await self._hold.set(self.body)
+            self._take(known, await self._hold.set(known))
         except FAILED as error:
             return f"the finalizer cannot be set: {_answer(error)}"
         return ""
 
+    def _take(self, known: Mapping[str, Any], answer: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Take the answer to a patch, unless an event has come meanwhile, which may be newer. Returns what is known."""
+        if self.body is known:
+            self.body = answer
+        return self.body
+
     async def _take_counts(self) -> None:
         """Add what an earlier leader counted while it drained. Routing does not wait for it."""
-        for name, counts in handover.handed_over(self.body).items():
+        first = known = self.body
+        for name, counts in handover.handed_over(first).items():
             with contextlib.suppress(StalePatch, *FAILED):  # it is taken, and the body is an old one; or tried again
-                patch = handover.taking(self.body, name)
-                self.body = await self._cluster.patch_object(self.namespace, self.name, patch)
+                patch = handover.taking(first, name)
+                known = self._take(known, await self._cluster.patch_object(self.namespace, self.name, patch))
                 self._supervisor.totals = self._supervisor.totals.plus(counts)
-
-    async def _leave_counts(self) -> None:
-        """Another leader writes the status by now: leave it what was counted since our last status."""
-        totals = self._supervisor.final_totals().minus(statuses.Totals.of(self._writer.written.tasks))
-        if totals == statuses.Totals():
-            return
-        try:
-            await self._cluster.patch_object(self.namespace, self.name, handover.handing_over(self._identity, totals))
-        except (ObjectGone, StalePatch, *FAILED) as error:
-            log.warning("%s: the last counts could not be handed over: %s", self._group, reason_of(error))
 
     async def _reconcile(self) -> None:
         """Read the object, and make its router follow it."""
@@ -251,7 +249,8 @@ class ObjectRunner:
                 await _whatever_happens(self._group, self._pool.end(tasks))
             await self._release()
         elif snapshot is not None and snapshot.rivals:
-            await self._leave_counts()
+            counts = self._supervisor.final_totals().minus(statuses.Totals.of(self._writer.written.tasks))
+            await handover.leave(self._cluster, self.namespace, self.name, self._identity, counts)
         else:
             await self._publish_if_possible(last=True)
 

@@ -272,6 +272,23 @@ async def test_a_new_object_gets_the_finalizer_and_one_that_has_it_is_left_alone
     assert run.cluster.patches == []
 
 
+async def test_the_answer_to_the_finalizer_is_no_newer_than_an_event_that_came_before_it() -> None:
+    new = body(FIRST)
+    new["metadata"]["finalizers"] = []
+    run = Run(new)
+
+    async def answer_late(*_: object) -> dict[str, Any]:
+        run.runner.observe(body(FIRST | {"suspend": True}, 2))
+        return body(FIRST)
+
+    run.cluster.patch_object = answer_late  # type: ignore[assignment,method-assign]
+    run.task = asyncio.create_task(run.runner.run())
+    await run.has_written("Routing")
+    await until(lambda: run.routers.made[0].config.spec.suspend)
+    await run.runner.stop()
+    await run.ends()
+
+
 async def test_an_object_is_routed_for_although_its_finalizer_cannot_be_set_which_the_log_has_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
