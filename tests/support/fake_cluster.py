@@ -23,6 +23,8 @@ class FakeCluster(Cluster):
         super().__init__(lambda: None)
         self.secrets = secrets
         self.reads = 0
+        self.secret_errors: list[Exception] = []
+        """What the next readings of Secrets raise."""
         self.statuses: list[dict[str, Any]] = []
         self.error: Exception | None = None
         self.patches: list[Any] = []
@@ -44,6 +46,8 @@ class FakeCluster(Cluster):
         self.reads += 1
         if self.error is not None:
             raise self.error
+        if self.secret_errors:
+            raise self.secret_errors.pop(0)
         if ref.name not in self.secrets:
             raise SecretUnavailable(f"Secret {namespace}/{ref.name} does not exist")
         return self.secrets[ref.name]

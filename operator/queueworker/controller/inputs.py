@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from dataclasses import dataclass, replace
@@ -14,11 +15,12 @@ from queueworker.controller.conditions import Problems
 from queueworker.controller.secrets import Secrets
 from queueworker.resource.executors_spec import ServiceRef
 from queueworker.resource.names import pool_name
-from queueworker.resource.reasons import ConditionType
+from queueworker.resource.reasons import ConditionType, Reason
 from queueworker.resource.redis_url import redis_target
 from queueworker.resource.spec import QueueWorkerSpec
 from queueworker.resource.urls import in_namespace
 from queueworker.resource.warnings import warnings
+from queueworker.routing.aio import happens
 from queueworker.routing.config import Endpoint, RouterConfig, static_endpoints, without_drained
 
 if TYPE_CHECKING:
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+ANSWER_SECONDS = 30.0
+"""An object that is deleted waits so long for an answer of the API server without which nothing can be reported."""
+RETRY_SECONDS = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class RouterInputs:
@@ -45,6 +51,15 @@ class RouterInputs:
     endpoints: Sequence[Endpoint] = ()
     whole: bool = False
     """Whether the configuration is all of the object's spec, and not partly an earlier one."""
+
+    @property
+    def is_awaited(self) -> bool:
+        """There is no configuration yet, because the API server has not answered with a Secret, or with the first list
+        of slices.
+        """
+        secret = self.problems.secret
+        unread = secret is None or secret.reason is Reason.SECRET_READ_FAILED
+        return self.config is None and not self.problems.spec and unread
 
 
 class InputReader:
@@ -66,6 +81,7 @@ class InputReader:
         self._name = name
         self._group = f"{namespace}/{name}"
         self._slices = slices
+        self._clock = clock
         self._in_pod = cluster.in_pod
         self._secrets = Secrets(namespace, cluster, clock)
         self._spec: QueueWorkerSpec | None = None
@@ -111,6 +127,14 @@ class InputReader:
         self._found = self._found if endpoints is None else without_drained(endpoints, spec)
         self._config = self._built(spec, key, redis_url)
         return RouterInputs(problems, spec, self._config, self._found, whole)
+
+    async def read_patiently(self, body: Mapping[str, Any], stop: asyncio.Event) -> RouterInputs:
+        """As `read`; what the API server does not answer is awaited for a while, or until `stop` is set."""
+        deadline = self._clock() + ANSWER_SECONDS
+        while (inputs := await self.read(body, None)).is_awaited and self._clock() < deadline:
+            if await happens(stop, RETRY_SECONDS):
+                break
+        return inputs
 
     def _validated(self, given: Mapping[str, Any]) -> QueueWorkerSpec:
         """Fields of a newer CRD are ignored, and named once in the log. Raises ValidationError."""

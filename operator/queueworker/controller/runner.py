@@ -95,6 +95,8 @@ class ObjectRunner:
         self._end: asyncio.Task[None] | None = None
         """Not None once `_ending` is set: the end, which goes on even if nobody waits for it."""
         self._term_ends = asyncio.Event()
+        self._left_behind = False
+        """The next leader has to report what is in the journal of the deleted object: the term has ended before."""
         self._warn = _WarnOnce(self._group)
 
     # --- what it is told
@@ -258,7 +260,8 @@ class ObjectRunner:
         """Report what is in the journals of others: of an earlier leader whose object we never routed for, or of one
         that still drains.
         """
-        inputs = await self._inputs.read(self.body, None)
+        inputs = await self._inputs.read_patiently(self.body, self._term_ends)
+        self._left_behind = inputs.is_awaited and self._term_ends.is_set()
         if inputs.config is None:
             self._warn("deleted without a valid spec or without its Secrets: what is in its journal cannot be reported")
             return
@@ -266,7 +269,7 @@ class ObjectRunner:
 
     async def _release(self) -> None:
         """Remove our finalizer, so that the object can go; try until it is gone, or the term ends."""
-        while not self._gone and finalizer.is_held(self.body):
+        while not (self._gone or self._left_behind) and finalizer.is_held(self.body):
             try:
                 self.body = await self._hold.remove(self.body)
             except ObjectGone:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -263,3 +264,22 @@ async def test_a_scaling_that_has_no_effect_is_said_in_ready(way: dict[str, Any]
     found = await Reading().read({"executors": {"count": 3} | way})
     ready, *_ = condition_states(UP, found.problems)
     assert f"`kubectl scale` sets) has no effect with executors.{next(iter(way))}" in ready.message
+
+
+async def test_what_the_api_server_does_not_answer_is_awaited_for_a_while() -> None:
+    reading = Reading(key="s3cret")
+    reading.cluster.secret_errors = [TimeoutError()] * 100
+    waited: list[float] = []
+
+    class Passing(asyncio.Event):
+        """Never set, and whoever waits for it is late."""
+
+        async def wait(self) -> Literal[True]:
+            waited.append(reading.now)
+            reading.now += 8
+            raise TimeoutError
+
+    found = await reading.reader.read_patiently({"spec": {"queue": KEYED}}, Passing())
+    assert (found.config, found.is_awaited) == (None, True)
+    assert waited == [0, 8, 16, 24]
+    assert reading.cluster.reads == 4

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from kubernetes.aio.client.exceptions import ApiException
 
-from queueworker.controller.cluster import ObjectGone, StalePatch
+from queueworker.controller.cluster import ObjectGone, SecretUnavailable, StalePatch
 from queueworker.controller.discovery import Slices
 from queueworker.controller.handover import handing_over
 from queueworker.controller.managed_pool.observed import PoolObjects
 from queueworker.controller.runner import ObjectRunner
 from queueworker.controller.status import Totals
 from queueworker.resource.names import FINALIZER, LABEL_QUEUEWORKER
+from queueworker.resource.reasons import Reason
 from queueworker.routing.recovery import Unfinished
 from queueworker.routing.snapshot import Phase
 from tests.support.fake_cluster import FakeCluster
@@ -390,6 +391,47 @@ async def test_what_is_in_the_journal_of_an_object_that_was_deleted_while_nobody
         router.in_flight = 0
         await run.ends()
         assert router.stopped_with == [True]
+        assert run.cluster.patches == [RELEASE]
+
+
+KEYED = {"queue": FIRST["queue"] | {"apiKeySecretRef": {"name": "key", "key": "k"}}}
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), SecretUnavailable("503", Reason.SECRET_READ_FAILED)])
+async def test_a_deleted_object_waits_for_a_secret_that_the_api_server_does_not_hand_out_yet(error: Exception) -> None:
+    run = Run(deleted(KEYED, "other", FINALIZER), key="s3cret")
+    run.cluster.secret_errors = [error]
+    run.task = asyncio.create_task(run.runner.run())
+    await run.ends()
+    assert [router.stopped_with for router in run.routers.made] == [[True]], "what is in its journal is reported"
+    assert run.cluster.patches == [RELEASE]
+
+
+async def test_a_deleted_object_waits_for_the_first_list_of_slices() -> None:
+    run = Run(deleted(BY_SERVICE, "other", FINALIZER))
+    run.task = asyncio.create_task(run.runner.run())
+    await asyncio.sleep(0.1)
+    assert run.cluster.patches == []
+    run.slices.listed("default", [], ())
+    await run.ends()
+    assert [router.stopped_with for router in run.routers.made] == [[True]], "what is in its journal is reported"
+    assert run.cluster.patches == [RELEASE]
+
+
+async def test_the_next_leader_finds_the_finalizer_of_a_deleted_object_whose_secret_could_not_be_read() -> None:
+    run = Run(deleted(KEYED, "other", FINALIZER), key="s3cret")
+    run.cluster.secret_errors = [TimeoutError()] * 100
+    run.task = asyncio.create_task(run.runner.run())
+    await until(lambda: run.cluster.reads)
+    await asyncio.wait_for(run.runner.stop(), 5)
+    await run.ends()
+    assert run.cluster.patches == []
+
+
+async def test_a_deleted_object_whose_secret_is_gone_is_released_at_once() -> None:
+    async with running(deleted(KEYED, "other", FINALIZER)) as run:
+        await run.ends()
+        assert run.routers.made == []
         assert run.cluster.patches == [RELEASE]
 
 
