@@ -69,6 +69,17 @@ def _resource(plural: str) -> dict[str, object]:
     return {"kind": "APIResourceList", "resources": [known]}
 
 
+class OddObjectApi(NoWatchApi):
+    """An API server with one object, which somebody gave an annotation of operators that are made with kopf."""
+
+    async def _list(self, request: web.Request) -> web.Response:
+        if "watch" in request.query:
+            return await super()._list(request)
+        annotations = {"kopf.zalando.org/last-handled-configuration": "no JSON"}
+        item = {"metadata": {"namespace": "team", "name": "legacy", "uid": "uid-1", "annotations": annotations}}
+        return web.json_response({"kind": "QueueWorkerList", "metadata": {"resourceVersion": "7"}, "items": [item]})
+
+
 class Access:
     """The part of `Cluster` that a watch uses."""
 
@@ -107,3 +118,19 @@ async def test_a_watch_that_is_answered_gone_is_made_known_and_asked_for_once_a_
         await watching
         assert api.watches <= 4
     assert all(later - earlier > 0.9 for earlier, later in pairwise(relists))
+
+
+async def test_an_object_is_heard_of_whatever_the_annotations_of_other_operators_hold() -> None:
+    heard: list[str] = []
+    stop = asyncio.Event()
+    async with OddObjectApi(GONE) as api, asyncio.timeout(30):
+        access: Any = Access(api.url)
+
+        def hear(_: str | None, body: dict[str, Any]) -> None:
+            heard.append(body["metadata"]["name"])
+
+        serving = asyncio.create_task(serve(QUEUE_WORKERS, "team", access, hear, lambda: None, lambda: None, stop))
+        await until(lambda: heard)
+        stop.set()
+        await serving
+    assert set(heard) == {"legacy"}

@@ -40,6 +40,21 @@ logging.getLogger("kopf").setLevel(logging.CRITICAL)
 logging.getLogger("kopf.objects").setLevel(logging.WARNING)
 
 
+class _NoDiffs(kopf.DiffBaseStorage):
+    """kopf would copy each object for a diff that nobody asks for, and read the annotation in which operators made with
+    it keep the last state: where that is no JSON, the event would be dropped.
+    """
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return {}
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Nothing: there is no handler whose state could be kept."""
+
+
 class _EveryTask(frozenset["asyncio.Task[Any]"]):
     """kopf cancels at its end all tasks of the loop that it was not told to ignore: ours are none of its business."""
 
@@ -100,6 +115,7 @@ def settings(kind: Kind) -> kopf.OperatorSettings:
         made.watching.label_selectors[kind.group, kind.version, kind.plural] = kind.label
     made.scanning.disabled = True  # no watch on CRDs and namespaces, so fewer permissions
     made.persistence.finalizer = "kopf.dev/unused"  # kopf removes the one named here, because no handler asks for it
+    made.persistence.diffbase_storage = _NoDiffs()
     made.posting.enabled = False
     made.watching.server_timeout = WATCH_SECONDS
     made.watching.client_timeout = WATCH_SECONDS + WATCH_MARGIN_SECONDS
