@@ -281,6 +281,8 @@ class ObjectRunner:
 
     async def _publish_if_possible(self, *, last: bool = False) -> None:
         """For the end, which does not wait for an API server that is away."""
+        if self._gone:
+            return  # another object may have its name by now
         try:
             await self._publish(last=last)
         except ObjectGone:

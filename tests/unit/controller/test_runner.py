@@ -370,6 +370,7 @@ async def test_the_end_of_the_term_does_not_wait_for_a_release_that_is_refused()
 async def test_an_object_that_is_gone_ends_its_runner(how: str) -> None:
     async with running(body(FIRST)) as run:
         await run.has_written("Routing")
+        written = len(run.cluster.statuses)
         if how == "event":
             run.runner.gone()
         else:
@@ -378,6 +379,7 @@ async def test_an_object_that_is_gone_ends_its_runner(how: str) -> None:
         await run.ends()
         assert run.routers.made[0].stopped_with == [True]
         assert run.cluster.patches == [], "there is nothing to release"
+        assert len(run.cluster.statuses) == written, "another object may have its name by now"
 
 
 async def test_what_is_in_the_journal_of_an_object_that_was_deleted_while_nobody_led_is_reported_first() -> None:
