@@ -15,7 +15,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from queueworker.controller.cluster import FAILED, reason_of
 from queueworker.controller.handlers import serve
-from queueworker.routing.aio import cancelled, happens
+from queueworker.routing.aio import cancelled, happens, is_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -141,7 +141,9 @@ class Watch:
                     await self._follow()
                 else:
                     self._fail("the API server does not serve the kind yet")
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if is_cancelled():
+                    raise
                 log.debug("the watch of %s ended", self, exc_info=True)
                 self._fail(reason_of(error))
             await happens(self._restart, self._retry)

@@ -96,7 +96,7 @@ class Kopf:
         finally:
             self.running -= 1
 
-    def end(self, error: Exception | None = None) -> None:
+    def end(self, error: BaseException | None = None) -> None:
         assert self._end is not None
         self._end.set_exception(error) if error else self._end.set_result(None)
 
@@ -216,7 +216,7 @@ async def test_kopf_goes_on_while_the_api_server_is_away() -> None:
 
 async def test_kopf_is_started_again_when_it_ends_by_itself() -> None:
     async with watching() as run:
-        for n, error in enumerate((None, RuntimeError("a bug"), FORBIDDEN), 1):
+        for n, error in enumerate((None, RuntimeError("a bug"), FORBIDDEN, asyncio.CancelledError()), 1):
             await until(lambda: run.kopf.starts == n and run.kopf.running)  # noqa: B023 -- called in this turn only
             run.kopf.end(error)
             await until(lambda: run.kopf.starts == n + 1)  # noqa: B023 -- called in this turn only
