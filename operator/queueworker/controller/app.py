@@ -48,6 +48,7 @@ async def run_operator(
         while not stop.is_set():
             log.info("standing by for the Lease %s/%s", options.lease_namespace, options.lease_name)
             if not await _first(elector.acquire(), stopping):
+                await elector.release()  # it may have been acquired in this very moment
                 break
             log.info("leading as %s", options.identity)
             registry.leading = True
