@@ -130,6 +130,7 @@ class InputReader:
 
     async def read_patiently(self, body: Mapping[str, Any], stop: asyncio.Event) -> RouterInputs:
         """As `read`; what the API server does not answer is awaited for a while, or until `stop` is set."""
+        self._secrets.keep_only(())  # the next look at one that could not be read may be a minute away
         deadline = self._clock() + ANSWER_SECONDS
         while (inputs := await self.read(body, None)).is_awaited and self._clock() < deadline:
             if await happens(stop, RETRY_SECONDS):

@@ -283,3 +283,14 @@ async def test_what_the_api_server_does_not_answer_is_awaited_for_a_while() -> N
     assert (found.config, found.is_awaited) == (None, True)
     assert waited == [0, 8, 16, 24]
     assert reading.cluster.reads == 4
+
+
+async def test_a_secret_that_could_not_be_read_for_long_is_read_at_once_when_its_object_goes() -> None:
+    reading = Reading(key="s3cret")
+    reading.cluster.secret_errors = [TimeoutError()] * 100
+    for _ in range(100):
+        await reading.read({"queue": KEYED}, None)
+        reading.now += 2
+    reading.cluster.secret_errors.clear()
+    found = await asyncio.wait_for(reading.reader.read_patiently({"spec": {"queue": KEYED}}, asyncio.Event()), 1)
+    assert found.config is not None
