@@ -69,6 +69,18 @@ def _resource(plural: str) -> dict[str, object]:
     return {"kind": "APIResourceList", "resources": [known]}
 
 
+class RefusingApi(NoWatchApi):
+    """An API server that has just come to refuse our credentials: it answers 401 to lists. `asked` is when."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.asked: list[float] = []
+
+    async def _list(self, _: web.Request) -> web.Response:
+        self.asked.append(time.monotonic())
+        return web.json_response({"kind": "Status", "code": 401}, status=401)
+
+
 class OddObjectApi(NoWatchApi):
     """An API server with one object, which somebody gave an annotation of operators that are made with kopf."""
 
@@ -134,3 +146,14 @@ async def test_an_object_is_heard_of_whatever_the_annotations_of_other_operators
         stop.set()
         await serving
     assert set(heard) == {"legacy"}
+
+
+async def test_an_api_server_that_refuses_the_credentials_is_asked_once_a_second() -> None:
+    """Each time with credentials that are read anew, which takes CPU time that the routers need."""
+    stop = asyncio.Event()
+    async with RefusingApi() as api, asyncio.timeout(30):
+        watching = asyncio.create_task(watch(api, lambda: None, stop))
+        await until(lambda: len(api.asked) == 4)
+        stop.set()
+        await watching
+    assert all(later - earlier > 0.9 for earlier, later in pairwise(api.asked))

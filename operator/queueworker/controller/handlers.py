@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     """Gets a watch event: its type (None for an object of the first list) and the object."""
 
 RECONNECT_SECONDS = 1.0
-"""Shortest time between two requests for a watch."""
+"""Shortest time between two requests for a watch, and between two logins."""
 WATCH_SECONDS = 60
 """Each watch ends after so long, and the next one begins where it ended: what a connection that fell silent has kept
 back arrives then."""
@@ -74,7 +74,7 @@ class _Pace:
         self._list = f"/{plural}"
         self._on_relist = on_relist
         self._lists = 0
-        self._last = float("-inf")
+        self._last = self._last_login = float("-inf")
         self._quick = 0
 
     async def __call__(self, _session: Any, _context: Any, request: aiohttp.TraceRequestStartParams) -> None:
@@ -87,6 +87,11 @@ class _Pace:
             raise ConnectionError("each watch ends as soon as it begins")
         await asyncio.sleep(max(0.0, RECONNECT_SECONDS - since))
         self._last = time.monotonic()
+
+    async def login(self) -> None:
+        """Called before each login: kopf makes one after each 401, and then asks again at once."""
+        await asyncio.sleep(max(0.0, RECONNECT_SECONDS - (time.monotonic() - self._last_login)))
+        self._last_login = time.monotonic()
 
     def _see_list(self, url: URL) -> None:
         if url.path.endswith(self._list) and "continue" not in url.query:
@@ -161,6 +166,7 @@ def _register(registry: kopf.OperatorRegistry, kind: Kind, cluster: Cluster, hea
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.AiohttpSession:
+        await pace.login()
         return _paced(await cluster.connection(), pace)
 
     @kopf.on.event(kind.group, kind.version, kind.plural, labels=labels, registry=registry)
