@@ -122,6 +122,20 @@ class Interleaving:
             (self.reserved if permit in self.reserved else self.released).remove(permit)
             self.acquiring.append((self.world.start(permit, f"t{which}"), permit))
 
+    def hold(self, which: int) -> None:
+        """The task of a dead router that this executor has already, above its capacity if need be."""
+        if not self.reserved:
+            return
+        permit = self.reserved.pop(which % len(self.reserved))
+        name = f"executor-{which % 4}"
+        executor = self.world.pool.members.find(name)
+        if executor is None:
+            self.reserved.append(permit)
+        else:
+            self.allowed[executor.endpoint.url] = executor.in_flight + 1
+            self.held.append((permit, executor))
+        self.world.do(self.world.pool.hold, permit, name)
+
     def give_up_reservation(self, which: int) -> None:
         if self.reserved:
             permit = self.reserved.pop(which % len(self.reserved))
@@ -252,7 +266,7 @@ SICKLY: dict[str, object] = {
 }
 STEPS = (
     Interleaving.reserve, Interleaving.reserve, Interleaving.acquire, Interleaving.acquire, Interleaving.acquire,
-    Interleaving.release, Interleaving.give_up_reservation, Interleaving.cancel, Interleaving.release_and_cancel,
+    Interleaving.hold, Interleaving.release, Interleaving.give_up_reservation, Interleaving.cancel, Interleaving.release_and_cancel,
     Interleaving.complete, Interleaving.fail_task, Interleaving.fault, Interleaving.fault,
     Interleaving.break_connection, Interleaving.refuse, Interleaving.sicken, Interleaving.heal, Interleaving.set_pool,
     Interleaving.set_concurrency, Interleaving.slow_checks, Interleaving.advance,
