@@ -47,7 +47,7 @@ async def _spoilt(rig: Rig, fault: Fault, what: str, times: int = 4) -> set[str]
     """Spoil so many tasks of the first of two executors, too few to eject it; returns their ids."""
     rig.load()
     await rig.progress()
-    with rig.fault(f"one of two executors {what}, {times} times"):
+    with rig.fault(f"one of two executors {what}, {times} time{'s' * (times > 1)}"):
         await rig.spoil(rig.executors[0], fault, "/execute", times)
     return {orjson.loads(request.body)["eval_id"] for request in rig.executors[0].proxy.spoilt}
 

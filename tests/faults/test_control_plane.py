@@ -133,7 +133,11 @@ async def test_the_api_server_is_out_of_reach_for_the_leader_alone(rig: Rig, clu
 
 
 @pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not installed (Debian: apt-get install faketime)")
-@pytest.mark.parametrize(("whose", "hours"), [("leader", 1), ("leader", -1), ("standby", 1)])
+@pytest.mark.parametrize(
+    ("whose", "hours"),
+    [("leader", 1), ("leader", -1), ("standby", 1)],
+    ids=["the leader, forward", "the leader, back", "the standby, forward"],
+)
 async def test_an_operators_clock_is_set(rig: Rig, cluster: Cluster, whose: str, hours: int) -> None:
     """Mechanism: the monotonic clock; the times that others write into the Lease are never read."""
     await rig.start(worker=False, delay=0.3)

@@ -44,7 +44,7 @@ async def test_the_successor_is_killed_around_its_write_of(rig: Rig, write: Writ
         first = await rig.start_worker(REDIS_URL=first_way.redis_url)
         rig.load(0.1)
         await rig.progress()
-        with rig.fault(f"SIGKILL of the router; then of its successor {moment} Redis gets its write {write!r}"):
+        with rig.fault(f"SIGKILL of the router; then of its successor {moment} Redis gets its write '{write}'"):
             await kill_at(rig, first, first_way.at(Write.EXECUTING, Moment.AFTER, first.process.kill))
             left = await left_by(rig, first_way)
             await lease_is_out(rig)

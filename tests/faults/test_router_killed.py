@@ -32,7 +32,7 @@ async def test_a_router_is_killed_around_the_write_of(rig: Rig, write: Write, mo
         worker = await rig.start_worker(REDIS_URL=way.redis_url)
         rig.load()
         await rig.progress()
-        with rig.fault(f"SIGKILL of the router {moment} Redis gets the write {write!r}"):
+        with rig.fault(f"SIGKILL of the router {moment} Redis gets the write '{write}'"):
             point = way.at(write, moment, worker.process.kill)
             await kill_at(rig, worker, point)
             left = await left_by(rig, way)

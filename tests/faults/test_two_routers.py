@@ -47,7 +47,7 @@ async def test_a_router_frozen_for_longer_than_its_lease_reports_nothing_that_it
         first = await rig.start_worker(REDIS_URL=way.redis_url)
         rig.load(0.1)
         await rig.progress()
-        what = f"SIGSTOP of the router after its write {write!r}, SIGCONT after its lease was lost"
+        what = f"SIGSTOP of the router after its write '{write}', SIGCONT after its lease was lost"
         with rig.fault(f"{what}; its connection to Redis is {connection}"):
             freeze = functools.partial(first.signal, signal.SIGSTOP)
             point = way.at(write, Moment.AFTER, freeze, resets=connection == "reset")

@@ -266,10 +266,10 @@ SICKLY: dict[str, object] = {
 }
 STEPS = (
     Interleaving.reserve, Interleaving.reserve, Interleaving.acquire, Interleaving.acquire, Interleaving.acquire,
-    Interleaving.hold, Interleaving.release, Interleaving.give_up_reservation, Interleaving.cancel, Interleaving.release_and_cancel,
-    Interleaving.complete, Interleaving.fail_task, Interleaving.fault, Interleaving.fault,
-    Interleaving.break_connection, Interleaving.refuse, Interleaving.sicken, Interleaving.heal, Interleaving.set_pool,
-    Interleaving.set_concurrency, Interleaving.slow_checks, Interleaving.advance,
+    Interleaving.hold, Interleaving.release, Interleaving.give_up_reservation, Interleaving.cancel,
+    Interleaving.release_and_cancel, Interleaving.complete, Interleaving.fail_task, Interleaving.fault,
+    Interleaving.fault, Interleaving.break_connection, Interleaving.refuse, Interleaving.sicken, Interleaving.heal,
+    Interleaving.set_pool, Interleaving.set_concurrency, Interleaving.slow_checks, Interleaving.advance,
 )  # fmt: skip
 
 
