@@ -17,6 +17,7 @@ from queueworker.resend import FailedTasks, Resender, Sent, refusal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from queueworker.routing.config import RouterConfig
     from queueworker.web.source import Source
 
 MAX_ACTIONS = 4
@@ -30,6 +31,7 @@ class Actions:
         self._source = source
         self._token = token
         self._turns = asyncio.Semaphore(MAX_ACTIONS)
+        self._under_way: set[tuple[str, str]] = set()
 
     @property
     def allowed(self) -> bool:
@@ -53,18 +55,29 @@ class Actions:
         config = self._source.config(group)
         if config is None:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"this process does not route for a QueueWorker {group}")
-        async with self._turns:
-            tasks = FailedTasks(config.redis_url, group)
-            try:
-                task = await tasks.get(eval_id)
-                if task is None:
-                    raise HTTPException(HTTPStatus.NOT_FOUND, f"no failed task {eval_id} is kept any more")
-                if reason := refusal(task, ambiguous=ambiguous):
-                    return Sent(eval_id, done=False, message=f"not sent: {reason}")
-                async with aclosing(Resender(tasks, config.api_key, None)) as resender:
-                    return await resender.send(task)
-            except (RedisError, OSError) as error:
-                text = f"Redis did not answer: {without_credentials(str(error))}"
-                raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, text) from error
-            finally:
-                await tasks.close()
+        retry = (group, eval_id)
+        # Until one retry has sent the task, the queue says to every other one that it has no such task.
+        if retry in self._under_way:
+            return Sent(eval_id, done=False, message="not sent: it is being sent at this moment")
+        self._under_way.add(retry)
+        try:
+            async with self._turns:
+                return await self._retry(config, group, eval_id, ambiguous=ambiguous)
+        finally:
+            self._under_way.discard(retry)
+
+    async def _retry(self, config: RouterConfig, group: str, eval_id: str, *, ambiguous: bool) -> Sent:
+        tasks = FailedTasks(config.redis_url, group)
+        try:
+            task = await tasks.get(eval_id)
+            if task is None:
+                raise HTTPException(HTTPStatus.NOT_FOUND, f"no failed task {eval_id} is kept any more")
+            if reason := refusal(task, ambiguous=ambiguous):
+                return Sent(eval_id, done=False, message=f"not sent: {reason}")
+            async with aclosing(Resender(tasks, config.api_key, None)) as resender:
+                return await resender.send(task)
+        except (RedisError, OSError) as error:
+            text = f"Redis did not answer: {without_credentials(str(error))}"
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, text) from error
+        finally:
+            await tasks.close()
