@@ -13,7 +13,9 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import expect
 
+from queueworker.resend import QUEUE_TIMEOUT_SECONDS, REDIS_TIMEOUT_SECONDS
 from queueworker.routing.snapshot import ExecutorState, Link, LinkReason, TaskFailure
+from queueworker.web import relay
 from queueworker.web.app import Mode, create_app
 from queueworker.web.assets import STATIC, load
 from queueworker.web.options import WebOptions
@@ -402,6 +404,28 @@ async def test_many_objects_leave_the_browser_responsive(visitor: Visitor) -> No
         assert ticks >= 3
         # 8 ms are allowed on a machine of one's own; this one may be shared.
         assert spent / ticks < 0.04
+
+
+OBSERVED_RETRIES = """() => {
+  window.waits = [];
+  const timeout = AbortSignal.timeout.bind(AbortSignal);
+  AbortSignal.timeout = (ms) => Object.assign(timeout(ms), { ms });
+  const real = window.fetch;
+  window.fetch = (path, options) => {
+    if (options?.method === "POST") window.waits.push(options.signal.ms);
+    return real(path, options);
+  };
+}"""
+
+
+async def test_the_page_waits_for_a_retry_as_long_as_the_leader_may_take(world: PageWorld, visitor: Visitor) -> None:
+    async with served(world, options=WebOptions(token=TOKEN)) as url:
+        page = await visitor.open(f"{url}{OBJECT}")
+        await page.evaluate(OBSERVED_RETRIES)
+        await page.get_by_role("button", name=re.compile("^Retry ")).first.click()
+        await expect(page.locator(".result")).to_contain_text("this is not the token")
+        (wait,) = await page.evaluate("window.waits")
+        assert wait / 1000 > relay.POST_SECONDS > 2 * (QUEUE_TIMEOUT_SECONDS + REDIS_TIMEOUT_SECONDS)
 
 
 async def test_retry_needs_the_token_and_says_what_became_of_it(world: PageWorld, visitor: Visitor) -> None:

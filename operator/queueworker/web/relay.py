@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 RELAY_SECONDS = 3.0
 """Less than the time after which the page gives up."""
-POST_SECONDS = 30.0
-"""A retry asks Redis and the queue."""
+POST_SECONDS = 55.0
+"""A retry may wait twice for Redis and twice for the queue. Less than the time after which the page gives up."""
 MAX_RELAY_BYTES = 16 * 1024 * 1024
 DIRECT = "direct"
 """The query parameter of a relayed request: whoever gets it answers by itself, so that no request runs in a circle."""

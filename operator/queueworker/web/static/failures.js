@@ -5,6 +5,7 @@ import { ask } from "./poll.js";
 
 const PAGE = 20;
 const MAX_CAUSES = 5;
+const RETRY_MS = 60_000; // Redis and the queue may be slow; whoever gave up earlier would not know what became of the task
 
 /** The same for errors that differ in numbers and ids only. */
 function cause(error) {
@@ -63,7 +64,8 @@ export class Failures {
     if (again) return;
     button.disabled = true;
     const path = `${this.path}/failures/${encodeURIComponent(failure.eval_id)}/retry?ambiguous=${failure.ambiguous}`;
-    const said = await ask(path, { method: "POST", headers: { Authorization: `Bearer ${this.token}` } })
+    const signal = AbortSignal.timeout(RETRY_MS);
+    const said = await ask(path, { method: "POST", headers: { Authorization: `Bearer ${this.token}` }, signal })
       .then(({ body }) => body.message, (error) => error.message);
     text(this.result, `${failure.eval_id}: ${said}`);
     button.disabled = false;
