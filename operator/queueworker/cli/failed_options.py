@@ -14,7 +14,6 @@ import typer
 
 from queueworker.processes.environment import journal_group
 from queueworker.processes.pod import runs_in_pod
-from queueworker.redaction import without_credentials
 from queueworker.resource.redis_url import DEFAULT_REDIS_URL, InvalidRedisUrl, redis_target
 
 WORKER_GROUPS = "worker/"
@@ -69,12 +68,14 @@ def _group(given: str | None) -> str:
             )
         return given
     url = os.environ.get("QUEUE_SERVICE_URL") or _QUEUE_URL
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise typer.BadParameter(
-            f"without --group, QUEUE_SERVICE_URL must be an http:// or https:// URL, not {without_credentials(url)!r}"
-        )
-    return journal_group(url)
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in {"http", "https"} and parts.hostname:
+            return journal_group(url)
+    except ValueError:  # of a port or an address that is none
+        pass
+    shown = "(value not shown)" if "@" in url else repr(url)  # what stands before an @ may be a password
+    raise typer.BadParameter(f"without --group, QUEUE_SERVICE_URL must be an http:// or https:// URL, not {shown}")
 
 
 def read_redis_url(given: str | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+from contextlib import closing
 
 HELP = """Ask the worker or operator of this container whether it is alive. The exit status is 0 if it is, else 1.
 
@@ -17,13 +18,15 @@ MAX_SHOWN = 200
 
 def healthcheck(host: str, port: int, path: str = "/livez") -> tuple[bool, str]:
     """Whether the process answers with 200, and what it said. `::` and `0.0.0.0` are asked on this machine."""
-    connection = http.client.HTTPConnection(ALL_ADDRESSES.get(host, host), port, timeout=TIMEOUT_SECONDS)
     try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        said = answer.read(MAX_SHOWN).decode("utf-8", "replace").strip()
-    except (OSError, http.client.HTTPException) as error:
+        with closing(_connection(host, port)) as connection:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            said = answer.read(MAX_SHOWN).decode("utf-8", "replace").strip()
+    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: no host has such a name
         return False, f"no answer from {host}:{port}: {error}"
-    finally:
-        connection.close()
     return answer.status == http.client.OK, f"{answer.status} {said}"
+
+
+def _connection(host: str, port: int) -> http.client.HTTPConnection:
+    return http.client.HTTPConnection(ALL_ADDRESSES.get(host, host), port, timeout=TIMEOUT_SECONDS)

@@ -17,7 +17,7 @@ from queueworker.cli import healthcheck as healthcheck_cli
 from queueworker.cli import selftest as selftest_cli
 from queueworker.cli import uninstall as uninstall_cli
 from queueworker.cli.usage import Group
-from queueworker.processes.environment import InvalidEnvironment, load, load_web
+from queueworker.processes.environment import InvalidEnvironment, load, load_web, strip_variables
 from queueworker.processes.environment_table import VARIABLES
 from queueworker.processes.logs import LogFormat, LogLevel, configure
 from queueworker.processes.notes import ignored_proxies
@@ -59,6 +59,7 @@ app.add_typer(failed_cli.app, name="failed")
 def _root(
     *, version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False
 ) -> None:
+    strip_variables(os.environ)
     if version:
         print(__version__)
         raise typer.Exit

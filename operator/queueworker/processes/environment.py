@@ -21,7 +21,7 @@ from queueworker.routing.config import RouterConfig
 from queueworker.web.options import MIN_TOKEN_CHARS, WebOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, MutableMapping
 
     from pydantic_core import ErrorDetails
 
@@ -58,6 +58,12 @@ _Environment: type[BaseModel] = create_model(
     __config__=ConfigDict(extra="ignore", hide_input_in_errors=True),
     **{v.name: (v.type, Field(None)) for v in VARIABLES},  # type: ignore[call-overload]
 )
+
+
+def strip_variables(environ: MutableMapping[str, str]) -> None:
+    """Remove the blanks around the values of the table, as `load` does, for commands whose options read them."""
+    for name in environ.keys() & {v.name for v in VARIABLES}:
+        environ[name] = environ[name].strip()
 
 
 def load(environ: Mapping[str, str]) -> WorkerSettings:

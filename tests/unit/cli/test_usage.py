@@ -62,3 +62,48 @@ def test_a_wait_that_is_no_time_is_told_with_examples(given: str) -> None:
 )
 def test_words_are_completed(words: list[str], expected: set[str]) -> None:
     assert {line.split("\t")[0] for line in candidates(plugin, PROG, words)} == expected
+
+
+@pytest.mark.parametrize("blank", ["\n", " ", "\r\n"])
+def test_a_command_reads_the_variables_without_the_blanks_around_them_as_a_worker_does(
+    monkeypatch: pytest.MonkeyPatch, blank: str
+) -> None:
+    monkeypatch.setenv("JOURNAL_GROUP", f"default/legacy{blank}")
+    monkeypatch.setenv("REDIS_URL", f"{blank}redis://127.0.0.1:1{blank}")
+    monkeypatch.setenv("HOST", f"::{blank}")
+    monkeypatch.setenv("PORT", f"1{blank}")
+    listed = CliRunner().invoke(app, ["failed", "list"])
+    assert listed.output == "Redis redis://127.0.0.1:1: connection refused; set --redis-url or REDIS_URL\n"
+    asked = CliRunner().invoke(app, ["healthcheck"])
+    assert asked.output == "no answer from :::1: [Errno 111] Connection refused\n"
+
+
+def test_a_variable_of_blanks_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("JOURNAL_GROUP", "REDIS_URL", "QUEUE_SERVICE_URL"):
+        monkeypatch.setenv(name, " \n")
+    monkeypatch.setattr("queueworker.cli.failed_options.DEFAULT_REDIS_URL", "redis://127.0.0.1:1")
+    listed = CliRunner().invoke(app, ["failed", "list"])
+    assert listed.output == "Redis redis://127.0.0.1:1: connection refused; set --redis-url or REDIS_URL\n"
+
+
+@pytest.mark.parametrize("url", ["http://queue:80a", "http://[::1", "queue:8081", "http://queue:99999"])
+def test_a_queue_url_from_which_no_group_can_be_made_is_told(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.delenv("JOURNAL_GROUP", raising=False)
+    monkeypatch.setenv("QUEUE_SERVICE_URL", url)
+    result = CliRunner().invoke(app, ["failed", "list"])
+    assert result.exit_code == 2
+    assert f"without --group, QUEUE_SERVICE_URL must be an http:// or https:// URL, not {url!r}" in result.output
+
+
+def test_a_queue_url_with_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JOURNAL_GROUP", raising=False)
+    monkeypatch.setenv("QUEUE_SERVICE_URL", "http://user:pass/word@queue:8081")
+    result = CliRunner().invoke(app, ["failed", "list"])
+    assert result.exit_code == 2
+    assert "pass" not in result.output
+
+
+def test_a_host_that_is_no_name_does_not_answer() -> None:
+    result = CliRunner().invoke(app, ["healthcheck", "--host", "a b"])
+    assert result.exit_code == 1
+    assert result.output.startswith("no answer from a b:8084: ")
