@@ -40,6 +40,8 @@ def web(access: Access, *, browser: bool) -> None:
         if found is None:
             raise Problem("kubectl cannot forward a port to the operator; it says why above (see --operator)")
         _tell(f"http://127.0.0.1:{found[1]}", browser=browser)
+        for _ in process.stdout:  # a line for each connection: kubectl stops when nobody reads them
+            pass
         process.wait()
     finally:
         process.terminate()
