@@ -209,3 +209,12 @@ def test_a_long_finding_is_wrapped_and_not_cut() -> None:
 
 def test_findings_in_ascii_have_no_other_signs() -> None:
     assert all(line.isascii() for line in shown(glyphs=ASCII))
+
+
+@pytest.mark.parametrize("field", ["queue.url", "events.redisURL", "executors.baseURL", "executors.endpoints"])
+def test_a_url_that_cannot_be_read_is_no_service_and_does_not_end_the_check(field: str) -> None:
+    part, _, name = field.partition(".")
+    url = "http://[::1"
+    hosts = short_hosts({part: {name: [url] if name == "endpoints" else url}}, "team")
+    assert "" not in hosts
+    assert field == "queue.url" or "queue" in hosts

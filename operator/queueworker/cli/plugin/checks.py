@@ -215,6 +215,14 @@ def short_hosts(spec: dict[str, Any], namespace: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for field, given in urls.items():
         for url in given:
-            if in_namespace(url, namespace) != url:
-                found.setdefault(urlsplit(url).hostname or "", f"spec.{field}")
+            if host := _short_host(url, namespace):
+                found.setdefault(host, f"spec.{field}")
     return found
+
+
+def _short_host(url: str, namespace: str) -> str:
+    """Empty if the host is no Service, or the URL cannot be read: then the operator says so in Ready."""
+    try:
+        return (urlsplit(url).hostname or "") if in_namespace(url, namespace) != url else ""
+    except ValueError:
+        return ""
