@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import orjson
 
 from queueworker.processes.log_output import LogOutput
-from queueworker.redaction import without_credentials
+from queueworker.redaction import without_credentials, without_credentials_in_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,7 +84,7 @@ class JsonFormatter(logging.Formatter):
             line = orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode("utf-8", "replace")
         except TypeError:  # half a surrogate pair, or an integer above 64 bits
             line = json.dumps(event, default=str)
-        return without_credentials(line)
+        return without_credentials_in_json(line)
 
 
 class TextFormatter(logging.Formatter):

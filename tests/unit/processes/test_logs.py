@@ -11,7 +11,8 @@ import orjson
 import pytest
 
 from queueworker.processes.logs import JsonFormatter, TextFormatter
-from queueworker.redaction import without_credentials
+from queueworker.redaction import without_credentials, without_credentials_in_json
+from queueworker.resource.spec import QueueSpec, QueueWorkerSpec
 
 
 def record(message: str, *args: object, **extra: Any) -> logging.LogRecord:
@@ -99,3 +100,35 @@ def test_json_stays_json_when_an_at_sign_stands_in_another_field() -> None:
 )
 def test_only_credentials_are_taken_out(text: str, shown: str) -> None:
     assert without_credentials(text) == shown
+
+
+# What the rules for URLs (resource/urls.py) let a user and a password be made of.
+IN_PASSWORDS = sorted({chr(code) for code in range(0x21, 0x7F)} - set("/?#[]"))
+
+
+@pytest.mark.parametrize("sign", IN_PASSWORDS)
+@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
+def test_a_password_of_any_signs_is_taken_out(formatter: logging.Formatter, sign: str) -> None:
+    spec = QueueWorkerSpec(queue=QueueSpec(url=f"http://us{sign}er:{sign}hunter2{sign}@queue:8081"))
+    line = formatter.format(record("queue %s is away", spec.queue.url, owner="someone@example.org"))
+    assert "hunter2" not in line
+    assert "queue http://queue:8081 is away" in line
+    assert "someone@example.org" in line
+    assert without_credentials(spec.queue.url) == "http://queue:8081"
+
+
+def test_json_stays_json_when_a_port_and_an_at_sign_stand_in_different_fields() -> None:
+    event = record("queue %s", "http://queue:8081", owner="someone@example.org", code='{"http://a:1","b@c"}')
+    found = orjson.loads(JsonFormatter().format(event))
+    assert (found["message"], found["owner"]) == ("queue http://queue:8081", "someone@example.org")
+
+
+def test_credentials_are_looked_for_in_a_time_that_grows_with_the_text() -> None:
+    for text in (
+        "http://" + ":" * 1_000_000,
+        "://" * 300_000,
+        "http://" + '\\"' * 500_000,
+        "http://a:" + "@" * 1_000_000 + "/",
+    ):
+        without_credentials(text)
+        without_credentials_in_json(text)
