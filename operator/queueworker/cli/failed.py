@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import typer
 from queueworker.cli.failed_options import Group, RedisURL, fail, redis_url_of
 from queueworker.redaction import without_credentials
 from queueworker.resource.redis_url import shown
+from queueworker.words import harmless
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -43,8 +43,6 @@ Examples:
 """,
     short_help="List failed tasks, and send them again.",
 )
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Output(StrEnum):
@@ -132,11 +130,11 @@ def show_task(place: Place, eval_id: str, output: ShowOutput) -> None:
         else "no, or the executor reported a failure",
     }
     for name, value in rows.items():
-        print(f"{name + ':':<14}{_plain(str(value))}")
-    print("Error:", *_plain(without_credentials(task.error)).splitlines(), sep="\n  ")
+        print(f"{name + ':':<14}{harmless(str(value))}")
+    print("Error:", *harmless(without_credentials(task.error)).splitlines(), sep="\n  ")
     if task.kept:
         data = msgspec.json.format(task.task, indent=2).decode()  # without reading numbers of any size
-        print("Task:", *_plain(data).splitlines(), sep="\n  ")
+        print("Task:", *harmless(data).splitlines(), sep="\n  ")
     else:
         print(f"Task:         not kept ({f'{task.task_bytes:,} bytes' if task.task_bytes else 'unknown'})")
 
@@ -200,7 +198,7 @@ def _tell(sent: list[Sent]) -> Callable[[Sent], None]:
 
     def tell(each: Sent) -> None:
         sent.append(each)
-        print(_plain(f"{each.eval_id}: {each.message}"), file=sys.stdout if each.done else sys.stderr, flush=True)
+        print(harmless(f"{each.eval_id}: {each.message}"), file=sys.stdout if each.done else sys.stderr, flush=True)
 
     return tell
 
@@ -296,11 +294,6 @@ def _when(task: FailedTask) -> str:
     return datetime.fromtimestamp(task.failed_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _plain(text: str) -> str:
-    """Replaces control characters: the error text of an executor must not control the terminal."""
-    return _CONTROL.sub("�", text)
-
-
 def _last_line(error: str) -> str:
     """Of a Python traceback, that is what was raised."""
     lines = without_credentials(error).strip().splitlines()
@@ -336,4 +329,4 @@ def _row(task: FailedTask, *, wide: bool) -> dict[str, str]:
     row = {"ID": task.eval_id, "WHEN": _when(task), "ATTEMPTS": str(task.attempts), "EXECUTOR": task.executor or "-"}
     if wide:
         row |= {"MAY-HAVE-RUN": "yes" if task.ambiguous else "no", "QUEUE": without_credentials(task.queue_url)}
-    return {name: _plain(text) for name, text in (row | {"ERROR": _last_line(task.error)}).items()}
+    return {name: harmless(text) for name, text in (row | {"ERROR": _last_line(task.error)}).items()}

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from queueworker.cli.plugin.check_screen import check_lines
+from queueworker.cli.plugin.findings import of_object
 from queueworker.cli.plugin.screen import (
     ASCII,
     UNICODE,
@@ -163,3 +165,21 @@ def test_a_sparkline_begins_at_zero() -> None:
 
 def test_a_line_that_is_cut_shows_it() -> None:
     assert plain([cut([("abcdef", ""), ("ghi", "")], 5, UNICODE)]) == "abcd…"
+
+
+def test_what_others_wrote_does_not_control_the_terminal() -> None:
+    written = io.StringIO()
+    names = ["\x1b]0;title\x07", "a\rb", "c\x9b2J"]
+    view = seen(live(executor(1)), spec={"executors": {"drained": names}})
+    for line in (*status_lines(view, PIPE, UNICODE), *check_lines([*of_object(view)], PIPE, UNICODE, short=False)):
+        console(written).print(as_text(line))
+        written.write(plain([line]))
+    assert "�]0;title�, a�b, c�2J" in written.getvalue()
+    assert not {"\x1b", "\x07", "\r", "\x9b"} & {*written.getvalue()}
+
+
+def test_a_command_to_copy_has_the_names_of_executors_in_quotes() -> None:
+    gone = seen(executors={"desired": 0}, spec={"executors": {"drained": ["x;reboot"]}})
+    assert "kubectl queueworker undrain 'x;reboot' legacy" in gone.next
+    (drained,) = [finding for finding in of_object(gone) if finding.check == "drained"]
+    assert drained.advice == "`kubectl queueworker undrain 'x;reboot' legacy -n default`"

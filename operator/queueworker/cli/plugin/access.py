@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from queueworker.cli.plugin.problems import Problem
+from queueworker.words import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -91,7 +92,7 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
     try:
         return asyncio.run(work)
     except Problem as problem:
-        print(f"error: {problem}", file=sys.stderr)
+        print(harmless(f"error: {problem}"), file=sys.stderr)
         raise typer.Exit(1) from problem
     except KeyboardInterrupt as interrupt:
         raise typer.Exit(130) from interrupt

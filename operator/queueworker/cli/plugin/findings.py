@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -202,7 +203,7 @@ def _executors(view: View) -> Iterator[Finding]:
         yield Finding(level, "executors", text, "", view.key)
     if view.drained:
         text = f"drained by spec.executors.drained: {_some(view.drained)}"
-        advice = f"`kubectl queueworker undrain {view.drained[0]} {view.name} -n {view.namespace}`"
+        advice = f"`kubectl queueworker undrain {shlex.quote(view.drained[0])} {view.name} -n {view.namespace}`"
         yield Finding(Level.OFF, "drained", text, advice, view.key)
 
 

@@ -16,6 +16,7 @@ from queueworker.cli.plugin import failed as failed_cli
 from queueworker.cli.plugin.access import Access, OptionalName, run, with_access
 from queueworker.cli.usage import Group
 from queueworker.processes.streams import open_standard_streams, unwritable_output_explained
+from queueworker.words import harmless
 
 if TYPE_CHECKING:
     from queueworker.cli.plugin.actions import Done
@@ -209,7 +210,7 @@ def _say(done: Done, output: Output) -> None:
     if output is Output.JSON:
         print_json(asdict(done))
         return
-    print(f"{done.namespace}/{done.name}: {done.message}")
+    print(harmless(f"{done.namespace}/{done.name}: {done.message}"))
     if done.note:
         print(f"note: {done.note}", file=sys.stderr)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 from rich.cells import cell_len, set_cell_size
 
 from queueworker.cli.plugin.values import Level
+from queueworker.words import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -138,14 +139,14 @@ def fit(head: Sequence[Line], body: Sequence[Line], foot: Sequence[Line], size: 
 
 def plain(lines: Iterable[Line]) -> str:
     """The lines without colours."""
-    return "\n".join("".join(text for text, _ in line).rstrip() for line in lines)
+    return "\n".join(harmless("".join(text for text, _ in line)).rstrip() for line in lines)
 
 
 def as_text(line: Line) -> Text:
     """For rich."""
     from rich.text import Text  # noqa: PLC0415 -- JSON needs no rich
 
-    parts = (part for text, style in line for part in _styled(text, style))
+    parts = (part for text, style in line for part in _styled(harmless(text), style))
     return Text.assemble(*parts, no_wrap=True, end="")
 
 

@@ -5,6 +5,7 @@ An operator of another version may lack a number; it is None then, and not shown
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from queueworker.cli.plugin.executors import executors_of
@@ -208,5 +209,5 @@ def _next(
     if failed:
         found.append(f"kubectl queueworker failed list {name}")
     if drained and all(e.state == "drained" for e in executors):
-        found.append(f"kubectl queueworker undrain {drained[0]} {name}")
+        found.append(f"kubectl queueworker undrain {shlex.quote(drained[0])} {name}")
     return tuple(found)
