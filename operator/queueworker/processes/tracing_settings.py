@@ -177,8 +177,9 @@ def _problems(error: ValidationError, environ: Mapping[str, str]) -> Iterable[st
     for name in dict.fromkeys(str(details["loc"][0]) for details in error.errors()):
         own = name.replace(PREFIX, TRACES_PREFIX)
         read = own if environ.get(own, "").strip() else name
-        value = without_credentials(environ[read])[:SHOWN_LENGTH]
-        shown = f"{read} (value not shown)" if name == _SECRET else f"{read}={value!r}"
+        value = without_credentials(environ[read])
+        hidden = name == _SECRET or "@" in value  # what is left of a password that a URL cannot have
+        shown = f"{read} (value not shown)" if hidden else f"{read}={value[:SHOWN_LENGTH]!r}"
         yield f"tracing is off: {shown}: must be {may_be(name)}"
 
 

@@ -79,6 +79,7 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
     [
         (ENDPOINT, "collector:4317", "='collector:4317': must be an http:// or https:// URL with a host"),
         (ENDPOINT, "grpc://me:secret@collector", "='grpc://collector': must be an http:// or https:// URL"),
+        (ENDPOINT, "http://me:se/secret@collector", " (value not shown): must be an http:// or https:// URL"),
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://", "='http://': must be an http:// or https:// URL"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "='grpc': must be http/protobuf (usually on port 4318)"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "secret", " (value not shown): must be name=value pairs"),
