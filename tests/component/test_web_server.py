@@ -156,7 +156,7 @@ async def test_a_head_above_the_limit_is_refused(piece: bytes) -> None:
 
 
 async def test_a_body_counts_for_no_head_nor_does_one_request_for_the_next() -> None:
-    request = b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n" + b"x" * 60_000
+    request = b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000
     async with serve(create_app(FakeSource()), "127.0.0.1", 0) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(3):
@@ -164,6 +164,21 @@ async def test_a_body_counts_for_no_head_nor_does_one_request_for_the_next() -> 
             assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).startswith(b"HTTP/1.1 405 ")
             await reader.readuntil(b"}")
         writer.close()
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket"])
+async def test_a_client_that_would_like_another_protocol_is_answered_in_ours_without_a_word(
+    protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    wish = f"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n".encode()
+    async with serve(create_app(FakeSource()), "127.0.0.1", 0) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(2):
+            writer.write(wish)
+            assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).startswith(b"HTTP/1.1 200 ")
+            await reader.readuntil(b"}")
+        writer.close()
+    assert caplog.messages == []
 
 
 async def test_what_breaks_inside_the_block_comes_out_of_it() -> None:

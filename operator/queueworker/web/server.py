@@ -43,15 +43,18 @@ class _Protocol(HttpToolsProtocol):
 
     _in_head = True
     _head_bytes = 0
+    _request_ended = False
+    """In the piece that is being read: some of the piece was no part of the next head."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._bound_wait()
 
     def data_received(self, data: bytes) -> None:
+        self._request_ended = False
         super().data_received(data)
         if self._in_head and not self.transport.is_closing():
-            self._head_bytes += len(data)
+            self._head_bytes += 0 if self._request_ended else len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.send_400_response(f"The head of a request may have {MAX_HEAD_BYTES} bytes.")
             else:
@@ -62,8 +65,11 @@ class _Protocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self._in_head, self._head_bytes = True, 0
+        self._in_head, self._head_bytes, self._request_ended = True, 0, True
         super().on_message_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Logs nothing: Java's client wishes for HTTP/2 in each first request, and is content with our answer."""
 
     def _bound_wait(self) -> None:
         """By the timer of uvicorn, which stops it when something comes, and starts it after an answer."""
