@@ -157,8 +157,8 @@ def _problems(error: ValidationError, given: Mapping[str, str]) -> tuple[str, ..
 def _problem(variable: Variable, details: ErrorDetails, value: str) -> str:
     """A location below the variable means an item of a list; only that item is shown."""
     text = str(details["input"]) if len(details["loc"]) > 1 else value
-    # A value with an @ may hold a password.
-    hidden = variable.secret or "@" in text
+    # A value with an @ may hold a password, and an item of a list a piece of it, up to a comma.
+    hidden = variable.secret or "@" in value
     shown = f"{variable.name} (value not shown)" if hidden else f"{variable.name}={text[:SHOWN_LENGTH]!r}"
     reason = details["msg"] if details["type"] == UNUSABLE_URL else f"must be {variable.may_be}"
     return f"{shown}: {reason}"

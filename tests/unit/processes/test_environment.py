@@ -281,6 +281,12 @@ def test_a_secret_is_not_shown(name: str, value: str) -> None:
     assert "hunter2" not in line
 
 
+def test_a_piece_of_a_password_with_a_comma_in_it_is_not_shown() -> None:
+    (line,) = problems(EXECUTOR_ENDPOINTS="http://user:hunter2,rest@executor:8083")
+    assert line.startswith("EXECUTOR_ENDPOINTS (value not shown): ")
+    assert "hunter2" not in line
+
+
 def test_a_redis_url_is_tried_out_before_the_worker_starts() -> None:
     (line,) = problems(REDIS_URL="redis://:hunter2@redis?decode_responses=true")
     assert line.startswith("REDIS_URL (value not shown): the option decode_responses is not taken: permitted are db")
