@@ -116,6 +116,18 @@ def test_an_unreachable_queue_is_an_error() -> None:
     assert levels(seen(AWAY, down))["queue"] is Level.ERROR
 
 
+def test_a_sick_executor_is_to_be_asked_for_what_the_operator_asks() -> None:
+    sick, spec = executor(1, healthy=False, reason="timeout"), {"executors": {"healthCheck": {"path": "/up"}}}
+    advised = [
+        [f.advice for f in findings.of_object(view) if f.check == "executor"]
+        for view in (
+            seen(live(sick)),
+            seen(live(sick), spec=spec),
+        )
+    ]
+    assert advised == [["ask http://executor-1:8083/health"], ["ask http://executor-1:8083/up"]]
+
+
 def test_many_sick_executors_are_counted() -> None:
     sick = [executor(n, healthy=False, reason="timeout") for n in range(1, 10)]
     messages = [f.message for f in findings.of_object(seen(live(*sick))) if f.check == "executor"]

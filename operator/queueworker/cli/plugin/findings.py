@@ -187,7 +187,9 @@ def _executors(view: View) -> Iterator[Finding]:
     bad = [e for e in view.executors if e.level is Level.ERROR]
     for e in bad[:MAX_LISTED]:
         why = f": {e.last_failure}" if e.last_failure else ""
-        yield Finding(Level.ERROR, "executor", f"{e.name} is {e.state}{why}", f"ask {e.url}/health", view.key)
+        yield Finding(
+            Level.ERROR, "executor", f"{e.name} is {e.state}{why}", f"ask {e.url}{view.health_path}", view.key
+        )
     if len(bad) > MAX_LISTED:
         more = f"{len(bad) - MAX_LISTED} more executors are unhealthy"
         yield Finding(

@@ -82,6 +82,8 @@ class View:
     """Executors that the object's status does not list, because they are too many."""
     executors_healthy: int = 0
     executors_desired: int = 0
+    health_path: str = "/health"
+    """What the operator asks executors for."""
     queue_url: str = ""
     queue_depth: int | None = None
     events_buffered: int | None = None

@@ -45,7 +45,10 @@ def web(access: Access, *, browser: bool) -> None:
         process.wait()
     finally:
         process.terminate()
-        process.wait(STOP_SECONDS)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def _tell(url: str, *, browser: bool) -> None:
