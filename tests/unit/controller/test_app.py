@@ -40,5 +40,5 @@ async def test_a_lease_that_is_acquired_in_the_moment_of_the_stop_is_released(mo
     for name in ("Cluster", "Elector"):
         monkeypatch.setattr(app, name, lambda *_args, **_options: election)
     routers: Any = None
-    await asyncio.wait_for(app.run_operator(OperatorOptions(), Registry(), stop, lambda: None, routers), 5)
+    await asyncio.wait_for(app.run_operator(OperatorOptions(), Registry(), stop, lambda: None, routers), 30)
     assert election.released == 1

@@ -292,5 +292,5 @@ async def test_a_secret_that_could_not_be_read_for_long_is_read_at_once_when_its
         await reading.read({"queue": KEYED}, None)
         reading.now += 2
     reading.cluster.secret_errors.clear()
-    found = await asyncio.wait_for(reading.reader.read_patiently({"spec": {"queue": KEYED}}, asyncio.Event()), 1)
+    found = await asyncio.wait_for(reading.reader.read_patiently({"spec": {"queue": KEYED}}, asyncio.Event()), 10)
     assert found.config is not None
