@@ -12,7 +12,7 @@ import yaml
 
 from demo.processes import DemoError
 from devcluster import binaries
-from devcluster.server import OPERATOR_ACCOUNT
+from devcluster.server import ESTABLISHED, OPERATOR_ACCOUNT
 
 ROOT = Path(__file__).parents[1]
 NAMESPACE = "queueworker-demo"
@@ -78,7 +78,7 @@ def install(kubectl: Kubectl) -> None:
         made = kubectl("create", "namespace", namespace, "--dry-run=client", "-o", "yaml")
         kubectl("apply", "-f", "-", text=made)
     kubectl("apply", "--server-side", "-f", str(ROOT / "manifests" / "crd" / "queueworkers.crucible.dev.yaml"))
-    kubectl("wait", "--for=condition=Established", "crd/queueworkers.crucible.dev", "--timeout=60s")
+    kubectl("wait", ESTABLISHED, "crd/queueworkers.crucible.dev", "--timeout=60s")
     kubectl("apply", "-f", str(ROOT / "manifests" / "rbac" / "role.yaml"))
     deadline = time.monotonic() + INSTALL_SECONDS
     while True:  # for about a second after a CRD is created, requests for its resources are answered with 429

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["OPERATOR_ACCOUNT", "ControlPlane", "ControlPlaneError", "free_ports"]
 
 READY_SECONDS = 90.0
+ESTABLISHED = '--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True'
+"""For `kubectl wait`: `condition=Established` fails for a CRD that was made this moment and has no conditions yet."""
 OPERATOR_ACCOUNT = ("queueworker-system", "queueworker-operator")
 
 _AUDIT_POLICY = {

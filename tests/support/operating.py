@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import yaml
 
-from devcluster.server import OPERATOR_ACCOUNT, ControlPlane, free_ports
+from devcluster.server import ESTABLISHED, OPERATOR_ACCOUNT, ControlPlane, free_ports
 from devcluster.spawning import bound_to_us, end
 from queueworker.resource.generate import crd_yaml
 
@@ -60,7 +60,7 @@ def allow_leases_of_other_names(kubectl: Kubectl) -> None:
 def install_crd(kubectl: Kubectl) -> None:
     """Return when its resources are served: for about a second they answer 429."""
     kubectl("apply", "--server-side", "-f", "-", input=crd_yaml())
-    kubectl("wait", "--for=condition=Established", "crd/queueworkers.crucible.dev", "--timeout=30s")
+    kubectl("wait", ESTABLISHED, "crd/queueworkers.crucible.dev", "--timeout=30s")
     eventually(lambda: kubectl("get", "qw", "-A", check=False).returncode == 0)
 
 
