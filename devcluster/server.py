@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator, Sequence
 
-__all__ = ["OPERATOR_ACCOUNT", "ControlPlane", "ControlPlaneError", "free_ports"]
+__all__ = ["ESTABLISHED", "OPERATOR_ACCOUNT", "ControlPlane", "ControlPlaneError", "free_ports"]
 
 READY_SECONDS = 90.0
 ESTABLISHED = '--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True'

@@ -155,15 +155,24 @@ async def test_a_head_above_the_limit_is_refused(piece: bytes) -> None:
         writer.close()
 
 
+async def statuses(port: int, *requests: bytes) -> list[int]:
+    """Of the answers to these, one after the other on one connection. Each answer's body is a JSON object."""
+    found = []
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for request in requests:
+        writer.write(request)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        assert head.startswith(b"HTTP/1.1 ")
+        found.append(int(head.split()[1]))
+        await reader.readuntil(b"}")
+    writer.close()
+    return found
+
+
 async def test_a_body_counts_for_no_head_nor_does_one_request_for_the_next() -> None:
     request = b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000
     async with serve(create_app(FakeSource()), "127.0.0.1", 0) as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for _ in range(3):
-            writer.write(request)
-            assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).startswith(b"HTTP/1.1 405 ")
-            await reader.readuntil(b"}")
-        writer.close()
+        assert await statuses(port, *[request] * 3) == [405] * 3
 
 
 @pytest.mark.parametrize("protocol", ["h2c", "websocket"])
@@ -172,12 +181,7 @@ async def test_a_client_that_would_like_another_protocol_is_answered_in_ours_wit
 ) -> None:
     wish = f"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n".encode()
     async with serve(create_app(FakeSource()), "127.0.0.1", 0) as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for _ in range(2):
-            writer.write(wish)
-            assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).startswith(b"HTTP/1.1 200 ")
-            await reader.readuntil(b"}")
-        writer.close()
+        assert await statuses(port, *[wish] * 2) == [200] * 2
     assert caplog.messages == []
 
 
