@@ -151,6 +151,10 @@ def summarize(database: Path) -> Summary:
     return Summary(completed, failed, running, distinct, duplicates)
 
 
+class ReadyFileError(Exception):
+    """The file cannot be made or removed: no OSError, because those are taken for an outage of Redis."""
+
+
 class StorageWorker:
     """Subscribes to the channels and commits events in batches, until `stop`.
 
@@ -177,7 +181,9 @@ class StorageWorker:
         self._stop.set()
 
     async def run(self) -> None:
-        """Store events until `stop`, and reconnect after outages. Raises `AuthenticationError` for a wrong password."""
+        """Store events until `stop`, and reconnect after outages. Raises `AuthenticationError` for a wrong password,
+        and `ReadyFileError`.
+        """
         announced = away = False
         self._set_ready(False)
         try:
@@ -214,10 +220,13 @@ class StorageWorker:
     def _set_ready(self, ready: bool) -> None:
         if self._ready_file is None:
             return
-        if ready:
-            self._ready_file.touch()
-        else:
-            self._ready_file.unlink(missing_ok=True)
+        try:
+            if ready:
+                self._ready_file.touch()
+            else:
+                self._ready_file.unlink(missing_ok=True)
+        except OSError as error:
+            raise ReadyFileError(f"--ready-file: {error}") from error
 
     async def _receive(self, pubsub: PubSub) -> None:
         clock = asyncio.get_running_loop().time
@@ -280,6 +289,9 @@ def main(
             asyncio.run(run())
         except (AuthenticationError, ValueError) as error:
             print(f"--redis-url: {error}", file=sys.stderr)
+            raise typer.Exit(1) from error
+        except ReadyFileError as error:
+            print(error, file=sys.stderr)
             raise typer.Exit(1) from error
 
 

@@ -159,6 +159,17 @@ def test_the_ready_file_exists_only_while_the_worker_is_subscribed(database: Pat
             assert worker.stop() == 0
 
 
+@pytest.mark.parametrize("ready", ["", "no/such/folder/ready"])
+def test_a_ready_file_that_cannot_be_made_ends_the_worker_with_a_sentence(
+    server: RedisServer, database: Path, tmp_path: Path, ready: str
+) -> None:
+    at = ("--redis-url", server.url, "--database", str(database), "--ready-file", str(tmp_path / ready))
+    ended = run_demo("storage_worker", *at)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("--ready-file: [Errno ")
+    assert str(tmp_path / ready) in ended.stderr
+
+
 def test_the_worker_waits_for_a_redis_that_is_not_there_yet_and_can_be_stopped(tmp_path: Path) -> None:
     with demo_process(
         *("storage_worker", "--redis-url", "redis://127.0.0.1:1", "--database", str(tmp_path / "a.db")),
